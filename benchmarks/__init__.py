@@ -1,0 +1,1 @@
+"""Speed of hsl beside named peers, as ratios measured in one run."""

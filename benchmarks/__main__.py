@@ -1,0 +1,26 @@
+"""`python -m benchmarks [NAME]`: run one benchmark or all, print the ratios, write benchmarks/results/NAME.json."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    names = sys.argv[1:] or sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("_"))
+    missed = 0
+    for name in names:
+        rows = importlib.import_module(f"benchmarks.{name}").run()
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
+        for row in rows:
+            missed += not row["holds"]
+            print(f"{row['name']}: ratio {row['ratio']:.3g} (goal {row['goal']}) {'holds' if row['holds'] else 'MISSED'}")
+            print(f"  ours {row['ours']}, peer {row['peer']}, sizes {row['sizes']}, versions {row['versions']}")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Callbacks: they react to the trainer and never compute the model."""

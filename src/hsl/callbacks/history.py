@@ -1,0 +1,36 @@
+"""The learning curves as a table: one row per epoch."""
+
+from pathlib import Path
+
+import lightning
+import pandas as pd
+from lightning.pytorch.callbacks import Callback
+
+from hsl.files import write_atomically
+
+
+class History(Callback):
+    """Writes ``history.csv``: epoch, step, learning rate, and every value logged in that epoch.
+
+    The rows ride in the checkpoint, so a resumed run's table has no epoch twice and none missing.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        optimizer = trainer.optimizers[0]
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row["lr"] = float(optimizer.param_groups[0]["lr"])
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
+        if trainer.is_global_zero:
+            table = pd.DataFrame(self.rows).to_csv(index=False)
+            write_atomically(self.path, table.encode())
+
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
+        self.rows = state_dict["rows"]

@@ -1,0 +1,106 @@
+"""Where a run came from: enough to repeat it and to know what not to compare it with."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from hsl.files import write_atomically
+
+PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "albumentations",
+            "opencv-python-headless", "numpy", "torchmetrics", "hydra-core")  # fmt: skip
+
+
+class Provenance(Callback):
+    """Keeps ``provenance.json`` and puts the same facts into every checkpoint.
+
+    Args:
+        path: the file.
+        facts: what only this run knows: config identity, seed, split hash, weights used.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        earlier = read_provenance(path)
+        self.facts = {**facts, **environment(), "started": earlier.get("started", _now())}
+        self._spent = float(earlier.get("wall_time_s", 0.0))
+        self._start = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]  # noqa: ARG002
+    ) -> None:
+        checkpoint["provenance"] = {**self.facts, "saved": _now()}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write how the run ends: finished, interrupted (a signal), or failed with its error."""
+        self._write("running")
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self._write("interrupted")
+            raise
+        except BaseException as error:
+            self._write("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self._write("finished")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if trainer.is_global_zero:
+            self._write("running")  # so that a killed run still tells the time it took
+
+    def _write(self, status: str, **more: Any) -> None:
+        spent = self._spent + time.monotonic() - self._start
+        finished = _now() if status == "finished" else None
+        page = {**self.facts, "status": status, "finished": finished, "wall_time_s": round(spent, 1), **more}
+        write_atomically(self.path, json.dumps(page, indent=2).encode())
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The facts in a ``provenance.json``; empty when there is none."""
+    if not path.is_file():
+        return {}
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    return facts
+
+
+def environment() -> dict[str, Any]:
+    """Git state, package versions, hardware and command of this process."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "git": _git_state(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the source tree that runs; null for an installed package, which has a version instead."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return {"commit": None, "dirty": None}
+    if commit.returncode != 0:
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,119 @@
+"""The command line: `hsl VERB key=value ...`. Every verb is a Hydra config that names its function."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from hsl.config import UserError, validate
+
+EXIT_USER_ERROR = 2
+TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
+
+
+def conf_dir() -> Path:
+    """The folder of the configs: inside an installed package, else in the source tree."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def main() -> None:
+    """Entry point of the console script ``hsl``."""
+    verbs = {path.stem: path for path in sorted(conf_dir().glob("[!_]*.yaml"))}
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb not in verbs:
+        _print_overview(verbs, verb)
+        sys.exit(0 if verb in ("-h", "--help") else EXIT_USER_ERROR)
+    del sys.argv[1]
+    run_verb(verb)
+
+
+def run_verb(verb: str) -> None:
+    """Compose the verb's config from ``sys.argv`` and hand it to the function it names.
+
+    A mistake of the user is one sentence on stderr and exit code 2; ``HYDRA_FULL_ERROR=1`` shows the traceback.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(_header(conf_dir() / f"{verb}.yaml"))
+        print(f"\nEvery key can be set as key=value; `hsl {verb} --cfg job` shows them all.")
+        return
+    wants_traceback = os.environ.get(TRACEBACK_VARIABLE) == "1"
+    os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra hands every error on instead of printing and exiting by itself
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if wants_traceback:
+            raise
+        sentence = user_sentence(error)
+        if sentence is None:
+            traceback.print_exc()
+            sys.exit(1)
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def user_sentence(error: BaseException) -> str | None:
+    """What to tell the user; ``None`` when the error is ours and deserves its traceback.
+
+    Hydra wraps what a part raises while it is built, so the cause is looked for first.
+    """
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    for one in chain:
+        if isinstance(one, UserError):
+            return str(one)
+    for one in chain:
+        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT):
+            return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
+    if isinstance(error, HydraException | OmegaConfBaseException) and len(chain) == 1 or _is_compose_error(error):
+        return str(error)
+    return None
+
+
+_WAY_OUT = {
+    errno.ENOSPC: "Free some space, then go on with `resume=last`; nothing half-written is left.",
+    errno.EDQUOT: "Free some space, then go on with `resume=last`; nothing half-written is left.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EROFS: "Choose a folder that you may write to.",
+    errno.ENOENT: "Check the path.",
+}
+
+
+def _is_compose_error(error: BaseException) -> bool:
+    return type(error).__module__.startswith(("hydra.errors", "omegaconf")) and not type(error).__name__.startswith("Inst")
+
+
+def _call_entry(cfg: DictConfig) -> Any:
+    validate(cfg)
+    entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
+    return entry(cfg)
+
+
+def _header(path: Path) -> str:
+    """The comment at the top of a config: what the verb does, and examples."""
+    lines = []
+    for line in path.read_text(encoding="utf8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(lines)
+
+
+def _print_overview(verbs: dict[str, Path], verb: str) -> None:
+    if verb not in ("-h", "--help"):
+        print(f"error: `hsl {verb}`: no such verb. Choose one of {', '.join(verbs)}.", file=sys.stderr)
+        return
+    print("hsl VERB key=value ...\n")
+    for name, path in verbs.items():
+        print(f"  {name:<10} {_header(path).splitlines()[0]}")
+    print("\n`hsl VERB --help` shows an example.")

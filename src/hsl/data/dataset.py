@@ -1,0 +1,98 @@
+"""The map-style data set of one part of a split, and how its samples become batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from hsl.batch import IGNORE_INDEX, Batch, Sample
+from hsl.data.cache import PictureCache
+from hsl.data.transforms import Transform
+
+Key = tuple[int, int]
+"""Epoch and place in the part: all that a sample may depend on besides the run's seed."""
+
+
+class PictureDataset(Dataset[Sample]):
+    """Pictures with their masks, one head.
+
+    A sample follows from (seed, epoch, index) alone: not from the number of workers, nor from which samples were drawn
+    before it. So a resumed epoch goes on exactly as the uninterrupted one.
+
+    Args:
+        ids: Names of the samples.
+        pictures: The decoded pictures of the whole catalogue.
+        places: For each sample its place in ``pictures``.
+        transform: What is done to each sample.
+        head: The head that the masks belong to.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        pictures: PictureCache,
+        places: Sequence[int],
+        transform: Transform,
+        *,
+        head: str,
+        seed: int,
+    ) -> None:
+        self._ids, self._pictures, self._places = tuple(ids), pictures, tuple(places)
+        self._transform, self._head, self._seed = transform, head, seed
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """The sample of an (epoch, index); pictures and masks are ``uint8``, a sample without mask has no masks.
+
+        Raises:
+            DataError: The picture cannot be read.
+        """
+        epoch, index = key
+        picture = self._pictures[self._places[index]]
+        masks = {} if picture.mask is None else {self._head: picture.mask}
+        image, masks = self._transform(picture.image, masks, (self._seed, epoch, index))
+        height, width = picture.image.shape[:2]
+        return {
+            "id": self._ids[index],
+            "image": _tensor(image.transpose(2, 0, 1)),
+            "masks": {head: _tensor(mask) for head, mask in masks.items()},
+            "size": (height, width),
+        }
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples -> a batch that is still ``uint8`` (see ``transforms.normalized``).
+
+    Masks of unlike size are padded at the bottom and right with ``IGNORE_INDEX``. If no sample has a mask there are none.
+    """
+    batch: Batch = {
+        "id": [sample["id"] for sample in samples],
+        "image": default_collate([sample["image"] for sample in samples]),
+        "size": torch.tensor([sample["size"] for sample in samples]),
+    }
+    heads = samples[0]["masks"].keys()
+    if heads:
+        batch["masks"] = {head: _stacked([sample["masks"][head] for sample in samples]) for head in heads}
+    return batch
+
+
+def _stacked(masks: Sequence[Tensor]) -> Tensor:
+    height, width = (max(mask.shape[side] for mask in masks) for side in (0, 1))
+    if all(mask.shape == (height, width) for mask in masks):
+        stacked: Tensor = default_collate(list(masks))
+        return stacked
+    padded = masks[0].new_full((len(masks), height, width), IGNORE_INDEX)
+    for row, mask in zip(padded, masks, strict=True):
+        row[: mask.shape[0], : mask.shape[1]] = mask
+    return padded
+
+
+def _tensor(array: NDArray[np.uint8]) -> Tensor:
+    """Copies what lies in the cache, which nobody may write to."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))

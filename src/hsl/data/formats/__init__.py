@@ -1,0 +1,1 @@
+"""Readers: each turns one way of storing pictures into a ``Catalogue``, without decoding anything."""

@@ -1,0 +1,108 @@
+"""``dataset.yaml``: the names of the classes and how masks and pictures are to be decoded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsl.batch import IGNORE_INDEX
+from hsl.data.formats.findings import Findings
+
+_HOW_TO_WRITE = (
+    "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What ``dataset.yaml`` says; the fields mean what they mean in a ``Catalogue``."""
+
+    classes: tuple[str, ...] = ()
+    palette: dict[tuple[int, int, int], int] | None = None
+    value_range: tuple[float, float] | None = None
+    ignore_index: int = IGNORE_INDEX
+
+
+def read_description(path: Path, findings: Findings) -> Description:
+    """Read ``dataset.yaml``; without classes if something is wrong, which goes to ``findings``.
+
+    ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and ``ignore``) to
+    ``[red, green, blue]``, ``ignore_index`` is a number, ``value_range`` is ``[black, white]``. Other keys
+    are for people.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        findings.add(f"`{path}` does not exist. {_HOW_TO_WRITE}")
+        return Description()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        findings.add(f"`{path}` cannot be read as YAML: {' '.join(str(error).split())}. Correct it.")
+        return Description()
+    if not isinstance(content, dict) or "classes" not in content:
+        findings.add(f"`{path}` should name the classes. {_HOW_TO_WRITE}")
+        return Description()
+    classes = _read_classes(path, content["classes"], findings)
+    return Description(
+        classes,
+        _read_palette(path, content.get("palette"), classes, findings) if classes else None,
+        _read_value_range(path, content.get("value_range"), findings),
+        _read_ignore_index(path, content, findings),
+    )
+
+
+def _read_classes(path: Path, names: object, findings: Findings) -> tuple[str, ...]:
+    words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not isinstance(names, list) or not words or not 2 <= len(set(names)) == len(names) <= IGNORE_INDEX:
+        findings.add(
+            f"`classes` in `{path}` should be a list of 2 to {IGNORE_INDEX} different names, in quotes where "
+            f"YAML takes a name for a number or truth value. Found `{names}`."
+        )
+        return ()
+    return tuple(names)
+
+
+def _read_ignore_index(path: Path, content: Mapping[str, Any], findings: Findings) -> int:
+    index = content.get("ignore_index", IGNORE_INDEX)
+    if type(index) is not int:
+        findings.add(f"`ignore_index` in `{path}` should be a whole number. Found `{index}`.")
+        return IGNORE_INDEX
+    return index
+
+
+def _read_value_range(path: Path, ends: object, findings: Findings) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
+    if not isinstance(ends, list) or not numbers or len(ends) != 2 or not ends[0] < ends[1]:
+        findings.add(
+            f"`value_range` in `{path}` should be [black, white] with black < white. Found `{ends}`."
+        )
+        return None
+    return float(ends[0]), float(ends[1])
+
+
+def _read_palette(
+    path: Path, entries: object, classes: tuple[str, ...], findings: Findings
+) -> dict[tuple[int, int, int], int] | None:
+    if entries is None:
+        return None
+    if not isinstance(entries, dict) or not entries:
+        findings.add(f"`palette` in `{path}` should map names of classes to colours. Found `{entries}`.")
+        return None
+    palette: dict[tuple[int, int, int], int] = {}
+    for name, colour in entries.items():
+        bytes_ = isinstance(colour, list) and all(type(part) is int and 0 <= part <= 255 for part in colour)
+        if name != "ignore" and name not in classes:
+            findings.add(f"`palette` in `{path}` names `{name}`, which is no class of {list(classes)}.")
+        elif not bytes_ or len(colour) != 3:
+            findings.add(
+                f"The colour of `{name}` in `{path}` should be [red, green, blue]. Found `{colour}`."
+            )
+        elif tuple(colour) in palette:
+            findings.add(f"`palette` in `{path}` has the colour {colour} twice. Give each class its own.")
+        else:
+            index = classes.index(name) if name in classes else IGNORE_INDEX
+            palette[colour[0], colour[1], colour[2]] = index
+    return palette

@@ -1,0 +1,198 @@
+"""Groups of pictures, and how to deal them: some for the test, the rest into folds."""
+
+import logging
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from hsl.config import DataError
+from hsl.data.records import Catalogue
+from hsl.data.scan import Scan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Pictures by the groups that must stay whole.
+
+    Attributes:
+        ids: Sorted ids of the ``N`` pictures.
+        names: Sorted names of the ``G`` groups.
+        group: ``int64 (N,)`` number of the group of each picture.
+        present: ``bool (G, C)``: whether a class has a pixel in a mask of the group.
+        classes: Names of the ``C`` classes.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    group: NDArray[np.int64]
+    present: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, scan: Scan, attribute: str | None) -> "Units":
+        """Group the pictures of a catalogue by the values of an attribute; ``None``: each by itself.
+
+        Raises:
+            DataError: A record lacks the attribute.
+            ValueError: The scan is one of another catalogue.
+        """
+        records = sorted(catalogue.records, key=lambda record: record.id)
+        ids = tuple(record.id for record in records)
+        if sorted(scan.ids) != list(ids):
+            raise ValueError("`scan` should be the scan of `catalogue`. Found other ids.")
+        _check_attribute(catalogue, attribute)
+        values = list(ids) if attribute is None else [record.attributes[attribute] for record in records]
+        pixels = scan.class_counts[scan.rows(ids), : len(catalogue.classes)]
+        return cls._build(ids, values, pixels > 0, catalogue.classes)
+
+    @classmethod
+    def _build(
+        cls, ids: Sequence[str], values: Sequence[str], present: NDArray[np.bool_], classes: tuple[str, ...]
+    ) -> "Units":
+        names = sorted(set(values))
+        number = {name: i for i, name in enumerate(names)}
+        group = np.array([number[value] for value in values], dtype=np.int64)
+        in_group = np.zeros((len(names), present.shape[1]), dtype=np.bool_)
+        np.logical_or.at(in_group, group, present)
+        return cls(tuple(ids), tuple(names), group, in_group, classes)
+
+    def without(self, ids: Collection[str]) -> "Units":
+        """The same groups less some pictures; a group with none left is gone."""
+        leave = set(ids)
+        kept = [i for i, name in enumerate(self.ids) if name not in leave]
+        values = [self.names[self.group[i]] for i in kept]
+        return self._build([self.ids[i] for i in kept], values, self.present[self.group[kept]], self.classes)
+
+    def ids_of(self, groups: Collection[int]) -> list[str]:
+        """Ids of the pictures of some groups."""
+        wanted = set(groups)
+        return [name for name, group in zip(self.ids, self.group.tolist(), strict=True) if group in wanted]
+
+    def strata(self) -> NDArray[np.int64]:
+        """``int64 (G,)``: the class of each group that the fewest groups contain; C for a group without any."""
+        frequency = np.where(self.present, self.present.sum(axis=0), len(self.names) + 1)
+        return np.where(self.present.any(axis=1), frequency.argmin(axis=1), self.present.shape[1])
+
+
+def set_apart(units: Units, fraction: float, seed: int, stratified: bool) -> list[str]:
+    """Draw whole groups that hold a share of the pictures.
+
+    The strata (groups of the same rarest class) are gone through from the smallest to the largest. Of each, groups
+    are drawn in random order until their pictures are as near as can be to the share; what one stratum gives too
+    little or too much, the next ones make good.
+
+    Args:
+        units: The pictures.
+        fraction: Share of the pictures in [0, 1).
+        seed: Of the drawing.
+        stratified: ``False`` draws from all groups alike.
+
+    Raises:
+        DataError: The share is not 0, and smaller than what the smallest group would be.
+    """
+    if fraction == 0:
+        return []
+    generator = np.random.default_rng(seed)
+    sizes = np.bincount(units.group, minlength=len(units.names))
+    strata = units.strata() if stratified else np.zeros(len(units.names), np.int64)
+    weight = np.bincount(strata, weights=sizes)
+    drawn: list[int] = []
+    owed = 0.0
+    for stratum in sorted(np.unique(strata).tolist(), key=lambda s: (weight[s], s)):
+        members = generator.permutation(np.flatnonzero(strata == stratum))
+        taken = np.concatenate([[0], np.cumsum(sizes[members])])
+        owed += fraction * weight[stratum]
+        count = int(np.abs(taken - owed).argmin())
+        owed -= taken[count]
+        drawn.extend(members[:count].tolist())
+    if not drawn:
+        raise DataError(
+            f"`test_fraction` should be enough for one group. Found `test_fraction = {fraction}` of {len(units.ids)} "
+            f"pictures in {len(units.names)} groups. Set `data.split.test_fraction` to 0 or to a larger share."
+        )
+    return units.ids_of(drawn)
+
+
+def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[list[str]]:
+    """Deal the groups into folds.
+
+    Args:
+        units: The pictures.
+        num_folds: How many folds.
+        stratify: ``"rarest_class"``, ``"all_classes"`` or ``None``, see `hsl.data.splits.kfold`.
+        seed: Of the dealing.
+
+    Returns:
+        The ids of each fold.
+
+    Raises:
+        DataError: There are fewer groups than folds.
+    """
+    if len(units.names) < num_folds:
+        raise DataError(
+            f"`num_folds` should be at most the number of groups, {len(units.names)}. Found `num_folds = {num_folds}`. "
+            "Set `data.split.num_folds` lower; each group has to stay whole."
+        )
+    _warn_of_rare_classes(units, num_folds)
+    if stratify == "all_classes" and len(units.classes) > 1:
+        splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
+        present = units.present.astype(np.int64)
+        return [units.ids_of(val.tolist()) for _, val in splitter.split(present, present)]
+    strata = np.zeros(len(units.names), np.int64) if stratify is None else units.strata()
+    labels = strata[units.group]
+    if np.bincount(labels).max() < num_folds:
+        labels = np.zeros_like(labels)  # every stratum is smaller than the folds: only sizes can be balanced
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # said by _warn_of_rare_classes, with the names
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        parts = [val for _, val in splitter.split(labels, labels, units.group)]
+    return [[units.ids[i] for i in val] for val in parts]
+
+
+def name_some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few of many names, and how many there are.
+
+    >>> name_some(["a", "b", "c"], limit=2)
+    '3: a, b ...'
+    """
+    dots = " ..." if len(names) > limit else ""
+    return f"{len(names)}: {', '.join(names[:limit])}{dots}"
+
+
+def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
+    without = [r.id for r in catalogue.records if attribute is not None and attribute not in r.attributes]
+    if not without:
+        return
+    ways = (
+        "Complete the column in labels.csv, name another attribute with `data.split.groups=NAME`, or, if no two "
+        "pictures show the same thing, take each by itself with `data.split.groups=null`."
+    )
+    known = sorted({name for record in catalogue.records for name in record.attributes})
+    if attribute not in known:
+        listed = ", ".join(known) or "none"
+        raise DataError(
+            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. {ways}"
+        )
+    raise DataError(
+        f"All records of `{catalogue.name}` should have the attribute `{attribute}`. Found none for "
+        f"{name_some(without)}. {ways}"
+    )
+
+
+def _warn_of_rare_classes(units: Units, num_folds: int) -> None:
+    counts = units.present.sum(axis=0).tolist()
+    rare = [f"{name} ({n})" for name, n in zip(units.classes, counts, strict=True) if 0 < n < num_folds]
+    if rare:
+        log.warning(
+            "Classes in fewer groups than the %d folds, so absent from some validation parts: %s.",
+            num_folds,
+            ", ".join(rare),
+        )

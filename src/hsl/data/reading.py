@@ -1,0 +1,162 @@
+"""Reading every picture and mask of a data set once, in one process or several."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hsl.config import DataError
+from hsl.data.decode import decode_image, decode_mask
+from hsl.data.records import Record
+
+THUMBNAIL = 64
+CHUNK = 16
+POOL_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """The part of a catalogue that a worker has to know; its fields mean what they mean there."""
+
+    palette: Mapping[tuple[int, int, int], int] | None
+    value_range: tuple[float, float] | None
+    ignore_index: int
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """What was found in one record; the fields are the rows of `hsl.data.scan.Scan`."""
+
+    content: str
+    mask_content: str
+    image_size: tuple[int, int]
+    mask_size: tuple[int, int]
+    class_counts: NDArray[np.int64]
+    thumbnail: NDArray[np.uint8]
+    error: str = ""
+
+
+def read_record(record: Record, how: Decoding) -> Reading:
+    """Read and decode a picture and its mask; what cannot be read ends up in ``error``."""
+    nothing = np.zeros((THUMBNAIL, THUMBNAIL), np.uint8)
+    reading = Reading("", "", (0, 0), (0, 0), np.zeros(256, np.int64), nothing)
+    errors = []
+    for read in (_read_image, _read_mask):
+        try:
+            read(record, how, reading)
+        except DataError as error:
+            errors.append(str(error))
+    reading.error = " ".join(errors)
+    return reading
+
+
+def _read_image(record: Record, how: Decoding, reading: Reading) -> None:
+    data = record.image.read()
+    reading.content = hashlib.sha256(data).hexdigest()
+    image = decode_image(data, record.image.name, how.value_range)
+    reading.image_size = image.shape[0], image.shape[1]
+    reading.thumbnail = make_thumbnail(image)
+
+
+def _read_mask(record: Record, how: Decoding, reading: Reading) -> None:
+    if record.mask is None:
+        return
+    data = record.mask.read()
+    reading.mask_content = hashlib.sha256(data).hexdigest()
+    mask = decode_mask(data, record.mask.name, how.palette, how.ignore_index)
+    reading.mask_size = mask.shape[0], mask.shape[1]
+    reading.class_counts = np.bincount(mask.ravel(), minlength=256).astype(np.int64)
+
+
+def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``uint8 (H, W, 3)`` RGB -> ``uint8 (64, 64)`` grey by averaging areas; the aspect ratio is not kept."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    size = (THUMBNAIL, THUMBNAIL)
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def read_records(title: str, records: Sequence[Record], how: Decoding, workers: int) -> Iterator[Reading]:
+    """Readings in the order of the records, with a progress bar on a terminal.
+
+    Args:
+        title: What the progress bar calls it.
+        records: What to read.
+        how: How to decode.
+        workers: Processes. Up to 1 reads in this one; more start once the pass has taken 2 seconds, so that a
+            small data set does not wait for them.
+
+    Raises:
+        DataError: A worker was killed.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=len(records))
+        start, done = time.monotonic(), 0
+        while done < len(records) and (workers <= 1 or time.monotonic() - start < POOL_AFTER_S):
+            yield read_record(records[done], how)
+            done += 1
+            progress.advance(task)
+        for reading in _read_in_pool(records[done:], how, workers):
+            yield reading
+            progress.advance(task)
+
+
+def _read_in_pool(records: Sequence[Record], how: Decoding, workers: int) -> Iterator[Reading]:
+    """At most ``2 * workers`` chunks are under way, whatever the size of the data set."""
+    if not records:
+        return
+    # Not fork: a forked child inherits locks that threads hold here (torch, OpenCV, arrow), for ever.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pending: deque[Future[list[Reading]]] = deque()
+    try:
+        for start in range(0, len(records), CHUNK):
+            pending.append(pool.submit(_read_chunk, records[start : start + CHUNK], how))
+            if len(pending) >= 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that reads pictures was killed, most likely for want of memory. Read with fewer "
+            "processes: `data.num_workers=1`."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_chunk(records: Sequence[Record], how: Decoding) -> list[Reading]:
+    return [read_record(record, how) for record in records]
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """Ends this worker with its parent.
+
+    Each worker holds its own queue open, so after SIGKILL of the parent it would wait for work for ever.
+    """
+    wait([sentinel])
+    os._exit(1)

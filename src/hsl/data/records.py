@@ -1,0 +1,107 @@
+"""What a data set is before anything is decoded: records that know where their bytes are.
+
+A reader in ``hsl.data.formats`` makes a ``Catalogue``; everything after it (scan, split, audit, cache, data
+set) works on records alone and neither knows nor cares whether the bytes lie in a folder or in a table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hsl.config import DataError
+
+
+class Source(Protocol):
+    """Where the bytes of one picture or mask come from. Picklable, and cheap to send to a worker."""
+
+    @property
+    def name(self) -> str:
+        """What a message calls it: the path of a file, or ``data set#row/column`` of a table."""
+
+    def read(self) -> bytes:
+        """All bytes as they are stored.
+
+        Raises:
+            DataError: The bytes cannot be read.
+        """
+
+    def stamp(self) -> str:
+        """A fingerprint that is cheap to take and changes when the bytes change.
+
+        Raises:
+            DataError: The source is gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The bytes of one file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def stamp(self) -> str:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture with all that is known about it.
+
+    Attributes:
+        id: Unique in its catalogue; free of path separators, so that it can be part of a file name.
+        image: The picture.
+        mask: Its class mask, or ``None`` (prediction).
+        instances: Its map of instance ids (16-bit), or ``None``.
+        attributes: What is known about the picture as a whole (label, group, material, site ...). An empty
+            cell of a table is left out: "not known" is not a value that two pictures share.
+        split: The official part, ``"train"``, ``"val"`` or ``"test"``; ``None`` where there is none.
+    """
+
+    id: str
+    image: Source
+    mask: Source | None
+    instances: Source | None
+    attributes: Mapping[str, str]
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """A data set: its records and how their masks and pictures are to be decoded.
+
+    Attributes:
+        name: What messages call the data set.
+        records: Sorted by id.
+        classes: Names of the classes; index 0 is background or "clean".
+        palette: Colour -> class index, for masks stored as colours. ``None``: masks hold indices.
+        value_range: The values of a picture of more than 8 bits that become 0 and 255. ``None``: 0 and 65535.
+        ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    classes: tuple[str, ...]
+    palette: Mapping[tuple[int, int, int], int] | None = None
+    value_range: tuple[float, float] | None = None
+    ignore_index: int = 255
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"`{path}` cannot be read: {error.strerror or error}. Restore the file or fix its permissions."
+    )

@@ -1,0 +1,304 @@
+"""Which pictures train, which validate and which are kept for the test: whole groups, decided once per data set."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hsl.config import ConfigError, DataError
+from hsl.data.grouping import Units, deal, name_some, set_apart
+from hsl.data.records import Catalogue
+from hsl.data.scan import Scan
+from hsl.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One way to train and validate.
+
+    Attributes:
+        train: Sorted ids.
+        val: Sorted ids.
+        name: The number of the fold, or the group that was left out.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A fold assignment, made once per data set.
+
+    Attributes:
+        method: The function that made it.
+        seed: Its seed.
+        groups: The attribute whose values stay whole; ``None``: each picture by itself.
+        folds: One or more.
+        test: Sorted ids that are in no fold; may be empty.
+        sha256: Of the sorted pairs of id and content hash: names the data, not the assignment.
+    """
+
+    method: str
+    seed: int
+    groups: str | None
+    folds: tuple[Fold, ...]
+    test: tuple[str, ...]
+    sha256: str
+
+    def fold(self, number: int) -> Fold:
+        """The fold of that number.
+
+        Raises:
+            ConfigError: There is no such fold.
+        """
+        if not 0 <= number < len(self.folds):
+            names = ", ".join(f"{i}: {fold.name}" for i, fold in enumerate(self.folds))
+            known = (
+                ""
+                if all(fold.name == str(i) for i, fold in enumerate(self.folds))
+                else f" Folds are {names}."
+            )
+            raise ConfigError(
+                f"`fold` should be in [0, {len(self.folds)}). Found `fold = {number}`.{known} "
+                f"The split `{self.method}` makes {len(self.folds)} of them."
+            )
+        return self.folds[number]
+
+    def parts(self, number: int) -> dict[str, tuple[str, ...]]:
+        """Ids of ``train``, ``val`` and ``test`` in that fold."""
+        fold = self.fold(number)
+        return {"train": fold.train, "val": fold.val, "test": self.test}
+
+    def to_json(self) -> str:
+        """The text of ``splits.json``."""
+        content = {"num_folds": len(self.folds), **asdict(self)}
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Split":
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: The text is something else.
+        """
+        try:
+            content = json.loads(text)
+            folds = tuple(
+                Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"]
+            )
+            kept = {name: content[name] for name in ("method", "seed", "groups", "sha256")}
+            return cls(folds=folds, test=tuple(content["test"]), **kept)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"A fold assignment should have the keys of `Split`. Found: {error}.") from error
+
+
+def kfold(
+    catalogue: Catalogue,
+    scan: Scan,
+    *,
+    num_folds: int,
+    groups: str | None,
+    stratify: str | None,
+    test_from: str,
+    test_fraction: float,
+    seed: int,
+) -> Split:
+    """K folds of whole groups, after the test pictures have left.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan; the classes of a group are those with a pixel in one of its masks.
+        num_folds: K, at least 2.
+        groups: The attribute whose values stay whole; ``None``: each picture by itself.
+        stratify: ``"rarest_class"``: each fold gets its share of the pictures of the groups whose rarest class is
+            c, for every c (the class in the fewest groups is the rarest). ``"all_classes"``: its share of the groups
+            that contain c, for every c (iterative stratification, Sechidis, Tsoumakas & Vlahavas 2011). ``None``:
+            sizes alone.
+        test_from: ``"fraction"``: test groups are drawn, stratified by the rarest class. ``"official"``: the
+            pictures whose official part is "test".
+        test_fraction: Share of the pictures for the test in [0, 1), met as nearly as whole groups allow; for
+            ``test_from="fraction"``. 0: no test pictures.
+        seed: Two seeds make two assignments.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        DataError: The attribute is missing, there are too few groups, or a part would be empty.
+    """
+    _check("num_folds", num_folds >= 2, "at least 2", num_folds)
+    _check(
+        "stratify",
+        stratify in ("rarest_class", "all_classes", None),
+        "rarest_class, all_classes or null",
+        stratify,
+    )
+    _check("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
+    units = Units.of(catalogue, scan, groups)
+    if test_from == "official":
+        test = _official_test(catalogue)
+    else:
+        test = set_apart(units, _fraction(test_fraction), seed, stratify is not None)
+    vals = deal(units.without(test), num_folds, stratify, seed)
+    named = {str(number): val for number, val in enumerate(vals)}
+    return _split("kfold", catalogue, scan, groups, seed, test, named)
+
+
+def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
+    """The official training, validation and test parts, as one fold.
+
+    Args:
+        catalogue: The data set; every record names its part.
+        scan: Its scan.
+        groups: The attribute that the audit expects to be whole; ``None``: each picture by itself.
+
+    Raises:
+        DataError: The attribute is missing, a record has no official part, or no picture is in "train" or "val".
+    """
+    Units.of(catalogue, scan, groups)
+    without = [record.id for record in catalogue.records if record.split not in ("train", "val", "test")]
+    if len(without) == len(catalogue.records):
+        raise DataError(
+            f"`{catalogue.name}` should have an official split. Found none. Add splits.csv (id, split) beside the "
+            "pictures, or make folds with `data/split=kfold`."
+        )
+    if without:
+        raise DataError(
+            f"`{catalogue.name}` should name the part (train, val or test) of every picture. Found none for "
+            f"{name_some(without)}. Complete splits.csv, or use `data/split=kfold`."
+        )
+    if not any(record.split == "val" for record in catalogue.records):
+        raise DataError(
+            f"`{catalogue.name}` should have official validation pictures. Found none, and the test pictures are "
+            "no substitute: choosing the best epoch on them spoils them. Use `data/split=kfold "
+            "data.split.test_from=official`, which keeps the official test part and validates on folds of the rest."
+        )
+    val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
+    return _split("holdout", catalogue, scan, groups, 0, test, {"0": val})
+
+
+def leave_one_group_out(
+    catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: float, seed: int
+) -> Split:
+    """One fold per value of an attribute (material, content, site ...): it validates, all others train.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan.
+        groups: The attribute.
+        test_fraction: Share of the pictures for the test in [0, 1): whole values leave first, as nearly as that goes.
+        seed: Draws the test values; of no effect without them.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        DataError: A record lacks the attribute, or fewer than two values are left.
+    """
+    _check("groups", bool(groups), "the attribute to leave out by, such as material", groups)
+    units = Units.of(catalogue, scan, groups)
+    test = set_apart(units, _fraction(test_fraction), seed, False)
+    rest = units.without(test)
+    if len(rest.names) < 2:
+        raise DataError(
+            f"`{groups}` should have at least 2 values besides those of the test. Found {list(rest.names)} in "
+            f"`{catalogue.name}`. Choose another attribute with `data.split.groups`, or a smaller "
+            "`data.split.test_fraction`."
+        )
+    named = {name: rest.ids_of([number]) for number, name in enumerate(rest.names)}
+    return _split("leave_one_group_out", catalogue, scan, groups, seed, test, named)
+
+
+def stored_split(
+    make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: Scan, cache_dir: Path | None
+) -> Split:
+    """Read the assignment that ``make`` gave for these very pictures before; else make it and store it.
+
+    It is stored under the method and its arguments, the hash of the data, and what the records say of groups and
+    official parts. Masks do not count: a corrected mask leaves the folds, and so the comparisons, as they are. What
+    was made while some files could not be read is not stored.
+
+    Args:
+        make: One of the functions of this module with its arguments bound by ``functools.partial``.
+        catalogue: The data set.
+        scan: Its scan.
+        cache_dir: The folder of ``splits-<key>.json``; ``None`` makes it each time.
+
+    Raises:
+        DataError: The stored file is damaged.
+        OSError: ``cache_dir`` cannot be written, or its disk is full.
+    """
+    if cache_dir is None or scan.errors:
+        return make(catalogue, scan)
+    path = Path(cache_dir) / f"splits-{_key(make, catalogue, scan)}.json"
+    if path.is_file():
+        try:
+            return Split.from_json(path.read_text(encoding="utf8"))
+        except ValueError as error:
+            raise DataError(
+                f"`{path}` is damaged. Delete it: the same folds are made anew. {error}"
+            ) from error
+    split = make(catalogue, scan)
+    write_atomically(path, split.to_json().encode())
+    return split
+
+
+def data_sha256(scan: Scan) -> str:
+    """SHA-256 over the sorted pairs of id and content hash."""
+    pairs = sorted(zip(scan.ids, scan.content, strict=True))
+    return hashlib.sha256("".join(f"{name}\0{content}\n" for name, content in pairs).encode()).hexdigest()
+
+
+def _key(make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: Scan) -> str:
+    function, arguments = make, {}
+    if isinstance(make, functools.partial):
+        function, arguments = make.func, dict(make.keywords)
+    attribute = arguments.get("groups")
+    said = sorted((r.id, r.attributes.get(attribute or ""), r.split) for r in catalogue.records)
+    name = f"{function.__module__}.{function.__qualname__}"
+    content = json.dumps([name, arguments, data_sha256(scan), said], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _split(
+    method: str,
+    catalogue: Catalogue,
+    scan: Scan,
+    groups: str | None,
+    seed: int,
+    test: Sequence[str],
+    vals: Mapping[str, Sequence[str]],
+) -> Split:
+    rest = {record.id for record in catalogue.records}.difference(test)
+    folds = []
+    for name, val in vals.items():
+        train = rest.difference(val)
+        for part, ids in (("training", train), ("validation", val)):
+            if not ids:
+                raise DataError(
+                    f"Fold `{name}` of `{catalogue.name}` should have {part} pictures. Found none. Use fewer folds "
+                    "(`data.split.num_folds`) or a smaller `data.split.test_fraction`."
+                )
+        folds.append(Fold(tuple(sorted(train)), tuple(sorted(val)), name))
+    return Split(method, seed, groups, tuple(folds), tuple(sorted(test)), data_sha256(scan))
+
+
+def _official_test(catalogue: Catalogue) -> list[str]:
+    ids = [record.id for record in catalogue.records if record.split == "test"]
+    if not ids:
+        raise DataError(
+            f"`{catalogue.name}` should name its official test pictures in splits.csv. Found none. Draw them with "
+            "`data.split.test_from=fraction`."
+        )
+    return ids
+
+
+def _fraction(value: float) -> float:
+    _check("test_fraction", 0 <= value < 1, "in [0, 1)", value)
+    return value
+
+
+def _check(name: str, fits: bool, wanted: str, value: Any) -> None:
+    if not fits:
+        raise ConfigError(f"`{name}` should be {wanted}. Found `{name} = {value}`. Set `data.split.{name}`.")

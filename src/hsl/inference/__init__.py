@@ -1,0 +1,1 @@
+"""Predictors: ``(network, images) -> outputs`` on pictures of any size."""

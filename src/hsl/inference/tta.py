@@ -1,0 +1,108 @@
+"""Test-time augmentation: the mean over the picture's orientations."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hsl.batch import Outputs
+from hsl.config import ConfigError
+
+# Every symmetry of the square is some quarter turns counter-clockwise and then perhaps a left-right mirror.
+_TURNS_THEN_MIRROR = {
+    "identity": (0, False),
+    "rot90": (1, False),
+    "rot180": (2, False),
+    "rot270": (3, False),
+    "hflip": (0, True),
+    "antitranspose": (1, True),
+    "vflip": (2, True),
+    "transpose": (3, True),
+}
+
+
+class TestTimeAugmentation:
+    r"""Mean of the class probabilities over several orientations of the picture.
+
+    .. math:: \log \bar p = \log \frac{1}{T} \sum_{t=1}^{T} t^{-1}\bigl(\mathrm{softmax}(f(t(x)))\bigr)
+
+    with ``f`` the predictor inside, ``t`` one of ``T`` symmetries of the square and the softmax over classes.
+    The mean is returned as log-probabilities: ``softmax`` of an output is exactly the mean, so losses,
+    metrics and calibration read it like any logits. It is summed in float32 and in log space, so a
+    probability too small for a float stays apart from zero. The orientations run one after the other; memory
+    does not grow with their number.
+
+    Args:
+        predictor: ``(network, images) -> outputs``; any predictor, so this composes with a sliding window.
+        transforms: names among identity, hflip, vflip, rot90, rot180, rot270, transpose, antitranspose;
+            ``dihedral`` stands for all eight. Quarter turns swap height and width.
+
+    Raises:
+        ConfigError: an unknown name, a name given twice (it would count twice), or no name.
+    """
+
+    __test__ = False  # pytest takes classes named Test* for tests
+
+    def __init__(
+        self, predictor: Callable[[nn.Module, Tensor], Outputs], transforms: str | Sequence[str]
+    ) -> None:
+        names = [transforms] if isinstance(transforms, str) else list(transforms)
+        self.predictor = predictor
+        self.transforms = _checked([each for name in names for each in _expand(name)])
+
+    def __call__(self, network: nn.Module, images: Tensor) -> Outputs:
+        """Log-probabilities ``float32 (B, C, H, W)`` of every head, for ``images`` ``(B, 3, H, W)``.
+
+        Raises:
+            ValueError: a head is not dense or has fewer than 2 channels: there are no class probabilities per
+                pixel.
+        """
+        total: Outputs = {}
+        for name in self.transforms:
+            for head, output in self.predictor(network, turn(images, name)).items():
+                _check_dense(head, output)
+                log_probabilities = turn_back(output.float().log_softmax(1), name)
+                total[head] = (
+                    torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
+                )
+        return {head: output - math.log(len(self.transforms)) for head, output in total.items()}
+
+
+def turn(images: Tensor, name: str) -> Tensor:
+    """Bring the last two axes of ``images`` into the orientation ``name``."""
+    turns, mirror = _TURNS_THEN_MIRROR[name]
+    turned = torch.rot90(images, turns, (-2, -1))
+    return turned.flip(-1) if mirror else turned
+
+
+def turn_back(images: Tensor, name: str) -> Tensor:
+    """Undo `turn`, exactly."""
+    turns, mirror = _TURNS_THEN_MIRROR[name]
+    return torch.rot90(images.flip(-1) if mirror else images, -turns, (-2, -1))
+
+
+def _expand(name: str) -> tuple[str, ...]:
+    return tuple(_TURNS_THEN_MIRROR) if name == "dihedral" else (name,)
+
+
+def _checked(names: list[str]) -> tuple[str, ...]:
+    choices = ", ".join([*_TURNS_THEN_MIRROR, "dihedral (all eight)"])
+    if unknown := [name for name in names if name not in _TURNS_THEN_MIRROR]:
+        raise ConfigError(f"`transforms` should be among {choices}. Found `{', '.join(map(str, unknown))}`.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"`transforms` should name each orientation once. Found `{', '.join(twice)}` twice: "
+            "it would count double. Leave one out."
+        )
+    if not names:
+        raise ConfigError(f"`transforms` should not be empty. Choose among {choices}.")
+    return tuple(names)
+
+
+def _check_dense(head: str, output: Tensor) -> None:
+    if output.ndim != 4 or output.shape[1] < 2:
+        raise ValueError(
+            f"Head `{head}` should give logits (B, C, H, W) with C >= 2 for test-time augmentation. "
+            f"Found shape {tuple(output.shape)}. Evaluate this head with `inference=whole`."
+        )

@@ -1,0 +1,1 @@
+"""Loss terms for dense heads, the class weights and the module that gathers the terms into objectives."""

@@ -1,0 +1,1 @@
+"""Networks: an encoder makes a pyramid of features, a decoder joins it, heads read the result."""

@@ -1,0 +1,154 @@
+"""Decoders: from the pyramid of features to one map.
+
+Each function takes the channels of the encoder's features at strides 1, 2, 4, 8, 16 and 32 (0 where it has none)
+and returns a `Decoder` around the module of segmentation_models_pytorch, with smp's initialisation.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.base.initialization import initialize_decoder
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from torch import Tensor, nn
+
+from hsl.config import ConfigError
+
+Features = list[Tensor]
+
+
+class Decoder(nn.Module):
+    """A decoder of smp that knows its output.
+
+    Args:
+        body: smp's module, from features to a map.
+        out_channels: channels of the map.
+        stride: pixels of the picture per pixel of the map.
+        select: what the body sees of the features.
+    """
+
+    def __init__(
+        self, body: nn.Module, out_channels: int, stride: int, select: Callable[[Features], Features] = list
+    ) -> None:
+        super().__init__()
+        initialize_decoder(body)
+        self.body = body
+        self.out_channels = out_channels
+        self.stride = stride
+        self.select = select
+
+    def forward(self, features: Features) -> Tensor:
+        """Features at strides 1 to 32 to ``(B, out_channels, H / stride, W / stride)``."""
+        decoded: Tensor = self.body(self.select(features))
+        return decoded
+
+
+class WithoutSkip(nn.Module):
+    """A block at a stride where the encoder has no features.
+
+    smp passes a tensor of zero channels there. Concatenating it copies the whole map and turns channels_last
+    into the default memory layout for the convolution after it; so the block is called without it.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, *arguments: Tensor | int, skip_connection: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Upsample and convolve `x`; target sizes pass, tensors do not."""
+        decoded: Tensor = self.block(x, *(a for a in arguments if not isinstance(a, Tensor)))
+        return decoded
+
+
+def unet(encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str) -> Decoder:
+    """U-Net (Ronneberger 2015), one block for each halving of the resolution, output at full resolution."""
+    _check_blocks("unet", channels, encoder_channels)
+    body = UnetDecoder(
+        encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation
+    )
+    for index, skip in enumerate(list(encoder_channels[1:-1])[::-1]):
+        if skip == 0:
+            body.blocks[index] = WithoutSkip(body.blocks[index])
+    return Decoder(body, channels[-1], stride=1)
+
+
+def unetplusplus(encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str) -> Decoder:
+    """U-Net++ (Zhou 2018): nested dense skips between encoder and decoder, output at full resolution."""
+    _check_blocks("unetplusplus", channels, encoder_channels)
+    body = UnetPlusPlusDecoder(
+        encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation
+    )
+    for index, skip in enumerate(list(encoder_channels[1:-1])[::-1]):
+        if skip == 0:
+            body.blocks[f"x_0_{index}"] = WithoutSkip(body.blocks[f"x_0_{index}"])
+    return Decoder(body, channels[-1], stride=1)
+
+
+def fpn(encoder_channels: Sequence[int], *, pyramid_channels: int, channels: int, dropout: float) -> Decoder:
+    """Feature pyramid (Kirillov 2019, "Panoptic Feature Pyramid Networks"), summed at stride 4."""
+    depth = len(encoder_channels) - 1
+    body = FPNDecoder(list(encoder_channels), depth, pyramid_channels, channels, dropout)
+    return Decoder(body, channels, stride=4)
+
+
+def deeplabv3plus(
+    encoder_channels: Sequence[int], *, channels: int, rates: Sequence[int], dropout: float
+) -> Decoder:
+    """DeepLabv3+ (Chen 2018): atrous pyramid at stride 16, joined with stride 4.
+
+    The paper dilates the encoder's last stage to keep it at stride 16. Transformers cannot be dilated, so every
+    encoder is left as it is: its features at stride 32 are upsampled and stacked on those of stride 16. The
+    pooled branch has no batch norm: it sees one value per channel and picture and fails on a batch of one.
+    """
+    *finer, stride_16, stride_32 = encoder_channels
+    body = DeepLabV3PlusDecoder(
+        encoder_channels=[*finer, stride_16 + stride_32],
+        encoder_depth=4,
+        out_channels=channels,
+        atrous_rates=rates,
+        output_stride=16,
+        aspp_separable=True,
+        aspp_dropout=dropout,
+    )
+    body.aspp[0].convs[-1][2] = nn.Identity()
+    return Decoder(body, channels, stride=4, select=_stack_deepest)
+
+
+def segformer(encoder_channels: Sequence[int], *, channels: int) -> Decoder:
+    """All-MLP decoder (Xie 2021, "SegFormer") over strides 4 to 32, as published: stride 2 is not seen."""
+    seen = [encoder_channels[0], 0, *encoder_channels[2:]]
+    body = SegformerDecoder(seen, len(seen) - 1, channels)
+    return Decoder(body, channels, stride=4, select=_hide_stride_2)
+
+
+def upernet(encoder_channels: Sequence[int], *, channels: int) -> Decoder:
+    """UPerNet (Xiao 2018): pyramid pooling at stride 32 and a feature pyramid, fused at stride 4.
+
+    The branch pooled to one pixel has no batch norm, because that fails on a batch of one.
+    """
+    body = UPerNetDecoder(encoder_channels, len(encoder_channels) - 1, channels)
+    body.psp.blocks[0][1][1] = nn.Identity()
+    return Decoder(body, channels, stride=4)
+
+
+def _stack_deepest(features: Features) -> Features:
+    *finer, stride_16, stride_32 = features
+    upsampled = F.interpolate(stride_32, size=stride_16.shape[-2:], mode="bilinear", align_corners=False)
+    return [*finer, torch.cat([stride_16, upsampled], dim=1)]
+
+
+def _hide_stride_2(features: Features) -> Features:
+    return [features[0], features[0][:, :0], *features[2:]]
+
+
+def _check_blocks(name: str, channels: Sequence[int], encoder_channels: Sequence[int]) -> None:
+    if len(channels) != len(encoder_channels) - 1:
+        raise ConfigError(
+            f"`decoder.channels` of {name} should have {len(encoder_channels) - 1} entries, "
+            f"from stride 16 to 1. Found `channels = {list(channels)}`."
+        )

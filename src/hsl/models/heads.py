@@ -1,0 +1,35 @@
+"""Heads: from the decoder's features to the output of one task."""
+
+import torch.nn.functional as F
+from segmentation_models_pytorch.base.initialization import initialize_head
+from torch import Tensor, nn
+
+
+class DenseHead(nn.Module):
+    """Class logits for every pixel: a convolution, then bilinear upsampling to the size of the picture.
+
+    Args:
+        in_channels: channels of the decoder's output.
+        num_classes: number of classes C.
+        upsampling: stride of the decoder's output.
+        kernel_size: side of the convolution; ``None`` is 3 at full resolution and 1 below it, as
+            published with U-Net on the one hand and DeepLab, SegFormer, FPN and UPerNet on the other.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, upsampling: int, kernel_size: int | None = None
+    ) -> None:
+        super().__init__()
+        size = kernel_size or (3 if upsampling == 1 else 1)
+        self.classify = nn.Conv2d(in_channels, num_classes, size, padding=size // 2)
+        self.upsampling = upsampling
+        initialize_head(self)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Decoded ``(B, in_channels, h, w)`` to logits ``(B, C, h * upsampling, w * upsampling)``."""
+        logits: Tensor = self.classify(decoded)
+        if self.upsampling == 1:
+            return logits
+        return F.interpolate(
+            logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False
+        )

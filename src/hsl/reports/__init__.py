@@ -1,0 +1,1 @@
+"""Reports: tables, plots, pictures and the page, made from run folders alone."""

@@ -1,0 +1,204 @@
+"""Pictures of one prediction: input, truth, prediction, and an overlay that shows where the model was sure."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from hsl.batch import IGNORE_INDEX
+from hsl.files import write_atomically
+from hsl.reports.palette import palette
+
+VIEWS = ("input", "truth", "prediction", "overlay")
+TEXT = 13  # pixels
+STRONGEST = 0.8  # opacity of a class at full confidence: the picture stays visible
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row of ``predictions/index.csv``: ``kind`` is best or worst, ``rank`` counts from 1."""
+
+    kind: str
+    rank: int
+    id: str
+    miou: float
+    confidence: float
+
+    @property
+    def stem(self) -> str:
+        """What the file names begin with: kind, rank and the id with every awkward character replaced."""
+        return f"{self.kind}_{self.rank:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', self.id)[:80]}"
+
+
+def write_example(
+    folder: Path,
+    stem: str,
+    image: NDArray[np.uint8],
+    truth: NDArray[np.uint8] | None,
+    prediction: NDArray[np.uint8],
+    confidence: NDArray[np.floating],
+    classes: Sequence[str],
+    max_side: int = 1024,
+) -> None:
+    """Write ``<stem>_{input,truth,prediction,overlay}.png``; without a truth its view is left out.
+
+    Truth and prediction are class-index PNGs that carry the class colours, so a program can read them back.
+
+    Args:
+        folder: made when it is not there.
+        stem: `Example.stem`, or any other.
+        image: RGB ``uint8 (H, W, 3)``.
+        truth: class indices ``(H, W)``.
+        prediction: class indices ``(H, W)``.
+        confidence: top probability ``(H, W)`` in [0, 1].
+        classes: their names.
+        max_side: larger pictures are shrunk to it, masks without mixing classes.
+    """
+    views = {"input": Image.fromarray(image), "prediction": mask_picture(prediction)}
+    if truth is not None:
+        views["truth"] = mask_picture(truth)
+    for view, picture in views.items():
+        if max(picture.size) > max_side:
+            way = Image.Resampling.NEAREST if picture.mode == "P" else Image.Resampling.BOX
+            picture.thumbnail((max_side, max_side), way)
+        _write(folder / f"{stem}_{view}.png", picture)
+    _write(folder / f"{stem}_overlay.png", overlay(image, prediction, confidence, classes, truth, max_side))
+
+
+def write_index(folder: Path, examples: Sequence[Example]) -> None:
+    """Write ``index.csv``, which tells the report what the pictures show."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
+    table.writeheader()
+    table.writerows({**asdict(example), "stem": example.stem} for example in examples)
+    write_atomically(folder / "index.csv", text.getvalue().encode())
+
+
+def read_index(folder: Path) -> list[Example]:
+    """The rows of ``index.csv``, empty when there is none.
+
+    Raises:
+        ValueError: a row is broken.
+        KeyError: a column is missing.
+    """
+    path = folder / "index.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf8") as file:
+        return [
+            Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def mask_picture(mask: NDArray[np.uint8]) -> Image.Image:
+    """Class indices ``(H, W)`` as a palette picture: the pixels stay indices, viewers show colours."""
+    picture = Image.fromarray(mask.astype(np.uint8)).convert("L")
+    picture.putpalette(palette().tobytes())
+    return picture
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    confidence: NDArray[np.floating],
+    classes: Sequence[str],
+    truth: NDArray[np.uint8] | None = None,
+    max_side: int = 1024,
+) -> Image.Image:
+    """The predicted classes over the picture, with a legend below.
+
+    A predicted class is filled with its colour, the more opaque the surer the model: from clear at the confidence of
+    a guess, 1/C, to ``STRONGEST`` at 1. Background stays clear. The truth is drawn as outlines in the class colours.
+    A picture is enlarged (by a whole factor) until its longer side has 384 pixels, so that the legend fits.
+    """
+    height, width = prediction.shape
+    scale = min(1.0, max_side / max(height, width)) if max(height, width) >= 384 else -(-384 // max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC if scale >= 1 else Image.Resampling.BOX))
+    filled, colours = _resize(prediction, size), palette().astype(np.float32)
+    sure = np.asarray(Image.fromarray(confidence.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    alpha = STRONGEST * (filled > 0) * _certainty(sure, len(classes))
+    canvas = _faded(shown) * (1 - alpha[..., None]) + colours[filled] * alpha[..., None]
+    if truth is not None:
+        outlined = _resize(truth, size)
+        edge = _outline(outlined)
+        canvas[edge] = colours[outlined[edge]]
+    used = set(np.unique(prediction)) | (set(np.unique(truth)) if truth is not None else set())
+    picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
+    return _with_legend(picture, sorted(int(index) for index in used), classes, truth is not None)
+
+
+def _certainty(confidence: NDArray[np.float32], num_classes: int) -> NDArray[np.float32]:
+    guess = 1 / max(2, num_classes)
+    return ((confidence - guess) / (1 - guess)).clip(0, 1)
+
+
+def _faded(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Half of the colour taken out, so that the class colours are the only strong ones."""
+    grey = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return 0.5 * image + 0.5 * grey[..., None]
+
+
+def _outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels of a class that touch another class: 2 pixels thick, 1 where the picture is small."""
+    edge = np.zeros(mask.shape, dtype=bool)
+    for step in range(1, 3 if max(mask.shape) >= 384 else 2):
+        padded = np.pad(mask, step, mode="edge")
+        for down, right in ((0, step), (2 * step, step), (step, 0), (step, 2 * step)):
+            edge |= padded[down : down + mask.shape[0], right : right + mask.shape[1]] != mask
+    return edge & (mask > 0) & (mask != IGNORE_INDEX)
+
+
+def _resize(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+
+
+def _with_legend(picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool) -> Image.Image:
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
+    entries = [(index, "ignored" if index == IGNORE_INDEX else classes[index]) for index in used]
+    entries.append((-1, "fill: prediction, opacity: confidence"))
+    if outlines:
+        entries.append((-2, "outline: truth"))
+    rows: list[list[tuple[int, int, str]]] = [[]]
+    x = TEXT // 2
+    for index, name in entries:
+        needed = int(2.2 * TEXT + font.getlength(name))
+        if rows[-1] and x + needed > picture.width:
+            rows.append([])
+            x = TEXT // 2
+        rows[-1].append((x, index, name))
+        x += needed + TEXT // 2
+    canvas = Image.new("RGB", (picture.width, picture.height + int(TEXT * (1.6 * len(rows) + 0.8))), "white")
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for number, row in enumerate(rows):
+        top = picture.height + int(TEXT * (0.6 + 1.6 * number))
+        for left, index, name in row:
+            _swatch(canvas, draw, left, top, index)
+            draw.text((left + int(1.6 * TEXT), top - 2), name, fill="#222222", font=font)
+    return canvas
+
+
+def _swatch(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, index: int) -> None:
+    box = (left, top, left + TEXT, top + TEXT)
+    if index == -1:  # clear to opaque
+        ramp = np.linspace(255, 255 * (1 - STRONGEST), TEXT).astype(np.uint8)
+        canvas.paste(Image.fromarray(np.tile(ramp, (TEXT, 1))), (left, top))
+    elif index == -2:
+        draw.rectangle(box, outline="#222222", width=2)
+    else:
+        draw.rectangle(box, fill=tuple(palette()[index].tolist()), outline="#999999")
+
+
+def _write(path: Path, picture: Image.Image) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", compress_level=4)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,159 @@
+"""The composition root: config in, run folder out."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_info
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.callbacks.evaluation import Evaluation
+from hsl.callbacks.provenance import Provenance
+from hsl.config import validate
+from hsl.data.audit import print_table, write_contact_sheets
+from hsl.data.datamodule import DataModule
+from hsl.files import write_atomically
+from hsl.run.checkpoints import load_weights, open_run
+from hsl.run.folder import RunFolder, find_run_folder
+from hsl.run.results import Monitored, write_results
+from hsl.tasks.segmentation import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train, evaluate the best checkpoint, fill the run folder.
+
+    Returns:
+        The best monitored value; what a sweep optimises. ``None`` in the further processes of a distributed run.
+
+    Raises:
+        ConfigError: a setting breaks a rule.
+        DataError: the data or its split does not pass the audit.
+    """
+    validate(cfg)
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    folder = find_run_folder(cfg, sweep=sweep)
+    if folder.finished:
+        print(f"finished already: {folder.path} (rerun=true runs it again)")
+        return folder.result(cfg.monitor)
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    data: DataModule = instantiate(cfg.data)
+    data.prepare()
+    folder.claim()
+    try:
+        return _train_in(folder, cfg, data)
+    finally:
+        folder.release()
+
+
+def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule) -> float | None:
+    cfg = copy.deepcopy(cfg)
+    cfg.run_dir = str(folder.path)
+    task: SegmentationTask = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
+    callbacks = _callbacks(cfg)
+    trainer: lightning.Trainer = instantiate(cfg.trainer)(
+        callbacks=[*callbacks.values(), provenance], logger=instantiate(cfg.logger), default_root_dir=folder.path
+    )
+    if not trainer.is_global_zero:
+        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        return None
+    with provenance.recording():
+        folder.write_config(cfg)
+        write_split_and_audit(folder.path, data)
+        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # the evaluation is this process's alone
+        best = callbacks["best_checkpoint"]
+        monitored = Monitored.of(cast(Any, best), folder.path)
+        score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
+    rank_zero_info(f"{cfg.monitor} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
+    return monitored.value
+
+
+def score(
+    task: SegmentationTask,
+    data: DataModule,
+    cfg: DictConfig,
+    callbacks: dict[str, Any],
+    checkpoint: Path,
+    folder: Path,
+    monitored: Monitored,
+) -> None:
+    """Score a checkpoint on validation and test parts and write everything that shows it into ``folder``."""
+    load_weights(task, checkpoint)
+    evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
+    trainer: lightning.Trainer = instantiate(cfg.trainer)(
+        callbacks=list(evaluations), logger=False, default_root_dir=folder,
+        devices=1, strategy="auto", num_nodes=1, enable_progress_bar=False, enable_checkpointing=False,
+    )  # fmt: skip
+    trainer.test(task, datamodule=data, verbose=False)
+    write_results(folder, evaluations, data, monitored)
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Score the best checkpoint of a run again, with another predictor if asked for."""
+    validate(cfg)
+    run, run_cfg = open_run(cfg.run)
+    if cfg.data_root:
+        run_cfg.data.root = cfg.data_root
+    data: DataModule = instantiate(run_cfg.data)
+    data.prepare()
+    name = cfg.get("inference_name") or "plain"
+    if cfg.get("inference"):
+        cfg.encoder = run_cfg.encoder  # a predictor may ask for the encoder's stride
+        run_cfg.task.predictor = cfg.inference
+    task: SegmentationTask = instantiate(run_cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    monitored = Monitored.read(run)
+    monitored.check_split(data.assignment.sha256)
+    callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
+    output = run / "evaluations" / name
+    score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output, monitored)
+    print(f"{output / 'metrics.json'}")
+
+
+def audit(cfg: DictConfig) -> None:
+    """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
+    validate(cfg)
+    data: DataModule = instantiate(cfg.data)
+    findings = data.inspect()
+    output = Path(cfg.output)
+    write_atomically(output / "audit.json", findings.to_json().encode())
+    write_contact_sheets(findings, data.catalogue, output)
+    print_table(findings)
+    print(f"{output / 'audit.json'}")
+    findings.raise_if_stopped()
+
+
+def write_split_and_audit(folder: Path, data: DataModule) -> None:
+    """Leave the fold assignment and the audit in the run folder."""
+    write_atomically(folder / "splits.json", data.assignment.to_json().encode())
+    write_atomically(folder / "audit.json", data.findings.to_json().encode())
+    write_contact_sheets(data.findings, data.catalogue, folder / "audit")
+
+
+def _callbacks(cfg: DictConfig) -> dict[str, Any]:
+    return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
+
+
+def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> dict[str, Any]:
+    return {
+        "identity": folder.identity,
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "fold": cfg.fold,
+        "split_sha256": data.assignment.sha256,
+        "data": data.catalogue.name,
+        "class_counts": {head: count.tolist() for head, count in data.class_counts.items()},
+        "classes": {head: list(names) for head, names in data.classes.items()},
+        "weights_used": task.network.encoder.weights_used,
+        "num_parameters": sum(p.numel() for p in task.network.parameters()),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }

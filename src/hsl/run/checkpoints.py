@@ -1,0 +1,43 @@
+"""Run folders and checkpoints as they are read back."""
+
+import pickle
+from pathlib import Path
+from typing import cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.config import ConfigError
+from hsl.tasks.segmentation import SegmentationTask
+
+
+def open_run(path: str) -> tuple[Path, DictConfig]:
+    """A run folder and its resolved config.
+
+    Raises:
+        ConfigError: the folder is none.
+    """
+    run = Path(path)
+    if not (run / "config.yaml").is_file():
+        raise ConfigError(
+            f"`run` should be a run folder. Found `run = {path}`, which has no config.yaml. They lie below `outputs/`."
+        )
+    return run, cast(DictConfig, OmegaConf.load(run / "config.yaml"))
+
+
+def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
+    """Load the weights of a checkpoint, all of them or none.
+
+    Raises:
+        ConfigError: the checkpoint is missing, broken, or of another model.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except FileNotFoundError:
+        raise ConfigError(f"`{checkpoint}` should be a checkpoint. Found no such file. Has the run finished?") from None
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {error}.") from error
+    try:
+        task.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"`{checkpoint}` should fit the model of this run. Found: {error}") from error

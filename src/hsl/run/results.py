@@ -1,0 +1,171 @@
+"""What an evaluation leaves in a run folder."""
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.typing import NDArray
+
+from hsl.callbacks.evaluation import Evaluation, PartResult
+from hsl.callbacks.provenance import read_provenance
+from hsl.config import ConfigError
+from hsl.data.datamodule import DataModule
+from hsl.files import write_atomically
+from hsl.metrics.functional import scores
+from hsl.reports import pictures, plots
+
+
+@dataclass
+class Monitored:
+    """The value that chose the best checkpoint."""
+
+    name: str
+    mode: str
+    value: float
+    epoch: int
+    checkpoint: str
+    split_sha256: str
+
+    @classmethod
+    def of(cls, callback: ModelCheckpoint, folder: Path) -> "Monitored":
+        """Read it off the checkpoint callback after training.
+
+        Raises:
+            ConfigError: the value never existed, so no checkpoint was chosen.
+        """
+        value = callback.best_model_score
+        if value is None or not math.isfinite(float(value)):
+            raise ConfigError(
+                f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
+                f"{value}. history.csv in the run folder lists what is logged."
+            )
+        provenance = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
+        split = provenance["provenance"]["split_sha256"]
+        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        return cls(str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Monitored":
+        """Read it from a finished run folder.
+
+        Raises:
+            ConfigError: the run has not finished.
+        """
+        path = folder / "metrics.json"
+        if not path.is_file():
+            raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without metrics.json.")
+        page = json.loads(path.read_text(encoding="utf8"))["monitor"]
+        split = read_provenance(folder / "provenance.json")["split_sha256"]
+        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint, split)
+
+    def check_split(self, sha256: str) -> None:
+        """Refuse data that the run was not trained on.
+
+        Raises:
+            ConfigError: the hashes differ.
+        """
+        if sha256 != self.split_sha256:
+            raise ConfigError(
+                f"The data should be those of the run (split {self.split_sha256[:12]}). Found split {sha256[:12]}: "
+                "pictures were added, removed or changed. Point `data_root` to the data the run was trained on."
+            )
+
+
+def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
+    """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
+    parts = data.evaluation_parts
+    results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
+    classes = data.classes["segmentation"]
+    frame = pd.concat([_rows(part, inference, result, data) for part, inference, result in results])
+    write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
+    write_atomically(folder / "confusions.npz", _confusions(results))
+    tables: dict[str, dict[str, Any]] = {}
+    for part, inference, result in results:
+        tables.setdefault(part, {})[inference] = _scores(result, classes)
+    headline = np.array(tables[parts[-1]][results[0][1]]["confusion"])
+    plots.confusion_matrix(headline, classes, folder / "confusion_matrix.png")
+    plots.iou_per_class({name: rows[results[0][1]]["per_class"] for name, rows in tables.items()}, folder / "iou_per_class.png")
+    plots.class_distribution(data.class_counts["segmentation"].numpy(), classes, folder / "class_distribution.png")
+    history = folder / "history.csv"
+    if history.is_file():
+        plots.training_curves(pd.read_csv(history), folder / "training_curves.png")
+    for part, _, result in results:
+        best, worst = result.examples()
+        if part == parts[-1] and best:
+            pictures.write_examples(folder / "predictions", best, worst, data.original, classes)
+    page = {
+        "monitor": {"name": monitored.name, "mode": monitored.mode, "value": monitored.value, "epoch": monitored.epoch},
+        "classes": list(classes),
+        "parts": tables,
+    }
+    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
+
+
+def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
+    confusion = np.sum(result.confusions, axis=0)
+    table = scores(torch.from_numpy(confusion))
+    per_class = {
+        name: {key: float(table[key][i]) for key in ("iou", "dice", "precision", "recall", "f1")}
+        | {"pixels": int(confusion[i].sum())}
+        for i, name in enumerate(classes)
+    }
+    totals = {key: float(table[key]) for key in ("miou", "micro_iou", "mean_dice", "pixel_accuracy")}
+    return {
+        "num_images": len(result.ids),
+        **totals,
+        "classes_scored": int(table["classes_scored"]),
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+    }
+
+
+def _rows(part: str, inference: str, result: PartResult, data: DataModule) -> pd.DataFrame:
+    rows = []
+    for name, confusion, confidence in zip(result.ids, result.confusions, result.confidences, strict=True):
+        table = scores(torch.from_numpy(confusion))
+        ious = {f"iou/{c}": float(table["iou"][i]) for i, c in enumerate(data.classes["segmentation"])}
+        rows.append(
+            {
+                "id": name,
+                "group": data.group(name),
+                "part": part,
+                "inference": inference,
+                "miou": float(table["miou"]),
+                "pixel_accuracy": float(table["pixel_accuracy"]),
+                "confidence": confidence,
+                "valid_pixels": int(confusion.sum()),
+                **ious,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _confusions(results: list[tuple[str, str, PartResult]]) -> bytes:
+    """Everything a score can be recomputed from."""
+    buffer = io.BytesIO()
+    matrices: list[NDArray[np.int64]] = [matrix for _, _, result in results for matrix in result.confusions]
+    np.savez_compressed(
+        buffer,
+        confusions=np.stack(matrices),
+        ids=np.array([name for _, _, result in results for name in result.ids]),
+        part=np.array([part for part, _, result in results for _ in result.ids]),
+        inference=np.array([inference for _, inference, result in results for _ in result.ids]),
+    )
+    return buffer.getvalue()
+
+
+def _null_for_nan(node: Any) -> Any:
+    """JSON has no NaN: what was not scored is null."""
+    if isinstance(node, dict):
+        return {key: _null_for_nan(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_null_for_nan(value) for value in node]
+    return None if isinstance(node, float) and math.isnan(node) else node

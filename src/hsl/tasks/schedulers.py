@@ -1,0 +1,148 @@
+"""Learning-rate schedules, stepped once per optimizer step.
+
+Each is a factor on the optimizer's learning rate that depends on the step alone, so a resumed run continues
+the same curve. Past the last step the factor stays at its end.
+"""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from hsl.config import ConfigError
+
+
+def onecycle(
+    optimizer: Optimizer,
+    total_steps: int,
+    pct_start: float,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+) -> LambdaLR:
+    """One cycle with cosine flanks: up to the optimizer's learning rate, then down to almost nothing.
+
+    Source: Smith & Topin 2018, "Super-Convergence", as ``torch.optim.lr_scheduler.OneCycleLR`` has it with
+    ``anneal_strategy="cos"`` and ``cycle_momentum=False``. Unlike torch's, a run of so few steps that the
+    rise would have no step begins at the top; torch divides by zero there.
+
+    Args:
+        optimizer: its learning rate is the top of the cycle.
+        total_steps: optimizer steps of the run, at least 1.
+        pct_start: share of the steps spent rising, in [0, 1]; 0.3 in torch.
+        div_factor: the first learning rate is the top over this; above 0.
+        final_div_factor: the last learning rate is the first over this; above 0.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    _check_steps(total_steps)
+    _check_share("pct_start", pct_start)
+    if not (div_factor > 0 and final_div_factor > 0):
+        raise ConfigError(
+            "`scheduler.div_factor` and `scheduler.final_div_factor` should be above 0. "
+            f"Found {div_factor} and {final_div_factor}."
+        )
+    first = 1 / div_factor
+    last = first / final_div_factor
+    top = max(pct_start * total_steps - 1, 0.0)
+
+    def factor(step: int) -> float:
+        step = min(step, total_steps - 1)
+        if step < top:
+            return _cosine(first, 1.0, step / top)
+        return _cosine(1.0, last, (step - top) / max(total_steps - 1 - top, 1))
+
+    return LambdaLR(optimizer, factor)
+
+
+def poly(optimizer: Optimizer, total_steps: int, power: float, warmup_fraction: float = 0.0) -> LambdaLR:
+    """Polynomial decay to 0 after a linear warm-up.
+
+    ``(1 - t)^power`` with t from 0 to 1 over the steps after the warm-up. Source: Chen et al. 2018,
+    "DeepLab", section 4.1.2.
+
+    Args:
+        optimizer: its learning rate is the top.
+        total_steps: optimizer steps of the run, at least 1.
+        power: above 0; 0.9 in the paper.
+        warmup_fraction: share of the steps spent rising, in [0, 1].
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    if not power > 0:
+        raise ConfigError(f"`scheduler.power` should be above 0. Found `scheduler.power = {power}`.")
+    warmup = _warmup_steps(total_steps, warmup_fraction)
+    return LambdaLR(
+        optimizer, lambda step: _warm(step, warmup) * (1 - _progress(step, warmup, total_steps)) ** power
+    )
+
+
+def cosine(
+    optimizer: Optimizer, total_steps: int, final_factor: float = 0.0, warmup_fraction: float = 0.0
+) -> LambdaLR:
+    """Half a cosine down to ``final_factor`` after a linear warm-up.
+
+    Source: Loshchilov & Hutter 2017, "SGDR", equation 5, without restarts.
+
+    Args:
+        optimizer: its learning rate is the top.
+        total_steps: optimizer steps of the run, at least 1.
+        final_factor: learning rate at the end over the top, in [0, 1].
+        warmup_fraction: share of the steps spent rising, in [0, 1].
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    _check_share("final_factor", final_factor)
+    warmup = _warmup_steps(total_steps, warmup_fraction)
+    return LambdaLR(
+        optimizer,
+        lambda step: _warm(step, warmup) * _cosine(1.0, final_factor, _progress(step, warmup, total_steps)),
+    )
+
+
+def constant(optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.0) -> LambdaLR:
+    """The optimizer's learning rate, after a linear warm-up if wanted.
+
+    Args:
+        optimizer: its learning rate is kept.
+        total_steps: optimizer steps of the run, at least 1.
+        warmup_fraction: share of the steps spent rising, in [0, 1].
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    warmup = _warmup_steps(total_steps, warmup_fraction)
+    return LambdaLR(optimizer, lambda step: _warm(step, warmup))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def _warm(step: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
+def _progress(step: int, warmup: int, total_steps: int) -> float:
+    return min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
+
+
+def _warmup_steps(total_steps: int, warmup_fraction: float) -> int:
+    _check_steps(total_steps)
+    _check_share("warmup_fraction", warmup_fraction)
+    return int(warmup_fraction * total_steps)
+
+
+def _check_steps(total_steps: int) -> None:
+    if not (isinstance(total_steps, int) and total_steps >= 1):
+        raise ConfigError(
+            f"`total_steps` should be a whole number of at least 1. Found `total_steps = {total_steps}`. "
+            "Set `trainer.max_epochs` or `trainer.max_steps`."
+        )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"`scheduler.{name}` should be in [0, 1]. Found `scheduler.{name} = {value}`.")

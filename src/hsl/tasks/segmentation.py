@@ -1,0 +1,117 @@
+"""The LightningModule: wires network, loss, weighting, metrics and predictor, and owns the log names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from hsl.batch import Batch, Objectives, Outputs
+from hsl.inference.geometry import to_source_size
+from hsl.losses.finite import check_finite
+
+Predictor = Callable[[nn.Module, Tensor], Outputs]
+
+
+class SegmentationTask(lightning.LightningModule):
+    """Trains a network with named heads and scores it on the pixels of the source masks.
+
+    Args:
+        network: called with ``classes``; maps ``(B, 3, H, W)`` to one tensor per head.
+        loss: called with ``class_counts``; maps outputs and batch to one unweighted scalar per objective.
+        weighting: called with the ``weights`` of the loss; makes the total of the objectives.
+        optimizer: called with the network.
+        scheduler: called with the optimizer and ``total_steps``; stepped once per optimizer step.
+        predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
+        metrics: each called with ``num_classes`` once per head; updated with logits and masks.
+        classes: names of the classes of every head.
+        class_counts: pixels per class of every head, over the training part of the fold.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., nn.Module],
+        loss: Callable[..., nn.Module],
+        weighting: Callable[..., nn.Module],
+        optimizer: Callable[[nn.Module], Optimizer],
+        scheduler: Callable[..., LRScheduler],
+        predictor: Predictor,
+        metrics: Mapping[str, Callable[..., Metric]],
+        classes: Mapping[str, Sequence[str]],
+        class_counts: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        self.network = network(classes=classes)
+        self.loss = loss(class_counts=class_counts)
+        self.weighting = weighting(weights=self.loss.weights)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.predictor = predictor
+        self.metrics = nn.ModuleDict(
+            {
+                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
+                for head, names in classes.items()
+            }
+        )
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Outputs of the network for pictures ``(B, 3, H, W)``."""
+        return cast(Outputs, self.network(images))
+
+    def predict(self, batch: Batch, predictor: Predictor | None = None) -> Outputs:
+        """Outputs at the size of the source pictures, padded as the batch's masks are.
+
+        Args:
+            batch: with ``image`` and ``size``.
+            predictor: instead of the task's own.
+        """
+        outputs = (predictor or self.predictor)(self.network, batch["image"])
+        return {head: to_source_size(logits.float(), batch["size"]) for head, logits in outputs.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  Lightning passes it by name
+        objectives: Objectives = self.loss(self.network(batch["image"]), batch)
+        check_finite(objectives, batch["id"], self.global_step)
+        total: Tensor = self.weighting(objectives)
+        self._log_losses("train", objectives, total.detach(), len(batch["id"]))
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        outputs = self.predict(batch)
+        objectives: Objectives = self.loss(outputs, batch)
+        self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
+        for head, metrics in self._head_metrics():
+            for metric in metrics.values():
+                metric.update(outputs[head], batch["masks"][head])
+
+    def on_validation_epoch_end(self) -> None:
+        heads = self._head_metrics()
+        scores: dict[str, list[Tensor]] = {}
+        for head, metrics in heads:
+            for metric in metrics.values():
+                for name, value in metric.compute().items():
+                    scores.setdefault(name, []).append(value)
+                    if len(heads) > 1:
+                        self.log(f"val/{name}/{head}", value)
+                metric.reset()
+        self.log_dict({f"val/{name}": torch.stack(values).mean() for name, values in scores.items()})
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:  # noqa: ARG002
+        return self.predict(batch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self)
+        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _head_metrics(self) -> list[tuple[str, Mapping[str, Metric]]]:
+        return [(head, cast(Mapping[str, Metric], metrics)) for head, metrics in self.metrics.items()]
+
+    def _log_losses(self, stage: str, objectives: Objectives, total: Tensor, num_images: int) -> None:
+        parts = {f"{stage}/loss/{name}": value.detach() for name, value in objectives.items()}
+        self.log_dict(
+            {f"{stage}/loss": total, **parts}, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True
+        )

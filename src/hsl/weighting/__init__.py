@@ -1,0 +1,1 @@
+"""How objectives become one total: the only place where that happens."""

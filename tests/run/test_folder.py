@@ -1,0 +1,110 @@
+"""Which folder a config runs in: new, gone on in, or finished; never two processes in one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.config import ConfigError
+from hsl.run.folder import CHILD_VARIABLE, RunFolder, config_identity, find_run_folder
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CHILD_VARIABLE, raising=False)
+
+
+def config(root: Path, **changes: object) -> DictConfig:
+    cfg = OmegaConf.create(
+        {
+            "seed": 0, "resume": None, "rerun": False, "entry": "x", "output_root": str(root), "cache_dir": "c",
+            "run_dir": "${output_root}/model/fold0", "data": {"root": "d", "num_workers": 2, "batch_size": 8},
+            "logger": {"save_dir": "${run_dir}"},
+            "callbacks": {"history": {"path": "${run_dir}/history.csv"}, "early_stopping": {"patience": 10}},
+        }
+    )  # fmt: skip
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return cfg
+
+
+def leave(folder: RunFolder, status: str, *, checkpoint: bool = True) -> Path:
+    """What a run that ended with ``status`` leaves behind."""
+    folder.claim()
+    (folder.path / "provenance.json").write_text(json.dumps({"identity": folder.identity, "status": status}))
+    if checkpoint:
+        (folder.path / "checkpoints").mkdir()
+        (folder.path / "checkpoints" / "last.ckpt").touch()
+    folder.release()
+    return folder.path
+
+
+@pytest.mark.parametrize(
+    "changes", [{"resume": "last"}, {"output_root": "elsewhere"}, {"data__num_workers": 0}, {"rerun": True}]
+)
+def test_what_changes_no_number_is_no_part_of_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert config_identity(config(tmp_path)) == config_identity(config(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"data__batch_size": 4}, {"callbacks__early_stopping__patience": 3}])
+def test_what_changes_a_number_changes_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert config_identity(config(tmp_path)) != config_identity(config(tmp_path, **changes))
+
+
+def test_nothing_is_made_before_the_claim(tmp_path: Path) -> None:
+    find_run_folder(config(tmp_path / "out"), sweep=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
+    one, two = (find_run_folder(config(tmp_path), sweep=False) for _ in range(2))
+    assert leave(one, "finished") != leave(two, "finished")
+
+
+def test_a_sweep_skips_what_is_finished(tmp_path: Path) -> None:
+    path = leave(find_run_folder(config(tmp_path), sweep=True), "finished")
+    again = find_run_folder(config(tmp_path), sweep=True)
+    assert again.finished
+    assert again.path == path
+    assert not find_run_folder(config(tmp_path, rerun=True), sweep=True).finished
+    assert not find_run_folder(config(tmp_path, seed=1), sweep=True).finished
+    assert not find_run_folder(config(tmp_path), sweep=False).finished
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_resume_last_goes_on_in_the_unfinished_folder(tmp_path: Path, status: str) -> None:
+    path = leave(find_run_folder(config(tmp_path), sweep=False), status)
+    again = find_run_folder(config(tmp_path, resume="last"), sweep=False)
+    assert again.path == path
+    assert again.checkpoint == path / "checkpoints" / "last.ckpt"
+
+
+def test_resume_last_without_a_checkpoint_starts_anew_in_the_same_folder(tmp_path: Path) -> None:
+    path = leave(find_run_folder(config(tmp_path), sweep=False), "failed", checkpoint=False)
+    again = find_run_folder(config(tmp_path, resume="last"), sweep=False)
+    assert (again.path, again.checkpoint) == (path, None)
+
+
+def test_resume_last_never_takes_another_config(tmp_path: Path) -> None:
+    path = leave(find_run_folder(config(tmp_path), sweep=False), "interrupted")
+    assert find_run_folder(config(tmp_path, resume="last", seed=5), sweep=False).path != path
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`resume` should be .*nowhere.ckpt"):
+        find_run_folder(config(tmp_path, resume=str(tmp_path / "nowhere.ckpt")), sweep=False)
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    folder = find_run_folder(config(tmp_path), sweep=False)
+    folder.claim()
+    code = f"from hsl.run.folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder.path)!r}), '').claim()"
+    environment = {key: value for key, value in os.environ.items() if key != CHILD_VARIABLE}
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "another process" in second.stderr
+    folder.release()
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -1,0 +1,62 @@
+"""The checks before torch: ranges, types, rules between groups."""
+
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from hsl.config import ConfigError, nearest_multiples, validate
+
+
+def config(**changes: object) -> object:
+    cfg = OmegaConf.create(
+        {
+            "name": "x", "seed": 0, "fold": 0, "monitor": "val/miou", "monitor_mode": "max", "resume": None,
+            "rerun": False, "encoder": {"size_multiple": 32},
+            "data": {"root": "r", "image_size": 128, "batch_size": 8, "split": {"num_folds": 3}},
+        }
+    )  # fmt: skip
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    return cfg
+
+
+def test_a_good_config_passes() -> None:
+    validate(config())
+    validate(config(data__image_size=[64, 128]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fold": 9}, ["`fold` should be in [0, 3)", "`fold = 9`", "num_folds"]),
+        ({"fold": -1}, ["`fold`", "greater than or equal to 0", "-1"]),
+        ({"seed": "many"}, ["`seed`", "many"]),
+        ({"monitor_mode": "up"}, ["`monitor_mode`", "'max' or 'min'", "up"]),
+        ({"data__image_size": 130}, ["multiple of 32", "130", "128 and 160"]),
+        ({"data__image_size": [128, 100]}, ["multiple of 32", "96 and 128"]),
+        ({"data__batch_size": 0}, ["`data.batch_size`", "greater than or equal to 1"]),
+        ({"data__root": "???"}, ["`data.root` should be chosen", "data.root="]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(changes: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(config(**changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_findings_come_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"fold.*image_size"):
+        validate(config(fold=3, data__image_size=33))
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(1, (32, 64)), (31, (32, 64)), (97, (96, 128))])
+def test_nearest_multiples_are_never_zero(size: int, nearest: tuple[int, int]) -> None:
+    assert nearest_multiples(size, 32) == nearest
+
+
+def test_the_command_line_imports_no_torch() -> None:
+    code = "import sys, hsl.cli, hsl.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
