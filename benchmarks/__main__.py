@@ -17,8 +17,12 @@ def main() -> int:
         (HERE / "results" / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
         for row in rows:
             missed += not row["holds"]
-            print(f"{row['name']}: ratio {row['ratio']:.3g} (goal {row['goal']}) {'holds' if row['holds'] else 'MISSED'}")
-            print(f"  ours {row['ours']}, peer {row['peer']}, sizes {row['sizes']}, versions {row['versions']}")
+            print(
+                f"{row['name']}: ratio {row['ratio']:.3g} (goal {row['goal']}) {'holds' if row['holds'] else 'MISSED'}"
+            )
+            print(
+                f"  ours {row['ours']}, peer {row['peer']}, sizes {row['sizes']}, versions {row['versions']}"
+            )
     return int(missed > 0)
 
 

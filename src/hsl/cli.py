@@ -46,7 +46,9 @@ def run_verb(verb: str) -> None:
         print(f"\nEvery key can be set as key=value; `hsl {verb} --cfg job` shows them all.")
         return
     wants_traceback = os.environ.get(TRACEBACK_VARIABLE) == "1"
-    os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra hands every error on instead of printing and exiting by itself
+    os.environ[TRACEBACK_VARIABLE] = (
+        "1"  # Hydra hands every error on instead of printing and exiting by itself
+    )
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
@@ -73,9 +75,19 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(one, UserError):
             return str(one)
     for one in chain:
-        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT):
+        if isinstance(one, OSError) and one.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOENT,
+        ):
             return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
-    if isinstance(error, HydraException | OmegaConfBaseException) and len(chain) == 1 or _is_compose_error(error):
+    if (
+        isinstance(error, HydraException | OmegaConfBaseException)
+        and len(chain) == 1
+        or _is_compose_error(error)
+    ):
         return str(error)
     return None
 
@@ -90,7 +102,9 @@ _WAY_OUT = {
 
 
 def _is_compose_error(error: BaseException) -> bool:
-    return type(error).__module__.startswith(("hydra.errors", "omegaconf")) and not type(error).__name__.startswith("Inst")
+    return type(error).__module__.startswith(("hydra.errors", "omegaconf")) and not type(
+        error
+    ).__name__.startswith("Inst")
 
 
 def _call_entry(cfg: DictConfig) -> Any:

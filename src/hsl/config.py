@@ -59,7 +59,9 @@ def validate(cfg: DictConfig) -> None:
         content: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or error.key
-        raise ConfigError(f"`{key}` should be chosen. Found no value. Give it on the command line: `{key}=...`.") from error
+        raise ConfigError(
+            f"`{key}` should be chosen. Found no value. Give it on the command line: `{key}=...`."
+        ) from error
     if "monitor" not in content:
         return
     try:
@@ -83,7 +85,9 @@ def nearest_multiples(size: int, multiple: int) -> tuple[int, int]:
 
 
 def _sentence(finding: Any) -> str:
-    key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("constrained", "function", "list[")))
+    key = ".".join(
+        str(part) for part in finding["loc"] if not str(part).startswith(("constrained", "function", "list["))
+    )
     return f"`{key}`: {finding['msg'][0].lower()}{finding['msg'][1:]}. Found `{key} = {finding['input']}`."
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX, Batch, Outputs
-from hsl.metrics.functional import confusion_matrices, scores
+from hsl.metrics.functional import confusion_matrix, scores
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]
 
@@ -43,7 +43,11 @@ class Evaluation(Callback):
     """
 
     def __init__(
-        self, inference: str, num_examples: int = 30, predictor: Predictor | None = None, head: str = "segmentation"
+        self,
+        inference: str,
+        num_examples: int = 30,
+        predictor: Predictor | None = None,
+        head: str = "segmentation",
     ) -> None:
         self.inference = inference
         self.num_examples = num_examples
@@ -91,7 +95,7 @@ class PartResult:
         confidence, prediction = logits.softmax(dim=1).max(dim=1)
         valid = target != IGNORE_INDEX
         mean = (confidence * valid).sum(dim=(1, 2)) / valid.sum(dim=(1, 2))  # 0/0 = NaN: no valid pixel
-        matrices = confusion_matrices(prediction, target, logits.shape[1], IGNORE_INDEX).cpu().numpy()
+        matrices = confusion_matrix(prediction, target, logits.shape[1], per_image=True).cpu().numpy()
         self.ids += batch["id"]
         self.confusions += list(matrices)
         self.confidences += mean.tolist()
@@ -114,7 +118,11 @@ class PartResult:
                 confidence[i, :height, :width].cpu().numpy(),
             )
             _keep(self.best, example, self._num_examples)
-            _keep(self.worst, Example(-miou, name, miou, example.prediction, example.confidence), self._num_examples)
+            _keep(
+                self.worst,
+                Example(-miou, name, miou, example.prediction, example.confidence),
+                self._num_examples,
+            )
 
     def examples(self) -> tuple[Sequence[Example], Sequence[Example]]:
         """Best pictures, best first, and worst pictures, worst first; none is in both."""

@@ -1,6 +1,8 @@
 """What the terminal shows during a run."""
 
+import logging
 import sys
+import warnings
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
@@ -9,14 +11,31 @@ from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 class EpochLines(ProgressBar):
     """One line per epoch, for logs that are files."""
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
-        if trainer.sanity_checking or not trainer.is_global_zero:
+    def disable(self) -> None:
+        pass  # Lightning silences the further processes of a distributed run with it; they print nothing anyway
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
-        shown = "  ".join(f"{name} {float(values[name]):.4f}" for name in ("val/loss", "val/miou") if name in values)
+        shown = "  ".join(
+            f"{name} {float(values[name]):.4f}"
+            for name in ("train/loss", "val/loss", "val/miou")
+            if name in values
+        )
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
 
 
 def progress_bar() -> Callback:
     """A bar with the time left on a terminal, else one line per epoch."""
     return RichProgressBar() if sys.stdout.isatty() else EpochLines()
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says of itself at every start; its warnings stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 with torch 2.15: an isinstance check of theirs, nothing a user could change
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # a resumed run goes on in its own folder on purpose
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")

@@ -39,7 +39,10 @@ class Provenance(Callback):
         self._start = time.monotonic()
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]  # noqa: ARG002
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],  # noqa: ARG002
     ) -> None:
         checkpoint["provenance"] = {**self.facts, "saved": _now()}
 

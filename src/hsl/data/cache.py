@@ -1,4 +1,4 @@
-"""Decoded pictures kept for the next epoch: in memory shared by all workers, or in a file that outlives the run."""
+"""Decoded pictures kept for later, in memory that workers share or in a file that outlives the run."""
 
 import errno
 import hashlib
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 KINDS = ("ram", "disk", None)
 
-# One per picture, at the start of the buffer. It is written after the pixels, so that a writer killed half-way leaves
-# an entry that does not count; `crc` catches pixels that a crash of the machine or a second writer has mixed up.
+# One per picture, at the start of the buffer. It is written after the pixels, so that a writer killed
+# half-way leaves an entry that does not count; `crc` catches pixels that a crash of the machine or a second
+# writer has mixed up.
 _HEADER = np.dtype([("written", "<u4"), ("crc", "<u4"), ("stamp", "<u8")])
 _WRITTEN = 0x48534C31
 _ALIGNMENT = 64
@@ -32,7 +33,7 @@ _LAYOUT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded picture: ``image`` is RGB ``uint8 (H, W, 3)``, ``mask`` ``uint8 (h, w)`` or ``None``. Do not write."""
+    """Decoded: RGB ``uint8 (H, W, 3)``, mask ``uint8 (h, w)`` or ``None``. Not to be written to."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8] | None
@@ -63,13 +64,15 @@ class Decoder:
 class PictureCache:
     """Decodes each picture once, as far as the given memory reaches.
 
-    ``ram``: an anonymous shared mapping, seen by every worker that is forked from this process. It does not use
-    ``/dev/shm``, which containers keep at 64 MB; it does count as memory of this process.
+    ``ram``: an anonymous shared mapping, seen by every worker that is forked from this process. It does not
+    use ``/dev/shm``, which containers keep at 64 MB; it does count as memory of this process.
 
-    ``disk``: a sparse file in ``cache_dir``, read through a memory map. Any number of processes may use it at once.
+    ``disk``: a sparse file in ``cache_dir``, read through a memory map. Any number of processes may use it at
+    once.
 
-    A picture whose file has changed since it was stored is decoded anew; this is looked at when a process first reads
-    it, so once per run and worker. Pictures beyond ``gigabytes`` are decoded whenever they are read.
+    A picture whose file has changed since it was stored is decoded anew; this is looked at when a process
+    first reads it, so once per run and worker. Pictures beyond ``gigabytes`` are decoded whenever they are
+    read.
 
     Args:
         records: What may be asked for; the place in this sequence is the key.
@@ -118,8 +121,8 @@ class PictureCache:
         self._store = self._open(start + int(room.sum()), cache_dir)
         if not self._kept.all():
             logger.warning(
-                "`data.cache_gigabytes = %g` holds %d of %d pictures; the others are decoded whenever they are read. "
-                "All of them need %.3g.",
+                "`data.cache_gigabytes = %g` holds %d of %d pictures, the others are decoded each time they "
+                "are read. All of them need %.3g.",
                 budget / 1e9,
                 self._kept.sum(),
                 len(lengths),
@@ -158,7 +161,7 @@ class PictureCache:
         header = self._header(index)
         if header["written"] != _WRITTEN or header["stamp"] != stamp:
             return False
-        return bool(header["crc"] == zlib.crc32(self._pixels(index)))
+        return bool(header["crc"] == zlib.crc32(self._pixels(index).data))
 
     def _fill(self, index: int, stamp: int, picture: Picture) -> bool:
         """Store a picture unless its size is not the one that room was kept for (changed since the scan)."""
@@ -215,8 +218,8 @@ class _Memory:
 
     def __reduce__(self) -> Any:
         raise ConfigError(
-            "`data.cache = ram` reaches only workers that are forked, which this platform or start method does not do. "
-            "Set `data.cache=disk` or `data.num_workers=0`."
+            "`data.cache = ram` reaches only workers that are forked, which this platform or start method "
+            "does not do. Set `data.cache=disk` or `data.num_workers=0`."
         )
 
 

@@ -19,8 +19,8 @@ Key = tuple[int, int]
 class PictureDataset(Dataset[Sample]):
     """Pictures with their masks, one head.
 
-    A sample follows from (seed, epoch, index) alone: not from the number of workers, nor from which samples were drawn
-    before it. So a resumed epoch goes on exactly as the uninterrupted one.
+    A sample follows from (seed, epoch, index) alone: not from the number of workers, nor from which samples
+    were drawn before it. So a resumed epoch goes on exactly as the uninterrupted one.
 
     Args:
         ids: Names of the samples.
@@ -48,7 +48,8 @@ class PictureDataset(Dataset[Sample]):
         return len(self._ids)
 
     def __getitem__(self, key: Key) -> Sample:
-        """The sample of an (epoch, index); pictures and masks are ``uint8``, a sample without mask has no masks.
+        """The sample of an (epoch, index); pictures and masks are ``uint8``, a sample without mask has no
+        masks.
 
         Raises:
             DataError: The picture cannot be read.
@@ -69,7 +70,8 @@ class PictureDataset(Dataset[Sample]):
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples -> a batch that is still ``uint8`` (see ``transforms.normalized``).
 
-    Masks of unlike size are padded at the bottom and right with ``IGNORE_INDEX``. If no sample has a mask there are none.
+    Masks of unlike size are padded at the bottom and right with ``IGNORE_INDEX``. If no sample has a mask
+    there are none.
     """
     batch: Batch = {
         "id": [sample["id"] for sample in samples],

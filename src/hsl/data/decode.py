@@ -1,6 +1,7 @@
 """From the bytes of a file to arrays: pictures as RGB, masks as class indices."""
 
 import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ _JPEG = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _AS_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_MOST_UNPACKED = 2000  # above what deflate (1032) and LZW reach; a damaged header can ask for any memory
 _PNG_GREY = 0  # colour type in the header of a PNG
 
 
@@ -173,6 +175,8 @@ def _decode_tiff(data: bytes, name: str) -> NDArray[Any] | None:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page = file.pages.first
+            if page.nbytes > _MOST_UNPACKED * len(data):
+                raise _broken(data, name)
             plain = not page.extrasamples and (page.planarconfig == 1 or page.bitspersample == 8)
             image = _decode_with_opencv(data, _AS_COLOUR) if plain else None
             if image is not None:
@@ -184,7 +188,7 @@ def _decode_tiff(data: bytes, name: str) -> NDArray[Any] | None:
                 image = _bgr_page(page.asarray(), page.axes, int(page.tags.valueof(274, 1)), name)
             return np.ascontiguousarray(image)
     # a damaged file shows as whichever of these the parser meets first
-    except (tifffile.TiffFileError, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+    except (tifffile.TiffFileError, struct.error, LookupError, OSError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"`{name}` cannot be read as TIFF: {error}. Export it anew as PNG.") from error

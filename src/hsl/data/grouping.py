@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
@@ -25,7 +26,7 @@ class Units:
         ids: Sorted ids of the ``N`` pictures.
         names: Sorted names of the ``G`` groups.
         group: ``int64 (N,)`` number of the group of each picture.
-        present: ``bool (G, C)``: whether a class has a pixel in a mask of the group.
+        present: ``bool (N, C)``: whether the mask of a picture has a pixel of a class.
         classes: Names of the ``C`` classes.
     """
 
@@ -59,34 +60,62 @@ class Units:
         names = sorted(set(values))
         number = {name: i for i, name in enumerate(names)}
         group = np.array([number[value] for value in values], dtype=np.int64)
-        in_group = np.zeros((len(names), present.shape[1]), dtype=np.bool_)
-        np.logical_or.at(in_group, group, present)
-        return cls(tuple(ids), tuple(names), group, in_group, classes)
+        return cls(tuple(ids), tuple(names), group, present, classes)
 
     def without(self, ids: Collection[str]) -> "Units":
         """The same groups less some pictures; a group with none left is gone."""
         leave = set(ids)
         kept = [i for i, name in enumerate(self.ids) if name not in leave]
         values = [self.names[self.group[i]] for i in kept]
-        return self._build([self.ids[i] for i in kept], values, self.present[self.group[kept]], self.classes)
+        return self._build([self.ids[i] for i in kept], values, self.present[kept], self.classes)
 
     def ids_of(self, groups: Collection[int]) -> list[str]:
         """Ids of the pictures of some groups."""
         wanted = set(groups)
         return [name for name, group in zip(self.ids, self.group.tolist(), strict=True) if group in wanted]
 
-    def strata(self) -> NDArray[np.int64]:
-        """``int64 (G,)``: the class of each group that the fewest groups contain; C for a group without any."""
-        frequency = np.where(self.present, self.present.sum(axis=0), len(self.names) + 1)
-        return np.where(self.present.any(axis=1), frequency.argmin(axis=1), self.present.shape[1])
+    def present_in_groups(self) -> NDArray[np.bool_]:
+        """``bool (G, C)``: whether a picture of the group shows the class."""
+        present = np.zeros((len(self.names), len(self.classes)), dtype=np.bool_)
+        np.logical_or.at(present, self.group, self.present)
+        return present
+
+    def rarest(self, present: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """``int64 (M,)``: of the classes present in each row ``(M, C)`` the rarest one, C if there is none.
+
+        The rarest class is in the fewest groups; of equals, in the fewest pictures; of equals, the later one.
+        """
+        pictures = self.present.sum(axis=0)
+        frequency = self.present_in_groups().sum(axis=0) * (len(self.ids) + 1) + pictures
+        never = (len(self.ids) + 1) ** 2
+        backwards = np.where(present, frequency, never)[:, ::-1].argmin(axis=1)
+        rarest: NDArray[np.int64] = np.where(
+            present.any(axis=1), len(self.classes) - 1 - backwards, len(self.classes)
+        )
+        return rarest
+
+
+def official_test(catalogue: Catalogue) -> list[str]:
+    """Ids of the pictures whose official part is "test".
+
+    Raises:
+        DataError: There is none.
+    """
+    ids = [record.id for record in catalogue.records if record.split == "test"]
+    if not ids:
+        raise DataError(
+            f"`{catalogue.name}` should name its official test pictures in splits.csv. Found none. Draw "
+            "them with `data.split.test_from=fraction`."
+        )
+    return ids
 
 
 def set_apart(units: Units, fraction: float, seed: int, stratified: bool) -> list[str]:
     """Draw whole groups that hold a share of the pictures.
 
-    The strata (groups of the same rarest class) are gone through from the smallest to the largest. Of each, groups
-    are drawn in random order until their pictures are as near as can be to the share; what one stratum gives too
-    little or too much, the next ones make good.
+    The strata (groups of the same rarest class) are gone through from the smallest to the largest. Of each,
+    groups are drawn in random order until the pictures that show its class are as near as can be to the
+    share; the last and largest one makes the number of all pictures as near as can be.
 
     Args:
         units: The pictures.
@@ -101,21 +130,24 @@ def set_apart(units: Units, fraction: float, seed: int, stratified: bool) -> lis
         return []
     generator = np.random.default_rng(seed)
     sizes = np.bincount(units.group, minlength=len(units.names))
-    strata = units.strata() if stratified else np.zeros(len(units.names), np.int64)
-    weight = np.bincount(strata, weights=sizes)
+    shown, strata = sizes, np.zeros_like(sizes)
+    if stratified:
+        strata = units.rarest(units.present_in_groups())
+        shows = units.rarest(units.present) == strata[units.group]
+        shown = np.bincount(units.group, weights=shows, minlength=len(units.names))
+    in_stratum = np.bincount(strata, weights=shown)
+    *smaller, largest = sorted(np.unique(strata).tolist(), key=lambda s: (in_stratum[s], s))
     drawn: list[int] = []
-    owed = 0.0
-    for stratum in sorted(np.unique(strata).tolist(), key=lambda s: (weight[s], s)):
+    for stratum in smaller:
         members = generator.permutation(np.flatnonzero(strata == stratum))
-        taken = np.concatenate([[0], np.cumsum(sizes[members])])
-        owed += fraction * weight[stratum]
-        count = int(np.abs(taken - owed).argmin())
-        owed -= taken[count]
-        drawn.extend(members[:count].tolist())
+        drawn += _nearest(members, shown[members], fraction * in_stratum[stratum])
+    members = generator.permutation(np.flatnonzero(strata == largest))
+    drawn += _nearest(members, sizes[members], fraction * len(units.ids) - sizes[drawn].sum())
     if not drawn:
         raise DataError(
-            f"`test_fraction` should be enough for one group. Found `test_fraction = {fraction}` of {len(units.ids)} "
-            f"pictures in {len(units.names)} groups. Set `data.split.test_fraction` to 0 or to a larger share."
+            f"`test_fraction` should be enough for one group. Found `test_fraction = {fraction}` of "
+            f"{len(units.ids)} pictures in {len(units.names)} groups. Set `data.split.test_fraction` to 0 "
+            "or to a larger share."
         )
     return units.ids_of(drawn)
 
@@ -137,18 +169,17 @@ def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[
     """
     if len(units.names) < num_folds:
         raise DataError(
-            f"`num_folds` should be at most the number of groups, {len(units.names)}. Found `num_folds = {num_folds}`. "
-            "Set `data.split.num_folds` lower; each group has to stay whole."
+            f"`num_folds` should be at most the number of groups, {len(units.names)}. Found `num_folds = "
+            f"{num_folds}`. Set `data.split.num_folds` lower; each group has to stay whole."
         )
     _warn_of_rare_classes(units, num_folds)
     if stratify == "all_classes" and len(units.classes) > 1:
         splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
-        present = units.present.astype(np.int64)
+        present = units.present_in_groups().astype(np.int64)
         return [units.ids_of(val.tolist()) for _, val in splitter.split(present, present)]
-    strata = np.zeros(len(units.names), np.int64) if stratify is None else units.strata()
-    labels = strata[units.group]
-    if np.bincount(labels).max() < num_folds:
-        labels = np.zeros_like(labels)  # every stratum is smaller than the folds: only sizes can be balanced
+    labels = units.rarest(units.present)
+    if stratify is None or np.bincount(labels).max() < num_folds:
+        labels = np.zeros_like(labels)  # sizes alone; also where every stratum is smaller than the folds
     splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # said by _warn_of_rare_classes, with the names
@@ -158,13 +189,20 @@ def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[
 
 
 def name_some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few of many names, and how many there are.
+    """The first few of many names, and how many more there are.
 
     >>> name_some(["a", "b", "c"], limit=2)
-    '3: a, b ...'
+    'a, b and 1 more'
     """
-    dots = " ..." if len(names) > limit else ""
-    return f"{len(names)}: {', '.join(names[:limit])}{dots}"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _nearest(members: NDArray[np.int64], sizes: NDArray[Any], wanted: float) -> list[int]:
+    """As many of the first members as come nearest to the wanted sum of sizes."""
+    sums = np.concatenate([[0], np.cumsum(sizes)])
+    count = int(np.abs(sums - wanted).argmin())
+    return [int(member) for member in members[:count]]
 
 
 def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
@@ -172,14 +210,15 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
     if not without:
         return
     ways = (
-        "Complete the column in labels.csv, name another attribute with `data.split.groups=NAME`, or, if no two "
-        "pictures show the same thing, take each by itself with `data.split.groups=null`."
+        "Complete the column in labels.csv, name another attribute with `data.split.groups=NAME`, or, if "
+        "no two pictures show the same thing, take each by itself with `data.split.groups=null`."
     )
     known = sorted({name for record in catalogue.records for name in record.attributes})
     if attribute not in known:
         listed = ", ".join(known) or "none"
         raise DataError(
-            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. {ways}"
+            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. "
+            f"{ways}"
         )
     raise DataError(
         f"All records of `{catalogue.name}` should have the attribute `{attribute}`. Found none for "
@@ -188,7 +227,7 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
 
 
 def _warn_of_rare_classes(units: Units, num_folds: int) -> None:
-    counts = units.present.sum(axis=0).tolist()
+    counts = units.present_in_groups().sum(axis=0).tolist()
     rare = [f"{name} ({n})" for name, n in zip(units.classes, counts, strict=True) if 0 < n < num_folds]
     if rare:
         log.warning(

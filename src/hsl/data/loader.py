@@ -1,16 +1,9 @@
-"""The way from a data set to the trainer: order of an epoch, shares of the processes, workers, the place to go on from."""
+"""From a data set to the trainer: the order of an epoch, who takes which share, and where to go on from."""
 
-import logging
-import os
-import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -18,24 +11,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hsl.batch import Batch, Sample
 from hsl.config import ConfigError, DataError
 from hsl.data.dataset import Key, PictureDataset, collate
-
-logger = logging.getLogger(__name__)
-
-MAX_WORKERS = 8
-_PREFETCH = 2
-_SHARED_MEMORY = Path("/dev/shm")
+from hsl.data.workers import PREFETCH, collector_paused, rank_and_world, start_worker
 
 
 class BatchOrder(Sampler[list[Key]]):
     """Yields batches of (epoch, index).
 
-    In training the order is drawn from (seed, epoch), cut into batches of ``batch_size``, and each process takes its
-    share of every batch. So ``batch_size`` is the effective batch whatever the number of processes, and several of them
-    see in each step the pictures that one alone would see. The incomplete batch at the end is left out, unless it is the
-    only one: a batch of one picture leaves nothing to normalise over in a batch norm after global pooling, and a smaller
-    batch would count its pictures more than the others.
+    In training the order is drawn from (seed, epoch), cut into batches of ``batch_size``, and each process
+    takes its share of every batch. So ``batch_size`` is the effective batch whatever the number of processes,
+    and several of them see in each step the pictures that one alone would see. The incomplete batch at the
+    end is left out, unless it is the only one: a batch of one picture leaves nothing to normalise over in a
+    batch norm after global pooling, and a smaller batch would count its pictures more than the others.
 
-    At evaluation every picture comes once, in order; the shares of the processes differ by at most one picture.
+    At evaluation every picture comes once, in order; the shares of the processes differ by at most one
+    picture.
 
     Rank and number of processes are read when the iteration starts: the process group does not exist before.
 
@@ -61,7 +50,7 @@ class BatchOrder(Sampler[list[Key]]):
         Raises:
             ConfigError: The processes cannot share the pictures.
         """
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         self._check(world)
         if self.shuffle:
             return max(1, self.num_pictures // self.batch_size) if self.num_pictures else 0
@@ -69,7 +58,7 @@ class BatchOrder(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Begins with the batch number ``start``."""
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         share = self._share(rank, world)
         step = self.batch_size // world
         for batch in range(self.start, len(self)):
@@ -84,20 +73,23 @@ class BatchOrder(Sampler[list[Key]]):
     def _check(self, world: int) -> None:
         if self.batch_size % world:
             raise ConfigError(
-                f"`data.batch_size` is shared by all processes and should be a multiple of their number, {world}. "
-                f"Found `data.batch_size = {self.batch_size}`."
+                f"`data.batch_size` is shared by all processes and should be a multiple of their number, "
+                f"{world}. Found `data.batch_size = {self.batch_size}`."
             )
         if 0 < self.num_pictures < world:
             raise ConfigError(
-                f"{world} processes cannot share {self.num_pictures} picture(s). Use fewer processes (`trainer.devices`)."
+                f"{world} processes cannot share {self.num_pictures} picture(s). "
+                "Use fewer processes (`trainer.devices`)."
             )
 
 
 class Loader:
-    """Batches of a data set, epoch after epoch; it knows how far the trainer has come and can go on from there.
+    """Batches of a data set, epoch after epoch; it knows how far the trainer has come and can go on from
+    there.
 
-    Nothing happens before the first batch is asked for: Lightning makes the iterator of an epoch before it tells the
-    sampler which epoch it is. (torch's ``DataLoader`` would by then have sent the first indices to its workers.)
+    Nothing happens before the first batch is asked for: Lightning makes the iterator of an epoch before it
+    tells the sampler which epoch it is. (torch's ``DataLoader`` would by then have sent the first indices to
+    its workers.)
 
     A ``UserError`` in a worker arrives as it was raised, not as a traceback inside a ``RuntimeError``.
 
@@ -105,10 +97,10 @@ class Loader:
         dataset: Where the samples come from.
         order: Which samples, in which batches.
         num_workers: Processes that load; 0 loads in this one.
-        num_processed: Says how many batches of the epoch under way the trainer has finished. Without it every batch that
-            was handed out counts as finished.
-        on_broken: Called with the error of each picture that cannot be read; the batch then comes without it. Default:
-            the error is raised.
+        num_processed: Says how many batches of the epoch under way the trainer has finished. Without it every
+            batch that was handed out counts as finished.
+        on_broken: Called with the error of each picture that cannot be read; the batch then comes without it.
+            Default: the error is raised.
     """
 
     def __init__(
@@ -121,7 +113,7 @@ class Loader:
         on_broken: Callable[[DataError], None] | None = None,
     ) -> None:
         self.dataset = dataset
-        self.sampler = order  # under this name Lightning looks for `set_epoch`
+        self.sampler = self.batch_sampler = order  # Lightning looks for `set_epoch` under these names
         self._num_processed, self._on_broken = num_processed, on_broken
         self._epoch, self._given, self._resumed = 0, 0, False
         # fork, not what Python would choose: only forked workers see the RAM cache
@@ -132,13 +124,22 @@ class Loader:
             num_workers=num_workers,
             collate_fn=_collate_readable,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
-            prefetch_factor=_PREFETCH if num_workers else None,
+            worker_init_fn=start_worker,
+            prefetch_factor=PREFETCH if num_workers else None,
             persistent_workers=num_workers > 0,
             multiprocessing_context=context,
             # Its own generator: each new iterator draws a number, and a resumed run makes one more of them.
             generator=torch.Generator(),
         )
+
+    @property
+    def _iterator(self) -> Any:
+        """What holds the workers. By this name Lightning ends them after the last epoch."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
 
     @property
     def num_workers(self) -> int:
@@ -153,7 +154,9 @@ class Loader:
         start = self._given if self._resumed and self._epoch == epoch else 0
         self._epoch, self._given, self._resumed = epoch, start, False
         self.sampler.start = start
-        for batch, errors in self._loader:
+        with collector_paused():
+            batches = iter(self._loader)
+        for batch, errors in batches:
             for error in errors:
                 if self._on_broken is None:
                     raise error
@@ -163,7 +166,7 @@ class Loader:
                 yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch under way, how many of its batches are done, and what the order of the pictures depends on."""
+        """The epoch under way, how many of its batches are done, and what its order depends on."""
         done = self._given if self._num_processed is None else min(self._given, self._num_processed())
         return {"epoch": self._epoch, "batches": done, **self._identity()}
 
@@ -176,60 +179,15 @@ class Loader:
         for name, value in self._identity().items():
             if state_dict[name] != value:
                 raise ConfigError(
-                    f"The checkpoint was made with `{name} = {state_dict[name]}`, this run has `{name} = {value}`, so it "
-                    "cannot go on within the epoch. Resume with the same data and settings, or start a new run."
+                    f"The checkpoint was made with `{name} = {state_dict[name]}`, this run has "
+                    f"`{name} = {value}`, so it cannot go on within the epoch. Resume with the same data and "
+                    "settings, or start a new run."
                 )
         self._epoch, self._given, self._resumed = state_dict["epoch"], state_dict["batches"], True
 
     def _identity(self) -> dict[str, int]:
         order = self.sampler
         return {"num_pictures": order.num_pictures, "batch_size": order.batch_size, "seed": order.seed}
-
-
-def choose_num_workers(requested: int | str, num_batches: int, batch_bytes: int, *, forked_only: bool) -> int:
-    """How many processes load.
-
-    ``"auto"``: the cores this process may use less the one that trains, shared among the processes of the run, at most 8,
-    and so many that each has two batches per epoch; so a tiny data set is loaded by the main process. 0 where the RAM
-    cache could not be shared.
-
-    Batches travel through ``/dev/shm``. Where that is too small for the batches under way (containers: 64 MB) torch would
-    die with a bus error; then fewer workers are used, and a warning says so.
-
-    Args:
-        requested: ``data.num_workers``.
-        num_batches: Per epoch.
-        batch_bytes: Size of the largest batch.
-        forked_only: The data set cannot be sent to a worker that is not forked (RAM cache).
-    """
-    can_fork = sys.platform == "linux"
-    if requested == "auto":
-        cores = len(os.sched_getaffinity(0)) if can_fork else os.cpu_count() or 1
-        wanted = min(cores // _rank_and_world()[1] - 1, MAX_WORKERS, num_batches // 2)
-        wanted = 0 if forked_only and not can_fork else max(0, wanted)
-    else:
-        wanted = int(requested)
-        if wanted and forked_only and not can_fork:
-            raise ConfigError(
-                f"`data.cache = ram` with `data.num_workers = {wanted}` needs forked processes, which {sys.platform} "
-                "does not do safely. Set `data.cache=disk` or `data.num_workers=0`."
-            )
-    if not wanted or not _SHARED_MEMORY.is_dir():
-        return wanted
-    # half of what is free: training and validation may have batches under way, and so may other processes
-    free = shutil.disk_usage(_SHARED_MEMORY).free // 2
-    fitting = max(0, (free // batch_bytes - 1) // _PREFETCH)
-    if fitting < wanted:
-        logger.warning(
-            "%s has %.0f MB free, too little for %d workers with batches of %.0f MB: %d used. Enlarge it (docker: "
-            "`--shm-size=8g`) or lower `data.batch_size`.",
-            _SHARED_MEMORY,
-            free * 2 / 1e6,
-            wanted,
-            batch_bytes / 1e6,
-            fitting,
-        )
-    return min(wanted, fitting)
 
 
 class _Fetch(Dataset[Any]):
@@ -255,31 +213,3 @@ def _collate_readable(samples: Sequence[Sample | DataError]) -> tuple[Batch | No
     readable = [sample for sample in samples if not isinstance(sample, DataError)]
     errors = [sample for sample in samples if isinstance(sample, DataError)]
     return (collate(readable) if readable else None), errors
-
-
-def _start_worker(worker: int) -> None:
-    """Workers are many: each stays on one core. What is to be done about a signal is the main process's decision.
-
-    SLURM, and Ctrl-C, signal every process of a job. A worker that dies of it would turn the orderly end into a crash,
-    and a forked one would run the trainer's own handlers.
-    """
-    del worker
-    cv2.setNumThreads(0)
-    for ignored in ("SIGINT", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, ignored):
-            signal.signal(getattr(signal, ignored), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent_only, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with_parent_only(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -64,8 +64,8 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float = 0.98)
 
     With :math:`a, b` the grey 64x64 pictures less their mean and divided by their norm, two pictures are
     near-duplicates if :math:`\max_T a \cdot Tb \ge` threshold, T over the symmetries of the square.
-    Brightness and contrast cancel. Candidates come from a bound that misses none: with P the average over 4x4 pixels (an
-    orthogonal projection that commutes with every T),
+    Brightness and contrast cancel. Candidates come from a bound that misses none: with P the average over 4x4
+    pixels (an orthogonal projection that commutes with every T),
 
     .. math:: a \cdot Tb \le Pa \cdot TPb + \sqrt{1 - |Pa|^2} \sqrt{1 - |Pb|^2}
 
@@ -118,7 +118,7 @@ def stored_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float, cach
     path = Path(cache_dir) / f"near_duplicates-{hashlib.sha256(content).hexdigest()[:16]}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return Pairs(*(stored[name] for name in Pairs.__annotations__))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)  # a damaged disk; the search below makes it again

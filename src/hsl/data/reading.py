@@ -25,7 +25,8 @@ from hsl.data.records import Record
 
 THUMBNAIL = 64
 CHUNK = 16
-POOL_AFTER_S = 2.0
+JUDGE_AFTER_S = 2.0
+POOL_PAYS_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ def read_records(title: str, records: Sequence[Record], how: Decoding, workers: 
         title: What the progress bar calls it.
         records: What to read.
         how: How to decode.
-        workers: Processes. Up to 1 reads in this one; more start once the pass has taken 2 seconds, so that a
-            small data set does not wait for them.
+        workers: Processes. Up to 1 reads in this one; more start where, judged after 2 seconds, the rest
+            would take it longer than 20, so that a small data set does not wait for them.
 
     Raises:
         DataError: A worker was killed.
@@ -107,10 +108,14 @@ def read_records(title: str, records: Sequence[Record], how: Decoding, workers: 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=len(records))
         start, done = time.monotonic(), 0
-        while done < len(records) and (workers <= 1 or time.monotonic() - start < POOL_AFTER_S):
+        while done < len(records):
             yield read_record(records[done], how)
             done += 1
             progress.advance(task)
+            elapsed = time.monotonic() - start
+            rest = elapsed / done * (len(records) - done)
+            if workers > 1 and elapsed > JUDGE_AFTER_S and rest > POOL_PAYS_S:
+                break
         for reading in _read_in_pool(records[done:], how, workers):
             yield reading
             progress.advance(task)

@@ -57,8 +57,8 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
     """Read and decode every picture and mask once, and keep what was found.
 
     A broken file does not end the pass: all of them are found and named in ``errors``. What was found is
-    stored in ``cache_dir`` under the stamps of the sources, so that only new and changed files are read again.
-    Two processes may do so at once.
+    stored in ``cache_dir`` under the stamps of the sources, so that only new and changed files are read
+    again. Two processes may do so at once.
 
     Args:
         catalogue: The data set.
@@ -143,7 +143,7 @@ def _load(path: Path) -> dict[str, Reading]:
         return {}
     names = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             columns = [stored[name] for name in names]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("`%s` cannot be read (%s). The data set is read anew.", path, error)

@@ -1,29 +1,26 @@
-"""Which pictures train, which validate and which are kept for the test: whole groups, decided once per data set."""
+"""Which pictures train, which validate, which wait for the test: whole groups, decided once per data set."""
 
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hsl.config import ConfigError, DataError
-from hsl.data.grouping import Units, deal, name_some, set_apart
+from hsl.data.grouping import Units, deal, name_some, official_test, set_apart
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.files import write_atomically
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Fold:
-    """One way to train and validate.
-
-    Attributes:
-        train: Sorted ids.
-        val: Sorted ids.
-        name: The number of the fold, or the group that was left out.
-    """
+    """Sorted ids to train and to validate with; ``name`` is its number or the group that was left out."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -115,10 +112,10 @@ def kfold(
         scan: Its scan; the classes of a group are those with a pixel in one of its masks.
         num_folds: K, at least 2.
         groups: The attribute whose values stay whole; ``None``: each picture by itself.
-        stratify: ``"rarest_class"``: each fold gets its share of the pictures of the groups whose rarest class is
-            c, for every c (the class in the fewest groups is the rarest). ``"all_classes"``: its share of the groups
-            that contain c, for every c (iterative stratification, Sechidis, Tsoumakas & Vlahavas 2011). ``None``:
-            sizes alone.
+        stratify: ``"rarest_class"``: each fold gets its share of the pictures whose rarest class is c, for
+            every c (of the classes of a picture the one in the fewest groups). ``"all_classes"``: its share
+            of the groups that contain c, for every c (iterative stratification, Sechidis, Tsoumakas &
+            Vlahavas 2011). ``None``: sizes alone.
         test_from: ``"fraction"``: test groups are drawn, stratified by the rarest class. ``"official"``: the
             pictures whose official part is "test".
         test_fraction: Share of the pictures for the test in [0, 1), met as nearly as whole groups allow; for
@@ -139,12 +136,17 @@ def kfold(
     _check("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
     units = Units.of(catalogue, scan, groups)
     if test_from == "official":
-        test = _official_test(catalogue)
+        test = official_test(catalogue)
     else:
         test = set_apart(units, _fraction(test_fraction), seed, stratify is not None)
-    vals = deal(units.without(test), num_folds, stratify, seed)
-    named = {str(number): val for number, val in enumerate(vals)}
-    return _split("kfold", catalogue, scan, groups, seed, test, named)
+        if any(record.split == "test" for record in catalogue.records):
+            log.warning(
+                "`%s` has official test pictures, and some of them will train. To compare with published "
+                "results set `data.split.test_from=official`.",
+                catalogue.name,
+            )
+    vals = enumerate(deal(units.without(test), num_folds, stratify, seed))
+    return _split("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
 
 
 def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
@@ -156,14 +158,14 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
         groups: The attribute that the audit expects to be whole; ``None``: each picture by itself.
 
     Raises:
-        DataError: The attribute is missing, a record has no official part, or no picture is in "train" or "val".
+        DataError: The attribute is missing, a record has no official part, or a part is empty.
     """
     Units.of(catalogue, scan, groups)
     without = [record.id for record in catalogue.records if record.split not in ("train", "val", "test")]
     if len(without) == len(catalogue.records):
         raise DataError(
-            f"`{catalogue.name}` should have an official split. Found none. Add splits.csv (id, split) beside the "
-            "pictures, or make folds with `data/split=kfold`."
+            f"`{catalogue.name}` should have an official split. Found none. Add splits.csv (id, split) "
+            "beside the pictures, or make folds with `data/split=kfold`."
         )
     if without:
         raise DataError(
@@ -172,9 +174,10 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
         )
     if not any(record.split == "val" for record in catalogue.records):
         raise DataError(
-            f"`{catalogue.name}` should have official validation pictures. Found none, and the test pictures are "
-            "no substitute: choosing the best epoch on them spoils them. Use `data/split=kfold "
-            "data.split.test_from=official`, which keeps the official test part and validates on folds of the rest."
+            f"`{catalogue.name}` should have official validation pictures. Found none, and the test "
+            "pictures are no substitute: choosing the best epoch on them spoils them. Use "
+            "`data/split=kfold data.split.test_from=official`, which keeps the official test part and "
+            "validates on folds of the rest."
         )
     val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
     return _split("holdout", catalogue, scan, groups, 0, test, {"0": val})
@@ -189,7 +192,8 @@ def leave_one_group_out(
         catalogue: The data set.
         scan: Its scan.
         groups: The attribute.
-        test_fraction: Share of the pictures for the test in [0, 1): whole values leave first, as nearly as that goes.
+        test_fraction: Share of the pictures for the test in [0, 1): whole values leave first, as nearly as
+            that goes.
         seed: Draws the test values; of no effect without them.
 
     Raises:
@@ -202,9 +206,9 @@ def leave_one_group_out(
     rest = units.without(test)
     if len(rest.names) < 2:
         raise DataError(
-            f"`{groups}` should have at least 2 values besides those of the test. Found {list(rest.names)} in "
-            f"`{catalogue.name}`. Choose another attribute with `data.split.groups`, or a smaller "
-            "`data.split.test_fraction`."
+            f"`{groups}` should have at least 2 values besides those of the test. Found "
+            f"{list(rest.names)} in `{catalogue.name}`. Choose another attribute with "
+            "`data.split.groups`, or a smaller `data.split.test_fraction`."
         )
     named = {name: rest.ids_of([number]) for number, name in enumerate(rest.names)}
     return _split("leave_one_group_out", catalogue, scan, groups, seed, test, named)
@@ -215,9 +219,9 @@ def stored_split(
 ) -> Split:
     """Read the assignment that ``make`` gave for these very pictures before; else make it and store it.
 
-    It is stored under the method and its arguments, the hash of the data, and what the records say of groups and
-    official parts. Masks do not count: a corrected mask leaves the folds, and so the comparisons, as they are. What
-    was made while some files could not be read is not stored.
+    It is stored under the method and its arguments, the hash of the data, and what the records say of
+    groups and official parts. Masks do not count: a corrected mask leaves the folds, and so the
+    comparisons, as they are. What was made while some files could not be read is not stored.
 
     Args:
         make: One of the functions of this module with its arguments bound by ``functools.partial``.
@@ -277,21 +281,11 @@ def _split(
         for part, ids in (("training", train), ("validation", val)):
             if not ids:
                 raise DataError(
-                    f"Fold `{name}` of `{catalogue.name}` should have {part} pictures. Found none. Use fewer folds "
-                    "(`data.split.num_folds`) or a smaller `data.split.test_fraction`."
+                    f"Fold `{name}` of `{catalogue.name}` should have {part} pictures. Found none. Use "
+                    "fewer folds (`data.split.num_folds`) or a smaller `data.split.test_fraction`."
                 )
         folds.append(Fold(tuple(sorted(train)), tuple(sorted(val)), name))
     return Split(method, seed, groups, tuple(folds), tuple(sorted(test)), data_sha256(scan))
-
-
-def _official_test(catalogue: Catalogue) -> list[str]:
-    ids = [record.id for record in catalogue.records if record.split == "test"]
-    if not ids:
-        raise DataError(
-            f"`{catalogue.name}` should name its official test pictures in splits.csv. Found none. Draw them with "
-            "`data.split.test_from=fraction`."
-        )
-    return ids
 
 
 def _fraction(value: float) -> float:

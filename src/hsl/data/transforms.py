@@ -1,4 +1,4 @@
-"""From a decoded picture to what the network sees: augmentation in training, resizing at evaluation, normalisation."""
+"""From a decoded picture to what the network sees: augmentation, resizing, normalisation."""
 
 import os
 import random
@@ -16,7 +16,7 @@ from hsl.batch import IGNORE_INDEX, Batch
 from hsl.config import ConfigError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a server for a newer release
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 Masks = dict[str, NDArray[np.uint8]]
 Part = Mapping[str, Any] | None
@@ -33,7 +33,8 @@ class Transform(Protocol):
 class TrainingTransform:
     """A chain of albumentations whose every random draw follows from the key of the sample.
 
-    All parts draw from one pair of generators. (``Compose.set_random_seed`` would give each part its own, equally
+    All parts draw from one pair of generators. (``Compose.set_random_seed`` would give each part its own,
+    equally
     seeded: a picture would then be flipped upside down exactly when it is flipped left to right.)
 
     Args:
@@ -58,13 +59,14 @@ class TrainingTransform:
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Brings the picture to ``size`` (height, width). Masks keep theirs: scores are taken at the size of the source."""
+    """Brings the picture to ``size`` (height, width). Masks keep theirs: it is the source that is scored."""
 
     size: tuple[int, int]
 
     def __call__(
         self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]
     ) -> tuple[NDArray[np.uint8], Masks]:
+        del key
         return resize(image, self.size), masks
 
 
@@ -80,20 +82,21 @@ def training_transform(
 ) -> TrainingTransform:
     """Build the augmentation of the training pictures; ``None`` turns a part off.
 
-    Pictures are resized with averaging where they shrink, masks take the nearest pixel, and mask pixels that a rotation
-    brings in from outside the picture are ``IGNORE_INDEX``.
+    Pictures are resized with averaging where they shrink, masks take the nearest pixel, and mask pixels that
+    a rotation brings in from outside the picture are ``IGNORE_INDEX``.
 
     Args:
         image_size: Height and width of the result.
         flips: ``horizontal`` and ``vertical``: the probability of each.
         rot90: ``probability`` of a turn by a random multiple of 90 degrees.
-        resized_crop: ``scale``: share of the picture's area that is cut out, drawn from this range. ``ratio``: factor on
-            the aspect ratio of the picture, log-uniform in this range. (torchvision draws the aspect ratio itself; but
-            the evaluation sees the whole picture squeezed to ``image_size``, so the picture's own ratio is the centre.)
-        rotation: ``degrees``: the largest angle to either side; ``fill``: the value of pixels from outside in the
-            picture; ``probability``.
-        colour: ``brightness``, ``contrast``, ``saturation``: the factor is drawn from 1 ± this; ``hue``: shift in turns
-            of the colour circle, ± this; ``probability``.
+        resized_crop: ``scale``: share of the picture's area that is cut out, drawn from this range.
+            ``ratio``: factor on the aspect ratio of the picture, log-uniform in this range. (torchvision
+            draws the aspect ratio itself; but the evaluation sees the whole picture squeezed to
+            ``image_size``, so the picture's own ratio is the centre.)
+        rotation: ``degrees``: the largest angle to either side; ``fill``: the value of pixels from outside in
+            the picture; ``probability``.
+        colour: ``brightness``, ``contrast``, ``saturation``: the factor is drawn from 1 ± this; ``hue``:
+            shift in turns of the colour circle, ± this; ``probability``.
         blur: ``sigma``: range of the Gaussian's standard deviation in pixels of the result; ``probability``.
 
     Raises:
@@ -116,11 +119,9 @@ def training_transform(
 
 
 class ResizedCrop(A.DualTransform):  # type: ignore[misc]
-    """Cuts out a random part of the picture and brings it to one size. Arguments: see ``training_transform``."""
+    """Brings a random part of the picture to one size. For the arguments see ``training_transform``."""
 
-    def __init__(
-        self, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
-    ) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"`scale` should be a range within (0, 1]. Found `scale = {list(scale)}`.")
         if not 0 < ratio[0] <= ratio[1]:
@@ -129,6 +130,7 @@ class ResizedCrop(A.DualTransform):  # type: ignore[misc]
         self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        del data
         height, width = params["shape"][:2]
         area = self.py_random.uniform(*self.scale)
         stretch = np.exp(self.py_random.uniform(*np.log(self.ratio)))
@@ -138,10 +140,10 @@ class ResizedCrop(A.DualTransform):  # type: ignore[misc]
         left = self.py_random.randint(0, width - crop_width)
         return {"window": (slice(top, top + crop_height), slice(left, left + crop_width))}
 
-    def apply(self, img: NDArray[Any], window: tuple[slice, slice], **params: Any) -> NDArray[Any]:
+    def apply(self, img: NDArray[Any], window: tuple[slice, slice], **_: Any) -> NDArray[Any]:
         return resize(img[window], self.size)
 
-    def apply_to_mask(self, mask: NDArray[Any], window: tuple[slice, slice], **params: Any) -> NDArray[Any]:
+    def apply_to_mask(self, mask: NDArray[Any], window: tuple[slice, slice], **_: Any) -> NDArray[Any]:
         height, width = self.size
         result: NDArray[Any] = cv2.resize(
             mask[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT
@@ -149,8 +151,8 @@ class ResizedCrop(A.DualTransform):  # type: ignore[misc]
         return result
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """``uint8 (H, W, 3)`` -> ``(size[0], size[1], 3)``: averaged along a side that shrinks, linear along one that grows."""
+def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """``(H, W, 3)`` -> ``(*size, 3)``: averaged along a side that shrinks, linear along one that grows."""
     height, width = image.shape[:2]
     shrunk = min(height, size[0]), min(width, size[1])
     if shrunk != (height, width):
@@ -163,8 +165,8 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
 def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
     """A batch as it travels (everything ``uint8``) -> as the network and the losses take it.
 
-    Done where the batch is already on its device: the queue between processes and the way to the accelerator then carry
-    a quarter of the bytes for pictures, an eighth for masks.
+    Done where the batch is already on its device: the queue between processes and the way to the accelerator
+    then carry a quarter of the bytes for pictures, an eighth for masks.
 
     Args:
         batch: ``image`` is ``uint8 (B, 3, H, W)``, the masks ``uint8``.

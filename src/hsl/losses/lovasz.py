@@ -11,7 +11,7 @@ class Lovasz(nn.Module):
     """Lovasz-Softmax: a convex surrogate of the mean IoU over the classes present in the batch.
 
     Source: Berman et al. 2018, "The Lovasz-Softmax loss", section 3. It has no class weights. smp
-    returns an empty tensor for a batch without a valid pixel; here that is 0.
+    returns an empty tensor for a batch without a valid pixel; here that is 0. smp computes in float32 only.
     """
 
     takes_class_weights = False
@@ -24,5 +24,5 @@ class Lovasz(nn.Module):
         functional.check_shapes(logits, target)
         if class_weights is not None:
             raise ValueError("`class_weights` should be None: Lovasz-Softmax takes no class weights.")
-        loss: Tensor = self.surrogate(functional.as_float(logits), target)
+        loss: Tensor = self.surrogate(logits.float(), target)
         return loss.sum()

@@ -18,7 +18,7 @@ class Tversky(nn.Module):
 
     ``T_c = (TP + s) / (TP + alpha FP + beta FN + s)`` with soft counts over batch and space; the loss is
     ``(sum_c w_c (1 - T_c) / sum_c w_c)^gamma`` over the classes present. Source: Salehi et al. 2017, "Tversky
-    loss function for image segmentation", equation 3; gamma from Abraham & Khan 2019, there per class and as
+    loss function for image segmentation"; gamma from Abraham & Khan 2019, there per class and as
     1/gamma.
 
     Args:
@@ -57,7 +57,7 @@ class Tversky(nn.Module):
 class Jaccard(nn.Module):
     """Soft Jaccard loss ``1 - (TP + s) / (TP + FP + FN + s)``, mean over the classes present.
 
-    Source: Rahman & Wang 2016, "Optimizing Intersection-Over-Union in Deep Neural Networks", equation 3.
+    Source: Rahman & Wang 2016, "Optimizing Intersection-Over-Union in Deep Neural Networks".
 
     Args:
         smooth: at least 0.

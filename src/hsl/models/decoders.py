@@ -1,6 +1,6 @@
 """Decoders: from the pyramid of features to one map.
 
-Each function takes the channels of the encoder's features at strides 1, 2, 4, 8, 16 and 32 (0 where it has none)
+Each function takes the channels of the encoder's features at strides 1, 2, 4, 8, 16, 32 (0 where it has none)
 and returns a `Decoder` around the module of segmentation_models_pytorch, with smp's initialisation.
 """
 
@@ -101,9 +101,9 @@ def deeplabv3plus(
 ) -> Decoder:
     """DeepLabv3+ (Chen 2018): atrous pyramid at stride 16, joined with stride 4.
 
-    The paper dilates the encoder's last stage to keep it at stride 16. Transformers cannot be dilated, so every
-    encoder is left as it is: its features at stride 32 are upsampled and stacked on those of stride 16. The
-    pooled branch has no batch norm: it sees one value per channel and picture and fails on a batch of one.
+    The paper dilates the encoder's last stage to keep it at stride 16. Transformers cannot be dilated, so
+    every encoder is left as it is: its features at stride 32 are upsampled and stacked on those of stride 16.
+    The pooled branch has no batch norm: it sees one value per channel and picture, and fails on a batch of 1.
     """
     *finer, stride_16, stride_32 = encoder_channels
     body = DeepLabV3PlusDecoder(

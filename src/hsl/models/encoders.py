@@ -57,7 +57,7 @@ def build_encoder(
     weights: str | None,
     normalization: Mapping[str, Sequence[float]],
     size_multiple: int = 32,
-    img_size: int | None = None,
+    image_size: int | None = None,
     package: str | None = None,
     **options: Any,
 ) -> Encoder:
@@ -69,7 +69,8 @@ def build_encoder(
         weights: ``auto``, ``imagenet``, ``None`` or a path; see `hsl.models.weights.load_weights`.
         normalization: ``mean`` and ``std`` of pretraining; the data module applies it.
         size_multiple: the sides of a picture must be multiples of it, in pixels.
-        img_size: picture size in pixels for encoders whose attention windows follow it (MaxViT), or ``None``.
+        image_size: side of the pictures to come, in pixels. Encoders whose attention windows follow it
+            (MaxViT) are built for it; the others are only checked against it.
         package: a Python package with the weights, asked before the hub.
         **options: further arguments of ``timm.create_model``, such as ``drop_path_rate``.
 
@@ -77,16 +78,19 @@ def build_encoder(
         ConfigError: the name is unknown, the size is not possible, or the weights are not to be had.
     """
     name = _resolve(name)
-    if img_size is not None:
-        _check_size(name, img_size, size_multiple)
-        options["img_size"] = img_size
+    if image_size is not None:
+        _check_size(name, image_size, size_multiple)
+    stride = size_multiple
+    cfg = _timm_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        stride = image_size or cfg.input_size[-1]
+        options["img_size"] = stride
     if options and not name.startswith("tu-"):
         raise ConfigError(f"Encoder `{name}` of smp takes no options. Found {sorted(options)}. Delete them.")
     body = _build(name, options)
     used = load_weights(body, name, weights, package, options)
     if used["source"] != "random":
         _check_normalization(name, normalization)
-    stride = img_size or size_multiple
     return Encoder(body, name=name, stride=stride, normalization=normalization, weights_used=used)
 
 
@@ -115,28 +119,24 @@ def _resolve(name: str) -> str:
     return f"tu-{architecture}" + (f".{tag}" if tag else "")
 
 
-def _check_size(name: str, img_size: int, size_multiple: int) -> None:
-    if img_size <= 0 or img_size % size_multiple:
-        below = max(img_size // size_multiple, 1) * size_multiple
+def _timm_cfg(name: str) -> Any:
+    return timm.models.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
+
+
+def _check_size(name: str, image_size: int, size_multiple: int) -> None:
+    if image_size <= 0 or image_size % size_multiple:
+        below = max(image_size // size_multiple, 1) * size_multiple
         raise ConfigError(
             f"The picture size of `{name}` should be a multiple of {size_multiple}. Found `data.image_size = "
-            f"{img_size}`. The nearest sizes are {below} and {below + size_multiple}."
+            f"{image_size}`. The nearest sizes are {below} and {below + size_multiple}."
         )
 
 
 def _build(name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
         body: nn.Module = get_encoder(name, weights=None, **options)
-    except (
-        ValueError,
-        RuntimeError,
-        TypeError,
-        AssertionError,
-        IndexError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        # smp and timm have no error type of their own for "this architecture has no pyramid" or "unknown option".
+    except (ValueError, RuntimeError, TypeError, AssertionError, LookupError) as error:
+        # smp and timm have no error type of their own for "has no pyramid" or "unknown option".
         raise ConfigError(
             f"`{name}` cannot be built as an encoder with options {dict(options)} ({error}). "
             "Choose one with features at strides 4, 8, 16 and 32, or mend the options."
@@ -150,7 +150,7 @@ def _build(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def _check_normalization(name: str, normalization: Mapping[str, Sequence[float]]) -> None:
-    cfg = timm.models.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
+    cfg = _timm_cfg(name)
     for key in ("mean", "std"):
         if cfg is not None and list(getattr(cfg, key)) != list(normalization[key]):
             warnings.warn(

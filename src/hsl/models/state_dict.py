@@ -9,6 +9,7 @@ import importlib
 import inspect
 import pickle
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,16 +60,22 @@ def read_state_dict(path: Path) -> State:
         OSError,
     ) as error:
         raise DataError(
-            f"{path} cannot be read as a state dict ({str(error).strip().splitlines()[0]}). "
+            f"{path} cannot be read as a state dict ({first_line(error)}). "
             "Save the bare `model.state_dict()` with torch.save or safetensors."
         ) from error
+    tensors = loaded if isinstance(loaded, Mapping) else {}
     for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    tensors = {key: value for key, value in loaded.items() if isinstance(value, Tensor)} if loaded else {}
+        if isinstance(tensors.get(key), Mapping):
+            tensors = tensors[key]
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:
         raise DataError(f"{path} holds no tensors. Save `model.state_dict()` into it.")
     return tensors
+
+
+def first_line(error: Exception) -> str:
+    """Say what went wrong in one line; the libraries below like to add a page of advice."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def fill(body: nn.Module, name: str, state: State, options: Mapping[str, Any], where: str) -> Filled:
@@ -152,7 +159,10 @@ def _in_timm_words(state: State, classifier: nn.Module, name: str, shapes: Mappi
     for translate in (_timm_filter(name), _from_efficientnet_pytorch):
         if translate is not None and fits(best) < len(shapes):
             try:
-                candidate = translate(dict(state), classifier)
+                with warnings.catch_warnings():
+                    # timm resizes the tables of attention windows in ways that torch calls slow or outdated.
+                    warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")
+                    candidate = translate(dict(state), classifier)
             except (AttributeError, KeyError, AssertionError, RuntimeError, IndexError):
                 continue  # not the dialect this translator knows
             best = max(best, candidate, key=fits)

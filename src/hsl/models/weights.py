@@ -1,7 +1,7 @@
 """Where the first weights of an encoder come from, and how they get in.
 
-``encoder.weights`` is ``auto`` (published weights, else random with a warning), ``imagenet`` (published weights
-or an error), ``null`` (random) or the path of a state dict. Published weights are looked for in an installed
+``encoder.weights`` is ``auto`` (published weights, else random with a warning), ``imagenet`` (published or an
+error), ``null`` (random) or the path of a state dict. Published weights are looked for in an installed
 package, then in the local cache of the hub, then on the hub itself, if it answers within seconds.
 """
 
@@ -24,7 +24,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
 from hsl.config import ConfigError
-from hsl.models.state_dict import Filled, fill, read_state_dict
+from hsl.models.state_dict import Filled, fill, first_line, read_state_dict
 
 PROBE_TIMEOUT_S = 5.0
 """The hub library repeats a failed request for half a minute, so it is asked only after one quick knock."""
@@ -140,7 +140,7 @@ def _file_of_hub(repository: str, revision: str | None, filename: str = "model.s
                 huggingface_hub.hf_hub_download(repository, filename, cache_dir=cache, revision=revision)
             )
         except OSError as error:  # every error of the hub library that means "not now" or "not for you"
-            problem = str(error).strip().splitlines()[0]
+            problem = first_line(error)
     raise WeightsUnavailableError(
         f"The weights `{repository}` are not in the cache of the hub and cannot be downloaded ({problem}). "
         f"Where there is a network run `hf download {repository} {filename}`, bring the file here and pass "

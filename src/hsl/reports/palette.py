@@ -5,24 +5,25 @@ from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
 
-# Background is near black, then the seven colours of Okabe and Ito (2008), then 32 found by farthest-point search in
-# OKLab, where a distance is the smallest of those seen with normal vision, protanopia, deuteranopia and tritanopia
-# (Machado 2009). Smallest such distance: 0.076 among the first 16, 0.047 among all 40.
-_HEX = """
-2B2B2B E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 784B4B 3C00E1 A569FF A5C396 5A3C87 B40F00 A5FFA5 965A78
-D200B4 78D2FF 872DFF E1C35A 69B478 FF78D2 870F69 F01ED2 7800B4 96E196 3C5A0F B45A4B A587FF F0783C 78F0FF FFA5C3
-6978D2 A53C96 D296A5 A56996 69A54B C34B00 3C4BD2 C3B45A
-""".split()
+# Background is near black, then the seven colours of Okabe and Ito (2008), then 32 found by farthest-point
+# search in OKLab, where a distance is the smallest of those seen with normal vision, protanopia, deuteranopia
+# and tritanopia (Machado 2009). Smallest such distance: 0.076 among the first 16, 0.047 among all 40.
+_HEX = (
+    "2B2B2B E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 784B4B 3C00E1 "
+    "A569FF A5C396 5A3C87 B40F00 A5FFA5 965A78 D200B4 78D2FF 872DFF E1C35A "
+    "69B478 FF78D2 870F69 F01ED2 7800B4 96E196 3C5A0F B45A4B A587FF F0783C "
+    "78F0FF FFA5C3 6978D2 A53C96 D296A5 A56996 69A54B C34B00 3C4BD2 C3B45A "
+)
 _IGNORED = "D9D9D9"
 
 
 def palette() -> NDArray[np.uint8]:
-    """Colours ``uint8 (256, 3)`` of all class indices; from class 40 on they repeat, `IGNORE_INDEX` is light grey.
+    """Colours ``uint8 (256, 3)`` of all indices; after 39 the hues repeat, `IGNORE_INDEX` is light grey.
 
     >>> palette()[1].tolist()
     [230, 159, 0]
     """
-    colours = np.array([list(bytes.fromhex(code)) for code in _HEX], dtype=np.uint8)
+    colours = np.array([list(bytes.fromhex(code)) for code in _HEX.split()], dtype=np.uint8)
     index = np.arange(256)
     index[40:] = 1 + (index[40:] - 1) % 39  # never the background's colour again
     table: NDArray[np.uint8] = colours[index]

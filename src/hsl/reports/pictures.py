@@ -1,11 +1,12 @@
-"""Pictures of one prediction: input, truth, prediction, and an overlay that shows where the model was sure."""
+"""Pictures of one prediction: input, truth, prediction, and an overlay with the confidence."""
 
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib
 import numpy as np
@@ -18,12 +19,26 @@ from hsl.reports.palette import palette
 
 VIEWS = ("input", "truth", "prediction", "overlay")
 TEXT = 13  # pixels
-STRONGEST = 0.8  # opacity of a class at full confidence: the picture stays visible
+SMALL = 384  # pixels: a shorter picture is enlarged
+STRONGEST = 0.65  # opacity of a class at full confidence: the picture stays visible
+
+
+class Predicted(Protocol):
+    """One prediction: class indices and top probability, both ``(H, W)`` at the source's size."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def miou(self) -> float: ...
+    @property
+    def prediction(self) -> NDArray[np.uint8]: ...
+    @property
+    def confidence(self) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row of ``predictions/index.csv``: ``kind`` is best or worst, ``rank`` counts from 1."""
+    """A row of ``index.csv``: ``kind`` is best or worst, ``rank`` counts from 1."""
 
     kind: str
     rank: int
@@ -37,7 +52,54 @@ class Example:
         return f"{self.kind}_{self.rank:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', self.id)[:80]}"
 
 
-def write_example(
+def write_examples(
+    folder: Path,
+    best: Sequence[Predicted],
+    worst: Sequence[Predicted],
+    original: Callable[[str], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    classes: Sequence[str],
+) -> None:
+    """Write four views of each picture and, last, ``index.csv``, which tells the report what they show.
+
+    Args:
+        folder: made when it is not there.
+        best: best first.
+        worst: worst first.
+        original: id to RGB picture ``uint8 (H, W, 3)`` and true mask ``(H, W)``.
+        classes: their names.
+    """
+    rows = []
+    for kind, predicted in (("best", best), ("worst", worst)):
+        for rank, one in enumerate(predicted, start=1):
+            example = Example(kind, rank, one.id, one.miou, float(one.confidence.mean()))
+            image, truth = original(one.id)
+            write_views(folder, example.stem, image, truth, one.prediction, one.confidence, classes)
+            rows.append(asdict(example) | {"stem": example.stem})
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(folder / "index.csv", text.getvalue().encode())
+
+
+def read_index(folder: Path) -> list[Example]:
+    """The rows of ``index.csv``, empty when there is none.
+
+    Raises:
+        ValueError: a row is broken.
+        KeyError: a column is missing.
+    """
+    path = folder / "index.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf8") as file:
+        return [
+            Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_views(
     folder: Path,
     stem: str,
     image: NDArray[np.uint8],
@@ -64,38 +126,15 @@ def write_example(
     views = {"input": Image.fromarray(image), "prediction": mask_picture(prediction)}
     if truth is not None:
         views["truth"] = mask_picture(truth)
-    for view, picture in views.items():
+    for picture in views.values():
         if max(picture.size) > max_side:
             way = Image.Resampling.NEAREST if picture.mode == "P" else Image.Resampling.BOX
             picture.thumbnail((max_side, max_side), way)
-        _write(folder / f"{stem}_{view}.png", picture)
-    _write(folder / f"{stem}_overlay.png", overlay(image, prediction, confidence, classes, truth, max_side))
-
-
-def write_index(folder: Path, examples: Sequence[Example]) -> None:
-    """Write ``index.csv``, which tells the report what the pictures show."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
-    table.writeheader()
-    table.writerows({**asdict(example), "stem": example.stem} for example in examples)
-    write_atomically(folder / "index.csv", text.getvalue().encode())
-
-
-def read_index(folder: Path) -> list[Example]:
-    """The rows of ``index.csv``, empty when there is none.
-
-    Raises:
-        ValueError: a row is broken.
-        KeyError: a column is missing.
-    """
-    path = folder / "index.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf8") as file:
-        return [
-            Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"]))
-            for row in csv.DictReader(file)
-        ]
+    views["overlay"] = Image.fromarray(overlay(image, prediction, confidence, classes, truth, max_side))
+    for view, picture in views.items():
+        buffer = io.BytesIO()
+        picture.save(buffer, format="png", compress_level=4)  # the best level takes ten times as long
+        write_atomically(folder / f"{stem}_{view}.png", buffer.getvalue())
 
 
 def mask_picture(mask: NDArray[np.uint8]) -> Image.Image:
@@ -112,28 +151,35 @@ def overlay(
     classes: Sequence[str],
     truth: NDArray[np.uint8] | None = None,
     max_side: int = 1024,
-) -> Image.Image:
+) -> NDArray[np.uint8]:
     """The predicted classes over the picture, with a legend below.
 
-    A predicted class is filled with its colour, the more opaque the surer the model: from clear at the confidence of
-    a guess, 1/C, to ``STRONGEST`` at 1. Background stays clear. The truth is drawn as outlines in the class colours.
-    A picture is enlarged (by a whole factor) until its longer side has 384 pixels, so that the legend fits.
+    A predicted class is filled with its colour, the more opaque the surer the model: from clear at the
+    confidence of a guess, 1/C, to ``STRONGEST`` at 1. Background stays clear. The truth is drawn as outlines
+    in the class colours. A small picture is enlarged by a whole factor, so that
+    the legend fits.
     """
-    height, width = prediction.shape
-    scale = min(1.0, max_side / max(height, width)) if max(height, width) >= 384 else -(-384 // max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC if scale >= 1 else Image.Resampling.BOX))
-    filled, colours = _resize(prediction, size), palette().astype(np.float32)
+    size = _display_size(prediction.shape, max_side)
+    shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     sure = np.asarray(Image.fromarray(confidence.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    alpha = STRONGEST * (filled > 0) * _certainty(sure, len(classes))
-    canvas = _faded(shown) * (1 - alpha[..., None]) + colours[filled] * alpha[..., None]
+    filled, colours = _resize(prediction, size), palette().astype(np.float32)
+    alpha = (STRONGEST * (filled > 0) * _certainty(sure, len(classes)))[..., None]
+    canvas = _faded(shown) * (1 - alpha) + colours[filled] * alpha
     if truth is not None:
         outlined = _resize(truth, size)
         edge = _outline(outlined)
         canvas[edge] = colours[outlined[edge]]
     used = set(np.unique(prediction)) | (set(np.unique(truth)) if truth is not None else set())
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
-    return _with_legend(picture, sorted(int(index) for index in used), classes, truth is not None)
+    return np.asarray(_with_legend(picture, sorted(int(index) for index in used), classes, truth is not None))
+
+
+def _display_size(shape: tuple[int, ...], max_side: int) -> tuple[int, int]:
+    """Width and height."""
+    height, width = shape
+    longer = max(height, width)
+    scale = min(1.0, max_side / longer) if longer >= SMALL else -(-SMALL // longer)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _certainty(confidence: NDArray[np.float32], num_classes: int) -> NDArray[np.float32]:
@@ -150,18 +196,21 @@ def _faded(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _outline(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Pixels of a class that touch another class: 2 pixels thick, 1 where the picture is small."""
     edge = np.zeros(mask.shape, dtype=bool)
-    for step in range(1, 3 if max(mask.shape) >= 384 else 2):
+    for step in range(1, 3 if max(mask.shape) >= SMALL else 2):
         padded = np.pad(mask, step, mode="edge")
         for down, right in ((0, step), (2 * step, step), (step, 0), (step, 2 * step)):
             edge |= padded[down : down + mask.shape[0], right : right + mask.shape[1]] != mask
-    return edge & (mask > 0) & (mask != IGNORE_INDEX)
+    edge &= (mask > 0) & (mask != IGNORE_INDEX)
+    return edge
 
 
 def _resize(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
-def _with_legend(picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool
+) -> Image.Image:
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
     entries = [(index, "ignored" if index == IGNORE_INDEX else classes[index]) for index in used]
     entries.append((-1, "fill: prediction, opacity: confidence"))
@@ -196,9 +245,3 @@ def _swatch(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
         draw.rectangle(box, outline="#222222", width=2)
     else:
         draw.rectangle(box, fill=tuple(palette()[index].tolist()), outline="#999999")
-
-
-def _write(path: Path, picture: Image.Image) -> None:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png", compress_level=4)
-    write_atomically(path, buffer.getvalue())

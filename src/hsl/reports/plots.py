@@ -1,7 +1,7 @@
 """Plots of one run: confusion matrix, IoU per class, class distribution, training curves.
 
-Each function draws its data and writes them to a path; the suffix (png, pdf, svg) chooses the format. Figures are
-built as objects, so nothing touches matplotlib's global state and several processes can draw at once.
+Each function draws its data and writes them to a path; the suffix (png, pdf, svg) chooses the format. Figures
+are built as objects, so nothing touches matplotlib's global state and several processes can draw at once.
 """
 
 import io
@@ -11,7 +11,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from hsl.files import write_atomically
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -36,7 +35,7 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2B2
 MANY_CLASSES = 20  # above it cells carry no numbers
 
 
-def plot_confusion_matrix(
+def confusion_matrix(
     confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str = ""
 ) -> None:
     """Where the pixels of each class go, in per cent of the class (rows sum to 100).
@@ -65,17 +64,18 @@ def plot_confusion_matrix(
             _write_cells(axes, share)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
         bar.set_label("share of the true class (%)")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         save_figure(figure, path)
 
 
-def plot_iou_per_class(
-    iou: Mapping[str, NDArray[np.float64]], classes: Sequence[str], path: Path, title: str = ""
+def iou_per_class(
+    iou: Mapping[str, Sequence[float | None]], classes: Sequence[str], path: Path, title: str = ""
 ) -> None:
-    """IoU of every class as bars, a second inference as diamonds, each mean as a line.
+    """IoU of every class: the first series as bars, further ones as diamonds, each mean as a line.
 
     Args:
-        iou: inference (``plain``, ``tta``) to ``(C,)`` in [0, 1]; NaN = in neither truth nor prediction.
+        iou: name of a series (``plain``, ``tta``) to C values in [0, 1]; NaN or None = in neither truth nor
+            prediction.
         classes: C names.
         path: the file; its suffix chooses the format.
         title: above the plot.
@@ -84,19 +84,22 @@ def plot_iou_per_class(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 1.3 + 0.27 * len(classes)), layout="constrained")
         axes = figure.add_subplot()
-        handles: list[Artist] = []
-        for column, ((name, values), colour) in enumerate(zip(iou.items(), LINES, strict=False)):
+        handles: list[Any] = []
+        series = {name: np.array(values, dtype=float) for name, values in iou.items()}
+        for column, ((name, values), colour) in enumerate(zip(series.items(), LINES, strict=False)):
             scored = np.isfinite(values)
             mean = 100 * float(values[scored].mean()) if scored.any() else float("nan")
             text = f"{name}: mIoU {mean:.1f} % over {scored.sum()} classes"
             if column == 0:
                 handles.append(axes.barh(rows, 100 * np.nan_to_num(values), 0.66, color=colour, label=text))
             else:
-                handles += axes.plot(100 * values, rows, "D", c=colour, mec="white", clip_on=False, label=text)
+                handles += axes.plot(
+                    100 * values, rows, "D", c=colour, mec="white", clip_on=False, label=text
+                )
             axes.axvline(mean, color=colour, linestyle=(0, (4, 3)), linewidth=1)
             _write_column(axes, column, name, colour, [_iou_text(value) for value in values])
-        for row in np.flatnonzero(np.isnan(list(iou.values())).all(axis=0)):
-            axes.text(1, row, "in neither truth nor prediction", va="center", color=GREY, fontsize=7.5)
+        for row in np.flatnonzero(np.isnan(list(series.values())).all(axis=0)):
+            axes.text(1, int(row), "in neither truth nor prediction", va="center", color=GREY, fontsize=7.5)
         _name_rows(axes, classes, title)
         axes.set(xlim=(0, 100), xlabel="IoU (%)")
         axes.xaxis.grid(True)
@@ -104,13 +107,14 @@ def plot_iou_per_class(
         save_figure(figure, path)
 
 
-def plot_class_distribution(
+def class_distribution(
     pixels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], path: Path, title: str = ""
 ) -> None:
     """Share of the labelled pixels that each class takes, per part, on a logarithmic axis.
 
     Args:
-        pixels: part (``train``, ``val``, ``test``) to pixel counts ``int64 (C,)``, ignored pixels left out.
+        pixels: up to three parts (``train``, ``val``, ``test``) to pixel counts ``int64 (C,)``, ignored
+            pixels left out.
         classes: C names.
         path: the file; its suffix chooses the format.
         title: above the plot.
@@ -123,8 +127,10 @@ def plot_class_distribution(
         figure = Figure(figsize=(6.0, 1.3 + 0.27 * len(classes)), layout="constrained")
         axes = figure.add_subplot()
         axes.hlines(rows, lowest, 100, color="#e2e2e2", linewidth=0.8)
-        for column, ((part, share), colour, marker) in enumerate(zip(shares.items(), LINES, "os^", strict=False)):
-            seen, lane = share > 0, rows + 0.22 * (column - (len(shares) - 1) / 2)  # apart, so none is hidden
+        for column, ((part, share), colour, marker) in enumerate(
+            zip(shares.items(), LINES, "os^", strict=False)
+        ):
+            seen, lane = share > 0, rows + 0.22 * (column - (len(shares) - 1) / 2)  # apart: none is hidden
             axes.plot(share[seen], lane[seen], marker, color=colour, markersize=4.5, label=part)
             axes.plot(np.full((~seen).sum(), lowest), lane[~seen], "x", color=colour, markersize=4.5)
             _write_column(axes, column, part, colour, [percent(value) for value in share])
@@ -137,7 +143,7 @@ def plot_class_distribution(
         save_figure(figure, path)
 
 
-def plot_training_curves(
+def training_curves(
     history: Mapping[str, Sequence[float]], path: Path, monitor: str = "", best_epoch: int | None = None
 ) -> None:
     """Losses, the monitored value and the learning rate over the epochs.
@@ -176,7 +182,8 @@ def plot_training_curves(
 def save_figure(figure: Figure, path: Path, dpi: int = 160) -> None:
     """Write the figure in one go; the suffix of ``path`` chooses png, pdf or svg."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.removeprefix("."), dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+    kind = path.suffix.removeprefix(".")
+    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.08)
     write_atomically(path, buffer.getvalue())
 
 
@@ -197,7 +204,8 @@ def _name_classes(axes: Axes, classes: Sequence[str], total: NDArray[np.int64]) 
     axes.set_xticks(ticks, classes, rotation=45 if len(classes) <= MANY_CLASSES else 90)
     for text in axes.get_xticklabels():
         text.set(ha="right", va="top" if len(classes) <= MANY_CLASSES else "center", rotation_mode="anchor")
-    axes.set_yticks(ticks, [f"{name}  ({percent(share)} %)" for name, share in zip(classes, shares, strict=True)])
+    rows = [f"{name}  ({percent(share)} %)" for name, share in zip(classes, shares, strict=True)]
+    axes.set_yticks(ticks, rows)
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
@@ -210,10 +218,12 @@ def _write_cells(axes: Axes, share: NDArray[np.float64]) -> None:
         value = share[row, column]
         text = "0" if value == 0 else "<0.1" if value < 0.1 else f"{value:.1f}" if value < 99.95 else "100"
         colour = "white" if value > 55 else "#b0b0b0" if value < 0.1 else "#222222"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+        axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=colour)
     for row in np.flatnonzero(~np.isfinite(share).all(axis=1)):
         middle = (share.shape[1] - 1) / 2
-        axes.text(middle, row, "no pixel of this class", ha="center", va="center", color=GREY, fontsize=7.5)
+        axes.text(
+            middle, int(row), "no pixel of this class", ha="center", va="center", color=GREY, fontsize=7.5
+        )
 
 
 def _iou_text(value: float) -> str:
@@ -229,10 +239,11 @@ def _name_rows(axes: Axes, classes: Sequence[str], title: str) -> None:
 
 def _write_column(axes: Axes, column: int, name: str, colour: str, texts: Sequence[str]) -> None:
     """The exact values, in the margin at the right, one column per series."""
-    place = {"ha": "right", "va": "center", "color": colour, "fontsize": 7.5, "transform": axes.get_yaxis_transform()}
-    axes.text(1.1 + 0.13 * column, -0.9, name, fontweight="bold", **place)
+    x, transform = 1.1 + 0.13 * column, axes.get_yaxis_transform()
+    style: dict[str, Any] = {"ha": "right", "va": "center", "color": colour, "fontsize": 7.5}
+    axes.text(x, -0.9, name, fontweight="bold", transform=transform, **style)
     for row, text in enumerate(texts):
-        axes.text(1.1 + 0.13 * column, row, text, **place)
+        axes.text(x, row, text, transform=transform, **style)
 
 
 def _score_names(history: Mapping[str, Sequence[float]], monitor: str) -> list[str]:
@@ -256,8 +267,9 @@ def _finish_curves(axes: Axes, best_epoch: int | None) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(True)
     left, right = axes.get_xlim()
-    axes.set_xlim(min(left, right - 1), max(right, left + 1))  # one epoch alone would give fractions of epochs
+    axes.set_xlim(min(left, right - 1), max(right, left + 1))  # one epoch alone: no fractions of epochs
     if best_epoch is not None:
-        axes.axvline(best_epoch, color=GREY, linestyle=(0, (2, 2)), linewidth=1, label=f"best: epoch {best_epoch}")
+        style: dict[str, Any] = {"color": GREY, "linestyle": (0, (2, 2)), "linewidth": 1}
+        axes.axvline(best_epoch, label=f"best: epoch {best_epoch}", **style)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize=7.5)

@@ -1,7 +1,6 @@
 """The composition root: config in, run folder out."""
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,21 +9,22 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.evaluation import Evaluation
+from hsl.callbacks.monitored import MonitoredValue
+from hsl.callbacks.progress import quieten_lightning
 from hsl.callbacks.provenance import Provenance
 from hsl.config import validate
-from hsl.data.audit import print_table, write_contact_sheets
+from hsl.data.audit import print_table
+from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
 from hsl.run.checkpoints import load_weights, open_run
 from hsl.run.folder import RunFolder, find_run_folder
+from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, write_results
 from hsl.tasks.segmentation import SegmentationTask
-
-log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -43,12 +43,15 @@ def train(cfg: DictConfig) -> float | None:
     if folder.finished:
         print(f"finished already: {folder.path} (rerun=true runs it again)")
         return folder.result(cfg.monitor)
+    quieten_lightning()
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    folder.claim()
+    if not is_further_process(cfg.trainer):
+        folder.claim()
     try:
-        return _train_in(folder, cfg, data)
+        with own_command():
+            return _train_in(folder, cfg, data)
     finally:
         folder.release()
 
@@ -60,8 +63,11 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule) -> float | N
     provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
     callbacks = _callbacks(cfg)
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=[*callbacks.values(), provenance], logger=instantiate(cfg.logger), default_root_dir=folder.path
+        callbacks=[*callbacks.values(), MonitoredValue(cfg.monitor), provenance],
+        logger=instantiate(cfg.logger),
+        default_root_dir=folder.path,
     )
+    check_launch(trainer)
     if not trainer.is_global_zero:
         trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         return None
@@ -74,7 +80,7 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule) -> float | N
         best = callbacks["best_checkpoint"]
         monitored = Monitored.of(cast(Any, best), folder.path)
         score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
-    rank_zero_info(f"{cfg.monitor} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
+    print(f"{cfg.monitor} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
     return monitored.value
 
 
@@ -88,6 +94,7 @@ def score(
     monitored: Monitored,
 ) -> None:
     """Score a checkpoint on validation and test parts and write everything that shows it into ``folder``."""
+    quieten_lightning()
     load_weights(task, checkpoint)
     evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
@@ -112,7 +119,7 @@ def evaluate(cfg: DictConfig) -> None:
         run_cfg.task.predictor = cfg.inference
     task: SegmentationTask = instantiate(run_cfg.task)(classes=data.classes, class_counts=data.class_counts)
     monitored = Monitored.read(run)
-    monitored.check_split(data.assignment.sha256)
+    monitored.check_split(data.fold_assignment.sha256)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
     output = run / "evaluations" / name
     score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output, monitored)
@@ -123,7 +130,8 @@ def audit(cfg: DictConfig) -> None:
     """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
     validate(cfg)
     data: DataModule = instantiate(cfg.data)
-    findings = data.inspect()
+    data.inspect()
+    findings = data.audit
     output = Path(cfg.output)
     write_atomically(output / "audit.json", findings.to_json().encode())
     write_contact_sheets(findings, data.catalogue, output)
@@ -134,9 +142,9 @@ def audit(cfg: DictConfig) -> None:
 
 def write_split_and_audit(folder: Path, data: DataModule) -> None:
     """Leave the fold assignment and the audit in the run folder."""
-    write_atomically(folder / "splits.json", data.assignment.to_json().encode())
-    write_atomically(folder / "audit.json", data.findings.to_json().encode())
-    write_contact_sheets(data.findings, data.catalogue, folder / "audit")
+    write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
+    write_atomically(folder / "audit.json", data.audit.to_json().encode())
+    write_contact_sheets(data.audit, data.catalogue, folder / "audit")
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, Any]:
@@ -149,8 +157,9 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "name": cfg.name,
         "seed": cfg.seed,
         "fold": cfg.fold,
-        "split_sha256": data.assignment.sha256,
+        "split_sha256": data.fold_assignment.sha256,
         "data": data.catalogue.name,
+        "value_range": data.catalogue.value_range,
         "class_counts": {head: count.tolist() for head, count in data.class_counts.items()},
         "classes": {head: list(names) for head, names in data.classes.items()},
         "weights_used": task.network.encoder.weights_used,

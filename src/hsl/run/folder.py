@@ -91,7 +91,8 @@ def find_run_folder(cfg: DictConfig, *, sweep: bool) -> RunFolder:
     identity = config_identity(cfg)
     base = Path(cfg.run_dir)
     if child := os.environ.get(CHILD_VARIABLE):
-        return RunFolder(Path(child), identity, checkpoint=_last_checkpoint(Path(child)) if cfg.resume else None)
+        last = _last_checkpoint(Path(child)) if cfg.resume == "last" else cfg.resume
+        return RunFolder(Path(child), identity, checkpoint=None if last is None else Path(last))
     if cfg.resume not in (None, "last"):
         return _from_checkpoint(Path(cfg.resume), base, identity)
     earlier = _same_config(base, identity)
@@ -122,13 +123,19 @@ def config_identity(cfg: DictConfig) -> str:
 
 def _without_paths(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without_paths(value) for key, value in node.items() if key not in ("path", "dirpath", "save_dir")}
+        return {
+            key: _without_paths(value)
+            for key, value in node.items()
+            if key not in ("path", "dirpath", "save_dir")
+        }
     return node
 
 
 def _same_config(base: Path, identity: str) -> list[Path]:
     """Run folders below ``base`` that were made by this very config, newest first."""
-    found = [p.parent for p in base.glob("*/provenance.json") if read_provenance(p).get("identity") == identity]
+    found = [
+        p.parent for p in base.glob("*/provenance.json") if read_provenance(p).get("identity") == identity
+    ]
     return sorted(found, key=lambda folder: folder.name, reverse=True)
 
 

@@ -1,6 +1,6 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hsl.batch import Batch
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError, DataError
 from hsl.data.decode import decode_image
-from hsl.data.records import FileSource
-from hsl.data.transforms import EvaluationTransform, normalized
+from hsl.data.datamodule import DataModule
+from hsl.data.records import FileSource, Record
 from hsl.files import write_atomically
 from hsl.reports import pictures
 from hsl.run.checkpoints import load_weights, open_run
@@ -25,8 +25,6 @@ from hsl.tasks.segmentation import SegmentationTask
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 HEAD = "segmentation"
-
-Picture = tuple[str, NDArray[np.uint8]]
 
 
 def predict(cfg: DictConfig) -> None:
@@ -39,32 +37,46 @@ def predict(cfg: DictConfig) -> None:
         DataError: some pictures could not be read.
     """
     run, run_cfg = open_run(cfg.run)
-    files = _pictures_in(Path(cfg.input))
+    records = [
+        Record(path.stem, FileSource(path), None, None, {}, None) for path in _pictures_in(Path(cfg.input))
+    ]
     facts = read_provenance(run / "provenance.json")
     task = _trained(run, run_cfg, cfg, facts)
-    classes, output = facts["classes"][HEAD], Path(cfg.output)
-    broken: list[str] = []
+    data: DataModule = instantiate(run_cfg.data)
+    value_range = facts["value_range"]
+    broken: list[DataError] = []
     rows: list[dict[str, Any]] = []
-    for batch in _batches(files, run_cfg.data.batch_size, broken):
-        probabilities = _probabilities(task, [image for _, image in batch], run_cfg)
-        for (name, image), probability in zip(batch, probabilities, strict=True):
-            rows.append(_write(output, name, image, probability, classes))
-    write_atomically(output / "areas.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    print(f"{len(rows)} pictures segmented: {output}")
+    loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
+    sources = {record.id: record.image for record in records}
+    for batch in loader:
+        for name, probability in _probabilities(task, data, batch):
+            image = decode_image(sources[name].read(), sources[name].name, value_range)
+            rows.append(_write(Path(cfg.output), name, image, probability, facts["classes"][HEAD]))
+    write_atomically(Path(cfg.output) / "areas.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    print(f"{len(rows)} pictures segmented: {cfg.output}")
     if broken:
-        raise DataError(f"{len(broken)} of {len(files)} pictures could not be read; the rest is done. " + " ".join(broken))
+        listed = " ".join(str(error) for error in broken)
+        raise DataError(
+            f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}"
+        )
 
 
 def _pictures_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ConfigError(f"`input` should be a folder of pictures. Found `input = {folder}`, which is no folder.")
+        raise ConfigError(
+            f"`input` should be a folder of pictures. Found `input = {folder}`, which is no folder."
+        )
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ConfigError(f"`input` should hold pictures ({', '.join(sorted(SUFFIXES))}). Found none in {folder}.")
+        raise ConfigError(
+            f"`input` should hold pictures ({', '.join(sorted(SUFFIXES))}). Found none in {folder}."
+        )
     stems = [path.stem for path in files]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise ConfigError(f"`input` should name each picture once. Found several files for {', '.join(twice)}. Rename them.")
+        raise ConfigError(
+            f"`input` should name each picture once. Found several files for {', '.join(twice)}. Rename them."
+        )
     return files
 
 
@@ -79,50 +91,39 @@ def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, A
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _batches(files: Sequence[Path], size: int, broken: list[str]) -> Iterator[list[Picture]]:
-    batch: list[Picture] = []
-    for path in files:
-        try:
-            batch.append((path.stem, decode_image(FileSource(path).read(), str(path))))
-        except DataError as error:
-            broken.append(str(error))
-            continue
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 @torch.inference_mode()
 def _probabilities(
-    task: SegmentationTask, images: Sequence[NDArray[np.uint8]], run_cfg: DictConfig
-) -> list[NDArray[np.float32]]:
-    """Class probabilities ``(C, H, W)`` of each picture at its own size, by the path that ``evaluate`` takes."""
-    size = run_cfg.data.image_size
-    transform = EvaluationTransform((size, size) if isinstance(size, int) else (size[0], size[1]))
-    resized = [torch.from_numpy(transform(image, {}, ())[0]).permute(2, 0, 1) for image in images]
-    mean, std = (torch.tensor(list(run_cfg.encoder.normalization[k])).view(3, 1, 1) for k in ("mean", "std"))
-    sizes = torch.tensor([image.shape[:2] for image in images])
-    batch = normalized(Batch(id=[], image=torch.stack(resized), size=sizes), mean, std)
+    task: SegmentationTask, data: DataModule, batch: Batch
+) -> list[tuple[str, NDArray[np.float32]]]:
+    """Id and class probabilities ``(C, H, W)`` of each picture at its own size, by the path that ``evaluate`` takes."""
     batch["image"] = batch["image"].to(task.device)
-    logits = task.predict(batch)[HEAD]
+    logits = task.predict(data.on_after_batch_transfer(batch, 0))[HEAD]
     return [
-        logits[i, :, :height, :width].softmax(dim=0).cpu().numpy() for i, (height, width) in enumerate(sizes.tolist())
+        (name, logits[i, :, :height, :width].softmax(dim=0).cpu().numpy())
+        for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True))
     ]
 
 
 def _write(
-    output: Path, name: str, image: NDArray[np.uint8], probability: NDArray[np.float32], classes: Sequence[str]
+    output: Path,
+    name: str,
+    image: NDArray[np.uint8],
+    probability: NDArray[np.float32],
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
     _, png = cv2.imencode(".png", prediction)
     write_atomically(output / "masks" / f"{name}.png", png.tobytes())
-    overlay = pictures.overlay(image, prediction, confidence)
+    overlay = pictures.overlay(image, prediction, confidence, classes)
     _, png = cv2.imencode(".png", overlay[..., ::-1])
     write_atomically(output / "overlays" / f"{name}.png", png.tobytes())
     counts = np.bincount(prediction.ravel(), minlength=len(classes))
-    row: dict[str, Any] = {"id": name, "height": image.shape[0], "width": image.shape[1], "confidence": confidence.mean()}
+    row: dict[str, Any] = {
+        "id": name,
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "confidence": confidence.mean(),
+    }
     row |= {f"pixels/{each}": int(count) for each, count in zip(classes, counts, strict=True)}
     row |= {f"share/{each}": count / prediction.size for each, count in zip(classes, counts, strict=True)}
     means = [confidence[prediction == i].mean() if counts[i] else None for i in range(len(classes))]

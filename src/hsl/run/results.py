@@ -49,7 +49,9 @@ class Monitored:
         provenance = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
         split = provenance["provenance"]["split_sha256"]
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
-        return cls(str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split)
+        return cls(
+            str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Monitored":
@@ -79,10 +81,14 @@ class Monitored:
             )
 
 
-def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
+def write_results(
+    folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored
+) -> None:
     """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
     parts = data.evaluation_parts
-    results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
+    results = [
+        (part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts
+    ]
     classes = data.classes["segmentation"]
     frame = pd.concat([_rows(part, inference, result, data) for part, inference, result in results])
     write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
@@ -90,23 +96,40 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     tables: dict[str, dict[str, Any]] = {}
     for part, inference, result in results:
         tables.setdefault(part, {})[inference] = _scores(result, classes)
-    headline = np.array(tables[parts[-1]][results[0][1]]["confusion"])
-    plots.confusion_matrix(headline, classes, folder / "confusion_matrix.png")
-    plots.iou_per_class({name: rows[results[0][1]]["per_class"] for name, rows in tables.items()}, folder / "iou_per_class.png")
-    plots.class_distribution(data.class_counts["segmentation"].numpy(), classes, folder / "class_distribution.png")
-    history = folder / "history.csv"
-    if history.is_file():
-        plots.training_curves(pd.read_csv(history), folder / "training_curves.png")
+    _plot(folder, tables, data, monitored)
     for part, _, result in results:
         best, worst = result.examples()
         if part == parts[-1] and best:
             pictures.write_examples(folder / "predictions", best, worst, data.original, classes)
     page = {
-        "monitor": {"name": monitored.name, "mode": monitored.mode, "value": monitored.value, "epoch": monitored.epoch},
+        "monitor": {
+            "name": monitored.name,
+            "mode": monitored.mode,
+            "value": monitored.value,
+            "epoch": monitored.epoch,
+        },
         "classes": list(classes),
         "parts": tables,
     }
-    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
+    write_atomically(
+        folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode()
+    )
+
+
+def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, monitored: Monitored) -> None:
+    """The pictures of the last part: the test part where there is one, else validation."""
+    part, classes = data.evaluation_parts[-1], data.classes["segmentation"]
+    shown = tables[part]
+    first = next(iter(shown))
+    confusion = np.array(shown[first]["confusion"], dtype=np.int64)
+    plots.confusion_matrix(confusion, classes, folder / "confusion_matrix.png", f"{part}, {first}")
+    ious = {name: [row["iou"] for row in one["per_class"].values()] for name, one in shown.items()}
+    plots.iou_per_class(ious, classes, folder / "iou_per_class.png", part)
+    plots.class_distribution(data.pixels_per_part(), classes, folder / "class_distribution.png")
+    history = folder / "history.csv"
+    if history.is_file():
+        curves = {name: column.tolist() for name, column in pd.read_csv(history).items()}
+        plots.training_curves(curves, folder / "training_curves.png", monitored.name, monitored.epoch)
 
 
 def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def poly(optimizer: Optimizer, total_steps: int, power: float, warmup_fraction: 
     """Polynomial decay to 0 after a linear warm-up.
 
     ``(1 - t)^power`` with t from 0 to 1 over the steps after the warm-up. Source: Chen et al. 2018,
-    "DeepLab", section 4.1.2.
+    "DeepLab" (v2).
 
     Args:
         optimizer: its learning rate is the top.

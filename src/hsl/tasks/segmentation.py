@@ -53,7 +53,9 @@ class SegmentationTask(lightning.LightningModule):
         self.predictor = predictor
         self.metrics = nn.ModuleDict(
             {
-                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
+                head: nn.ModuleDict(
+                    {name: metric(num_classes=len(names)) for name, metric in metrics.items()}
+                )
                 for head, names in classes.items()
             }
         )
@@ -99,7 +101,7 @@ class SegmentationTask(lightning.LightningModule):
                 metric.reset()
         self.log_dict({f"val/{name}": torch.stack(values).mean() for name, values in scores.items()})
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:  # noqa: ARG002
         return self.predict(batch)
 
     def configure_optimizers(self) -> Any:
@@ -113,5 +115,9 @@ class SegmentationTask(lightning.LightningModule):
     def _log_losses(self, stage: str, objectives: Objectives, total: Tensor, num_images: int) -> None:
         parts = {f"{stage}/loss/{name}": value.detach() for name, value in objectives.items()}
         self.log_dict(
-            {f"{stage}/loss": total, **parts}, on_step=False, on_epoch=True, batch_size=num_images, sync_dist=True
+            {f"{stage}/loss": total, **parts},
+            on_step=False,
+            on_epoch=True,
+            batch_size=num_images,
+            sync_dist=True,
         )

@@ -26,12 +26,7 @@ class Description:
 
 
 def read_description(path: Path, findings: Findings) -> Description:
-    """Read ``dataset.yaml``; without classes if something is wrong, which goes to ``findings``.
-
-    ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and ``ignore``) to
-    ``[red, green, blue]``, ``ignore_index`` is a number, ``value_range`` is ``[black, white]``. Other keys
-    are for people.
-    """
+    """Read ``dataset.yaml``; see ``describe`` for its keys. What is wrong goes to ``findings``."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -43,65 +38,78 @@ def read_description(path: Path, findings: Findings) -> Description:
     if not isinstance(content, dict) or "classes" not in content:
         findings.add(f"`{path}` should name the classes. {_HOW_TO_WRITE}")
         return Description()
-    classes = _read_classes(path, content["classes"], findings)
+    return describe(content, str(path), findings)
+
+
+def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Description:
+    """Check the keys of a description.
+
+    Args:
+        content: ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and
+            ``ignore``) to ``[red, green, blue]``, ``ignore_index`` is a number, ``value_range`` is
+            ``[black, white]``. Other keys are for people.
+        where: What messages call the place where the keys stand.
+        findings: Gets what is wrong.
+    """
+    classes = _read_classes(where, content["classes"], findings)
     return Description(
         classes,
-        _read_palette(path, content.get("palette"), classes, findings) if classes else None,
-        _read_value_range(path, content.get("value_range"), findings),
-        _read_ignore_index(path, content, findings),
+        _read_palette(where, content.get("palette"), classes, findings) if classes else None,
+        _read_value_range(where, content.get("value_range"), findings),
+        _read_ignore_index(where, content, findings),
     )
 
 
-def _read_classes(path: Path, names: object, findings: Findings) -> tuple[str, ...]:
+def _read_classes(where: str, names: object, findings: Findings) -> tuple[str, ...]:
     words = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not isinstance(names, list) or not words or not 2 <= len(set(names)) == len(names) <= IGNORE_INDEX:
         findings.add(
-            f"`classes` in `{path}` should be a list of 2 to {IGNORE_INDEX} different names, in quotes where "
+            f"`classes` in `{where}` should be a list of 2 to {IGNORE_INDEX} different names, quoted where "
             f"YAML takes a name for a number or truth value. Found `{names}`."
         )
         return ()
     return tuple(names)
 
 
-def _read_ignore_index(path: Path, content: Mapping[str, Any], findings: Findings) -> int:
+def _read_ignore_index(where: str, content: Mapping[str, Any], findings: Findings) -> int:
     index = content.get("ignore_index", IGNORE_INDEX)
     if type(index) is not int:
-        findings.add(f"`ignore_index` in `{path}` should be a whole number. Found `{index}`.")
+        findings.add(f"`ignore_index` in `{where}` should be a whole number. Found `{index}`.")
         return IGNORE_INDEX
     return index
 
 
-def _read_value_range(path: Path, ends: object, findings: Findings) -> tuple[float, float] | None:
+def _read_value_range(where: str, ends: object, findings: Findings) -> tuple[float, float] | None:
     if ends is None:
         return None
     numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
     if not isinstance(ends, list) or not numbers or len(ends) != 2 or not ends[0] < ends[1]:
         findings.add(
-            f"`value_range` in `{path}` should be [black, white] with black < white. Found `{ends}`."
+            f"`value_range` in `{where}` should be [black, white] with black < white. Found `{ends}`."
         )
         return None
     return float(ends[0]), float(ends[1])
 
 
 def _read_palette(
-    path: Path, entries: object, classes: tuple[str, ...], findings: Findings
+    where: str, entries: object, classes: tuple[str, ...], findings: Findings
 ) -> dict[tuple[int, int, int], int] | None:
     if entries is None:
         return None
     if not isinstance(entries, dict) or not entries:
-        findings.add(f"`palette` in `{path}` should map names of classes to colours. Found `{entries}`.")
+        findings.add(f"`palette` in `{where}` should map names of classes to colours. Found `{entries}`.")
         return None
     palette: dict[tuple[int, int, int], int] = {}
     for name, colour in entries.items():
         bytes_ = isinstance(colour, list) and all(type(part) is int and 0 <= part <= 255 for part in colour)
         if name != "ignore" and name not in classes:
-            findings.add(f"`palette` in `{path}` names `{name}`, which is no class of {list(classes)}.")
+            findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}.")
         elif not bytes_ or len(colour) != 3:
             findings.add(
-                f"The colour of `{name}` in `{path}` should be [red, green, blue]. Found `{colour}`."
+                f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`."
             )
         elif tuple(colour) in palette:
-            findings.add(f"`palette` in `{path}` has the colour {colour} twice. Give each class its own.")
+            findings.add(f"`palette` in `{where}` has the colour {colour} twice. Give each class its own.")
         else:
             index = classes.index(name) if name in classes else IGNORE_INDEX
             palette[colour[0], colour[1], colour[2]] = index

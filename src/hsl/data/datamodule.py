@@ -1,0 +1,290 @@
+"""Data of a run: catalogue, split and audit, then loaders for training, evaluation and prediction."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsl.batch import Batch
+from hsl.config import ConfigError, DataError
+from hsl.data.audit import Audit
+from hsl.data.cache import Decoder, PictureCache
+from hsl.data.dataset import PictureDataset
+from hsl.data.loader import BatchOrder, Loader
+from hsl.data.records import Catalogue, Record
+from hsl.data.scan import Scan, scan
+from hsl.data.splits import Split, stored_split
+from hsl.data.transforms import EvaluationTransform, Transform, normalized
+from hsl.data.workers import choose_num_workers
+
+PARTS = ("train", "val", "test")
+
+
+class DataModule(LightningDataModule):
+    """Which samples, whose masks, in what order and form.
+
+    In training a sample is augmented and its mask has the size of the picture. At evaluation the picture is
+    brought to ``image_size`` and the mask keeps the size of the source. Batches travel as ``uint8``;
+    `on_after_batch_transfer` makes them ``float32`` and ``int64`` on the device.
+
+    Args:
+        root: Folder of the data set, or its name on a hub.
+        reader: ``reader(root) -> Catalogue``.
+        split: ``split(catalogue, scan) -> Split``.
+        fold: Number of the fold.
+        image_size: Side in pixels, or height and width, of what the network sees.
+        batch_size: The effective batch: pictures per step over all processes.
+        num_workers: Processes that load, for each process that trains; or ``"auto"``, see
+            `choose_num_workers`.
+        cache: Where decoded pictures are kept: ``"ram"``, ``"disk"`` or ``None``.
+        cache_gigabytes: Bound of the cache, for each process that trains.
+        cache_dir: Folder for what outlives the run: scan, fold assignment, disk cache. ``None``: nothing
+            does.
+        audit: ``audit(catalogue, scan, split, fold) -> Audit``.
+        augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
+        normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
+        seed: Of the order and the augmentation.
+        head: The head that the masks belong to.
+
+    Raises:
+        ConfigError: An argument is outside its range; all of them are named.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        reader: Callable[[str | Path], Catalogue],
+        split: Callable[[Catalogue, Scan], Split],
+        fold: int,
+        image_size: int | Sequence[int],
+        batch_size: int,
+        num_workers: int | str,
+        cache: str | None,
+        cache_gigabytes: float,
+        cache_dir: str | Path | None,
+        audit: Callable[[Catalogue, Scan, Split, int], Audit],
+        augmentation: Callable[[tuple[int, int]], Transform],
+        normalization: Mapping[str, Sequence[float]],
+        seed: int,
+        head: str = "segmentation",
+    ) -> None:
+        super().__init__()
+        _check(image_size, batch_size, num_workers, normalization)
+        self.root, self.fold, self.head, self.seed = root, fold, head, seed
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_size, self.batch_size = (int(height), int(width)), batch_size
+        self._reader, self._split, self._audit = reader, split, audit
+        self._num_workers = num_workers
+        self._cache, self._cache_gigabytes = cache, cache_gigabytes
+        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        self._augment = augmentation(self.image_size)
+        self._mean, self._std = (
+            torch.tensor(list(normalization[name])).reshape(3, 1, 1) for name in ("mean", "std")
+        )
+        self._inspected = self._prepared = False
+
+    def inspect(self) -> None:
+        """Read, scan, split and audit the data set, without judging what the audit found. Works once.
+
+        Raises:
+            DataError: The data set cannot be read.
+            ConfigError: There is no such fold.
+        """
+        if self._inspected:
+            return
+        self.catalogue = self._reader(self.root)
+        self.scan = scan(self.catalogue, self._cache_dir, self._scan_workers())
+        self.fold_assignment = stored_split(self._split, self.catalogue, self.scan, self._cache_dir)
+        self.parts = self.fold_assignment.parts(self.fold)
+        self.audit = self._audit(self.catalogue, self.scan, self.fold_assignment, self.fold)
+        self._inspected = True
+
+    def prepare(self) -> None:
+        """Everything up to the first loader. Works once.
+
+        Raises:
+            DataError: The data set cannot be read, or the audit stops the run.
+            ConfigError: There is no such fold, or no room for the cache.
+        """
+        if self._prepared:
+            return
+        self.inspect()
+        self.audit.raise_if_stopped()
+        self._place = {record.id: place for place, record in enumerate(self.catalogue.records)}
+        rows = self.scan.rows(tuple(self._place))
+        self._pictures = PictureCache(
+            self.catalogue.records,
+            self.scan.image_sizes[rows],
+            self.scan.mask_sizes[rows],
+            Decoder.of(self.catalogue),
+            kind=self._cache,
+            gigabytes=self._cache_gigabytes,
+            cache_dir=self._cache_dir,
+            first=[self._place[name] for part in PARTS for name in self.parts[part]],
+        )
+        self._prepared = True
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Class names by head."""
+        return {self.head: self.catalogue.classes}
+
+    @property
+    def class_counts(self) -> dict[str, Tensor]:
+        """By head ``int64 (C,)``: pixels of each class in the training part; ignored pixels count nowhere."""
+        return {self.head: torch.from_numpy(self.pixels_per_part()["train"])}
+
+    def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:
+        """By part ``int64 (C,)``: pixels of each class, ignored pixels left out; empty parts are left out."""
+        num_classes = len(self.catalogue.classes)
+        return {
+            part: self.scan.class_counts[self.scan.rows(ids)].sum(0)[:num_classes].astype(np.int64)
+            for part, ids in self.parts.items()
+            if ids
+        }
+
+    def group(self, name: str) -> str:
+        """The group of one picture: the value of the attribute that the split keeps whole, else its id."""
+        record = self.catalogue.records[self._place[name]]
+        return record.attributes.get(self.fold_assignment.groups or "", name)
+
+    def train_dataloader(self) -> Loader:
+        """Augmented pictures in random order."""
+        num_processed = None if self.trainer is None else self._num_processed
+        return self._loader("train", self._augment, shuffle=True, num_processed=num_processed)
+
+    def val_dataloader(self) -> Loader:
+        """The validation part as it is evaluated."""
+        return self.part_dataloader("val")
+
+    @property
+    def evaluation_parts(self) -> tuple[str, ...]:
+        """The parts that are scored after training: ``val``, and ``test`` where pictures were set apart."""
+        return ("val", "test") if self.parts["test"] else ("val",)
+
+    def test_dataloader(self) -> list[Loader]:
+        """One loader for each of `evaluation_parts`."""
+        return [self.part_dataloader(part) for part in self.evaluation_parts]
+
+    def part_dataloader(self, part: str) -> Loader:
+        """Any part, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated: every picture once, in order.
+
+        Raises:
+            DataError: The part is empty.
+        """
+        return self._loader(part, EvaluationTransform(self.image_size), shuffle=False)
+
+    def predict_dataloader(  # type: ignore[override]
+        self,
+        records: Sequence[Record],
+        *,
+        value_range: tuple[float, float] | None = None,
+        on_broken: Callable[[DataError], None] | None = None,
+    ) -> Loader:
+        """Pictures from outside the data set, in order. Needs no `prepare`.
+
+        Args:
+            records: Their masks, if any, are not read.
+            value_range: See ``Catalogue``.
+            on_broken: Called for each picture that cannot be read, which is then left out; default: its error
+                is raised.
+        """
+        unmasked = [Record(record.id, record.image, None, None, {}, None) for record in records]
+        nothing = np.zeros((len(records), 2), dtype=np.int64)
+        pictures = PictureCache(
+            unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0
+        )
+        dataset = PictureDataset(
+            [record.id for record in records],
+            pictures,
+            range(len(records)),
+            EvaluationTransform(self.image_size),
+            head=self.head,
+            seed=self.seed,
+        )
+        order = BatchOrder(len(records), self.batch_size, shuffle=False, seed=self.seed)
+        workers = self._choose_workers(len(order), 0)
+        return Loader(dataset, order, num_workers=workers, on_broken=on_broken)
+
+    def original(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """RGB ``uint8 (H, W, 3)`` and mask of one picture at the size of the source. Not to be written."""
+        picture = self._pictures[self._place[name]]
+        return picture.image, picture.mask
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """See `normalized`. The trainer calls it with the batch on its device; elsewhere do it by hand."""
+        del dataloader_idx
+        device = batch["image"].device
+        if self._mean.device != device:
+            self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return normalized(batch, self._mean, self._std)
+
+    def _loader(
+        self,
+        part: str,
+        transform: Transform,
+        *,
+        shuffle: bool,
+        num_processed: Callable[[], int] | None = None,
+    ) -> Loader:
+        ids = self.parts[part]
+        if not ids:
+            raise DataError(
+                f"The {part} part of `{self.catalogue.name}`, fold {self.fold}, should hold pictures. "
+                "Found none. Change `data.split`."
+            )
+        places = [self._place[name] for name in ids]
+        dataset = PictureDataset(ids, self._pictures, places, transform, head=self.head, seed=self.seed)
+        order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed)
+        mask_bytes = self.scan.mask_sizes[self.scan.rows(ids)].prod(1).max()
+        workers = self._choose_workers(len(order), int(mask_bytes))
+        return Loader(dataset, order, num_workers=workers, num_processed=num_processed)
+
+    def _choose_workers(self, num_batches: int, mask_bytes: int) -> int:
+        area = self.image_size[0] * self.image_size[1]
+        batch_bytes = self.batch_size * (3 * area + max(area, mask_bytes))
+        forked_only = self._cache == "ram"
+        return choose_num_workers(self._num_workers, num_batches, batch_bytes, forked_only=forked_only)
+
+    def _scan_workers(self) -> int:
+        return os.cpu_count() or 1 if self._num_workers == "auto" else max(1, int(self._num_workers))
+
+    def _num_processed(self) -> int:
+        """Batches of this epoch whose step is done. Lightning restores it before it makes the loaders."""
+        if self.trainer is None:
+            raise RuntimeError("the trainer is gone")
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)  # type: ignore[attr-defined]
+
+
+def _check(
+    image_size: int | Sequence[int],
+    batch_size: int,
+    num_workers: int | str,
+    normalization: Mapping[str, Sequence[float]],
+) -> None:
+    findings = []
+    sides = [image_size] if isinstance(image_size, int) else list(image_size)
+    if len(sides) > 2 or not sides or min(sides) < 1:
+        findings.append(
+            "`data.image_size` should be a side of at least 1, or [height, width]. "
+            f"Found `data.image_size = {image_size}`."
+        )
+    if batch_size < 1:
+        findings.append(f"`data.batch_size` should be at least 1. Found `data.batch_size = {batch_size}`.")
+    if num_workers != "auto" and (isinstance(num_workers, str) or num_workers < 0):
+        findings.append(
+            f"`data.num_workers` should be auto or at least 0. Found `data.num_workers = {num_workers}`."
+        )
+    for name in ("mean", "std"):
+        if len(normalization[name]) != 3:
+            findings.append(
+                f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}."
+            )
+    if findings:
+        raise ConfigError(" ".join(findings))

@@ -1,0 +1,1 @@
+"""Pure functions that define each number, and thin ``torchmetrics`` states around them."""

@@ -1,0 +1,117 @@
+"""Every pixel score of a validation in one update: the sums of the other files, made in one pass."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from hsl.metrics.boundary import (
+    COUNT_NAMES,
+    WIDTH_RATIO,
+    boundary_counts,
+    boundary_maps,
+    boundary_scores,
+    boundary_width,
+    sizes_of,
+)
+from hsl.metrics.breakdown import error_breakdown
+from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.functional import NO_STRAY, check_strays, pair_counts, read_target, scores
+
+
+class Pixelwise(Metric):
+    """Confusion, error breakdown, boundary and calibration scores, pooled over the data set and summed over
+    devices.
+
+    On an accelerator ``update`` does not wait for the device; a target outside the classes is then reported
+    by ``compute``. Memory beyond the logits is a fraction of theirs.
+
+    Args:
+        num_classes: C.
+        ratio: the distance d of the boundary scores as a share of the picture's diagonal.
+        num_bins: bins of the expected calibration error.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    matrices: Tensor
+    boundaries: Tensor
+    pixels: Tensor
+    confidence: Tensor
+    nll: Tensor
+    brier: Tensor
+    strays: Tensor
+    largest: Tensor
+
+    def __init__(self, num_classes: int, ratio: float = WIDTH_RATIO, num_bins: int = NUM_BINS) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ratio = ratio
+        self.num_bins = num_bins
+        states = {
+            "matrices": torch.zeros(2, num_classes, num_classes, dtype=torch.int64),
+            "boundaries": torch.zeros(len(COUNT_NAMES), num_classes, dtype=torch.int64),
+            "pixels": torch.zeros(2, num_bins, dtype=torch.int64),
+            "confidence": torch.zeros(num_bins, dtype=torch.float64),
+            "nll": torch.zeros((), dtype=torch.float64),
+            "brier": torch.zeros((), dtype=torch.float64),
+            "strays": torch.tensor(0),
+        }
+        for name, zeros in states.items():
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+        self.add_state("largest", torch.tensor(NO_STRAY), dist_reduce_fx="max")
+
+    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
+        """Add the pictures of a batch.
+
+        Args:
+            logits: ``(B, C, H, W)``.
+            target: ``int64 (B, H, W)`` in [0, C) or ``IGNORE_INDEX``.
+            size: height and width of each picture where the batch is padded. Should lie on the host.
+
+        Raises:
+            ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
+        """
+        if logits.shape[1:2] != (self.num_classes,):
+            raise ValueError(
+                f"`logits` should be (B, {self.num_classes}, H, W). Found `logits.shape = {tuple(logits.shape)}`."
+            )
+        labels = read_target(target, self.num_classes)
+        if not target.is_cuda:
+            check_strays(labels.strays, labels.largest, self.num_classes)
+        self.strays += labels.strays
+        self.largest = torch.maximum(self.largest, labels.largest)
+        prediction, calibration = calibrate(logits, labels.classes, self.num_bins)
+        self.pixels += calibration.pixels
+        self.confidence += calibration.confidence
+        self.nll += calibration.nll
+        self.brier += calibration.brier
+        for picture, truth, (height, width) in zip(
+            prediction, labels.classes, sizes_of(target, size), strict=True
+        ):
+            self._add_picture(picture[:height, :width], truth[:height, :width])
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars of everything seen.
+
+        ``miou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``, ``boundary_f1``,
+        ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
+
+        Raises:
+            ValueError: a target was neither a class nor ``IGNORE_INDEX``.
+        """
+        check_strays(self.strays, self.largest, self.num_classes)
+        calibration = CalibrationCounts(self.pixels, self.confidence, self.nll, self.brier)
+        values = scores(self.matrices.sum(0)) | boundary_scores(self.boundaries)
+        names = ("miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1")
+        return (
+            {name: values[name] for name in names}
+            | calibration_scores(calibration)
+            | error_breakdown(self.matrices)
+        )
+
+    def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:
+        width = boundary_width(*classes.shape, self.ratio)
+        maps = boundary_maps(prediction, classes, self.num_classes, width)
+        self.boundaries += boundary_counts(maps, prediction, classes, self.num_classes)
+        self.matrices += pair_counts(prediction, classes, self.num_classes, maps.near, 2)

@@ -1,0 +1,262 @@
+"""Which tables a report has, and its numbers as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from hsl.reports.comparisons import Comparison
+from hsl.reports.notes import Note
+from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
+from hsl.reports.run_folder import Run
+from hsl.reports.tables import NONE, Cell, Column, Table
+
+TITLES = {
+    "miou": "mIoU (%)",
+    "micro_iou": "micro IoU (%)",
+    "mean_dice": "mean Dice (%)",
+    "pixel_accuracy": "pixel accuracy (%)",
+}
+INFERENCES = ("plain", "tta")
+
+
+def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
+    """Models by their mean over folds, best first.
+
+    A model that lacks a fold which another has stands below without a rank: its mean is over other pictures.
+    So does one without a mean.
+    """
+    means = {model.label: model.summary(metric, part, inference).mean for model in models}
+    every = {fold for model in models if not model.refused for fold in model.confusions(part, inference)}
+
+    def in_full(model: Model) -> bool:
+        return not math.isnan(means[model.label]) and set(model.confusions(part, inference)) >= every
+
+    def order(model: Model) -> tuple[bool, bool, float]:
+        mean = means[model.label]
+        return not in_full(model), math.isnan(mean), -mean if not math.isnan(mean) else 0.0
+
+    in_order = sorted(models, key=order)
+    return [(i if in_full(model) else None, model) for i, model in enumerate(in_order, start=1)]
+
+
+def ranking_table(models: Sequence[tuple[int | None, Model]], part: str) -> Table:
+    """One row per model: mean ± sample standard deviation over folds, and the pooled score."""
+    columns = [Column("rank", "#", "count"), Column("model", "model"), Column("weights", "first weights")]
+    columns.append(Column("folds", "folds"))
+    columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
+    if part == "val":  # a test part is the same pictures in every fold: pooling would repeat them
+        columns.append(Column("miou_pooled", "pooled mIoU (%)", "share"))
+        columns.append(Column("miou_pooled_tta", "pooled mIoU, TTA (%)", "share"))
+    columns += [Column(name, TITLES[name], "share") for name in OVERALL[1:]]
+    columns.append(Column("classes_scored", "classes scored"))
+    rows = [_ranking_row(rank, model, part) for rank, model in models]
+    caption = (
+        f"Scores on the {_part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
+        "fold are pooled over its pictures; mIoU is the macro mean over the classes scored."
+    )
+    return Table("ranking" if part == "val" else f"ranking_{part}", caption, columns, rows)
+
+
+def _ranking_row(rank: int | None, model: Model, part: str) -> list[Cell]:
+    row: list[Cell] = [rank, model.label, model.initialisation, f"{len(model.folds)} of {model.num_folds}"]
+    row += [model.summary("miou", part, inference) for inference in INFERENCES]
+    if part == "val":
+        row += [_overall(model.pooled(part, inference), "miou") for inference in INFERENCES]
+    row += [model.summary(name, part, "plain") for name in OVERALL[1:]]
+    return [*row, _classes_scored(model, part)]
+
+
+def folds_table(models: Sequence[Model], part: str) -> Table:
+    """One row per model, fold and seed, also for what is missing."""
+    columns = [Column("model", "model"), Column("fold", "fold")]
+    columns += [
+        Column("seed", "seed", "count"),
+        Column("status", "status"),
+        Column("images", "pictures", "count"),
+    ]
+    columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
+    columns += [Column(name, TITLES[name], "share") for name in OVERALL[1:]]
+    columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
+    columns.append(Column("folder", "run folder"))
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        done = {fold: model.seeds(fold) for fold in model.folds}
+        for fold in sorted({*done, *model.missing}):
+            rows += [_fold_row(model, run, part) for run in done.get(fold, [])]
+            if fold in model.missing:
+                gap: list[Cell] = [model.label, _fold_name(model, fold), None, model.missing[fold]]
+                rows.append([*gap, *[None] * (len(columns) - len(gap))])
+    return Table("folds", f"Every fold on its own, {_part_title(part)}.", columns, rows)
+
+
+def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
+    scores = {inference: _scores(run, part, inference) for inference in INFERENCES}
+    stored = run.metrics.parts.get(part, {}).get("plain") if run.metrics else None
+    return [
+        model.label,
+        _fold_name(model, run.fold),
+        run.seed,
+        run.status,
+        stored.num_images if stored else None,
+        *[_overall(scores[inference], "miou") for inference in INFERENCES],
+        *[_overall(scores["plain"], name) for name in OVERALL[1:]],
+        run.metrics.monitor.epoch if run.metrics else None,
+        run.provenance.get("wall_time_s"),
+        str(run.folder),
+    ]
+
+
+def per_class_table(models: Sequence[Model], part: str) -> Table:
+    """One row per model and class."""
+    titles = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "f1": "F1"}
+    columns = [Column("model", "model"), Column("class", "class"), Column("pixels", "true pixels", "count")]
+    columns.append(Column("folds_scored", "folds scored", "count"))
+    columns += [Column(name, f"{titles[name]} (%)", "share") for name in PER_CLASS]
+    columns += [Column("iou_tta", "IoU, TTA (%)", "share"), Column("iou_pooled", "IoU, pooled (%)", "share")]
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        if not model.finished or model.refused:
+            continue
+        summaries = {name: model.class_summaries(name, part, "plain") for name in PER_CLASS}
+        tta = model.class_summaries("iou", part, "tta")
+        pooled, pixels = model.pooled(part, "plain"), _true_pixels(model, part)
+        for i, name in enumerate(model.classes):
+            row: list[Cell] = [model.label, name, pixels[i], summaries["iou"][i].num]
+            row += [summaries[score][i] for score in PER_CLASS]
+            rows.append([*row, tta[i], float(pooled.per_class["iou"][i]) if pooled else None])
+    caption = (
+        f"Per class, {_part_title(part)}. Mean ± sample standard deviation over the folds that score the "
+        f"class; one in neither truth nor prediction of a fold is not scored there ({NONE}). "
+        "For pixels Dice equals F1."
+    )
+    return Table("per_class", caption, columns, rows)
+
+
+def pairwise_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row per pair of models."""
+    columns = [Column("first", "model A"), Column("second", "model B"), Column("images", "pictures", "count")]
+    columns.append(Column("difference", "A − B (points)", "points"))
+    columns.append(Column("interval", "95 % interval", "interval"))
+    columns.append(Column("interval_groups", "95 % by group", "interval"))
+    columns += [
+        Column("wilcoxon_holm_p", "Wilcoxon p (Holm)", "p"),
+        Column("corrected_t_p", "fold t-test p", "p"),
+    ]
+    columns.append(Column("verdict", "verdict"))
+    rows = [
+        [
+            one.first,
+            one.second,
+            one.num_images if one.by_image else None,
+            one.by_image.mean if one.by_image else None,
+            *[
+                f"[{100 * i.low:+.2f}, {100 * i.high:+.2f}]" if i else None
+                for i in (one.by_image, one.by_group)
+            ],
+            one.wilcoxon_holm_p,
+            one.corrected_t_p,
+            one.verdict,
+        ]
+        for one in comparisons
+    ]
+    caption = (
+        "Paired differences of the per-image mIoU on the same pictures: bootstrap over pictures and over "
+        "whole groups, Wilcoxon signed-rank test (Holm), corrected resampled t-test over folds."
+    )
+    return Table("pairwise", caption, columns, rows)
+
+
+def cv_results(
+    models: Sequence[tuple[int | None, Model]],
+    comparisons: Sequence[Comparison],
+    notes: Sequence[Note],
+    runs: Sequence[Run],
+    parts: Sequence[str],
+) -> dict[str, Any]:
+    """Everything in the report, for programs; NaN is null."""
+    page = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "models": [_model_json(rank, model, parts) for rank, model in models],
+        "comparisons": [{**asdict(one), "verdict": one.verdict} for one in comparisons],
+        "notes": [asdict(note) for note in notes],
+        "runs": [{"folder": str(run.folder), "status": run.status, "reason": run.reason} for run in runs],
+    }
+    result: dict[str, Any] = _null_for_nan(page)
+    return result
+
+
+def _model_json(rank: int | None, model: Model, parts: Sequence[str]) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "label": model.label,
+        "initialisation": model.initialisation,
+        "differences": dict(model.differences),
+        "classes": model.classes,
+        "folds": model.folds,
+        "missing": {str(fold): reason for fold, reason in model.missing.items()},
+        "refused": model.refused or None,
+        "parts": {part: {way: _scores_json(model, part, way) for way in INFERENCES} for part in parts},
+    }
+
+
+def _scores_json(model: Model, part: str, inference: str) -> dict[str, Any] | None:
+    if not model.confusions(part, inference):
+        return None
+    pooled = model.pooled(part, inference)
+    return {
+        "folds": {name: model.overall(name, part, inference) for name in OVERALL},
+        "over_folds": {name: asdict(model.summary(name, part, inference)) for name in OVERALL},
+        "per_class": {
+            name: [asdict(one) for one in model.class_summaries(name, part, inference)] for name in PER_CLASS
+        },
+        "pooled": None if pooled is None else _pooled_json(pooled),
+    }
+
+
+def _pooled_json(scores: Scores) -> dict[str, Any]:
+    classes = {name: values.tolist() for name, values in scores.per_class.items()}
+    return {**scores.overall, "classes_scored": scores.classes_scored, "per_class": classes}
+
+
+def _part_title(part: str) -> str:
+    return {"val": "validation part of each fold", "test": "held-out test part"}.get(part, part)
+
+
+def _overall(scores: Scores | None, name: str) -> float | None:
+    return None if scores is None else scores.overall[name]
+
+
+def _scores(run: Run, part: str, inference: str) -> Scores | None:
+    confusion = run.confusion(part, inference)
+    return None if confusion is None else Scores.of(confusion)
+
+
+def _fold_name(model: Model, fold: int) -> str:
+    """Its number, and the group that was left out if there is one."""
+    names = [each.name for each in model.split.folds] if model.split else []
+    return f"{fold}: {names[fold]}" if fold < len(names) and names[fold] != str(fold) else str(fold)
+
+
+def _classes_scored(model: Model, part: str) -> str:
+    matrices = [matrix for fold in model.confusions(part, "plain").values() for matrix in fold]
+    counts = sorted({Scores.of(matrix).classes_scored for matrix in matrices})
+    spread = "–".join(str(number) for number in (counts[:1] + counts[-1:] if len(counts) > 1 else counts))
+    return f"{spread or NONE} of {len(model.classes)}"
+
+
+def _true_pixels(model: Model, part: str) -> list[int]:
+    """Per class, each picture once: one seed of every fold."""
+    firsts = [matrices[0].sum(axis=1) for matrices in model.confusions(part, "plain").values()]
+    return [int(number) for number in np.sum(firsts, axis=0)] if firsts else [0] * len(model.classes)
+
+
+def _null_for_nan(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {str(key): _null_for_nan(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_null_for_nan(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node

@@ -1,0 +1,92 @@
+"""What two runs have in common and what sets two models apart, read from their configs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+ABSENT = "–"
+SHOWN = 3  # differences in a label; the page lists them all
+
+
+def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
+    """Dotted keys to values as JSON; lists are values.
+
+    Args:
+        config: nested mappings.
+        ignore: patterns of dotted keys to leave out (``*`` also crosses dots).
+        prefix: put before every key.
+
+    >>> flatten({"fold": 1, "data": {"size": [2, 3]}}, ignore=["fold"])
+    {'data.size': '[2, 3]'}
+    """
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, ignore, f"{key}.")
+        elif not any(fnmatchcase(key, pattern) for pattern in ignore):
+            flat[key] = json.dumps(value, default=str)
+    return flat
+
+
+def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict[str, str]]:
+    """What differs between models beyond the encoder, one short key each.
+
+    Left out is what the encoder's name decides (its normalisation, its stride) and what is the same value in
+    two places: interpolated copies.
+
+    Args:
+        models: flattened configs.
+        name_key: the key of the encoder's name, such as ``encoder.name``.
+    """
+    room = name_key.rpartition(".")[0] + "."
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for key in sorted({key for model in models for key in model}):
+        column = tuple(model.get(key, ABSENT) for model in models)
+        if len(set(column)) > 1:
+            columns.setdefault(column, []).append(key)
+    names = tuple(model.get(name_key, ABSENT) for model in models)
+    kept: dict[str, tuple[str, ...]] = {}
+    for column, keys in columns.items():
+        of_encoder = any(key.startswith(room) for key in keys)
+        if not (of_encoder and _decides(names, column)):
+            kept[min(keys, key=lambda key: (key.count("."), len(key), key))] = column
+    return [{key: _plain(column[i]) for key, column in kept.items()} for i in range(len(models))]
+
+
+def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
+    """A short, unique name for each model: its encoder, then what else differs.
+
+    >>> labels([{"e.name": '"tu-a.in1k"', "lr": "1"}, {"e.name": '"b"', "lr": "2"}], "e.name")
+    ['a · lr=1', 'b · lr=2']
+    """
+    full = [_plain(model.get(name_key, ABSENT)).removeprefix("tu-") for model in models]  # smp's mark of timm
+    short = [name.partition(".")[0] for name in full]  # without the tag of published weights
+    bases = full if len(set(short)) < len(set(full)) else short
+    made: list[str] = []
+    for base, found in zip(bases, differences(models, name_key), strict=True):
+        parts = [f"{_last(key)}={value}" for key, value in found.items()]
+        more = [f"+{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
+        label = " · ".join([base, *parts[:SHOWN], *more])
+        same = sum(other == label or other.startswith(f"{label} (") for other in made)
+        made.append(f"{label} ({same + 1})" if same else label)
+    return made
+
+
+def _decides(names: Sequence[str], column: Sequence[str]) -> bool:
+    return len(set(zip(names, column, strict=True))) == len(set(names))
+
+
+def _last(key: str) -> str:
+    """``loss._target_`` is called ``loss``, ``optimizer.lr`` is called ``lr``."""
+    return key.removesuffix("._target_").rpartition(".")[2]
+
+
+def _plain(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    text: str = json.loads(value)
+    if text.startswith("hsl."):
+        text = text.rpartition(".")[2]
+    return text if len(text) <= 40 else f"…{text[-39:]}"

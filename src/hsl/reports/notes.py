@@ -1,0 +1,117 @@
+"""What a reader must know before believing a comparison."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hsl.reports.results import Model
+from hsl.reports.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Note:
+    """``level`` is warning (a figure may mislead) or info."""
+
+    level: str
+    text: str
+
+
+def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str) -> list[Note]:
+    """Everything to be said, warnings first."""
+    found = [
+        *_missing(models),
+        *_unlike(models),
+        *_refused(models),
+        *_runs(runs, models),
+        *_method(models, part),
+    ]
+    return sorted(found, key=lambda note: note.level != "warning")
+
+
+def _missing(models: Sequence[Model]) -> Iterator[Note]:
+    for model in models:
+        if model.missing:
+            listed = "; ".join(f"fold {fold}: {reason}" for fold, reason in model.missing.items())
+            yield Note(
+                "warning",
+                f"{model.label}: {len(model.missing)} of {model.num_folds} folds missing. {listed}.",
+            )
+    folds = {tuple(model.folds) for model in models if model.finished}
+    if len(folds) > 1:
+        yield Note(
+            "warning",
+            "The models were not scored on the same folds, so their means are over unlike pictures. Only "
+            "models with every fold that any model has are ranked.",
+        )
+
+
+def _unlike(models: Sequence[Model]) -> Iterator[Note]:
+    ready = [model for model in models if model.finished]
+    starts = {model.pretrained for model in ready}
+    if len(starts) > 1:
+        listed = "; ".join(f"{model.label}: {model.initialisation}" for model in ready)
+        yield Note(
+            "warning",
+            "UNLIKE INITIALISATION: some models are pretrained, some start from random weights; the "
+            f"comparison shows the initialisation as much as the architecture. {listed}.",
+        )
+    elif starts == {False}:
+        yield Note("info", "Every model started from random weights.")
+    assignments = {model.split.assignment for model in ready if model.split}
+    hashes = {str(run.provenance.get("split_sha256")) for model in ready for run in model.finished.values()}
+    if len(assignments) > 1 or len(hashes) > 1:
+        yield Note(
+            "warning",
+            "The models do not all share one split of one data set; those that do not are unpaired.",
+        )
+    scored = {tuple(model.classes) for model in ready}
+    if len(scored) > 1:
+        yield Note("warning", "The models were trained on unlike class lists; their mIoU is not comparable.")
+
+
+def _refused(models: Sequence[Model]) -> Iterator[Note]:
+    for model in models:
+        if model.refused:
+            yield Note(
+                "warning", f"{model.label} has no mean over folds: {model.refused}. The folds stand alone."
+            )
+
+
+def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
+    for run in runs:
+        if not run.config:
+            yield Note("warning", f"A run folder could not be read and is in no table. {run.reason}")
+        for problem in run.problems:
+            yield Note("info", problem)
+    used = {run.folder for model in models for run in model.finished.values()}
+    older = [str(run.folder) for run in runs if run.status == "finished" and run.folder not in used]
+    if older:
+        yield Note(
+            "info", f"Newer runs of the same model, fold and seed take the place of: {', '.join(older)}."
+        )
+    commits = {
+        str((run.provenance.get("git") or {}).get("commit")) for run in runs if run.status == "finished"
+    }
+    if len(commits) > 1:
+        yield Note("info", f"The runs were made by {len(commits)} different commits; see provenance.")
+    if any((run.provenance.get("git") or {}).get("dirty") for run in runs if run.status == "finished"):
+        yield Note("info", "Some runs were made with uncommitted changes; see provenance.")
+
+
+def _method(models: Sequence[Model], part: str) -> Iterator[Note]:
+    for model in models:
+        counts = {fold: len(model.seeds(fold)) for fold in model.folds}
+        if max(counts.values(), default=1) > 1:
+            listed = ", ".join(f"fold {fold}: {number}" for fold, number in counts.items())
+            yield Note(
+                "info",
+                f"{model.label}: several seeds per fold ({listed}). They are averaged within their fold "
+                "first; the spread shown is that between folds.",
+            )
+        if len(model.folds) == 1:
+            yield Note("info", f"{model.label}: one fold only, so there is no spread over folds.")
+    if part == "val" and any(model.finished for model in models):
+        yield Note(
+            "info",
+            "The validation part chose each run's checkpoint (early stopping, best epoch), so its scores are "
+            "somewhat optimistic; the held-out test part is not.",
+        )

@@ -1,0 +1,217 @@
+"""From runs to models: which runs belong together, what is missing, and their scores over folds."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsl.metrics.functional import scores as scores_of
+from hsl.reports.labels import differences, flatten, labels
+from hsl.reports.run_folder import Run, Split
+from hsl.reports.statistics import Summary, mean_std
+
+OVERALL = ("miou", "micro_iou", "mean_dice", "pixel_accuracy")
+PER_CLASS = ("iou", "dice", "precision", "recall", "f1")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix: ``overall`` by name, ``per_class`` by name as ``(C,)``."""
+
+    overall: Mapping[str, float]
+    per_class: Mapping[str, NDArray[np.float64]]
+    classes_scored: int
+
+    @classmethod
+    def of(cls, confusion: NDArray[np.int64]) -> "Scores":
+        """Recompute every score, by the definition that the runs use."""
+        table = scores_of(torch.from_numpy(confusion))
+        return cls(
+            {name: float(table[name]) for name in OVERALL},
+            {name: table[name].double().numpy() for name in PER_CLASS},
+            int(table["classes_scored"]),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """Runs whose configs agree in everything but fold and seed, and that started from the same weights.
+
+    ``finished`` maps (fold, seed) to the newest finished run; ``missing`` maps a fold without one to the
+    reason; ``refused`` says why no average over the folds is allowed (empty: it is).
+    """
+
+    label: str
+    initialisation: str
+    runs: Sequence[Run]
+    finished: Mapping[tuple[int, int], Run]
+    missing: Mapping[int, str]
+    refused: str = ""
+    differences: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pretrained(self) -> bool:
+        return self.initialisation not in ("random", "unknown")
+
+    @property
+    def folds(self) -> list[int]:
+        """Numbers of the finished folds."""
+        return sorted({fold for fold, _ in self.finished})
+
+    @property
+    def num_folds(self) -> int:
+        """How many folds the split has."""
+        return len(set(self.folds) | set(self.missing))
+
+    @property
+    def split(self) -> Split | None:
+        return next((run.split for run in self.finished.values() if run.split), None)
+
+    @property
+    def classes(self) -> list[str]:
+        return next((run.metrics.classes for run in self.finished.values() if run.metrics), [])
+
+    def seeds(self, fold: int) -> list[Run]:
+        """The finished runs of a fold, by seed."""
+        return [run for (number, _), run in sorted(self.finished.items()) if number == fold]
+
+    def confusions(self, part: str, inference: str) -> dict[int, list[NDArray[np.int64]]]:
+        """Fold to one matrix per seed; a fold not scored by every seed is left out."""
+        found = {fold: [run.confusion(part, inference) for run in self.seeds(fold)] for fold in self.folds}
+        return {
+            fold: [matrix for matrix in matrices if matrix is not None]
+            for fold, matrices in found.items()
+            if all(matrix is not None for matrix in matrices)
+        }
+
+    def overall(self, name: str, part: str, inference: str) -> dict[int, float]:
+        """Fold to an overall score; several seeds are averaged within their fold first."""
+        return {
+            fold: mean_std([Scores.of(matrix).overall[name] for matrix in matrices]).mean
+            for fold, matrices in self.confusions(part, inference).items()
+        }
+
+    def summary(self, name: str, part: str, inference: str) -> Summary:
+        """An overall score over folds; all NaN when averaging is refused."""
+        if self.refused:
+            return Summary(math.nan, math.nan, 0)
+        return mean_std(list(self.overall(name, part, inference).values()))
+
+    def class_summaries(self, name: str, part: str, inference: str) -> list[Summary]:
+        """A score of each class over the folds that score it; several seeds are averaged first."""
+        if self.refused:
+            return [Summary(math.nan, math.nan, 0) for _ in self.classes]
+        folds = [
+            [Scores.of(matrix).per_class[name] for matrix in matrices]
+            for matrices in self.confusions(part, inference).values()
+        ]
+        return [
+            mean_std([mean_std([float(seed[i]) for seed in fold]).mean for fold in folds])
+            for i in range(len(self.classes))
+        ]
+
+    def pooled_confusion(self, part: str, inference: str) -> NDArray[np.int64] | None:
+        """Sum of the folds' matrices, none without any or when refused.
+
+        Folds with fewer seeds count for more per seed, so that each picture weighs the same. Scores are
+        shares, so a common factor changes none.
+        """
+        folds = list(self.confusions(part, inference).values())
+        if self.refused or not folds:
+            return None
+        factor = math.lcm(*(len(matrices) for matrices in folds))
+        total: NDArray[np.int64] = np.sum(
+            [np.sum(matrices, axis=0) * (factor // len(matrices)) for matrices in folds], axis=0
+        )
+        return total
+
+    def pooled(self, part: str, inference: str) -> Scores | None:
+        """Scores of the pooled matrix; with ``val``, the out-of-fold scores."""
+        matrix = self.pooled_confusion(part, inference)
+        return None if matrix is None else Scores.of(matrix)
+
+
+def models_of(runs: Sequence[Run], ignore: Sequence[str], name_key: str) -> list[Model]:
+    """Group runs into models and name them.
+
+    Args:
+        runs: those whose config could not be read are passed over.
+        ignore: patterns of config keys in which runs of one model may differ.
+        name_key: the key of the encoder's name.
+    """
+    flat = {run.folder: flatten(run.config, ignore) for run in runs if run.config}
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted((r for r in runs if r.config), key=lambda r: r.initialisation == "unknown"):
+        config = repr(sorted(flat[run.folder].items()))
+        known = [initialisation for other, initialisation in groups if other == config]
+        # a run that ended before it loaded weights belongs to the runs of its config
+        chosen = known[0] if run.initialisation == "unknown" and known else run.initialisation
+        groups.setdefault((config, chosen), []).append(run)
+    # models with results come first: what never finished should not lengthen the names of what did
+    in_order = sorted(groups.items(), key=lambda item: all(run.status != "finished" for run in item[1]))
+    num_ready = sum(any(run.status == "finished" for run in members) for _, members in in_order)
+    configs = [flat[members[0].folder] for _, members in in_order]
+    starts = [{**c, "initialisation": json.dumps(k[1])} for c, (k, _) in zip(configs, in_order, strict=True)]
+    twins = len({config for config, _ in groups}) < len(groups)  # only their weights tell some models apart
+    named = starts if twins else configs
+    names = labels(named[:num_ready], name_key)
+    names += [f"{name} (none finished)" for name in labels(named[num_ready:], name_key)]
+    found = differences(starts[:num_ready], name_key) + [{}] * (len(starts) - num_ready)
+    return [
+        _model(name, key[1], members, unlike, _siblings(groups, *key))
+        for name, (key, members), unlike in zip(names, in_order, found, strict=True)
+    ]
+
+
+def _siblings(groups: Mapping[tuple[str, str], Sequence[Run]], config: str, initialisation: str) -> list[Run]:
+    """Runs of the same config that started from other weights."""
+    return [
+        run
+        for (other, kind), runs in groups.items()
+        if other == config and kind != initialisation
+        for run in runs
+    ]
+
+
+def _model(
+    label: str, initialisation: str, runs: Sequence[Run], found: Mapping[str, str], siblings: Sequence[Run]
+) -> Model:
+    finished: dict[tuple[int, int], Run] = {}
+    for run in sorted(runs, key=_age):
+        if run.status == "finished":
+            finished[run.fold, run.seed] = run  # the newest stays
+    numbers = {run.fold for run in runs}
+    for run in runs:
+        numbers |= set(range(len(run.split.folds))) if run.split else set()
+    done = {fold for fold, _ in finished}
+    missing = {fold: _reason(fold, runs, siblings) for fold in sorted(numbers - done)}
+    return Model(label, initialisation, runs, finished, missing, _refusal(list(finished.values())), found)
+
+
+def _age(run: Run) -> tuple[str, str]:
+    return str(run.provenance.get("started", "")), str(run.folder)
+
+
+def _reason(fold: int, runs: Sequence[Run], siblings: Sequence[Run]) -> str:
+    tried = sorted((run for run in runs if run.fold == fold), key=_age)
+    if tried:
+        return f"{tried[-1].status}: {tried[-1].reason.rstrip('.')}"
+    if other := next((run for run in siblings if run.fold == fold), None):
+        return f"only a run that started from other weights ({other.initialisation})"
+    return "no run folder"
+
+
+def _refusal(runs: Sequence[Run]) -> str:
+    """Why these runs must not be averaged; empty when they may."""
+    if len({tuple(run.metrics.classes) for run in runs if run.metrics}) > 1:
+        return "its runs have unlike classes"
+    hashes = sorted({str(run.provenance.get("split_sha256", "?"))[:12] for run in runs})
+    if len(hashes) > 1:
+        return f"its runs saw unlike data (split hashes {', '.join(hashes)})"
+    if len({run.split.assignment for run in runs if run.split}) > 1:
+        return "its runs have unlike fold assignments of the same data, so their validation parts overlap"
+    return ""

@@ -1,0 +1,168 @@
+"""Statistics of a comparison, as pure functions."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+CHUNK = 4_000_000  # numbers drawn at once: bounds the memory of the bootstrap
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation of ``num`` values; NaN where there are too few."""
+
+    mean: float
+    std: float
+    num: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its percentile interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether no difference is shown."""
+        return self.low <= 0 <= self.high
+
+
+def mean_std(values: Sequence[float]) -> Summary:
+    """Mean and sample standard deviation (ddof = 1), NaN values left out and not counted.
+
+    One value has no spread: its ``std`` is NaN, never 0.
+
+    >>> mean_std([0.25, 0.5, 0.75])
+    Summary(mean=0.5, std=0.25, num=3)
+    """
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return Summary(math.nan, math.nan, 0)
+    mean = math.fsum(known) / len(known)
+    if len(known) == 1:
+        return Summary(mean, math.nan, 1)
+    squares = math.fsum((value - mean) ** 2 for value in known)
+    return Summary(mean, math.sqrt(squares / (len(known) - 1)), len(known))
+
+
+def paired_bootstrap(
+    differences: Sequence[float],
+    n: int = 10_000,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap of the mean of paired differences (Efron & Tibshirani 1993, chapter 13).
+
+    Pictures of one group (views of one object) resemble each other; resampling them one by one makes the
+    interval too narrow. With ``groups``, whole groups are drawn and the mean is over the pictures drawn.
+
+    Args:
+        differences: one per picture, finite, at least 1.
+        n: resamples, >= 1; 10 000 by convention here.
+        seed: of the resampling.
+        groups: the group of each picture; none: each picture by itself.
+        level: share of the resampled means inside the interval, in (0, 1).
+
+    Raises:
+        ValueError: no difference, one that is not finite, or groups of another length.
+
+    >>> paired_bootstrap([0.25, 0.25, 0.25])
+    Interval(mean=0.25, low=0.25, high=0.25)
+    """
+    values = _checked(differences, least=1)
+    if groups is None:
+        sums, sizes = values, np.ones(len(values))
+    else:
+        if len(groups) != len(values):
+            raise ValueError(f"`groups` should have {len(values)} entries. Found {len(groups)}.")
+        _, index = np.unique(np.asarray(groups), return_inverse=True)
+        sums, sizes = np.bincount(index, values), np.bincount(index).astype(float)
+    rng, num = np.random.default_rng(seed), len(sums)
+    means = []
+    for start in range(0, n, step := max(1, CHUNK // num)):
+        drawn = rng.integers(num, size=(min(step, n - start), num))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    tail = 50 * (1 - level)
+    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def wilcoxon(differences: Sequence[float]) -> float:
+    """Two-sided p of the Wilcoxon signed-rank test; differences of zero are left out (Wilcoxon 1945).
+
+    Without any difference other than zero, p = 1.
+
+    Raises:
+        ValueError: no difference, or one that is not finite.
+
+    >>> wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0])
+    0.0625
+    """
+    values = _checked(differences, least=1)
+    values = values[values != 0]
+    return float(stats.wilcoxon(values).pvalue) if len(values) else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p values ``max_{j<=i} min(1, (m - j + 1) p_(j))``: family-wise error rate kept (Holm 1979).
+
+    NaN (a comparison that was not made) stays NaN and does not count.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    made = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
+    adjusted, highest = [math.nan] * len(p), 0.0
+    for rank, (value, i) in enumerate(made):
+        highest = max(highest, min(1.0, (len(made) - rank) * value))
+        adjusted[i] = highest
+    return adjusted
+
+
+def corrected_resampled_t(differences: Sequence[float], test_share: float) -> tuple[float, float]:
+    """Corrected resampled t-test over folds ("Inference for the Generalization Error", Nadeau & Bengio 2003).
+
+    Training sets of different folds overlap, so the differences are no independent sample; the variance of
+    their mean is enlarged: ``t = mean / sqrt((1/k + test_share) s^2)`` with k - 1 degrees of freedom.
+
+    Args:
+        differences: one per fold, finite, k >= 2.
+        test_share: pictures validated over pictures trained on, > 0; 1 / (k - 1) for k equal folds.
+
+    Returns:
+        t and the two-sided p; (0, 1) when all differences are zero.
+
+    Raises:
+        ValueError: fewer than two folds, a value that is not finite, or ``test_share <= 0``.
+
+    >>> t, p = corrected_resampled_t([0.02, 0.04, 0.06], test_share=0.5)
+    >>> round(t, 4), round(p, 4)
+    (2.1909, 0.1598)
+    """
+    values = _checked(differences, least=2)
+    if not test_share > 0:
+        raise ValueError(f"`test_share` should be above 0. Found `test_share = {test_share}`.")
+    mean = float(values.mean())
+    if np.ptp(values) == 0:  # exactly; the variance of equal values need not be 0 in floating point
+        return (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+    t = mean / math.sqrt((1 / len(values) + test_share) * values.var(ddof=1))
+    return t, float(2 * stats.t.sf(abs(t), len(values) - 1))
+
+
+def _checked(differences: Sequence[float], least: int) -> NDArray[Any]:
+    values = np.asarray(differences, dtype=float)
+    if len(values) < least or not np.isfinite(values).all():
+        raise ValueError(
+            f"`differences` should be at least {least} finite values. Found {len(values)}, "
+            f"{np.isfinite(values).sum()} of them finite."
+        )
+    return values

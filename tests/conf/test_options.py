@@ -1,0 +1,112 @@
+"""Every option of every group composes, binds the signature of what it calls, and keeps the house's rules for YAML."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.cli import conf_dir
+
+GROUPS = sorted(
+    p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra"
+)
+OPTIONS = [(str(g.relative_to(conf_dir())), f.stem) for g in GROUPS for f in sorted(g.glob("[!_]*.yaml"))]
+NEEDED = [
+    "data.root=somewhere",
+    "encoder.name=resnet18",
+    "data.reader.mask_column=mask",
+    "data.reader.classes=[a,b]",
+]
+
+
+def composed(*overrides: str, verb: str = "train") -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(verb, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def overrides_for(group: str, option: str) -> list[str]:
+    """The option, and a value for whatever it says the user has to choose."""
+    chosen = [f"{group}={option}"]
+    text = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf8")
+    if "???" in text or group == "experiment":
+        cfg = composed(*chosen)
+        chosen += [one for one in NEEDED if OmegaConf.is_missing(*parent_and_key(cfg, one.split("=")[0]))]
+    return chosen
+
+
+def parent_and_key(cfg: DictConfig, path: str) -> tuple[Any, str]:
+    parent, _, key = path.rpartition(".")
+    node = OmegaConf.select(cfg, parent)
+    return (node, key) if node is not None and key in node else (OmegaConf.create({"present": 1}), "present")
+
+
+def calls(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from calls(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from calls(value, f"{path}[{i}]")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_composes_and_its_arguments_exist(group: str, option: str) -> None:
+    cfg = composed(*overrides_for(group, option))
+    content = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True
+    )
+    found = list(calls(content))
+    assert found
+    for path, node in found:
+        function = (
+            hydra.utils.get_method(node["_target_"])
+            if not _is_class(node["_target_"])
+            else hydra.utils.get_class(node["_target_"])
+        )
+        arguments = {
+            k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_recursive_", "_convert_")
+        }
+        signature = inspect.signature(function)
+        if node.get("_partial_"):
+            signature.bind_partial(**arguments)
+        else:
+            try:
+                signature.bind(**arguments)
+            except TypeError as error:
+                pytest.fail(f"{path}: {error}")
+
+
+def _is_class(target: str) -> bool:
+    return inspect.isclass(hydra.utils.get_object(target))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_file_is_short_and_says_what_it_is(group: str, option: str) -> None:
+    lines = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf8").splitlines()
+    assert lines[0].startswith("# ")
+    assert len(lines) <= 16  # a line of description and one call
+    if lines[0].startswith("# @package"):
+        assert lines[1].startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().glob("[!_]*.yaml")), ids=lambda p: p.stem)
+def test_a_verb_names_a_function_and_shows_an_example(path: Path) -> None:
+    text = path.read_text(encoding="utf8")
+    assert text.startswith("# ")
+    assert "# Example: " in text
+    assert callable(hydra.utils.get_method(OmegaConf.load(path).entry))
+
+
+def test_experiments_only_override_what_exists() -> None:
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        composed(f"experiment={path.stem}", "data.root=x")  # struct mode refuses an unknown key

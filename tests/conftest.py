@@ -1,0 +1,40 @@
+"""A tiny run for the tests that need a whole one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from hsl.cli import conf_dir
+
+TINY = (
+    "encoder=mit_b0", "encoder.weights=null", "decoder.channels=[16,16,16,16,16]", "data.reader.num_pictures=24",
+    "data.reader.size=64", "data.image_size=64", "data.batch_size=4", "data.num_workers=0", "data.audit.missing_classes=warn",
+    "trainer.accelerator=cpu", "trainer.max_epochs=3", "logger=none",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo pictures are drawn, once for all tests of a process."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, demo_root: Path) -> Callable[..., DictConfig]:
+    """Composes a run of seconds: 24 pictures of 64 px, three epochs, everything below ``tmp_path``."""
+
+    def make(*overrides: str, verb: str = "train") -> DictConfig:
+        places = [f"data.root={demo_root}", f"output_root={tmp_path / 'outputs'}"] if verb == "train" else []
+        chosen = [*TINY, *places, *overrides] if verb == "train" else list(overrides)
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose(verb, overrides=chosen, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    return make

@@ -1,0 +1,347 @@
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageOps
+
+from hsl.config import DataError
+from hsl.data.decode import decode_image, decode_mask
+
+RNG = np.random.default_rng(0)
+RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (41, 30), interpolation=cv2.INTER_CUBIC)
+GREY = RGB[..., 0].copy()
+DEEP = RNG.integers(0, 65536, (30, 41), dtype=np.uint16)
+DEEP_RGB = RNG.integers(0, 65536, (30, 41, 3), dtype=np.uint16)
+INDICES = RNG.integers(0, 5, (30, 41), dtype=np.uint8)
+
+
+def pillow(array, kind, **options):
+    buffer = io.BytesIO()
+    picture = array if isinstance(array, Image.Image) else Image.fromarray(array)
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(array, **options):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def small_png(values, bits):
+    """A grey PNG of 1, 2 or 4 bits per pixel, which no library at hand writes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape
+    rows = b""
+    for row in values:
+        digits = "".join(f"{value:0{bits}b}" for value in row)
+        digits += "0" * (-len(digits) % 8)
+        rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+class TestPictures:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pillow(RGB, "PNG"),
+            pillow(RGB, "BMP"),
+            pillow(RGB, "WEBP", lossless=True),
+            pillow(RGB, "TIFF"),
+            pillow(RGB, "TIFF", compression="tiff_lzw"),
+            pillow(RGB, "TIFF", compression="tiff_deflate"),
+            tiff(np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate"),
+            tiff(RGB, photometric="rgb", bigtiff=True),
+        ],
+        ids=["png", "bmp", "webp", "tiff", "lzw", "deflate", "planar", "big"],
+    )
+    def test_a_lossless_picture_keeps_every_value(self, data):
+        picture = decode_image(data, "a")
+        assert picture.dtype == np.uint8
+        assert picture.flags.c_contiguous
+        np.testing.assert_array_equal(picture, RGB)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+    def test_a_lossy_picture_comes_out_as_pillow_sees_it(self, kind):
+        data = pillow(RGB, kind, quality=95)
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=int)
+        assert np.abs(decode_image(data, "a") - expected).max() <= 3
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pillow(GREY, "PNG"),
+            pillow(GREY, "TIFF"),
+            pillow(GREY, "BMP"),
+            pillow(Image.fromarray(np.dstack([GREY, 255 - GREY]), "LA"), "PNG"),
+            tiff(np.dstack([GREY, 255 - GREY]), photometric="minisblack", planarconfig="contig"),
+        ],
+        ids=["png", "tiff", "bmp", "png with alpha", "tiff with two channels"],
+    )
+    def test_grey_becomes_three_equal_channels(self, data):
+        np.testing.assert_array_equal(decode_image(data, "a"), np.dstack([GREY] * 3))
+
+    @pytest.mark.parametrize("alpha", [0, 100, 255])
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "LZW"])
+    def test_alpha_is_dropped_and_not_multiplied(self, kind, alpha):
+        rgba = np.dstack([RGB, np.full(RGB.shape[:2], alpha, np.uint8)])
+        options = {"WEBP": {"lossless": True, "exact": True}, "LZW": {"compression": "tiff_lzw"}}
+        data = pillow(rgba, "TIFF" if kind == "LZW" else kind, **options.get(kind, {}))
+        np.testing.assert_array_equal(decode_image(data, "a"), RGB)
+
+    def test_palette_pictures_show_their_colours(self):
+        picture = Image.fromarray(RGB).quantize(16)
+        np.testing.assert_array_equal(
+            decode_image(pillow(picture, "PNG"), "a"), np.asarray(picture.convert("RGB"))
+        )
+
+    def test_black_and_white(self):
+        bits = GREY > 127
+        expected = np.dstack([bits * np.uint8(255)] * 3)
+        for data in (pillow(bits, "PNG"), pillow(bits, "TIFF"), small_png(bits.astype(int), 1)):
+            np.testing.assert_array_equal(decode_image(data, "a"), expected)
+
+    @pytest.mark.parametrize(
+        ("data", "deep"),
+        [
+            (pillow(DEEP, "PNG"), np.dstack([DEEP] * 3)),
+            (tiff(DEEP), np.dstack([DEEP] * 3)),
+            (tiff(DEEP, compression="zlib"), np.dstack([DEEP] * 3)),
+            (cv2.imencode(".png", DEEP_RGB[..., ::-1])[1].tobytes(), DEEP_RGB),
+            (tiff(DEEP_RGB, photometric="rgb"), DEEP_RGB),
+            (tiff(np.moveaxis(DEEP_RGB, -1, 0), photometric="rgb", planarconfig="separate"), DEEP_RGB),
+        ],
+        ids=["png", "tiff", "tiff packed", "png rgb", "tiff rgb", "tiff planar"],
+    )
+    def test_16_bits_are_divided_by_257(self, data, deep):
+        np.testing.assert_array_equal(decode_image(data, "a"), np.rint(deep / 257))
+
+    def test_the_value_range_says_what_is_black_and_white(self):
+        row = np.array([[0, 1000, 2000, 3000, 65535]], np.uint16)
+        data = pillow(np.repeat(row, 4, axis=0), "PNG")
+        expected = [0, 0, 128, 255, 255]  # 127.5 to even
+        assert decode_image(data, "a", (1000, 3000))[2, :, 1].tolist() == expected
+
+    def test_the_value_range_leaves_8_bits_alone(self):
+        np.testing.assert_array_equal(decode_image(pillow(RGB, "PNG"), "a", (0, 100)), RGB)
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16, np.int32, np.uint32])
+    def test_other_numbers_need_a_value_range(self, dtype):
+        data = tiff(np.array([[-4, 0, 4, 8]], np.int8).repeat(3, axis=0).clip(0).astype(dtype))
+        assert decode_image(data, "a", (0, 8))[1, :, 2].tolist() == [0, 0, 128, 255]
+        with pytest.raises(DataError, match=f"`a.tif` holds {np.dtype(dtype).name}.*value_range"):
+            decode_image(data, "a.tif")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_values_that_are_not_finite_are_refused(self, value):
+        data = tiff(np.array([[0, value]], np.float32))
+        with pytest.raises(DataError, match=r"`a\.tif` holds values that are not finite"):
+            decode_image(data, "a.tif", (0, 1))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_exif_orientation_turns_the_picture_upright(self, kind, orientation):
+        picture = Image.fromarray(RGB)
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        data = pillow(picture, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))), dtype=int)
+        found = decode_image(data, "a")
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= (3 if kind == "JPEG" else 0)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_orientation_of_a_tiff_that_opencv_does_not_know(self, orientation):
+        picture = Image.fromarray(RGB)
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        expected = np.asarray(
+            ImageOps.exif_transpose(Image.open(io.BytesIO(pillow(picture, "PNG", exif=exif))))
+        )
+        planar = np.moveaxis(RGB.astype(np.uint16) * 257, -1, 0)
+        tag = [(274, "H", 1, orientation, False)]
+        data = tiff(planar, photometric="rgb", planarconfig="separate", extratags=tag)
+        np.testing.assert_array_equal(decode_image(data, "a"), expected)
+
+    def test_of_several_pages_the_first_is_read(self):
+        data = tiff(np.stack([GREY, 255 - GREY]), photometric="minisblack")
+        np.testing.assert_array_equal(decode_image(data, "a")[..., 0], GREY)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_more_channels_than_colours_are_refused(self, dtype):
+        data = tiff(np.zeros((8, 9, 6), dtype), photometric="minisblack", planarconfig="contig")
+        with pytest.raises(DataError, match=r"`a\.tif` should have 1 to 4 channels.*6"):
+            decode_image(data, "a.tif")
+
+    @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95, 0.999])
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+    def test_a_file_that_is_cut_off_is_refused(self, kind, share, capfd):
+        large = cv2.resize(RGB, (401, 300), interpolation=cv2.INTER_CUBIC)
+        data = pillow(large, kind)
+        with pytest.raises(DataError, match=r"`a\.x`"):
+            decode_image(data[: int(len(data) * share)], "a.x")
+        assert "OpenCV" not in capfd.readouterr().err
+
+    def test_a_progressive_jpeg_without_its_end_is_refused(self):
+        large = cv2.resize(RGB, (401, 300), interpolation=cv2.INTER_CUBIC)
+        data = pillow(large, "JPEG", progressive=True)
+        with pytest.raises(DataError, match="cut off"):
+            decode_image(data[: len(data) // 2], "a.jpg")
+
+    def test_a_jpeg_with_something_after_its_end_is_read(self):
+        data = pillow(RGB, "JPEG")
+        np.testing.assert_array_equal(decode_image(data + b"\0" * 500, "a"), decode_image(data, "a"))
+
+    def test_a_png_with_a_wrong_byte_is_refused(self):
+        data = bytearray(pillow(RGB, "PNG"))
+        data[len(data) // 2] ^= 0xFF
+        with pytest.raises(DataError, match=r"`a\.png`"):
+            decode_image(bytes(data), "a.png")
+
+    @pytest.mark.parametrize("data", [b"no picture", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff\xd9"])
+    def test_what_is_no_picture_is_refused(self, data):
+        with pytest.raises(DataError, match=r"`a\.png`"):
+            decode_image(data, "a.png")
+
+    def test_an_empty_file_is_called_empty(self):
+        with pytest.raises(DataError, match=r"`a\.png` is empty"):
+            decode_image(b"", "a.png")
+
+
+class TestMasks:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pillow(INDICES, "PNG"),
+            pillow(INDICES.astype(np.uint16), "PNG"),
+            pillow(INDICES, "TIFF"),
+            pillow(INDICES, "BMP"),
+            pillow(np.dstack([INDICES] * 3), "PNG"),
+            pillow(Image.fromarray(np.dstack([INDICES, INDICES * 9]), "LA"), "PNG"),
+            small_png(INDICES, 4),
+        ],
+        ids=["png", "16 bits", "tiff", "bmp", "equal channels", "alpha", "4 bits"],
+    )
+    def test_values_are_indices(self, data):
+        mask = decode_mask(data, "a")
+        assert mask.dtype == np.uint8
+        assert mask.flags.writeable
+        np.testing.assert_array_equal(mask, INDICES)
+
+    @pytest.mark.parametrize("bits", [1, 2, 4])
+    def test_few_bits_are_not_stretched(self, bits):
+        values = INDICES % 2**bits
+        np.testing.assert_array_equal(decode_mask(small_png(values, bits), "a"), values)
+
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8])
+    def test_a_palette_png_holds_indices_whatever_its_colours(self, bits):
+        values = INDICES % 2 ** min(bits, 3)
+        picture = Image.fromarray(values)
+        picture.putpalette(RNG.integers(0, 256, 3 * 16).tolist())
+        np.testing.assert_array_equal(decode_mask(pillow(picture, "PNG", bits=bits), "a"), values)
+
+    def test_255_stays_what_is_ignored(self):
+        mask = np.where(INDICES == 3, 255, INDICES).astype(np.uint8)
+        np.testing.assert_array_equal(decode_mask(pillow(mask, "PNG"), "a"), mask)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_another_ignored_value_becomes_255(self, dtype):
+        ignored = 200 if dtype == np.uint8 else 65535
+        mask = np.where(INDICES == 3, ignored, INDICES.astype(int)).astype(dtype)
+        expected = np.where(INDICES == 3, 255, INDICES)
+        np.testing.assert_array_equal(decode_mask(pillow(mask, "PNG"), "a", ignore_index=ignored), expected)
+
+    def test_255_beside_another_ignored_value_is_not_hidden(self):
+        mask = np.where(INDICES == 3, 255, INDICES).astype(np.uint8)
+        with pytest.raises(DataError, match=r"`a\.png` holds 255, neither a class nor `ignore_index = 4`"):
+            decode_mask(pillow(mask, "PNG"), "a.png", ignore_index=4)
+
+    def test_16_bits_above_255_are_refused(self):
+        mask = INDICES.astype(np.uint16)
+        mask[3, 4] = 256
+        with pytest.raises(
+            DataError, match=r"`a\.png` should hold class indices in \[0, 255\]. Found 256 \(in all 1"
+        ):
+            decode_mask(pillow(mask, "PNG"), "a.png")
+
+    def test_a_jpeg_is_refused(self):
+        with pytest.raises(DataError, match=r"`a\.jpg` is a JPEG"):
+            decode_mask(pillow(INDICES, "JPEG"), "a.jpg")
+
+    @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+    def test_a_file_that_is_cut_off_is_refused(self, share):
+        data = pillow(INDICES, "PNG")
+        with pytest.raises(DataError, match=r"`a\.png`"):
+            decode_mask(data[: int(len(data) * share)], "a.png")
+
+    def test_an_empty_file_is_refused(self):
+        with pytest.raises(DataError, match=r"`a\.png` is empty"):
+            decode_mask(b"", "a.png")
+
+    def test_a_wrong_byte_is_refused(self):
+        data = bytearray(pillow(INDICES, "PNG"))
+        data[len(data) // 2] ^= 0xFF
+        with pytest.raises(DataError, match=r"`a\.png`"):
+            decode_mask(bytes(data), "a.png")
+
+    def test_a_mask_larger_than_pillows_limit_is_read(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        np.testing.assert_array_equal(decode_mask(pillow(INDICES, "PNG"), "a"), INDICES)
+
+
+COLOURS = ((0, 0, 0), (0, 176, 0), (255, 0, 0), (255, 255, 255), (1, 2, 3))
+PALETTE = dict(zip(COLOURS, (0, 1, 2, 3, 255), strict=True))
+
+
+class TestColourMasks:
+    def test_colours_are_looked_up(self):
+        colours = np.asarray(COLOURS, np.uint8)[INDICES]
+        expected = np.where(INDICES == 4, 255, INDICES)
+        for data in (
+            pillow(colours, "PNG"),
+            pillow(np.dstack([colours, colours[..., 0]]), "PNG"),
+            pillow(colours, "BMP"),
+        ):
+            mask = decode_mask(data, "a", PALETTE)
+            assert mask.dtype == np.uint8
+            np.testing.assert_array_equal(mask, expected)
+
+    def test_a_palette_does_not_touch_masks_that_hold_indices(self):
+        np.testing.assert_array_equal(decode_mask(pillow(INDICES, "PNG"), "a", PALETTE), INDICES)
+
+    def test_an_unknown_colour_is_named(self):
+        colours = np.asarray(COLOURS, np.uint8)[INDICES]
+        colours[2, 3:5] = (9, 8, 7)
+        colours[5, 6] = (255, 1, 0)
+        with pytest.raises(DataError, match=r"`a\.png` holds 2 colours.*\(9, 8, 7\) \(2 pixels\)"):
+            decode_mask(pillow(colours, "PNG"), "a.png", PALETTE)
+
+    def test_colours_without_a_palette_are_refused(self):
+        colours = np.asarray(COLOURS, np.uint8)[INDICES]
+        with pytest.raises(DataError, match=r"`a\.png` holds colours, not class indices.*`palette`"):
+            decode_mask(pillow(colours, "PNG"), "a.png")
+
+    def test_colours_of_16_bits_are_refused(self):
+        data = cv2.imencode(".png", np.dstack([INDICES.astype(np.uint16)] * 3))[1].tobytes()
+        with pytest.raises(DataError, match="16 bits"):
+            decode_mask(data, "a.png")
+
+    def test_a_palette_png_may_agree_with_the_palette(self):
+        picture = Image.fromarray(INDICES % 3)
+        picture.putpalette(np.asarray(COLOURS).ravel().tolist())
+        np.testing.assert_array_equal(decode_mask(pillow(picture, "PNG"), "a", PALETTE), INDICES % 3)
+
+    def test_a_palette_png_that_contradicts_the_palette_is_refused(self):
+        picture = Image.fromarray(INDICES % 3)
+        picture.putpalette([0, 0, 0, 255, 0, 0, 0, 176, 0])
+        with pytest.raises(DataError, match=r"`a\.png` has index 1 in the colour \(255, 0, 0\).*class 2"):
+            decode_mask(pillow(picture, "PNG"), "a.png", PALETTE)

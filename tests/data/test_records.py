@@ -1,0 +1,50 @@
+import os
+import pickle
+
+import pytest
+
+from hsl.config import DataError
+from hsl.data.records import Catalogue, FileSource, Record
+
+
+def test_a_file_source_reads_the_bytes_as_they_are(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x00\xff\r\n")
+    assert FileSource(path).read() == b"\x00\xff\r\n"
+    assert FileSource(path).name == str(path)
+
+
+def test_the_stamp_stays_while_the_file_does_and_changes_with_it(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"1234")
+    os.utime(path, ns=(0, 1_000_000_007))
+    stamp = FileSource(path).stamp()
+    assert FileSource(path).stamp() == stamp
+    os.utime(path, ns=(0, 1_000_000_008))
+    later = FileSource(path).stamp()
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(0, 1_000_000_007))
+    assert len({stamp, later, FileSource(path).stamp()}) == 3
+
+
+@pytest.mark.parametrize("use", [FileSource.read, FileSource.stamp])
+def test_a_missing_file_is_named(tmp_path, use):
+    path = tmp_path / "gone.png"
+    with pytest.raises(DataError, match=r"gone\.png.*No such file"):
+        use(FileSource(path))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        FileSource(tmp_path).read()
+
+
+def test_a_catalogue_travels_to_another_process(tmp_path):
+    record = Record("a", FileSource(tmp_path / "a.png"), None, None, {"group": "g"}, "train")
+    catalogue = Catalogue("set", (record,), ("clean", "crack"), {(0, 0, 0): 0}, (0.0, 1.0), 7)
+    assert pickle.loads(pickle.dumps(catalogue)) == catalogue
+
+
+def test_defaults_mean_index_masks_and_255():
+    catalogue = Catalogue("set", (), ("clean", "crack"))
+    assert (catalogue.palette, catalogue.value_range, catalogue.ignore_index) == (None, None, 255)

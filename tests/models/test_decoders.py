@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hsl.config import ConfigError
+from hsl.models.decoders import Decoder, deeplabv3plus, segformer, unet, unetplusplus, upernet
+
+CONF = Path(__file__).parents[2] / "conf" / "decoder"
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+CONVOLUTIONAL = [3, 16, 24, 40, 80, 160]
+WITHOUT_STRIDE_2 = [3, 0, 24, 40, 80, 160]
+CHANNELS = [256, 128, 64, 32, 16]
+
+
+def option(name: str) -> Callable[..., Decoder]:
+    return instantiate(OmegaConf.load(CONF / f"{name}.yaml"))
+
+
+def features(channels: list[int], height: int, width: int, batch: int = 2) -> list[torch.Tensor]:
+    return [torch.rand(batch, c, height // 2**i, width // 2**i) for i, c in enumerate(channels)]
+
+
+def test_there_are_six() -> None:
+    assert OPTIONS == ["deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus", "upernet"]
+
+
+@pytest.mark.parametrize("channels", [CONVOLUTIONAL, WITHOUT_STRIDE_2], ids=["stride2", "no_stride2"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_output_has_the_promised_channels_and_stride(name: str, channels: list[int]) -> None:
+    decoder = option(name)(encoder_channels=channels)
+    decoded = decoder(features(channels, 64, 96))
+    assert decoded.shape == (2, decoder.out_channels, 64 // decoder.stride, 96 // decoder.stride)
+    decoded.square().mean().backward()
+    assert [key for key, p in decoder.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_batch_of_one_can_be_trained(name: str) -> None:
+    decoder = option(name)(encoder_channels=CONVOLUTIONAL).train()
+    assert torch.isfinite(decoder(features(CONVOLUTIONAL, 64, 64, batch=1))).all()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_features_are_not_changed(name: str) -> None:
+    given = features(CONVOLUTIONAL, 64, 64)
+    before = [feature.clone() for feature in given]
+    option(name)(encoder_channels=CONVOLUTIONAL)(given)
+    assert len(given) == len(before)
+    assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+@pytest.mark.parametrize("encoder", ["tu-test_convnext", "tu-test_resnet"])
+@pytest.mark.parametrize(
+    ("ours", "peer"),
+    [
+        (partial(unet, channels=CHANNELS, interpolation="nearest"), smp.Unet),
+        (partial(unetplusplus, channels=CHANNELS, interpolation="nearest"), smp.UnetPlusPlus),
+        (
+            partial(unet, channels=CHANNELS, interpolation="bilinear"),
+            partial(smp.Unet, decoder_interpolation="bilinear"),
+        ),
+    ],
+    ids=["unet", "unetplusplus", "bilinear"],
+)
+def test_same_numbers_as_smp(
+    ours: Callable[..., Decoder], peer: Callable[..., torch.nn.Module], encoder: str
+) -> None:
+    model = peer(encoder, encoder_weights=None).eval()
+    decoder = ours(encoder_channels=model.encoder.out_channels).eval()
+    copied = zip(decoder.state_dict().values(), model.decoder.state_dict().values(), strict=True)
+    for own, theirs in copied:
+        own.copy_(theirs)
+    with torch.inference_mode():
+        pyramid = model.encoder(torch.rand(1, 3, 64, 64))
+        assert torch.allclose(decoder(pyramid), model.decoder(pyramid), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unet", "unetplusplus"])
+def test_channels_last_survives_the_stride_without_features(name: str) -> None:
+    decoder = option(name)(encoder_channels=WITHOUT_STRIDE_2).to(memory_format=torch.channels_last)
+    given = [f.contiguous(memory_format=torch.channels_last) for f in features(WITHOUT_STRIDE_2, 64, 64)]
+    layouts = []
+    for block in decoder.body.modules():
+        if isinstance(block, torch.nn.Conv2d):
+            block.register_forward_pre_hook(
+                lambda _, inputs: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    decoder(given)
+    assert layouts
+    assert all(layouts)
+
+
+def test_deeplabv3plus_looks_at_strides_4_16_and_32() -> None:
+    decoder = deeplabv3plus(CONVOLUTIONAL, channels=32, rates=[6, 12, 18], dropout=0.5).eval()
+    rates = [conv[0][0].dilation for conv in list(decoder.body.aspp[0].convs)[1:4]]
+    assert rates == [(6, 6), (12, 12), (18, 18)]
+    assert looked_at(decoder) == [False, False, True, False, True, True]
+
+
+def test_segformer_looks_at_strides_4_to_32() -> None:
+    assert looked_at(segformer(CONVOLUTIONAL, channels=32).eval()) == [False, False, True, True, True, True]
+
+
+def test_upernet_pools_to_one_two_three_and_six() -> None:
+    decoder = upernet(CONVOLUTIONAL, channels=32).eval()
+    assert [block[0].output_size for block in decoder.body.psp.blocks] == [1, 2, 3, 6]
+    assert looked_at(decoder) == [False, False, True, True, True, True]
+
+
+def looked_at(decoder: Decoder) -> list[bool]:
+    given = [feature.requires_grad_() for feature in features(CONVOLUTIONAL, 64, 64)]
+    decoder(given).square().sum().backward()
+    return [feature.grad is not None and bool(feature.grad.abs().sum() > 0) for feature in given]
+
+
+@pytest.mark.parametrize("make", [unet, unetplusplus])
+def test_wrong_number_of_blocks(make: Callable[..., Decoder]) -> None:
+    with pytest.raises(ConfigError, match="should have 5 entries"):
+        make(CONVOLUTIONAL, channels=[64, 32, 16], interpolation="nearest")

@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.config import ConfigError
+from hsl.models.encoders import Encoder, build_encoder
+
+CONF = Path(__file__).parents[2] / "conf" / "encoder"
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SMALL = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
+LARGE = ["convnext_tiny", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
+
+
+def option(stem: str, image_size: int = 64, **changes: object) -> DictConfig:
+    cfg = OmegaConf.create(
+        {"data": {"image_size": image_size}, "encoder": OmegaConf.load(CONF / f"{stem}.yaml")}
+    )
+    cfg.encoder = OmegaConf.merge(cfg.encoder, {"weights": None, **changes})
+    return cfg.encoder
+
+
+def pyramid(encoder: Encoder, side: int) -> list[tuple[int, ...]]:
+    with torch.inference_mode():
+        return [tuple(f.shape[1:]) for f in encoder.eval()(torch.rand(1, 3, side, side))]
+
+
+def test_every_option_is_tested() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*SMALL, *LARGE, "generic"}
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("convnext_atto", 3.37),
+        ("mit_b0", 3.32),
+        ("maxvit_pico", 7.26),
+        ("mobilenetv3_small", 0.93),
+        ("efficientnet_lite0", 2.96),
+        ("convnext_tiny", 27.82),
+        ("mit_b3", 44.07),
+        ("maxvit_tiny", 30.12),
+        ("efficientnetv2_s", 19.85),
+        ("resnet50", 23.51),
+    ],
+)
+def test_named_option(name: str, millions: float) -> None:
+    cfg = option(name)
+    encoder = instantiate(cfg)
+    assert encoder.weights_used["source"] == "random"
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    expected = [(channels, 64 // 2**i, 64 // 2**i) for i, channels in enumerate(encoder.out_channels)]
+    assert pyramid(encoder, 64) == expected
+    assert len(expected) == 6
+    # smp publishes its configs on the hub only; its two encoders were trained with ImageNet's statistics.
+    published = (
+        timm.models.get_pretrained_cfg(cfg.name.removeprefix("tu-")) if cfg.name.startswith("tu-") else None
+    )
+    statistics = {"mean": list(published.mean), "std": list(published.std)} if published else IMAGENET
+    assert encoder.normalization == statistics
+
+
+@pytest.mark.parametrize("side", [128, 224, 384])
+def test_attention_windows_follow_the_picture(side: int) -> None:
+    encoder = instantiate(option("maxvit_pico", image_size=side))
+    assert encoder.stride == side
+    assert pyramid(encoder, side)[-1] == (256, side // 32, side // 32)
+
+
+def test_windowed_encoder_takes_multiples_of_its_size_only() -> None:
+    encoder = instantiate(option("maxvit_pico", image_size=64))
+    assert pyramid(encoder, 128)[-1] == (256, 4, 4)
+    with pytest.raises(AssertionError, match="divisible by window"):  # timm's; the network asks first
+        pyramid(encoder, 96)
+
+
+def test_windowed_encoder_without_a_picture_size_keeps_its_published_one() -> None:
+    assert build_encoder("test_maxvit", weights=None, normalization=IMAGENET).stride == 160
+
+
+@pytest.mark.parametrize("name", ["maxvit_pico_rw_256", "mit_b0", "mobilenetv3_small_100"])
+@pytest.mark.parametrize(("size", "nearest"), [(100, "96 and 128"), (130, "128 and 160"), (20, "32 and 64")])
+def test_impossible_size_names_the_nearest(name: str, size: int, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=rf"multiple of 32. Found `data.image_size = {size}`.*{nearest}"):
+        build_encoder(name, weights=None, normalization=IMAGENET, image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("given", "resolved"),
+    [
+        ("resnet18", "resnet18"),  # smp's comes first where both know the name
+        ("tu-resnet18", "tu-resnet18"),
+        ("test_resnet.r160_in1k", "tu-test_resnet.r160_in1k"),
+        ("tu-test_convnext", "tu-test_convnext"),
+        ("mobilenet_v2", "mobilenet_v2"),
+    ],
+)
+def test_generic_takes_every_name_of_smp_and_timm(given: str, resolved: str) -> None:
+    encoder = instantiate(option("generic", name=given))
+    assert encoder.name == resolved
+    assert pyramid(encoder, 64)[0] == (3, 64, 64)
+
+
+def test_options_reach_timm() -> None:
+    encoder = build_encoder("test_convnext", weights=None, normalization=IMAGENET, drop_path_rate=0.5)
+    assert any("DropPath" in type(module).__name__ for module in encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("convnext_tinny", {}, "Near to it: convnext_tiny"),
+        ("convnext_atto.foo", {}, "Tags of convnext_atto: .*d2_in1k"),
+        ("timm-tf_efficientnet_lite0", {}, "Use `tu-tf_efficientnet_lite0`"),
+        ("test_vit", {}, "cannot be built as an encoder"),
+        ("convnext_atto", {"drop_pth_rate": 0.1}, "drop_pth_rate"),
+        ("mit_b0", {"drop_path_rate": 0.1}, "takes no options"),
+    ],
+)
+def test_bad_names_and_options(name: str, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_encoder(name, weights=None, normalization=IMAGENET, **options)
+
+
+def test_loaded_weights_warn_about_another_normalization(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    own = timm.models.get_pretrained_cfg("test_resnet").mean
+    wrong = {"mean": [0.1, 0.2, 0.3], "std": list(timm.models.get_pretrained_cfg("test_resnet").std)}
+    with pytest.warns(UserWarning, match=rf"pretrained with mean \[{own[0]}"):
+        build_encoder("test_resnet", weights=str(path), normalization=wrong)

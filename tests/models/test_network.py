@@ -1,0 +1,107 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hsl.config import ConfigError
+from hsl.models.encoders import Encoder
+from hsl.models.heads import DenseHead
+from hsl.models.network import SegmentationNetwork
+
+CONF = Path(__file__).parents[2] / "conf"
+DECODERS = sorted(path.stem for path in (CONF / "decoder").glob("*.yaml"))
+ENCODERS = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
+
+
+def encoder(name: str, image_size: int = 64) -> Encoder:
+    cfg = OmegaConf.create({"data": {"image_size": image_size}})
+    cfg.encoder = OmegaConf.load(CONF / "encoder" / f"{name}.yaml")
+    cfg.encoder.weights = None
+    return instantiate(cfg.encoder)
+
+
+def network(encoder_name: str, decoder_name: str, **heads: int) -> SegmentationNetwork:
+    heads = heads or {"segmentation": 3}
+    return SegmentationNetwork(
+        encoder(encoder_name),
+        instantiate(OmegaConf.load(CONF / "decoder" / f"{decoder_name}.yaml")),
+        dict.fromkeys(heads, DenseHead),
+        {name: [str(c) for c in range(num_classes)] for name, num_classes in heads.items()},
+    )
+
+
+@pytest.mark.parametrize("encoder_name", ENCODERS)
+@pytest.mark.parametrize("decoder_name", DECODERS)
+def test_every_decoder_with_every_family_of_encoders(encoder_name: str, decoder_name: str) -> None:
+    torch.manual_seed(0)
+    model = network(encoder_name, decoder_name)
+    logits = model(torch.rand(2, 3, 64, 64))["segmentation"]
+    assert logits.shape == (2, 3, 64, 64)
+    logits.square().mean().backward()
+    # Parameters that a step does not reach would stop distributed training.
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+    reached = [bool(parameter.grad.abs().sum() > 0) for parameter in model.parameters()]
+    assert sum(reached) >= 0.99 * len(reached)
+
+
+@pytest.mark.parametrize("decoder_name", DECODERS)
+def test_mixed_precision_and_channels_last(decoder_name: str) -> None:
+    torch.manual_seed(0)
+    model = network("mobilenetv3_small", decoder_name).to(memory_format=torch.channels_last)
+    image = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(image)["segmentation"]
+    logits.float().square().mean().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 96), (128, 64), (160, 32)])
+@pytest.mark.parametrize("decoder_name", DECODERS)
+def test_any_multiple_of_the_stride(decoder_name: str, height: int, width: int) -> None:
+    model = network("mobilenetv3_small", decoder_name).eval()
+    assert model.stride == 32
+    with torch.inference_mode():
+        assert model(torch.rand(1, 3, height, width))["segmentation"].shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize(("name", "side", "multiple"), [("mit_b0", 80, 32), ("maxvit_pico", 96, 64)])
+def test_other_sizes_are_refused(name: str, side: int, multiple: int) -> None:
+    with pytest.raises(ValueError, match=rf"multiples of {multiple}. Found {side} x 64"):
+        network(name, "segformer")(torch.rand(1, 3, side, 64))
+
+
+def test_heads_share_the_features_and_keep_their_names() -> None:
+    model = network("mobilenetv3_small", "unet", material=5, damage=2)
+    outputs = model(torch.rand(2, 3, 64, 64))
+    assert {name: tuple(logits.shape) for name, logits in outputs.items()} == {
+        "material": (2, 5, 64, 64),
+        "damage": (2, 2, 64, 64),
+    }
+
+
+def test_heads_and_classes_must_agree() -> None:
+    make = partial(SegmentationNetwork, encoder("mobilenetv3_small"), classes={"damage": ["clean", "crack"]})
+    with pytest.raises(ConfigError, match=r"\['damage'\].*Found `heads = \['segmentation'\]`"):
+        make(
+            decoder=instantiate(OmegaConf.load(CONF / "decoder" / "unet.yaml")),
+            heads={"segmentation": DenseHead},
+        )
+
+
+def test_one_batch_can_be_learned() -> None:
+    torch.manual_seed(0)
+    model = network("mobilenetv3_small", "unet", segmentation=2)
+    image = torch.rand(2, 3, 64, 64)
+    mask = (image[:, 0] > 0.5).long()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(25):
+        loss = torch.nn.functional.cross_entropy(model(image)["segmentation"], mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]

@@ -1,0 +1,77 @@
+from hsl.reports.labels import differences, flatten, labels
+
+A = {"encoder.name": '"tu-convnext_atto.d2_in1k"', "encoder.stride": "32", "lr": "0.001"}
+B = {"encoder.name": '"mit_b0"', "encoder.stride": "16", "lr": "0.001"}
+
+
+def test_flatten_leaves_out_patterns_that_cross_dots():
+    config = {
+        "fold": 1,
+        "data": {"root": "/x", "size": [2, 3], "cache": {"dir": "y"}},
+        "empty": {},
+        "off": None,
+    }
+    flat = flatten(config, ["fold", "*.root", "*cache*"])
+    assert flat == {"data.size": "[2, 3]", "empty": "{}", "off": "null"}
+
+
+def test_the_label_is_the_encoder_without_mark_and_tag():
+    assert labels([A, B], "encoder.name") == ["convnext_atto", "mit_b0"]
+
+
+def test_tags_are_shown_when_they_alone_differ():
+    other = A | {"encoder.name": '"tu-convnext_atto.in1k"'}
+    assert labels([A, other], "encoder.name") == ["convnext_atto.d2_in1k", "convnext_atto.in1k"]
+
+
+def test_what_the_encoder_decides_is_no_difference_but_other_keys_are():
+    assert differences([A, B], "encoder.name") == [{}, {}]
+    assert differences([A, B | {"lr": "0.1"}], "encoder.name") == [{"lr": "0.001"}, {"lr": "0.1"}]
+
+
+def test_copies_of_a_value_count_once_and_the_shortest_key_is_kept():
+    models = [A | {"a.b.mean": "1", "encoder.mean": "1"}, B | {"a.b.mean": "2", "encoder.mean": "2"}]
+    assert differences(models, "encoder.name") == [{}, {}]  # interpolated from the encoder
+    models = [A | {"data.size": "1", "task.x.size": "1"}, A | {"data.size": "2", "task.x.size": "2"}]
+    assert differences(models, "encoder.name") == [{"data.size": "1"}, {"data.size": "2"}]
+
+
+def test_weights_of_one_encoder_are_a_difference():
+    models = [A | {"encoder.weights": '"auto"'}, A | {"encoder.weights": "null"}]
+    assert labels(models, "encoder.name") == ["convnext_atto · weights=auto", "convnext_atto · weights=null"]
+
+
+def test_targets_are_named_by_their_part():
+    models = [
+        A | {"loss._target_": '"hsl.losses.dice.Dice"'},
+        A | {"loss._target_": '"hsl.losses.focal.Focal"'},
+    ]
+    assert labels(models, "encoder.name") == ["convnext_atto · loss=Dice", "convnext_atto · loss=Focal"]
+
+
+def test_an_absent_key_is_a_difference():
+    assert labels([A, A | {"extra": "1"}], "encoder.name") == [
+        "convnext_atto · extra=–",
+        "convnext_atto · extra=1",
+    ]
+
+
+def test_long_labels_are_cut_and_stay_unique():
+    models = [A | {f"k{i}": str(value) for i in range(5)} for value in (1, 2)]
+    models[1] |= {"k0": "1", "k1": "1", "k2": "1", "k3": "7", "k4": "8"}
+    names = labels(models, "encoder.name")
+    assert len(set(names)) == 2
+    models = [A | {f"k{i}": str(i + 10 * (i > 2) * n) for i in range(3, 8)} for n in range(3)]
+    models = [m | {"a": "1", "b": "1", "c": "1"} if n else m for n, m in enumerate(models)]
+    names = labels(models, "encoder.name")
+    assert all(len(name) < 80 for name in names)
+    assert len(set(names)) == 3
+
+
+def test_one_model_differs_from_nothing():
+    assert labels([A], "encoder.name") == ["convnext_atto"]
+    assert labels([], "encoder.name") == []
+
+
+def test_no_encoder_at_all():
+    assert labels([{"lr": "1"}, {"lr": "2"}], "encoder.name") == ["– · lr=1", "– · lr=2"]

@@ -1,0 +1,199 @@
+"""A whole run: what it leaves, and that an interrupted one ends like an undisturbed one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+from PIL import Image
+
+from hsl.callbacks.last_checkpoint import LastCheckpoint
+from hsl.config import ConfigError
+from hsl.losses.focal import Focal
+from hsl.run import evaluate, train
+from hsl.run.prediction import predict
+from hsl.tasks.segmentation import SegmentationTask
+
+Make = Callable[..., DictConfig]
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"
+)
+
+
+def only_run(root: Path) -> Path:
+    (folder,) = root.glob("outputs/*/fold*/*/")
+    return folder
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return checkpoint
+
+
+def assert_same_training(one: Path, two: Path) -> None:
+    """Weights, optimizer, scheduler and history are equal bit for bit."""
+    a, b = weights(one), weights(two)
+    assert a["global_step"] == b["global_step"]
+    for key, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][key]), key
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+    torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
+    history = [pd.read_csv(folder / "history.csv") for folder in (one, two)]
+    pd.testing.assert_frame_equal(
+        *(table.filter(regex="^(epoch|step|lr|val/)") for table in history), check_exact=True
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished")
+
+
+def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
+    value = train(tiny())
+    folder = only_run(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["monitor"]["value"] == value
+    assert metrics["parts"]["val"]["plain"]["miou"] == pytest.approx(value, abs=1e-6)
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["val/miou"].max() == pytest.approx(value, abs=1e-6)
+    assert {"train/loss", "train/loss/dice", "train/loss/focal", "lr"} <= set(history)
+
+    stored = np.load(folder / "confusions.npz")
+    rows = pd.read_csv(folder / "per_image.csv")
+    assert len(rows) == len(stored["ids"])
+    for part in ("val", "test"):
+        for inference in ("plain", "tta"):
+            chosen = (stored["part"] == part) & (stored["inference"] == inference)
+            page = metrics["parts"][part][inference]
+            assert stored["confusions"][chosen].sum(0).tolist() == page["confusion"]
+            assert page["num_images"] == chosen.sum()
+    split = json.loads((folder / "splits.json").read_text())
+    assert set(rows.loc[rows["part"] == "test", "id"]) == set(split["test"])
+    assert set(rows.loc[rows["part"] == "val", "id"]) == set(split["folds"][0]["val"])
+
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["status"] == "finished"
+    assert provenance["split_sha256"] == split["sha256"]
+    assert provenance["weights_used"]["source"] == "random"
+    assert weights(folder, "best")["provenance"]["config"]["encoder"]["name"] == "mit_b0"
+    for name in ("confusion_matrix", "iou_per_class", "class_distribution", "training_curves"):
+        Image.open(folder / f"{name}.png").verify()
+    views = sorted(path.name.split("_")[-1] for path in (folder / "predictions").glob("best_01_*.png"))
+    assert views == ["input.png", "overlay.png", "prediction.png", "truth.png"]
+    assert not list(folder.rglob(".*.ckpt*"))  # no temporary file is left
+
+    check_evaluate(folder, tiny)
+    check_predict(folder, tiny, tmp_path)
+
+
+def check_evaluate(folder: Path, tiny: Make) -> None:
+    """Scoring the run again gives its own numbers; with tta those of its tta scores."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    evaluate(tiny(f"run={folder}", verb="evaluate"))
+    again = json.loads((folder / "evaluations" / "plain" / "metrics.json").read_text())
+    assert again["parts"]["test"]["plain"] == metrics["parts"]["test"]["plain"]
+    evaluate(tiny(f"run={folder}", "inference=tta", verb="evaluate"))
+    again = json.loads((folder / "evaluations" / "tta" / "metrics.json").read_text())
+    assert again["parts"]["val"]["tta"] == metrics["parts"]["val"]["tta"]
+
+
+def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
+    """Any size, grey and colour; a broken picture is named and the others are done."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (37, 91, 3), np.uint8)).save(pictures / "odd.png")
+    Image.fromarray(rng.integers(0, 255, (130, 64), np.uint8)).save(pictures / "grey.jpg")
+    (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    out = tmp_path / "predicted"
+    with pytest.raises(ValueError, match=r"1 of 3 pictures could not be read.*broken\.png"):
+        predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", verb="predict"))
+    assert np.asarray(Image.open(out / "masks" / "odd.png")).shape == (37, 91)
+    Image.open(out / "overlays" / "grey.png").verify()
+    table = pd.read_csv(out / "areas.csv").set_index("id")
+    assert sorted(table.index) == ["grey", "odd"]
+    np.testing.assert_allclose(table.filter(like="share/").sum(axis=1), 1.0)
+    assert table.filter(like="pixels/").loc["odd"].sum() == 37 * 91
+
+
+def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    save = LastCheckpoint.on_train_epoch_end
+
+    def save_then_die(self: LastCheckpoint, trainer: lightning.Trainer, module: Any) -> None:
+        save(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise SystemExit("killed")
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)
+
+
+def warn_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """What SIGTERM does: Lightning notes it, and the batch under way is finished."""
+    original = SegmentationTask.training_step
+
+    def noted(self: SegmentationTask, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == step:
+            self.trainer._signal_connector.received_sigterm = True
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", noted)
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "at"),
+    [(interrupt_after_epoch, 0), (interrupt_after_epoch, 1), (warn_at_step, 1), (warn_at_step, 5)],
+)
+def test_resumed_equals_uninterrupted(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupt: Callable[..., None], at: int
+) -> None:
+    quick = ["callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0"]
+    train(tiny(*quick, f"output_root={tmp_path / 'whole'}"))
+    with monkeypatch.context() as patch:
+        interrupt(patch, at)
+        with pytest.raises((SystemExit, SIGTERMException)):
+            train(tiny(*quick))
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "provenance.json").read_text())["status"] == "interrupted"
+    assert not (folder / "metrics.json").exists()
+    train(tiny(*quick, "resume=last"))
+    assert only_run(tmp_path) == folder
+    (whole,) = tmp_path.glob("whole/*/fold0/*/")
+    assert_same_training(folder, whole)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
+    tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Focal, "forward", lambda self, logits, *rest: logits.sum() * float("nan"))
+    with pytest.raises(ArithmeticError, match=r"focal.*panel_"):
+        train(tiny())
+    provenance = json.loads((only_run(tmp_path) / "provenance.json").read_text())
+    assert provenance["status"] == "failed"
+    assert "focal" in provenance["error"]
+
+
+def test_a_monitor_that_is_never_logged_is_an_error(tiny: Make) -> None:
+    with pytest.raises(
+        (ConfigError, lightning.fabric.utilities.exceptions.MisconfigurationException), match="val/dream"
+    ):
+        train(tiny("monitor=val/dream", "trainer.max_epochs=1"))
+
+
+def test_other_data_than_the_run_s_are_refused(tiny: Make, tmp_path: Path) -> None:
+    train(tiny("trainer.max_epochs=1"))
+    folder = only_run(tmp_path)
+    with pytest.raises(ConfigError, match="split"):
+        cfg = tiny(f"run={folder}", verb="evaluate")
+        page = (folder / "config.yaml").read_text().replace("seed: 0\n    views", "seed: 1\n    views")
+        (folder / "config.yaml").write_text(page)
+        evaluate(cfg)

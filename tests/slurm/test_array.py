@@ -1,0 +1,177 @@
+"""Arrays on a real SLURM: `.ci/run slurm` starts one and sets HSL_SLURM, so that nothing is skipped there."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path("slurm") / "array.sbatch"
+PATIENCE_S = 150.0
+TINY = [
+    "data.reader.num_pictures=40", "data.image_size=64", "data.batch_size=8", "data.num_workers=0",
+    "encoder.weights=null", "trainer.accelerator=cpu", "trainer.max_epochs=6",
+    "callbacks.tta_evaluation=null", "logger=none",
+]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(
+        shutil.which("sinfo") is None and "HSL_SLURM" not in os.environ,
+        reason="no SLURM on this machine; `bash .ci/run slurm` starts one",
+    ),
+]
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """Standard output of a command that succeeds."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def submit(cwd: Path, logs: Path, *arguments: str, array: str = "") -> str:
+    """Number of the job; its logs are ``logs/<index>.log``."""
+    options = ["--parsable", "--cpus-per-task=1", "--mem=2G", f"--output={logs}/%a.log"]
+    array_option = [f"--array={array}"] if array else []
+    return run("sbatch", *options, *array_option, SCRIPT, *arguments, cwd=cwd).strip()
+
+
+def job(name: str) -> dict[str, str]:
+    """What SLURM says about one job, or one element ``<job>_<index>`` of an array."""
+    line = run("scontrol", "--oneliner", "show", "job", name).splitlines()[0]
+    return dict(pair.split("=", 1) for pair in line.split() if "=" in pair)
+
+
+def wait(what: str, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {PATIENCE_S} s\n{run('squeue')}"
+        time.sleep(0.05)
+
+
+def state(name: str) -> str:
+    return job(name)["JobState"]
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """A repository whose train.py writes down its arguments and then waits for SIGTERM, as a run does."""
+    shutil.copytree(ROOT / "slurm", tmp_path / "slurm")
+    (tmp_path / "train.py").write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print(*sys.argv[1:], flush=True)\n"
+        "signal.pause()\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HSL_PYTHON", sys.executable)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def only_run(outputs: Path, encoder: str, fold: int) -> Path:
+    (folder,) = (outputs / f"segmentation-{encoder}" / f"fold{fold}").iterdir()
+    return folder
+
+
+def epochs(outputs: Path, encoder: str, fold: int) -> list[int]:
+    """Epochs in history.csv so far."""
+    files = list((outputs / f"segmentation-{encoder}" / f"fold{fold}").glob("*/history.csv"))
+    return [int(row["epoch"]) for path in files for row in csv.DictReader(path.read_text().splitlines())]
+
+
+def test_an_array_of_four_with_one_requeued_equals_the_uninterrupted_run(tmp_path: Path) -> None:
+    encoders, outputs, twin = (
+        ("mobilenetv3_small", "efficientnet_lite0"),
+        tmp_path / "array",
+        tmp_path / "twin",
+    )
+    overrides = [f"encoder={','.join(encoders)}", "fold=0,1", *TINY]
+    array = submit(ROOT, tmp_path, *overrides, f"output_root={outputs}", array="0-3")
+    first = f"{array}_0"
+    wait("two epochs", lambda: len(epochs(outputs, encoders[0], 0)) >= 2)
+    run("scancel", "--batch", "--signal=USR1", first)  # what --signal=B:USR1@120 does before the time limit
+    wait("requeueing", lambda: job(first)["Restarts"] == "1")
+    interrupted = only_run(outputs, encoders[0], 0)
+    done = epochs(outputs, encoders[0], 0)
+    assert json.loads((interrupted / "provenance.json").read_text())["status"] == "interrupted"
+    assert done[-1] < 5, "nothing is left to resume"
+    wait("its end", lambda: state(first) != "COMPLETING")
+    run("scontrol", "update", f"JobId={first}", "StartTime=now")  # SLURM lets it wait two minutes
+    one = [f"encoder={encoders[0]}", "fold=0", *TINY, f"data.root={data}", f"output_root={twin}"]
+    run(sys.executable, "train.py", *one)
+    for index in range(4):
+        wait(f"the end of run {index}", lambda name=f"{array}_{index}": state(name) == "COMPLETED")
+
+    assert [job(f"{array}_{index}")["Restarts"] for index in range(4)] == ["1", "0", "0", "0"]
+    log = (tmp_path / "0.log").read_text()
+    assert "start 1: encoder=mobilenetv3_small fold=0 " in log
+    assert "start 2: encoder=mobilenetv3_small fold=0 " in log
+    for index, (encoder, fold) in enumerate([(e, f) for e in encoders for f in (0, 1)]):
+        folder = only_run(outputs, encoder, fold)
+        assert json.loads((folder / "provenance.json").read_text())["status"] == "finished"
+        assert epochs(outputs, encoder, fold) == list(range(6))
+        assert f"encoder={encoder} fold={fold} " in (tmp_path / f"{index}.log").read_text()
+    resumed, whole = only_run(outputs, encoders[0], 0), only_run(twin, encoders[0], 0)
+    for name in ("metrics.json", "history.csv", "per_image.csv"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_scancel_is_final(stub: Path) -> None:
+    cancelled = submit(stub, stub, "fold=0")
+    log = stub / "4294967294.log"  # what SLURM calls the index of a job without an array
+    wait("the start", lambda: log.is_file() and "resume=last fold=0" in log.read_text())
+    run("scancel", cancelled)
+    wait("the end", lambda: state(cancelled) == "CANCELLED")
+    assert job(cancelled)["Restarts"] == "0"
+
+
+def test_an_index_without_a_run_says_how_many_there_are(stub: Path) -> None:
+    wrong = submit(stub, stub, "encoder=a,b", "fold=0,1", array="4")
+    wait("the end", lambda: state(wrong) == "FAILED")
+    assert job(wrong)["ExitCode"] == "2:0"
+    assert (stub / "4.log").read_text() == (
+        "error: the array index should be in [0, 4), one for each run of `encoder=a,b fold=0,1`. "
+        "Found 4. Submit with `--array=0-3`.\n"
+    )
+
+
+def test_a_sweep_without_an_array_is_refused(stub: Path) -> None:
+    wrong = submit(stub, stub, "fold=0,1")
+    wait("the end", lambda: state(wrong) == "FAILED")
+    assert "Submit with --array=" in (stub / "4294967294.log").read_text()
+
+
+def test_submitit_sends_a_sweep_to_slurm(tmp_path: Path) -> None:
+    launcher = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{key}" for key in (
+        "gpus_per_node=null", "cpus_per_task=1", "mem_gb=2", "timeout_min=10"))]  # fmt: skip
+    sweep = [
+        "-m",
+        *launcher,
+        "encoder=mobilenetv3_small",
+        "fold=0,1",
+        *TINY,
+        "trainer.max_epochs=1",
+        "resume=last",
+    ]
+    run(sys.executable, "train.py", *sweep, f"output_root={tmp_path}")
+    for fold in (0, 1):
+        provenance = json.loads(
+            (only_run(tmp_path, "mobilenetv3_small", fold) / "provenance.json").read_text()
+        )
+        assert provenance["status"] == "finished"
+        assert re.match(rf"hsl train encoder=mobilenetv3_small fold={fold} ", provenance["command"])
+    assert len(list(tmp_path.glob(".sweeps/*/.submitit/*/*_result.pkl"))) == 2

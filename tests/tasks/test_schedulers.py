@@ -1,0 +1,152 @@
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from hsl.config import ConfigError
+from hsl.tasks.schedulers import constant, cosine, onecycle, poly
+
+Make = Callable[[torch.optim.Optimizer, int], LRScheduler]
+MAKERS: dict[str, Make] = {
+    "onecycle": lambda optimizer, steps: onecycle(optimizer, steps, pct_start=0.3),
+    "poly": lambda optimizer, steps: poly(optimizer, steps, power=0.9, warmup_fraction=0.2),
+    "cosine": lambda optimizer, steps: cosine(optimizer, steps, warmup_fraction=0.2),
+    "constant": lambda optimizer, steps: constant(optimizer, steps, warmup_fraction=0.2),
+}
+
+
+def make_optimizer(lr: float = 1.0) -> SGD:
+    return SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def curve(make: Make, steps: int, optimizer: torch.optim.Optimizer | None = None) -> list[float]:
+    """Learning rates that the optimizer steps of a run see."""
+    optimizer = optimizer or make_optimizer()
+    scheduler = make(optimizer, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("steps", "pct_start"), [(100, 0.3), (7, 0.3), (50, 0.5), (20, 0.07), (13, 0.9)])
+def test_onecycle_equals_torch(steps: int, pct_start: float) -> None:
+    ours = curve(lambda optimizer, total: onecycle(optimizer, total, pct_start), steps, make_optimizer(0.02))
+    peer = curve(
+        lambda optimizer, total: OneCycleLR(
+            optimizer, 0.02, total, pct_start=pct_start, cycle_momentum=False
+        ),
+        steps,
+        make_optimizer(0.02),
+    )
+    assert ours == pytest.approx(peer, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_onecycle_of_few_steps_begins_at_the_top(steps: int) -> None:
+    rates = curve(MAKERS["onecycle"], steps)
+    assert rates[0] == 1
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_onecycle_leaves_the_betas_alone() -> None:
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    curve(MAKERS["onecycle"], 10, optimizer)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_poly_by_hand() -> None:
+    rates = curve(lambda optimizer, steps: poly(optimizer, steps, power=2.0), 4)
+    assert rates == pytest.approx([1, 9 / 16, 4 / 16, 1 / 16])
+
+
+def test_cosine_by_hand() -> None:
+    rates = curve(lambda optimizer, steps: cosine(optimizer, steps, final_factor=0.2), 4)
+    assert rates == pytest.approx([0.2 + 0.8 * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.25, 0.5, 0.75)])
+
+
+def test_warm_up_is_linear() -> None:
+    rates = curve(MAKERS["constant"], 20)
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 64])
+def test_every_step_of_every_run_trains(name: str, steps: int) -> None:
+    rates = curve(MAKERS[name], steps)
+    assert all(0 < rate <= 1 for rate in rates)
+    if steps > 1:
+        assert max(rates) > 0.95  # a cycle's top may fall between two steps
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_groups_keep_their_ratio(name: str) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = SGD([{"params": parameters[:1], "lr": 0.1}, {"params": parameters[1:], "lr": 0.4}])
+    scheduler = MAKERS[name](optimizer, 10)
+    for _ in range(10):
+        optimizer.step()
+        scheduler.step()
+        first, second = scheduler.get_last_lr()
+        assert second == pytest.approx(4 * first)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("stop", [1, 6, 19])
+def test_resumed_is_uninterrupted(name: str, stop: int) -> None:
+    whole = curve(MAKERS[name], 20)
+    first_optimizer = make_optimizer()
+    first = MAKERS[name](first_optimizer, 20)
+    for _ in range(stop):
+        first_optimizer.step()
+        first.step()
+    optimizer = make_optimizer()
+    scheduler = MAKERS[name](optimizer, 20)
+    optimizer.load_state_dict(first_optimizer.state_dict())
+    scheduler.load_state_dict(first.state_dict())
+    rates = []
+    for _ in range(20 - stop):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == whole[stop:]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_steps_past_the_end_are_harmless(name: str) -> None:
+    optimizer = make_optimizer()
+    scheduler = MAKERS[name](optimizer, 3)
+    for _ in range(6):
+        optimizer.step()
+        scheduler.step()
+    assert 0 <= scheduler.get_last_lr()[0] <= 1
+
+
+@pytest.mark.parametrize("make", [poly, cosine, constant])
+def test_warm_up_of_the_whole_run(make: Callable[..., LRScheduler]) -> None:
+    extra = {"power": 0.9} if make is poly else {}
+    rates = curve(lambda optimizer, steps: make(optimizer, steps, warmup_fraction=1.0, **extra), 4)
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda o: onecycle(o, 0, 0.3), "total_steps"),
+        (lambda o: onecycle(o, math.inf, 0.3), "total_steps"),
+        (lambda o: onecycle(o, 10, 1.5), "pct_start"),
+        (lambda o: onecycle(o, 10, 0.3, div_factor=0), "div_factor"),
+        (lambda o: poly(o, 10, power=0), "power"),
+        (lambda o: poly(o, 10, power=1, warmup_fraction=1.2), "warmup_fraction"),
+        (lambda o: cosine(o, 10, final_factor=-0.1), "final_factor"),
+        (lambda o: constant(o, -1), "total_steps"),
+    ],
+)
+def test_error_table(make: Callable[[SGD], object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make(make_optimizer())
