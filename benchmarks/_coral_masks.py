@@ -1,4 +1,4 @@
-"""The masks of 1024x2048 on which the metrics of tier 2 are timed: truth, and a shifted and block-disturbed copy."""
+"""Masks of 1024x2048 to time the metrics of tier 2 on: truth, and a shifted and block-disturbed copy."""
 
 import os
 from collections.abc import Iterator

@@ -5,9 +5,12 @@ Images are ``float32 (B, 3, H, W)``, class masks ``int64 (B, H, W)``, logits ``(
 Class 0 is background or "clean". Pixels with ``IGNORE_INDEX`` enter no loss, weight, metric or class count.
 """
 
-from typing import NotRequired, TypedDict
+from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, NotRequired, TypeAlias, TypedDict
+
+if TYPE_CHECKING:  # the processes that only read files do without torch
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 
@@ -39,8 +42,8 @@ class Batch(TypedDict):
     masks: NotRequired[dict[str, Tensor]]
 
 
-Outputs = dict[str, Tensor]
+Outputs: TypeAlias = "dict[str, Tensor]"
 """What a network or predictor returns: one tensor per head. A dense head gives logits ``(B, C, H, W)``."""
 
-Objectives = dict[str, Tensor]
+Objectives: TypeAlias = "dict[str, Tensor]"
 """What a loss returns: one unweighted scalar per objective. The weighting makes the total."""

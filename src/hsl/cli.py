@@ -3,13 +3,14 @@
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,6 +18,7 @@ from hsl.config import UserError, validate
 
 EXIT_USER_ERROR = 2
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
+QUIET_VARIABLE = "HSL_ONE_SENTENCE"
 
 
 def conf_dir() -> Path:
@@ -45,22 +47,15 @@ def run_verb(verb: str) -> None:
         print(_header(conf_dir() / f"{verb}.yaml"))
         print(f"\nEvery key can be set as key=value; `hsl {verb} --cfg job` shows them all.")
         return
-    wants_traceback = os.environ.get(TRACEBACK_VARIABLE) == "1"
-    os.environ[TRACEBACK_VARIABLE] = (
-        "1"  # Hydra hands every error on instead of printing and exiting by itself
-    )
+    if os.environ.get(TRACEBACK_VARIABLE) != "1":
+        os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
+        os.environ[QUIET_VARIABLE] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if wants_traceback:
-            raise
-        sentence = user_sentence(error)
-        if sentence is None:
-            traceback.print_exc()
-            sys.exit(1)
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        _exit_with_sentence(error)
+        raise
 
 
 def user_sentence(error: BaseException) -> str | None:
@@ -75,42 +70,41 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(one, UserError):
             return str(one)
     for one in chain:
-        if isinstance(one, OSError) and one.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOENT,
-        ):
+        if isinstance(one, OSError) and one.errno in _WAY_OUT:
             return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
-    if (
-        isinstance(error, HydraException | OmegaConfBaseException)
-        and len(chain) == 1
-        or _is_compose_error(error)
-    ):
-        return str(error)
-    return None
+    composing = isinstance(error, HydraException | OmegaConfBaseException)
+    return str(error) if composing and not isinstance(error, InstantiationException) else None
 
 
+_RESUME = "Free some space, then go on with `resume=last`; nothing half-written is left."
 _WAY_OUT = {
-    errno.ENOSPC: "Free some space, then go on with `resume=last`; nothing half-written is left.",
-    errno.EDQUOT: "Free some space, then go on with `resume=last`; nothing half-written is left.",
+    errno.ENOSPC: _RESUME,
+    errno.EDQUOT: _RESUME,
     errno.EACCES: "Choose a folder that you may write to.",
     errno.EROFS: "Choose a folder that you may write to.",
     errno.ENOENT: "Check the path.",
 }
 
 
-def _is_compose_error(error: BaseException) -> bool:
-    return type(error).__module__.startswith(("hydra.errors", "omegaconf")) and not type(
-        error
-    ).__name__.startswith("Inst")
+def _exit_with_sentence(error: BaseException) -> None:
+    """End the process with one sentence and exit code 2, unless the traceback is wanted or the error is ours."""
+    sentence = user_sentence(error)
+    if sentence is not None and os.environ.get(QUIET_VARIABLE) == "1":
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
 
 
 def _call_entry(cfg: DictConfig) -> Any:
-    validate(cfg)
-    entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
-    return entry(cfg)
+    try:
+        validate(cfg)
+        entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
+        return entry(cfg)
+    except (UserError, HydraException, OSError) as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            _exit_with_sentence(error)
+        else:  # a sweep first does its other runs and ends with the first error
+            print(f"error: {user_sentence(error) or error}", file=sys.stderr)
+        raise
 
 
 def _header(path: Path) -> str:

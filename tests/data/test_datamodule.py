@@ -1,4 +1,3 @@
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from hsl.data.datamodule import DataModule
 from hsl.data.formats.folder import read_folder, read_pictures
 from hsl.data.splits import kfold
 from hsl.data.transforms import training_transform
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
 
 NUM_PICTURES = 12
 CLASSES = ("clean", "crack", "stain")
@@ -136,7 +137,249 @@ def fit(
         callbacks=list(callbacks),
         **options,
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The `srun` command")
-        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=False)
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=False)
     return model
+
+
+@pytest.fixture
+def data(make: Callable[..., DataModule]) -> DataModule:
+    data = make()
+    data.prepare()
+    return data
+
+
+def truth(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    image = cv2.imread(str(root / f"images/{name}.png"))[..., ::-1]
+    return image, cv2.imread(str(root / f"masks/{name}.png"), cv2.IMREAD_UNCHANGED)
+
+
+def test_prepare_makes_everything_once(data: DataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data.classes == {"segmentation": CLASSES}
+    assert sorted(name for part in data.parts.values() for name in part) == [
+        f"p{number:02}" for number in range(NUM_PICTURES)
+    ]
+    assert data.parts["train"] == data.fold_assignment.fold(0).train
+    assert not data.audit.stopped
+    catalogue = data.catalogue
+    data.prepare()
+    assert data.catalogue is catalogue
+
+
+def test_class_counts_are_those_of_the_training_part(data: DataModule, root: Path) -> None:
+    counts = np.zeros(256, np.int64)
+    for name in data.parts["train"]:
+        counts += np.bincount(truth(root, name)[1].ravel(), minlength=256)
+    assert counts[255] > 0
+    assert data.class_counts["segmentation"].tolist() == counts[:3].tolist()
+    assert data.class_counts["segmentation"].dtype == torch.int64
+
+
+def test_audit_stops_the_run_and_can_be_read(make: Callable[..., DataModule], root: Path) -> None:
+    cv2.imwrite(str(root / "masks/p03.png"), np.full((43, 49), 7, np.uint8))
+    data = make()
+    with pytest.raises(DataError, match=r"masks/p03\.png"):
+        data.prepare()
+    assert data.audit.stopped
+    data.inspect()
+
+
+def test_training_batches(data: DataModule) -> None:
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == len(data.parts["train"]) // 2
+    for batch in batches:
+        assert batch["image"].shape == (2, 3, 32, 32)
+        assert batch["image"].dtype == batch["masks"]["segmentation"].dtype == torch.uint8
+        assert batch["masks"]["segmentation"].shape == (2, 32, 32)
+        assert set(batch["id"]) <= set(data.parts["train"])
+    ids = [name for batch in batches for name in batch["id"]]
+    assert len(set(ids)) == len(ids)
+    assert ids != sorted(ids)
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_evaluation_batches(data: DataModule, root: Path, part: str) -> None:
+    ids = []
+    for batch in data.val_dataloader() if part == "val" else data.part_dataloader(part):
+        assert batch["image"].shape[1:] == (3, 32, 32)
+        for name, mask, size in zip(batch["id"], batch["masks"]["segmentation"], batch["size"], strict=True):
+            image, expected = truth(root, name)
+            assert size.tolist() == [*image.shape[:2]]
+            np.testing.assert_array_equal(mask[: size[0], : size[1]], expected)
+            assert (mask[size[0] :] == 255).all()
+            assert (mask[:, size[1] :] == 255).all()
+            ids.append(name)
+    assert ids == list(data.parts[part])
+
+
+def test_original(data: DataModule, root: Path) -> None:
+    for name in ("p00", "p07"):
+        image, mask = data.original(name)
+        np.testing.assert_array_equal(image, truth(root, name)[0])
+        np.testing.assert_array_equal(mask, truth(root, name)[1])
+
+
+def test_batch_is_normalised_on_the_device(data: DataModule) -> None:
+    batch = next(iter(data.train_dataloader()))
+    result = data.on_after_batch_transfer(batch, 0)
+    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.25, 0.5])
+    expected = (batch["image"].numpy() / 255 - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(result["image"], expected, rtol=1e-4, atol=1e-5)
+    assert result["image"].dtype == torch.float32
+    assert result["masks"]["segmentation"].dtype == torch.int64
+
+
+def test_height_and_width(make: Callable[..., DataModule]) -> None:
+    data = make(image_size=[24, 40])
+    data.prepare()
+    assert next(iter(data.train_dataloader()))["image"].shape == (2, 3, 24, 40)
+    assert next(iter(data.val_dataloader()))["image"].shape == (2, 3, 24, 40)
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk", None])
+def test_caches_give_the_same(make: Callable[..., DataModule], data: DataModule, cache: str | None) -> None:
+    other = make(cache=cache)
+    other.prepare()
+    for one, two in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
+        assert one["id"] == two["id"]
+        assert torch.equal(one["image"], two["image"])
+        assert torch.equal(one["masks"]["segmentation"], two["masks"]["segmentation"])
+
+
+def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Path) -> None:
+    (root / "images/p01.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    data = make(root="nowhere")
+    broken: list[str] = []
+    loader = data.predict_dataloader(
+        read_pictures(root / "images"), on_broken=lambda error: broken.append(str(error))
+    )
+    batches = list(loader)
+    assert [name for batch in batches for name in batch["id"]] == [
+        f"p{number:02}" for number in range(NUM_PICTURES) if number != 1
+    ]
+    assert all("masks" not in batch for batch in batches)
+    assert batches[1]["size"].tolist() == [[42, 50], [43, 49]]
+    (message,) = broken
+    assert "images/p01.png" in message
+    with pytest.raises(DataError, match=r"p01\.png"):
+        list(data.predict_dataloader(read_pictures(root / "images")))
+
+
+def test_empty_part(make: Callable[..., DataModule]) -> None:
+    split = partial(
+        kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0
+    )
+    data = make(split=split)
+    data.prepare()
+    with pytest.raises(DataError, match=r"The test part of .*, fold 0, should hold pictures\. Found none"):
+        data.part_dataloader("test")
+    assert data.evaluation_parts == ("val",)
+    assert set(data.pixels_per_part()) == {"train", "val"}
+
+
+def test_scored_parts(data: DataModule, root: Path) -> None:
+    assert data.evaluation_parts == ("val", "test")
+    loaders = data.test_dataloader()
+    assert [[name for batch in loader for name in batch["id"]] for loader in loaders] == [
+        list(data.parts["val"]),
+        list(data.parts["test"]),
+    ]
+    masks = [truth(root, name)[1] for name in data.parts["test"]]
+    counts = [sum(int((mask == number).sum()) for mask in masks) for number in range(3)]
+    assert data.pixels_per_part()["test"].tolist() == counts
+
+
+def test_group(make: Callable[..., DataModule], data: DataModule) -> None:
+    assert data.group("p05") == "g2"
+    split = partial(
+        kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0
+    )
+    alone = make(split=split)
+    alone.prepare()
+    assert alone.group("p05") == "p05"
+
+
+def test_all_wrong_settings_at_once(make: Callable[..., DataModule]) -> None:
+    with pytest.raises(ConfigError) as error:
+        make(image_size=0, batch_size=0, num_workers="many", normalization={"mean": [0.5], "std": [1, 1, 1]})
+    for found in (
+        "Found `data.image_size = 0`.",
+        "Found `data.batch_size = 0`.",
+        "Found `data.num_workers = many`.",
+        "`encoder.normalization.mean` should have 3 values. Found [0.5].",
+    ):
+        assert found in str(error.value)
+
+
+@pytest.mark.parametrize("size", [[], [1, 2, 3], [32, 0], -4])
+def test_wrong_image_size(make: Callable[..., DataModule], size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data\.image_size"):
+        make(image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"cache": "tape"}, r"`data\.cache` should be ram, disk or null"),
+        ({"cache": "disk", "cache_dir": None}, r"`data\.cache_dir`"),
+        ({"fold": 3}, r"`fold` should be in \[0, 3\)\. Found `fold = 3`"),
+    ],
+)
+def test_wrong_settings(make: Callable[..., DataModule], changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**changed).prepare()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [
+        ("on_train_batch_end", 2),
+        ("on_train_batch_end", 3),
+        ("on_train_batch_end", 4),
+        ("on_train_batch_start", 4),  # the fifth batch is handed out, its step not done
+        ("on_validation_end", 3),
+        ("on_train_epoch_end", 3),
+    ],
+)
+def test_resumed_training_is_the_uninterrupted_one(
+    make: Callable[..., DataModule], tmp_path: Path, hook: str, step: int, num_workers: int
+) -> None:
+    path = tmp_path / "saved.ckpt"
+    torch.manual_seed(0)
+    first = make(num_workers=num_workers)
+    first.prepare()
+    whole = fit(first, Recorder(), Save(hook, step, path))
+    assert len(whole.seen) == 9
+    second = make(num_workers=num_workers)
+    second.prepare()
+    resumed = fit(second, Recorder(), resume=path)
+    assert resumed.seen == whole.seen[step:]
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+def test_resumed_after_an_error_in_the_step(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    path = tmp_path / "saved.ckpt"
+    torch.manual_seed(0)
+    model = Recorder()
+    first = make()
+    first.prepare()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    whole = fit(first, model)
+    stopped = Recorder(fail_at=4)
+    stopped.load_state_dict(start)
+    with pytest.raises(SystemExit):
+        fit(first, stopped, Save("on_exception", 4, path))
+    second = make()
+    second.prepare()
+    resumed = fit(second, Recorder(), resume=path)
+    assert stopped.seen + resumed.seen == whole.seen
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+def test_workers_end_with_the_training(make: Callable[..., DataModule]) -> None:
+    data = make(num_workers=1)
+    data.prepare()
+    before = set(torch.multiprocessing.active_children())
+    fit(data, Recorder())
+    assert set(torch.multiprocessing.active_children()) <= before

@@ -1,6 +1,5 @@
 import math
 import pickle
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,19 +96,3 @@ def test_counts_survive_more_than_float32_holds() -> None:
     metric.matrix += 2**40
     metric.update(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 1]]]))
     assert metric.matrix.diagonal().tolist() == [2**40 + 2] * 2
-
-
-def test_two_processes_are_one(two_processes: Callable[[str], list[dict[str, Tensor]]]) -> None:
-    logits, target = make()
-    metric = Confusion(3)
-    metric.update(logits, target)
-    # Unlike shares, as the last batches of a sampler are.
-    results = two_processes(f"""
-from hsl.metrics.confusion import Confusion
-metric = Confusion(3)
-prediction, target = torch.tensor({logits.argmax(1).tolist()}), torch.tensor({target.tolist()})
-part = slice(0, 4) if rank == 0 else slice(4, 6)
-metric.update(prediction[part], target[part])
-result = metric.compute()
-""")
-    assert results == [metric.compute()] * 2

@@ -207,6 +207,7 @@ def test_properties(seed: int, num_classes: int) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("num_classes", [2, 40, 255])
 def test_accelerator_equals_cpu_without_a_synchronisation(num_classes: int, per_image: bool) -> None:

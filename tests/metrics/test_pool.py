@@ -287,6 +287,21 @@ def test_resume_does_again_what_changed_or_failed(tmp_path: Path, faults: Any) -
     assert len(by_id(path)) == 12
 
 
+def test_an_interrupt_while_closing_stops_the_workers(
+    tmp_path: Path, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: MetricPool) -> None:
+        raise KeyboardInterrupt
+
+    pool = MetricPool(tmp_path / "rows.jsonl", {"slow": faults.slow}, workers=1)
+    pid = pool.worker_pids[0]
+    monkeypatch.setattr(MetricPool, "close", interrupt)
+    with pytest.raises(KeyboardInterrupt), pool:
+        pool.submit(*pictures()[0])
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 KILLED = """
     import os, signal, sys
     sys.path.insert(0, {folder!r})

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from hsl.reports.gather import gather
@@ -93,3 +95,12 @@ def test_commits(make_run, notes):
 def test_the_test_part_is_not_called_optimistic(make_run, notes):
     make_run("a", "a")
     assert not any("optimistic" in note.text for note in notes("test"))
+
+
+def test_a_metrics_file_that_contradicts_itself(make_run, notes):
+    folder = make_run("a", "a", confusion=[[50, 0, 0], [0, 50, 0], [0, 0, 0]])
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"]["miou"] = 0.9
+    (folder / "metrics.json").write_text(json.dumps(page))
+    (warning,) = [text for text in texts(notes(), "warning") if "contradicts itself" in text]
+    assert "mIoU 0.9000 on val, plain, but 1.0000 by its confusion matrix" in warning

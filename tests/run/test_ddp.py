@@ -62,6 +62,7 @@ def validated(run_dir: Path, devices: int, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_of_distributed_runs_scores_like_one_process(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     run(ROOT / "train.py", "-m", *TINY, "fold=1,2", f"output_root={outputs}", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A sweep through `hydra/launcher=submitit_local`, for real: each run in a process of its own."""
+"""A sweep through `hydra/launcher=local`, for real: each run in a process of its own."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ TINY = [
 
 
 def sweep(outputs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "train.py", "-m", "hydra/launcher=submitit_local", *TINY, *overrides]
+    command = [sys.executable, ROOT / "train.py", "-m", "hydra/launcher=local", *TINY, *overrides]
     return subprocess.run(
         [*command, f"output_root={outputs}"], cwd=outputs.parent, capture_output=True, text=True, check=False
     )
@@ -28,6 +28,7 @@ def provenances(outputs: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_runs_in_jobs_and_runs_again_only_what_is_not_finished(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     done = sweep(outputs, "fold=0,1")
@@ -46,6 +47,7 @@ def test_a_sweep_runs_in_jobs_and_runs_again_only_what_is_not_finished(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_mistake_in_a_job_is_one_sentence(tmp_path: Path) -> None:
     done = sweep(tmp_path / "outputs", "fold=9,8")
     assert done.returncode == 2

@@ -236,8 +236,8 @@ def _near_duplicates(subject: Subject, pairs: Sequence[Pair], number: int, sever
     )
     more = f" and {number - 3} more" if number > 3 else ""
     message = (
-        f"{number} pairs of near-duplicates have their pictures in two parts: {named}{more}. {way}, or go on with "
-        "`data.audit.near_duplicates=warn`."
+        f"{number} pairs of near-duplicates have their pictures in two parts: {named}{more}. {way}, or go on "
+        "with `data.audit.near_duplicates=warn`."
     )
     ids = sorted({name for pair in pairs for name in (pair.first, pair.second)})
     return [Finding("c", severity, message, tuple(ids), tuple(map(subject.image, ids)))]

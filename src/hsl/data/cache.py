@@ -1,10 +1,7 @@
 """Decoded pictures kept for later, in memory that workers share or in a file that outlives the run."""
 
-import errno
 import hashlib
 import logging
-import mmap
-import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import ConfigError, DataError
+from hsl.config import ConfigError
+from hsl.data.cache_storage import SharedMemory, SparseFile
 from hsl.data.decode import decode_image, decode_mask
 from hsl.data.records import Catalogue, Record
 
@@ -105,7 +103,7 @@ class PictureCache:
         self._image_sizes = np.asarray(image_sizes, dtype=np.int64).reshape(-1, 2)
         self._mask_sizes = np.asarray(mask_sizes, dtype=np.int64).reshape(-1, 2)
         self._checked: set[int] = set()
-        self._store: _Memory | _File | None = None
+        self._store: SharedMemory | SparseFile | None = None
         self._kept = np.zeros(len(records), dtype=bool)
         if kind is not None and len(records):
             self._lay_out(int(gigabytes * 1e9), cache_dir, first)
@@ -149,13 +147,13 @@ class PictureCache:
             self._checked.add(index)
         return self._view(index)
 
-    def _open(self, length: int, cache_dir: Path | None) -> "_Memory | _File":
+    def _open(self, length: int, cache_dir: Path | None) -> "SharedMemory | SparseFile":
         if self._kind == "ram" or cache_dir is None:
-            return _Memory(length)
+            return SharedMemory(length)
         key = hashlib.sha256(repr((_LAYOUT_VERSION, self._decode)).encode())
         key.update("\0".join(record.id for record in self._records).encode())
         key.update(self._image_sizes.tobytes() + self._mask_sizes.tobytes())
-        return _File(cache_dir / f"pictures-{key.hexdigest()[:16]}.cache", length)
+        return SparseFile(cache_dir / f"pictures-{key.hexdigest()[:16]}.cache", length)
 
     def _is_stored(self, index: int, stamp: int) -> bool:
         header = self._header(index)
@@ -198,70 +196,6 @@ class PictureCache:
     def _shapes(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
         (height, width), (mask_height, mask_width) = self._image_sizes[index], self._mask_sizes[index]
         return (int(height), int(width)), (int(mask_height), int(mask_width))
-
-
-class _Memory:
-    """A zeroed stretch of memory that forked processes share."""
-
-    def __init__(self, length: int) -> None:
-        try:
-            self._map = mmap.mmap(-1, length)
-        except OSError as error:
-            raise ConfigError(
-                f"There is no room for `data.cache = ram` with {length / 1e9:.1f} GB ({error.strerror}). "
-                "Lower `data.cache_gigabytes` or set `data.cache=disk`."
-            ) from error
-        self.view = memoryview(self._map).toreadonly()
-
-    def write(self, offset: int, data: bytes) -> None:
-        self._map[offset : offset + len(data)] = data
-
-    def __reduce__(self) -> Any:
-        raise ConfigError(
-            "`data.cache = ram` reaches only workers that are forked, which this platform or start method "
-            "does not do. Set `data.cache=disk` or `data.num_workers=0`."
-        )
-
-
-class _File:
-    """A sparse file, written by system calls and read through a map.
-
-    Not written through the map: on a full disk that ends the process with SIGBUS instead of an error.
-    """
-
-    def __init__(self, path: Path, length: int) -> None:
-        self._path, self._length = path, length
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-            os.truncate(self._descriptor, length)
-            self.view = memoryview(mmap.mmap(self._descriptor, length, prot=mmap.PROT_READ))
-        except OSError as error:
-            raise ConfigError(
-                f"`{path}` cannot be opened for `data.cache = disk` ({error.strerror}). "
-                "Set `data.cache_dir` to a folder that can be written, or `data.cache=ram`."
-            ) from error
-
-    def write(self, offset: int, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                written = os.pwrite(self._descriptor, rest, offset)
-                rest, offset = rest[written:], offset + written
-        except OSError as error:
-            way_out = (
-                "Free some space, set `data.cache_dir` to a larger disk, or lower `data.cache_gigabytes`."
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                else "Set `data.cache_dir` to another folder, or `data.cache=null`."
-            )
-            raise DataError(f"`{self._path}` cannot be written ({error.strerror}). {way_out}") from error
-
-    def __reduce__(self) -> Any:
-        return _File, (self._path, self._length)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
 
 
 def _check(kind: str | None, gigabytes: float, cache_dir: Path | None) -> None:

@@ -1,6 +1,7 @@
 """From the bytes of a file to arrays: pictures as RGB, masks as class indices."""
 
 import io
+import logging
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +18,9 @@ from hsl.config import DataError
 
 Palette = Mapping[tuple[int, int, int], int]
 
-# OpenCV reports a broken file on stderr, across the progress bar; every refusal is raised below instead.
+# Both report a broken file on stderr, across the progress bar; every refusal is raised below instead.
 opencv_logging.setLogLevel(opencv_logging.LOG_LEVEL_SILENT)
+tifffile.logger().setLevel(logging.CRITICAL)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"

@@ -157,10 +157,10 @@ class Loader:
         with collector_paused():
             batches = iter(self._loader)
         for batch, errors in batches:
-            for error in errors:
+            while errors:
                 if self._on_broken is None:
-                    raise error
-                self._on_broken(error)
+                    raise errors.pop(0)  # not kept in a variable: the cycle would keep the workers alive
+                self._on_broken(errors.pop(0))
             self._given += 1
             if batch is not None:
                 yield batch

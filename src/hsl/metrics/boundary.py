@@ -110,7 +110,8 @@ def boundary_maps(prediction: Tensor, classes: Tensor, num_classes: int, width: 
     """
     if prediction.shape != classes.shape or classes.ndim != 2:
         raise ValueError(
-            f"`prediction` and `target` should be (H, W). Found {tuple(prediction.shape)} and {tuple(classes.shape)}."
+            "`prediction` and `target` should be (H, W). Found "
+            f"{tuple(prediction.shape)} and {tuple(classes.shape)}."
         )
     if width < 1:
         raise ValueError(f"`width` should be at least 1. Found `width = {width}`.")
@@ -249,10 +250,10 @@ def _hits(
     for first in range(0, num_classes, 64):
         classes_left = min(num_classes - first, 64)
         dtype = next(kind for kind in _WORDS if torch.iinfo(kind).bits >= classes_left)
-        bit, other_bit = (_bit_index(labels, first).to(dtype) for labels in (classes, other))
-        inside, other_inside = ((labels >= first) & (labels < first + 64) for labels in (classes, other))
-        one = torch.ones((), dtype=dtype, device=classes.device)
-        bits = torch.where(other_contour & other_inside, one << other_bit, 0)
+        (bit, inside), (other_bit, other_inside) = (
+            _bits(labels, first, dtype) for labels in (classes, other)
+        )
+        bits = torch.where(other_contour & other_inside, torch.ones_like(other_bit) << other_bit, 0)
         result |= contour & inside & ((dilate(bits, radius) >> bit) & 1).bool()
     return result
 
@@ -260,5 +261,7 @@ def _hits(
 _WORDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
-def _bit_index(classes: Tensor, first: int) -> Tensor:
-    return (classes.int() - first).clamp_(0, 63)
+def _bits(classes: Tensor, first: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Place of each class in the word that begins at ``first``, and whether it is in that word."""
+    place = classes.int() - first
+    return place.clamp(0, torch.iinfo(dtype).bits - 1).to(dtype), (place >= 0) & (place < 64)

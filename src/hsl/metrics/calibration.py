@@ -58,9 +58,7 @@ def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tupl
         cell = (top * num_bins).ceil_().int().sub_(1).clamp_(0, num_bins - 1).masked_fill_(~valid, num_bins)
         pixels += count(2 * cell + (predicted == truth), 2 * (num_bins + 1))
         confidence += _sum_per_bin(cell, top, num_bins)
-        sums += torch.stack(
-            [(nll * valid).sum(dtype=torch.float64), (brier * valid).sum(dtype=torch.float64)]
-        )
+        sums += (torch.stack([nll, brier]) * valid).sum(dim=1, dtype=torch.float64)
     table = pixels.view(num_bins + 1, 2)[:num_bins].T.contiguous()
     return prediction, CalibrationCounts(table, confidence, sums[0], sums[1])
 

@@ -99,7 +99,7 @@ def pair_counts(
             "`prediction` and `target` should be integers of one shape. Found "
             f"{prediction.dtype} {tuple(prediction.shape)} and {classes.dtype} {tuple(classes.shape)}."
         )
-    # One more row for ignored pixels is cheaper than the selection of the valid ones, and one more column takes
+    # One more row for ignored pixels is cheaper than selecting the valid ones, and one more column takes
     # whatever stands there in the prediction.
     side = num_classes + 1
     cell = classes.clamp(max=num_classes).int().mul_(side).add_(prediction.clamp(max=num_classes))

@@ -74,7 +74,7 @@ class Pixelwise(Metric):
         """
         if logits.shape[1:2] != (self.num_classes,):
             raise ValueError(
-                f"`logits` should be (B, {self.num_classes}, H, W). Found `logits.shape = {tuple(logits.shape)}`."
+                f"`logits` should be (B, {self.num_classes}, H, W). Found {tuple(logits.shape)}."
             )
         labels = read_target(target, self.num_classes)
         if not target.is_cuda:
@@ -111,7 +111,7 @@ class Pixelwise(Metric):
         )
 
     def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:
-        width = boundary_width(*classes.shape, self.ratio)
+        width = boundary_width(classes.shape[0], classes.shape[1], self.ratio)
         maps = boundary_maps(prediction, classes, self.num_classes, width)
         self.boundaries += boundary_counts(maps, prediction, classes, self.num_classes)
         self.matrices += pair_counts(prediction, classes, self.num_classes, maps.near, 2)

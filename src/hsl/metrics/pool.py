@@ -109,10 +109,14 @@ class MetricPool:
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.abort()
+            return
+        try:
+            self.close()
+        except BaseException:  # Ctrl-C while the last pictures are waited for
+            self.abort()
+            raise
 
     @property
     def worker_pids(self) -> list[int]:

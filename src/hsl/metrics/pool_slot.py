@@ -61,9 +61,11 @@ class Slot:
         return {field.name: view for field, view in zip(fields, views, strict=True)}
 
     def close(self) -> None:
-        """Give the memory back once no array points to it."""
+        """Give the memory back once no array points to it; a second call does nothing."""
         self._map = None
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
 
     def _views(self, fields: list[Field], end: int) -> list[Array]:
         if self._map is None or len(self._map) < end:

@@ -1,9 +1,12 @@
 """What a reader must know before believing a comparison."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hsl.reports.results import Model
+import numpy as np
+
+from hsl.reports.results import Model, Scores
 from hsl.reports.run_folder import Run
 
 
@@ -82,6 +85,7 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
             yield Note("warning", f"A run folder could not be read and is in no table. {run.reason}")
         for problem in run.problems:
             yield Note("info", problem)
+        yield from _contradictions(run)
     used = {run.folder for model in models for run in model.finished.values()}
     older = [str(run.folder) for run in runs if run.status == "finished" and run.folder not in used]
     if older:
@@ -95,6 +99,21 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
         yield Note("info", f"The runs were made by {len(commits)} different commits; see provenance.")
     if any((run.provenance.get("git") or {}).get("dirty") for run in runs if run.status == "finished"):
         yield Note("info", "Some runs were made with uncommitted changes; see provenance.")
+
+
+def _contradictions(run: Run) -> Iterator[Note]:
+    """The stored mIoU must follow from the stored confusion matrix, which every score here is taken from."""
+    for part, inferences in (run.metrics.parts if run.metrics else {}).items():
+        for inference, stored in inferences.items():
+            found = Scores.of(np.array(stored.confusion, dtype=np.int64)).overall["miou"]
+            told = math.nan if stored.miou is None else stored.miou
+            if not (math.isclose(found, told, abs_tol=1e-6) or (math.isnan(found) and math.isnan(told))):
+                yield Note(
+                    "warning",
+                    f"`{run.folder}/metrics.json` contradicts itself: mIoU {told:.4f} on {part}, "
+                    f"{inference}, but {found:.4f} by its confusion matrix. The report uses the matrix; "
+                    "evaluate the run again.",
+                )
 
 
 def _method(models: Sequence[Model], part: str) -> Iterator[Note]:

@@ -37,10 +37,10 @@ def report(cfg: DictConfig) -> Path:
     output = Path(cfg.output)
     runs = gather(patterns)
     models = models_of(runs, list(cfg.ignore), cfg.name_key)
-    ranked = contents.ranked(models, cfg.metric, cfg.part, cfg.inference)
+    ranked = contents.ranked(models, cfg.metric, cfg.part, cfg.inference_name)
     in_order = [model for _, model in ranked]
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
-    pairs = compare(in_order, cfg.part, cfg.inference, cfg.resamples, cfg.seed)
+    pairs = compare(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed)
     notes = notes_on(runs, in_order, cfg.part)
     tables = {
         "ranking": contents.ranking_table(ranked, cfg.part),
@@ -49,7 +49,7 @@ def report(cfg: DictConfig) -> Path:
         "pairwise": contents.pairwise_table(pairs),
     }
     if "test" in parts and cfg.part != "test":
-        test = contents.ranked(models, cfg.metric, "test", cfg.inference)
+        test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
         tables["ranking_test"] = contents.ranking_table(test, "test")
     for table in tables.values():
         write_table(table, output / "tables")
@@ -57,7 +57,7 @@ def report(cfg: DictConfig) -> Path:
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     page = output / "index.html"
     write_page(
-        page, runs, in_order, tables, pairs, notes, cfg.num_pictures, cfg.metric, cfg.part, cfg.inference
+        page, runs, in_order, tables, pairs, notes, cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name
     )
     _print(tables["ranking"], notes, page)
     return page
@@ -65,14 +65,17 @@ def report(cfg: DictConfig) -> Path:
 
 def _print(table: Table, notes: Sequence[Note], page: Path) -> None:
     console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no edge
     shown = RichTable()
     kept = [i for i, column in enumerate(table.columns) if column.key in PRINTED]
     for i in kept:
         column = table.columns[i]
+        is_model = column.key == "model"
         shown.add_column(
             column.title,
             justify="right" if column.is_number else "left",
-            no_wrap=column.key != "model",
+            min_width=20 if is_model else None,
             overflow="fold",
         )
     for row in table.texts:

@@ -47,19 +47,21 @@ def train(cfg: DictConfig) -> float | None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
+    task: SegmentationTask = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    if folder.checkpoint is not None:
+        load_weights(task, folder.checkpoint)  # one that does not fit is refused before a folder is made
     if not is_further_process(cfg.trainer):
         folder.claim()
     try:
         with own_command():
-            return _train_in(folder, cfg, data)
+            return _train_in(folder, cfg, data, task)
     finally:
         folder.release()
 
 
-def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule) -> float | None:
+def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> float | None:
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(folder.path)
-    task: SegmentationTask = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
     provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
     callbacks = _callbacks(cfg)
     trainer: lightning.Trainer = instantiate(cfg.trainer)(

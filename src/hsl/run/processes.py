@@ -57,7 +57,7 @@ def check_launch(trainer: lightning.Trainer) -> None:
     if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.num_processes == 1 or _is_program():
         return
     raise ConfigError(
-        "`trainer.devices` should be 1 in a job of `hydra/launcher=submitit_local`. "
+        "`trainer.devices` should be 1 in a job of `hydra/launcher=local`. "
         f"Found `trainer.devices = {launcher.num_processes}`. Leave the launcher away; on SLURM use "
         "`slurm/array.sbatch`, or `hydra.launcher.tasks_per_node` as large as `trainer.devices`."
     )

@@ -189,10 +189,12 @@ def _patch(panel: Panel, contour: NDArray[np.float64]) -> Floats:
 
 def _lines(panel: Panel, paths: list[NDArray[np.float64]]) -> Floats:
     """Lines of the width asked for; OpenCV's own thick lines are up to a pixel wider."""
-    drawn = np.full(panel.ids.shape, 255, np.uint8)
-    cv2.polylines(drawn, [_fixed(path) for path in paths], False, 0, 1, shift=4)
+    side = len(panel.ids)
+    drawn = np.full((2 * side, 2 * side), 255, np.uint8)  # twice as fine, for widths between whole pixels
+    cv2.polylines(drawn, [_fixed(2 * path) for path in paths], False, 0, 1, shift=4)
     distance = cv2.distanceTransform(drawn, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.asarray(np.clip(panel.width * panel.zoom / 2 + 0.25 - distance, 0, 1), np.float32)
+    alpha = np.clip(panel.width * panel.zoom - distance, 0, 1)
+    return np.asarray(cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _fixed(points: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -47,7 +47,7 @@ def read_demo(
     size: int = 128,
     seed: int = 0,
     views_per_panel: int = 4,
-    damage_width: float = 2.0,
+    damage_width: float = 1.75,
     damage_contrast: float = 1.0,
     damage_density: float = 1.0,
 ) -> Catalogue:
@@ -162,10 +162,12 @@ def _write_panel(folder: Path, number: int, parameters: Parameters) -> list[dict
 
 
 def _kinds_of(rng: Generator, number: int) -> tuple[str, ...]:
-    """All kinds but one, in turn, so that the smallest data sets have each; later panels lack more."""
-    lacking = {number % len(KINDS)}
-    if number >= len(KINDS):
-        lacking.update(rng.integers(len(KINDS), size=2).tolist())
+    """All in the first panels, so that the smallest sets have each; then two to four, every 8th time none."""
+    if number < len(KINDS):
+        return KINDS
+    if number % 8 == 7:
+        return ()
+    lacking = {number % len(KINDS), *rng.integers(len(KINDS), size=2).tolist()}
     return tuple(kind for index, kind in enumerate(KINDS) if index not in lacking)
 
 

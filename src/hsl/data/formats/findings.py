@@ -27,8 +27,9 @@ class Findings:
             remedy: What to do.
         """
         if names:
-            shown = ", ".join(f"`{name}`" for name in names[:_MOST_NAMED])
-            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+            different = list(dict.fromkeys(names))
+            shown = ", ".join(f"`{name}`" for name in different[:_MOST_NAMED])
+            more = f" and {len(different) - _MOST_NAMED} more" if len(different) > _MOST_NAMED else ""
             self.sentences.append(f"{what} {shown}{more}. {remedy}")
 
     def raise_if_any(self, root: Path) -> None:

@@ -1,7 +1,7 @@
 """ARI and VOI of label images of 1024x2048, against scikit-learn and scikit-image in the same process.
 
-Once on class maps with 16 labels, once on their connected components with thousands. The shortest of the repeats
-counts, and the values have to agree.
+Once on class maps with 16 labels, once on their connected components with thousands. The shortest of the
+repeats counts, and the values have to agree.
 """
 
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from skimage.metrics import variation_of_information
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks._coral_masks import NUM_CLASSES, Mask, mask_pairs
-from benchmarks.metrics_surface import in_turn
+from benchmarks._metrics_surface import in_turn
 from hsl.metrics.clustering import clustering_scores
 from hsl.metrics.segments import components
 

@@ -1,0 +1,228 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hsl.config import DataError
+from hsl.data.decode import decode_image, decode_mask
+from hsl.data.formats.folder import PICTURE_SUFFIXES, read_folder, read_pictures
+from hsl.data.records import FileSource
+
+REAL_DATA = Path(os.environ.get("HSL_REAL_DATA", "nowhere"))
+
+
+def picture(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {"jpg": "JPEG", "tif": "TIFF"}.get(path.suffix[1:].lower(), path.suffix[1:].upper())
+    Image.fromarray(np.full((4, 5), value, np.uint8)).save(path, kind)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three pictures, nothing wrong."""
+    root = tmp_path / "tiles"
+    for name in ("a.png", "b.jpg", "c.tif"):
+        picture(root / "images" / name, value=7)
+        picture(root / "masks" / f"{name[0]}.png", value=1)
+    (root / "dataset.yaml").write_text("classes: [background, crack]")
+    return root
+
+
+def message(root):
+    with pytest.raises(DataError) as error:
+        read_folder(root)
+    return str(error.value)
+
+
+class TestGoodFolders:
+    def test_pictures_and_masks_are_enough(self, root):
+        catalogue = read_folder(root)
+        assert catalogue.name == "tiles"
+        assert catalogue.classes == ("background", "crack")
+        assert [record.id for record in catalogue.records] == ["a", "b", "c"]
+        record = catalogue.records[1]
+        assert record.image == FileSource(root / "images" / "b.jpg")
+        assert record.mask == FileSource(root / "masks" / "b.png")
+        assert (record.instances, record.attributes, record.split) == (None, {}, None)
+
+    def test_the_root_may_be_a_string(self, root):
+        assert read_folder(str(root)) == read_folder(root)
+
+    @pytest.mark.parametrize("suffix", [*PICTURE_SUFFIXES, ".PNG", ".Jpg", ".TIFF"])
+    def test_every_suffix_is_found_and_decoded(self, root, suffix):
+        picture(root / "images" / f"d.x{suffix}", value=90)
+        picture(root / "masks" / "d.x.png", value=1)
+        record = read_folder(root).records[-1]
+        assert record.id == "d.x"
+        assert np.abs(decode_image(record.image.read(), "d") - 90.0).max() <= 2
+        assert (decode_mask(record.mask.read(), "d") == 1).all()
+
+    def test_records_are_sorted_by_id_not_by_file(self, root):
+        for name in ("10.png", "2.jpg", "1.tif"):
+            picture(root / "images" / name)
+            picture(root / "masks" / f"{Path(name).stem}.png")
+        assert [record.id for record in read_folder(root).records] == ["1", "10", "2", "a", "b", "c"]
+
+    def test_other_files_are_passed_over(self, root):
+        for name in ("images/.a.png", "images/Thumbs.db", "masks/._a.png", "images/notes.txt"):
+            (root / name).write_bytes(b"x")
+        assert len(read_folder(root).records) == 3
+
+    def test_columns_of_labels_are_attributes_and_strings(self, root):
+        text = "\ufeffid, label,group,severity\nb,crack,g1,03\na,,g 2,\n"
+        (root / "labels.csv").write_text(text, encoding="utf-8")
+        a, b, c = (record.attributes for record in read_folder(root).records)
+        assert b == {"label": "crack", "group": "g1", "severity": "03"}
+        assert a == {"group": "g 2"}  # an empty cell is not known
+        assert c == {}
+
+    def test_the_official_split(self, root):
+        (root / "splits.csv").write_text("id,split\na,test\nc,train\n")
+        assert [record.split for record in read_folder(root).records] == ["test", None, "train"]
+
+    def test_instances_are_optional_for_each_picture(self, root):
+        picture(root / "instances" / "b.png")
+        instances = [record.instances for record in read_folder(root).records]
+        assert instances == [None, FileSource(root / "instances" / "b.png"), None]
+
+    def test_the_description_reaches_the_catalogue(self, root):
+        text = "classes: [a, b]\npalette: {a: [0, 0, 0]}\nvalue_range: [0, 4095]\nignore_index: 9"
+        (root / "dataset.yaml").write_text(text)
+        catalogue = read_folder(root)
+        assert catalogue.palette == {(0, 0, 0): 0}
+        assert catalogue.value_range == (0, 4095)
+        assert catalogue.ignore_index == 9
+
+
+class TestBadFolders:
+    def test_a_missing_folder(self, tmp_path):
+        assert message(tmp_path / "nowhere").startswith(
+            f"The data folder `{tmp_path}/nowhere` does not exist."
+        )
+
+    def test_no_pictures(self, tmp_path):
+        (tmp_path / "images").mkdir()
+        (tmp_path / "masks").mkdir()
+        (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
+        text = message(tmp_path)
+        assert "2 faults" in text
+        assert f"The folder `{tmp_path}/images` holds no picture (.png, .jpg" in text
+        assert f"The folder `{tmp_path}/masks` holds no picture" in text
+
+    def test_no_folder_of_masks(self, root):
+        (root / "masks").rename(root / "labels")
+        assert message(root).startswith(f"The folder `{root}/masks` does not exist.")
+
+    def test_a_picture_without_mask(self, root):
+        picture(root / "images" / "z.bmp")
+        assert message(root).startswith(
+            f"Every picture should have a mask `<id>.png`. None have `{root}/images/z.bmp`."
+        )
+
+    def test_a_mask_without_picture(self, root):
+        picture(root / "masks" / "z.png")
+        assert message(root).startswith("Every mask should have a picture")
+        assert f"`{root}/masks/z.png`" in message(root)
+
+    def test_many_pictures_without_mask_are_counted(self, root):
+        for number in range(9):
+            picture(root / "images" / f"z{number}.png")
+        assert f"`{root}/images/z4.png` and 4 more." in message(root)
+        assert "z5" not in message(root)
+
+    def test_two_pictures_with_one_id(self, root):
+        picture(root / "images" / "a.jpg")
+        assert "`a.jpg and a.png`" in message(root)
+
+    def test_masks_that_are_no_png(self, root):
+        (root / "masks" / "b.png").unlink()
+        picture(root / "masks" / "b.jpg")
+        assert message(root).startswith(f"Files in `{root}/masks` should be PNG. Not so are `b.jpg`.")
+
+    def test_no_classes(self, root):
+        (root / "dataset.yaml").unlink()
+        assert "classes: [background, crack]" in message(root)
+
+    def test_yaml_that_is_broken(self, root):
+        (root / "dataset.yaml").write_text("classes: [a, b")
+        assert f"`{root}/dataset.yaml` cannot be read as YAML" in message(root)
+
+    @pytest.mark.parametrize("name", ["labels.csv", "splits.csv"])
+    def test_a_table_without_ids(self, root, name):
+        (root / name).write_text("name;split\na;train\n")
+        assert f"`{root}/{name}` should have a column `id`. Found the columns ['name;split']" in message(root)
+
+    @pytest.mark.parametrize("name", ["labels.csv", "splits.csv"])
+    def test_a_table_with_ids_that_are_not_there(self, root, name):
+        (root / name).write_text("id,split\na,train\nx,val\ny.png,val\n")
+        assert f"`{root}/{name}` has ids without a picture: `x`, `y.png`." in message(root)
+
+    def test_an_id_twice(self, root):
+        (root / "labels.csv").write_text("id,label\na,x\nb,x\na,y\n")
+        assert f"An id should stand in `{root}/labels.csv` once. Repeated are `a`." in message(root)
+
+    def test_a_table_that_is_no_utf_8(self, root):
+        (root / "labels.csv").write_bytes("id,label\na,Riß\n".encode("latin-1"))
+        assert f"`{root}/labels.csv` cannot be read" in message(root)
+
+    def test_an_empty_table(self, root):
+        (root / "labels.csv").write_text("")
+        assert "should have a column `id`" in message(root)
+
+    @pytest.mark.parametrize("word", ["validation", "Train", ""])
+    def test_an_unknown_part(self, root, word):
+        (root / "splits.csv").write_text(f"id,split\na,{word}\nb,val\n")
+        text = f"`split` in `{root}/splits.csv` should be one of train, val, test. Found `{word} (a)`."
+        assert message(root).startswith(text)
+
+    def test_everything_at_once(self, root):
+        (root / "dataset.yaml").unlink()
+        (root / "labels.csv").write_text("name\na\n")
+        (root / "splits.csv").write_text("id,split\na,best\n")
+        picture(root / "images" / "z.png")
+        picture(root / "masks" / "y.png")
+        text = message(root)
+        assert text.startswith(f"`{root}` has 5 faults:\n- ")
+        for part in ("dataset.yaml", "z.png", "y.png", "labels.csv", "splits.csv"):
+            assert part in text
+
+
+class TestPicturesAlone:
+    def test_no_masks_are_needed(self, root):
+        records = read_pictures(root / "images")
+        assert [record.id for record in records] == ["a", "b", "c"]
+        assert records[2].image == FileSource(root / "images" / "c.tif")
+        assert {record.mask for record in records} == {None}
+
+    def test_a_missing_folder(self, tmp_path):
+        with pytest.raises(DataError, match="does not exist"):
+            read_pictures(tmp_path / "nowhere")
+
+    def test_an_empty_folder(self, tmp_path):
+        with pytest.raises(DataError, match="holds no picture"):
+            read_pictures(tmp_path)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "num_records", "num_groups", "num_instances", "parts"),
+    [
+        ("magnetic_tile", 1344, 207, 0, {None: 1344}),
+        ("coffee_leaf", 500, 500, 0, {"train": 400, "val": 50, "test": 50}),
+        ("nuclei_dsb2018", 664, 663, 664, {None: 664}),
+    ],
+)
+def test_real_folders(name, num_records, num_groups, num_instances, parts):
+    catalogue = read_folder(REAL_DATA / name)
+    records = catalogue.records
+    assert len(records) == num_records
+    assert len({record.attributes["group"] for record in records}) == num_groups
+    assert sum(record.instances is not None for record in records) == num_instances
+    found = [record.split for record in records]
+    assert {part: found.count(part) for part in set(found)} == parts
+    image = decode_image(records[0].image.read(), "a")
+    mask = decode_mask(records[0].mask.read(), "a")
+    assert image.shape[:2] == mask.shape
+    assert mask.max() < len(catalogue.classes)

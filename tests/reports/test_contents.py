@@ -1,0 +1,121 @@
+import json
+import math
+
+import pytest
+
+from hsl.reports import contents
+from hsl.reports.comparisons import compare
+from hsl.reports.gather import gather
+from hsl.reports.notes import notes_on
+from hsl.reports.results import models_of
+from hsl.reports.statistics import Summary
+
+HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
+FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
+THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+
+
+@pytest.fixture
+def models(tmp_path):
+    return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+
+
+def cells(table, key):
+    return [row[[column.key for column in table.columns].index(key)] for row in table.rows]
+
+
+def test_ranking_orders_by_the_mean_and_ranks_only_what_is_complete(make_run, models):
+    for fold in range(2):
+        make_run("a", "a", fold, HALF)
+        make_run("b", "b", fold, FULL, tta=FULL)
+    make_run("c", "c", 0, FULL)
+    make_run("d", "d", 0, status="failed")
+    ranked = contents.ranked(models(), "miou", "val", "plain")
+    assert [(rank, model.label) for rank, model in ranked] == [
+        (1, "b"),
+        (2, "a"),
+        (None, "c"),
+        (None, "d (none finished)"),
+    ]
+    table = contents.ranking_table(ranked, "val")
+    assert cells(table, "folds") == ["2 of 3", "2 of 3", "1 of 3", "0 of 3"]
+    assert cells(table, "miou")[:2] == [Summary(1.0, 0.0, 2), Summary(pytest.approx(1 / 3), 0.0, 2)]
+    assert table.texts[1][4] == "33.33 ± 0.00"
+    assert table.texts[2][4] == "100.00 ± n/a (1 fold)"
+    assert cells(table, "miou_pooled") == [1.0, pytest.approx(1 / 3), 1.0, None]
+    assert table.texts[1][5] == "–"  # no TTA
+    assert cells(table, "classes_scored") == ["2 of 3", "2 of 3", "2 of 3", "– of 0"]
+
+
+def test_unlike_numbers_of_scored_classes_show(make_run, models):
+    make_run(fold=0, confusion=FULL)
+    make_run(fold=1, confusion=THREE)
+    table = contents.ranking_table(contents.ranked(models(), "miou", "val", "plain"), "val")
+    assert cells(table, "classes_scored") == ["2–3 of 3"]
+
+
+def test_the_test_part_is_not_pooled_over_folds(make_run, models):
+    for fold in range(2):
+        make_run(fold=fold, test=HALF)
+    table = contents.ranking_table(contents.ranked(models(), "miou", "test", "plain"), "test")
+    assert table.name == "ranking_test"
+    assert "miou_pooled" not in [column.key for column in table.columns]
+    assert cells(table, "miou") == [Summary(pytest.approx(1 / 3), 0.0, 2)]
+
+
+def test_folds_list_what_is_missing(make_run, models, split_of):
+    split = split_of()
+    split["folds"][1]["name"] = "wood"
+    make_run(fold=0, confusion=FULL, split=split)
+    make_run(fold=1, status="failed", split=split, provenance={"error": "OSError: full"})
+    table = contents.folds_table(models(), "val")
+    assert cells(table, "fold") == ["0", "1: wood", "2"]
+    assert cells(table, "status") == ["finished", "failed: OSError: full", "no run folder"]
+    assert cells(table, "miou") == [1.0, None, None]
+    assert cells(table, "images") == [4, None, None]
+    assert table.texts[0][-2] == "0:01:01"
+
+
+def test_per_class(make_run, models):
+    make_run(fold=0, confusion=[[80, 20, 0], [0, 100, 0], [0, 0, 0]])
+    make_run(fold=1, confusion=THREE)
+    table = contents.per_class_table(models(), "val")
+    assert cells(table, "class") == ["background", "crack", "stain"]
+    assert cells(table, "pixels") == [150, 150, 50]
+    assert cells(table, "folds_scored") == [2, 2, 1]
+    recall = cells(table, "recall")[0]
+    assert (recall.mean, recall.std) == (pytest.approx(0.9), pytest.approx(0.1 * math.sqrt(2)))
+    assert cells(table, "iou_pooled") == pytest.approx([130 / 150, 150 / 170, 1.0])
+    assert cells(table, "f1") == cells(table, "dice")
+    assert table.texts[2][4] == "100.00 ± n/a (1 fold)"
+
+
+def test_pairwise(make_run, models, split_of):
+    make_run("a", "a")
+    make_run("b", "b")
+    make_run("c", "c", split=split_of(prefix="q"))
+    table = contents.pairwise_table(compare(models(), "val", "plain", 100, 0))
+    assert cells(table, "verdict")[0] == "no difference shown"
+    assert cells(table, "interval")[0] == "[+0.00, +0.00]"
+    assert cells(table, "verdict")[1].startswith("not paired: they saw unlike data")
+    assert table.texts[1][2:8] == ["–"] * 6
+
+
+def test_json_has_every_number_and_no_nan(make_run, models, tmp_path):
+    make_run(fold=0, confusion=FULL, tta=HALF)
+    (make_run("b", "b", 0) / "metrics.json").unlink()
+    found = models()
+    runs = gather([str(tmp_path / "outputs")])
+    ranked = contents.ranked(found, "miou", "val", "plain")
+    page = contents.cv_results(ranked, [], notes_on(runs, found, "val"), runs, ["val", "test"])
+    text = json.dumps(page, allow_nan=False)
+    first, second = json.loads(text)["models"]
+    assert first["parts"]["val"]["plain"]["folds"]["miou"] == {"0": 1.0}
+    assert first["parts"]["val"]["plain"]["over_folds"]["miou"] == {"mean": 1.0, "std": None, "num": 1}
+    assert first["parts"]["val"]["tta"]["pooled"]["miou"] == pytest.approx(1 / 3)
+    assert first["parts"]["val"]["plain"]["pooled"]["per_class"]["iou"] == [1.0, 1.0, None]
+    assert first["parts"]["test"]["plain"] is None
+    assert first["missing"] == {"1": "no run folder", "2": "no run folder"}
+    assert second["rank"] is None
+    assert "metrics.json` is missing" in second["missing"]["0"]
+    assert [run["status"] for run in page["runs"]] == ["finished", "unreadable"]

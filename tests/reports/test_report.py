@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from hsl.config import ConfigError, DataError
+from hsl.reports.report import report
+
+CONF = Path(__file__).parents[2] / "conf"
+FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
+
+
+@pytest.fixture
+def run_report(tmp_path):
+    def run(*overrides):
+        common = [f"runs={tmp_path}/outputs/*", f"output={tmp_path}/report", "resamples=200"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return report(compose("report", [*common, *overrides]))
+
+    return run
+
+
+def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp_path, capsys):
+    for fold in range(3):
+        make_run("a", "a", fold)
+        make_run("b", "b", fold, FULL, test=FULL)
+    page = run_report()
+    assert page == tmp_path / "report" / "index.html"
+    names = sorted(str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file())
+    tables = ["folds", "pairwise", "per_class", "ranking", "ranking_test"]
+    assert names == ["cv_results.json", "index.html"] + [
+        f"tables/{table}.{suffix}" for table in tables for suffix in ("csv", "md", "tex")
+    ]
+    results = json.loads((page.parent / "cv_results.json").read_text())
+    assert [model["label"] for model in results["models"]] == ["b", "a"]
+    printed = capsys.readouterr().out
+    assert str(page) in printed.replace("\n", "")
+    assert "100.00 ± 0.00" in printed
+
+
+def test_the_defaults_group_folds_seeds_and_paths_but_not_what_changes_numbers(make_run, run_report):
+    common = {"data": {"root": "/a", "cache": "ram", "num_workers": 1}, "trainer": {"accelerator": "cpu"}}
+    moved = {"data": {"root": "/b", "cache": "disk", "num_workers": 2}, "trainer": {"accelerator": "gpu"}}
+    make_run("a", "a", 0, config=common)
+    make_run("a", "a", 1, seed=3, config=moved)
+    make_run("b", "a", 0, config={**common, "trainer": {"accelerator": "cpu", "precision": "bf16"}})
+    results = json.loads((run_report().parent / "cv_results.json").read_text())
+    assert sorted(len(model["folds"]) for model in results["models"]) == [1, 2]
+
+
+def test_several_globs(make_run, run_report, tmp_path):
+    make_run("a", "a")
+    make_run("b", "b")
+    make_run("c", "c")
+    page = run_report(f"runs=[{tmp_path}/outputs/a,{tmp_path}/outputs/c]")
+    results = json.loads((page.parent / "cv_results.json").read_text())
+    assert sorted(model["label"] for model in results["models"]) == ["a", "c"]
+
+
+def test_one_broken_folder_never_stops_the_report(make_run, run_report):
+    make_run("a", "a")
+    for name in (
+        "config.yaml",
+        "provenance.json",
+        "metrics.json",
+        "splits.json",
+        "per_image.csv",
+        "history.csv",
+    ):
+        (make_run(f"broken {name}", "b") / name).write_text("{")
+    results = json.loads((run_report().parent / "cv_results.json").read_text())
+    assert len(results["runs"]) == 7
+    assert sum(run["status"] == "unreadable" for run in results["runs"]) == 3
+
+
+def test_inference_and_metric_choose_the_ranking(make_run, run_report):
+    make_run("a", "a", confusion=FULL, tta=[[1, 50, 0], [50, 1, 0], [0, 0, 0]])
+    make_run("b", "b", tta=FULL)
+    for overrides, best in ((["inference_name=tta"], "b"), (["metric=pixel_accuracy"], "a")):
+        results = json.loads((run_report(*overrides).parent / "cv_results.json").read_text())
+        assert results["models"][0]["label"] == best
+
+
+def test_an_unknown_metric(make_run, run_report):
+    with pytest.raises(ConfigError, match=r"`metric` should be one of miou, .* Found `metric = f2`"):
+        run_report("metric=f2")
+
+
+def test_no_runs(run_report):
+    with pytest.raises(DataError, match=r"Found none for `.*/outputs/\*`"):
+        run_report()

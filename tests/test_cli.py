@@ -1,0 +1,212 @@
+"""What a user sees: one sentence that names the thing, the rule and the way out; exit code 2; no traceback."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hsl.cli import conf_dir, run_verb
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+
+SMALL = [
+    "encoder=mobilenetv3_small", "encoder.weights=null", "data=folder", "data.image_size=32", "data.batch_size=2",
+    "data.num_workers=0", "data/split=holdout", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+    "data.audit.missing_classes=warn", "logger=none",
+]  # fmt: skip
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Eight good pictures of two classes, two to a group."""
+    root = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(root / "images" / f"p{i}.png")
+        mask = np.zeros((32, 32), np.uint8)
+        mask[i : i + 8, 4:20] = 1
+        Image.fromarray(mask).save(root / "masks" / f"p{i}.png")
+    (root / "dataset.yaml").write_text("classes: [background, defect]\n")
+    (root / "splits.csv").write_text("id,split\n" + "".join(f"p{i},{'train' if i < 4 else 'val'}\n" for i in range(8)))
+    (root / "labels.csv").write_text("id,group\n" + "".join(f"p{i},g{i // 2}\n" for i in range(8)))
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a verb in this process: exit code, and everything printed."""
+
+    def call(verb: str, *arguments: str) -> tuple[int, str]:
+        places = [f"output_root={tmp_path / 'outputs'}"] if verb == "train" else []
+        monkeypatch.setattr(sys, "argv", ["hsl", *places, *arguments])
+        monkeypatch.setenv("HSL_ONE_SENTENCE", "")  # both are set by run_verb; monkeypatch takes them back
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        try:
+            run_verb(verb)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        else:
+            code = 0
+        printed = capfd.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def expect(result: tuple[int, str], *words: str) -> None:
+    code, printed = result
+    assert code == 2, printed
+    assert "Traceback" not in printed
+    assert "error: " in printed
+    for word in words:
+        assert word in printed
+
+
+def no_folder(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def no_masks(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+
+
+def mask_without_picture(root: Path) -> None:
+    (root / "images" / "p3.png").unlink()
+
+
+def sizes_unlike(root: Path) -> None:
+    Image.fromarray(np.zeros((32, 40), np.uint8)).save(root / "masks" / "p3.png")
+
+
+def value_outside(root: Path) -> None:
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(root / "masks" / "p3.png")
+
+
+def binary_255(root: Path) -> None:
+    """Binary masks as many tools write them; 255 would silently be "ignore"."""
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
+
+
+def corrupt_png(root: Path) -> None:
+    path = root / "images" / "p3.png"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (no_folder, ["pictures"]),
+        (no_masks, ["masks"]),
+        (mask_without_picture, ["p3"]),
+        (sizes_unlike, ["p3.png", "32", "40"]),
+        (value_outside, ["p3.png", "7"]),
+        (binary_255, ["255", "p0.png"]),
+        (corrupt_png, ["p3.png"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_data_that_are_wrong(run: Run, pictures: Path, tmp_path: Path, harm: Callable[[Path], None], words: list[str]) -> None:
+    harm(pictures)
+    expect(run("train", *SMALL, f"data.root={pictures}"), *words)
+    assert not list((tmp_path / "outputs").glob("*/fold*")), "a mistake in the data leaves no run folder"
+
+
+def test_a_class_that_is_never_seen(run: Run, pictures: Path) -> None:
+    (pictures / "dataset.yaml").write_text("classes: [background, defect, unicorn]\n")
+    arguments = [one for one in SMALL if "missing_classes" not in one]
+    expect(run("train", *arguments, f"data.root={pictures}"), "unicorn", "missing_classes")
+
+
+def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
+    """What a published comparison did: offline flips of one picture in training and validation."""
+    for i in range(4):
+        mirrored = Image.open(pictures / "images" / f"p{i}.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mirrored.save(pictures / "images" / f"p{i + 4}.png")
+    (pictures / "labels.csv").write_text("id,group\n" + "".join(f"p{i},g{i}\n" for i in range(8)))
+    expect(run("train", *SMALL, f"data.root={pictures}", "data.split.groups=null"), "near-duplicate")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fold=9"], ["`fold` should be in [0, 1)", "`fold = 9`"]),
+        (["encoder=typo"], ["encoder/typo", "mit_b0"]),
+        (["trainer.max_epoch=3"], ["max_epoch"]),
+        (["nonsense=1"], ["nonsense"]),
+        (["data.image_size=33"], ["multiple of 32", "32 and 64"]),
+        (["data.batch_size=none"], ["data.batch_size"]),
+        (["data/split=leave_one_group_out", "data.split.groups=site"], ["site"]),
+        (["resume=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["encoder.weights=nowhere.pth"], ["nowhere.pth"]),
+        (["loss.terms.focal.gamma=-1"], ["gamma", "-1"]),
+        (["monitor=val/dream"], ["val/dream", "val/miou"]),
+    ],
+)
+def test_settings_that_are_wrong(run: Run, pictures: Path, arguments: list[str], words: list[str]) -> None:
+    expect(run("train", *SMALL, f"data.root={pictures}", *arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "words"),
+    [
+        ("evaluate", ["run=nowhere"], ["nowhere", "run folder"]),
+        ("evaluate", [], ["`run`"]),
+        ("predict", ["run=nowhere", "input=x", "output=y"], ["nowhere"]),
+        ("report", ["runs=nowhere*"], ["nowhere*"]),
+        ("audit", ["data=folder", "data.root=nowhere"], ["nowhere"]),
+    ],
+)
+def test_verbs_that_are_pointed_nowhere(run: Run, verb: str, arguments: list[str], words: list[str]) -> None:
+    expect(run(verb, *arguments), *words)
+
+
+def test_a_full_disk_is_one_sentence(run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "outputs/x/last.ckpt")
+
+    monkeypatch.setattr("hsl.run.checkpoint_io.write_atomically", full)
+    expect(run("train", *SMALL, f"data.root={pictures}"), "No space left", "last.ckpt", "resume=last")
+
+
+def test_a_checkpoint_of_another_model_does_not_fit(run: Run, pictures: Path, tmp_path: Path) -> None:
+    assert run("train", *SMALL, f"data.root={pictures}")[0] == 0
+    (checkpoint,) = tmp_path.glob("outputs/*/fold0/*/checkpoints/last.ckpt")
+    result = run("train", *SMALL, f"data.root={pictures}", "encoder=mit_b0", f"resume={checkpoint}")
+    expect(result, "last.ckpt")
+
+
+def test_the_error_with_its_traceback_on_demand(pictures: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hsl.cli", "train", "fold=-1"]
+    program = "import sys; from hsl.cli import main; main()"
+    for environment, expected in (({}, False), ({"HYDRA_FULL_ERROR": "1"}, True)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *command[3:]],
+            cwd=tmp_path, env={"PATH": "", **environment}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ("Traceback" in done.stderr) is expected, done.stderr
+        assert "fold" in done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(path.stem for path in conf_dir().glob("[!_]*.yaml")))
+def test_help_says_what_a_verb_does_with_an_example(run: Run, verb: str) -> None:
+    code, printed = run(verb, "--help")
+    assert code == 0
+    assert "Example: " in printed
+
+
+def test_an_unknown_verb_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from hsl.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["hsl", "trian"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "train" in capsys.readouterr().err
