@@ -56,6 +56,8 @@ def check_launch(trainer: lightning.Trainer) -> None:
     launcher = trainer.strategy.launcher
     if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.num_processes == 1 or _is_program():
         return
+    if launcher.cluster_environment.creates_processes_externally:
+        return
     raise ConfigError(
         "`trainer.devices` should be 1 in a job of `hydra/launcher=local`. "
         f"Found `trainer.devices = {launcher.num_processes}`. Leave the launcher away; on SLURM use "
