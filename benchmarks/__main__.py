@@ -20,9 +20,7 @@ def main() -> int:
             print(
                 f"{row['name']}: ratio {row['ratio']:.3g} (goal {row['goal']}) {'holds' if row['holds'] else 'MISSED'}"
             )
-            print(
-                f"  ours {row['ours']}, peer {row['peer']}, sizes {row['sizes']}, versions {row['versions']}"
-            )
+            print(f"  ours {row['ours']}, peer {row['peer']}, sizes {row['sizes']}, versions {row['versions']}")
     return int(missed > 0)
 
 

@@ -19,9 +19,7 @@ def mask_pairs() -> Iterator[tuple[Mask, Mask]]:
     """Prediction and truth; source classes are folded onto 16."""
     files = sorted((DATA / "coralscapes_sample" / "gtFine").rglob("*.png"))
     if not files:
-        raise FileNotFoundError(
-            f"{DATA / 'coralscapes_sample'} holds no masks: set HSL_REAL_DATA to the data."
-        )
+        raise FileNotFoundError(f"{DATA / 'coralscapes_sample'} holds no masks: set HSL_REAL_DATA to the data.")
     rng = np.random.default_rng(0)
     for file in files:
         truth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED) % np.uint8(NUM_CLASSES)

@@ -12,7 +12,8 @@ from hsl.cli import conf_dir
 
 TINY = (
     "encoder=mit_b0", "encoder.weights=null", "decoder.channels=[16,16,16,16,16]", "data.reader.num_pictures=24",
-    "data.reader.size=64", "data.image_size=64", "data.batch_size=4", "data.num_workers=0", "data.audit.missing_classes=warn",
+    "data.reader.size=64", "data.image_size=64", "data.batch_size=4", "data.num_workers=0",
+    "data.audit.missing_classes=warn",
     "trainer.accelerator=cpu", "trainer.max_epochs=3", "logger=none",
 )  # fmt: skip
 

@@ -53,9 +53,7 @@ def test_house_rules(path: Path) -> None:
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "everything"
             reraises = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
-            assert reraises or caught not in {"everything", "Exception", "BaseException"}, (
-                f"line {node.lineno}"
-            )
+            assert reraises or caught not in {"everything", "Exception", "BaseException"}, f"line {node.lineno}"
         if isinstance(node, ast.FunctionDef) and len(node.body) > 1:
             start = node.body[1] if ast.get_docstring(node) else node.body[0]
             assert node.body[-1].end_lineno - start.lineno + 1 <= 50, f"{node.name} is too long"
@@ -64,9 +62,7 @@ def test_house_rules(path: Path) -> None:
 def test_only_the_command_line_knows_where_conf_lies() -> None:
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf8"))
-        strings = {
-            n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-        }
+        strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         assert path.name == "cli.py" or "conf" not in strings, path
 
 

@@ -114,7 +114,9 @@ def corrupt_png(root: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_data_that_are_wrong(run: Run, pictures: Path, tmp_path: Path, harm: Callable[[Path], None], words: list[str]) -> None:
+def test_data_that_are_wrong(
+    run: Run, pictures: Path, tmp_path: Path, harm: Callable[[Path], None], words: list[str]
+) -> None:
     harm(pictures)
     expect(run("train", *SMALL, f"data.root={pictures}"), *words)
     assert not list((tmp_path / "outputs").glob("*/fold*")), "a mistake in the data leaves no run folder"

@@ -11,7 +11,7 @@ from hsl.files import write_atomically
 def test_it_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep" / "file", b"new")
     assert (tmp_path / "deep" / "file").read_bytes() == b"new"
-    assert os.listdir(tmp_path / "deep") == ["file"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["file"]
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,4 +25,4 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="No space left"):
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def run_verb(verb: str) -> None:
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
         os.environ[QUIET_VARIABLE] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:

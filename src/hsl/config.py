@@ -111,7 +111,7 @@ def _size_findings(content: dict[str, Any]) -> list[str]:
         if one % multiple:
             below, above = nearest_multiples(one, multiple)
             findings.append(
-                f"`data.image_size` should be a multiple of {multiple} for this encoder. Found `data.image_size = {size}`. "
-                f"The nearest sizes are {below} and {above}."
+                f"`data.image_size` should be a multiple of {multiple} for this encoder. "
+                f"Found `data.image_size = {size}`. The nearest sizes are {below} and {above}."
             )
     return findings

@@ -13,9 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.cli import conf_dir
 
-GROUPS = sorted(
-    p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra"
-)
+GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
 OPTIONS = [(str(g.relative_to(conf_dir())), f.stem) for g in GROUPS for f in sorted(g.glob("[!_]*.yaml"))]
 NEEDED = [
     "data.root=somewhere",
@@ -62,9 +60,7 @@ def calls(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_and_its_arguments_exist(group: str, option: str) -> None:
     cfg = composed(*overrides_for(group, option))
-    content = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True
-    )
+    content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True)
     found = list(calls(content))
     assert found
     for path, node in found:
@@ -73,9 +69,7 @@ def test_an_option_composes_and_its_arguments_exist(group: str, option: str) -> 
             if not _is_class(node["_target_"])
             else hydra.utils.get_class(node["_target_"])
         )
-        arguments = {
-            k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_recursive_", "_convert_")
-        }
+        arguments = {k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_recursive_", "_convert_")}
         signature = inspect.signature(function)
         if node.get("_partial_"):
             signature.bind_partial(**arguments)

@@ -38,9 +38,7 @@ class DataSet:
     def __init__(self, folder: Path) -> None:
         self.folder, self.records, self.parts = folder, [], {"train": [], "val": [], "test": []}
 
-    def add(
-        self, name: str, part: str, image: np.ndarray, mask: np.ndarray | None = None, suffix: str = "png"
-    ) -> None:
+    def add(self, name: str, part: str, image: np.ndarray, mask: np.ndarray | None = None, suffix: str = "png") -> None:
         if mask is None:
             mask = np.zeros(image.shape[:2], np.uint8)
             mask[0, :3] = 0, 1, 2
@@ -76,9 +74,7 @@ def test_a_sound_fold_passes(pictures: DataSet) -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_an_offline_copy_in_another_part_is_found_in_every_orientation(
-    pictures: DataSet, orientation: str
-) -> None:
+def test_an_offline_copy_in_another_part_is_found_in_every_orientation(pictures: DataSet, orientation: str) -> None:
     """810 of the 840 test pictures of a published split have a rotated twin in its training part."""
     pictures.add("copy", "test", turned(picture(0), ORIENTATIONS.index(orientation)), suffix="jpg")
     found = audit(*pictures.take(), 0)
@@ -129,9 +125,7 @@ def test_severities_come_from_the_config(pictures: DataSet) -> None:
         unlooked = audit(catalogue, scanned, split, 0, near_duplicates=off)
         assert (unlooked.findings, unlooked.pairs, unlooked.near_duplicates) == ((), (), "off")
     for name in ("near_duplicates", "missing_classes"):
-        with pytest.raises(
-            ConfigError, match=f"`{name}` should be stop, warn or off. Found `{name} = maybe`"
-        ):
+        with pytest.raises(ConfigError, match=f"`{name}` should be stop, warn or off. Found `{name} = maybe`"):
             audit(catalogue, scanned, split, 0, **{name: "maybe"})
 
 
@@ -271,9 +265,7 @@ def test_magnetic_tile_leaks_without_groups_and_passes_with_them() -> None:
 
     catalogue = read_folder(Path(os.environ["HSL_REAL_DATA"]) / "magnetic_tile")
     scanned = scan(catalogue, None, 1)
-    make = partial(
-        kfold, num_folds=3, stratify="rarest_class", test_from="fraction", test_fraction=0.15, seed=0
-    )
+    make = partial(kfold, num_folds=3, stratify="rarest_class", test_from="fraction", test_fraction=0.15, seed=0)
     for fold in range(3):
         sound = audit(catalogue, scanned, make(catalogue, scanned, groups="group"), fold)
         assert sound.findings == ()

@@ -77,9 +77,7 @@ class Counter:
 def make(pictures: Pictures, tmp_path: Path) -> Callable[..., PictureCache]:
     def make(decode: Callable[[Record], Picture] | None = None, **changed: object) -> PictureCache:
         given = {"kind": "ram", "gigabytes": 1.0, "cache_dir": tmp_path / "cache"} | changed
-        return PictureCache(
-            pictures.records, pictures.image_sizes, pictures.mask_sizes, decode or Decoder(), **given
-        )
+        return PictureCache(pictures.records, pictures.image_sizes, pictures.mask_sizes, decode or Decoder(), **given)
 
     return make
 
@@ -187,9 +185,7 @@ def test_changed_file_is_read_anew(make: Callable[..., PictureCache], pictures: 
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_picture_of_another_size_than_scanned(
-    make: Callable[..., PictureCache], pictures: Pictures, kind: str
-) -> None:
+def test_picture_of_another_size_than_scanned(make: Callable[..., PictureCache], pictures: Pictures, kind: str) -> None:
     cache = make(kind=kind)
     larger = np.full((20, 30, 3), 7, np.uint8)
     cv2.imwrite(str(pictures.records[0].image.path), larger)
@@ -199,9 +195,7 @@ def test_picture_of_another_size_than_scanned(
 
 
 @pytest.mark.parametrize("num_writes", [0, 1, 2])
-def test_killed_writer_leaves_no_entry(
-    make: Callable[..., PictureCache], pictures: Pictures, num_writes: int
-) -> None:
+def test_killed_writer_leaves_no_entry(make: Callable[..., PictureCache], pictures: Pictures, num_writes: int) -> None:
     def die_after() -> None:
         cache = make(kind="disk")
         write, left = cache._store.write, num_writes
@@ -221,9 +215,7 @@ def test_killed_writer_leaves_no_entry(
     check(make(kind="disk"), pictures)
 
 
-def test_damaged_pixels_are_noticed(
-    make: Callable[..., PictureCache], pictures: Pictures, tmp_path: Path
-) -> None:
+def test_damaged_pixels_are_noticed(make: Callable[..., PictureCache], pictures: Pictures, tmp_path: Path) -> None:
     check(make(kind="disk"), pictures)
     (path,) = (tmp_path / "cache").iterdir()
     content = bytearray(path.read_bytes())
@@ -245,9 +237,7 @@ def test_two_processes_at_once(make: Callable[..., PictureCache], pictures: Pict
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def test_full_disk_is_one_sentence(
-    make: Callable[..., PictureCache], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_one_sentence(make: Callable[..., PictureCache], monkeypatch: pytest.MonkeyPatch) -> None:
     cache = make(kind="disk")
 
     def full(*_: object) -> int:
@@ -314,9 +304,7 @@ def test_decoder_follows_the_catalogue(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "i.png"), np.array([[100, 200]], np.uint16))
     cv2.imwrite(str(tmp_path / "m.png"), np.array([[[0, 0, 255], [0, 255, 0]]], np.uint8))  # red, green
     record = Record("i", FileSource(tmp_path / "i.png"), FileSource(tmp_path / "m.png"), None, {}, None)
-    catalogue = Catalogue(
-        "c", (record,), ("a", "b"), palette={(255, 0, 0): 1, (0, 255, 0): 0}, value_range=(0, 200)
-    )
+    catalogue = Catalogue("c", (record,), ("a", "b"), palette={(255, 0, 0): 1, (0, 255, 0): 0}, value_range=(0, 200))
     picture = Decoder.of(catalogue)(record)
     assert picture.image[0, :, 0].tolist() == [128, 255]
     assert picture.mask is not None

@@ -250,9 +250,7 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
     (root / "images/p01.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     data = make(root="nowhere")
     broken: list[str] = []
-    loader = data.predict_dataloader(
-        read_pictures(root / "images"), on_broken=lambda error: broken.append(str(error))
-    )
+    loader = data.predict_dataloader(read_pictures(root / "images"), on_broken=lambda error: broken.append(str(error)))
     batches = list(loader)
     assert [name for batch in batches for name in batch["id"]] == [
         f"p{number:02}" for number in range(NUM_PICTURES) if number != 1
@@ -266,9 +264,7 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
 
 
 def test_empty_part(make: Callable[..., DataModule]) -> None:
-    split = partial(
-        kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0
-    )
+    split = partial(kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0)
     data = make(split=split)
     data.prepare()
     with pytest.raises(DataError, match=r"The test part of .*, fold 0, should hold pictures\. Found none"):
@@ -291,9 +287,7 @@ def test_scored_parts(data: DataModule, root: Path) -> None:
 
 def test_group(make: Callable[..., DataModule], data: DataModule) -> None:
     assert data.group("p05") == "g2"
-    split = partial(
-        kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0
-    )
+    split = partial(kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0)
     alone = make(split=split)
     alone.prepare()
     assert alone.group("p05") == "p05"

@@ -122,9 +122,7 @@ def test_no_masks() -> None:
 def test_broken_picture() -> None:
     record = Record("x", NoBytes("x.png"), None, None, {}, None)
     nothing = np.zeros((1, 2), np.int64)
-    cache = PictureCache(
-        [record], nothing, nothing, lambda record: record.image.read(), kind=None, gigabytes=0
-    )
+    cache = PictureCache([record], nothing, nothing, lambda record: record.image.read(), kind=None, gigabytes=0)
     dataset = PictureDataset(["x"], cache, [0], EvaluationTransform((8, 8)), head="damage", seed=0)
     with pytest.raises(DataError, match=r"`x\.png` is gone"):
         dataset[0, 0]

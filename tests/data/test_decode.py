@@ -100,9 +100,7 @@ class TestPictures:
 
     def test_palette_pictures_show_their_colours(self):
         picture = Image.fromarray(RGB).quantize(16)
-        np.testing.assert_array_equal(
-            decode_image(pillow(picture, "PNG"), "a"), np.asarray(picture.convert("RGB"))
-        )
+        np.testing.assert_array_equal(decode_image(pillow(picture, "PNG"), "a"), np.asarray(picture.convert("RGB")))
 
     def test_black_and_white(self):
         bits = GREY > 127
@@ -164,9 +162,7 @@ class TestPictures:
         picture = Image.fromarray(RGB)
         exif = picture.getexif()
         exif[0x0112] = orientation
-        expected = np.asarray(
-            ImageOps.exif_transpose(Image.open(io.BytesIO(pillow(picture, "PNG", exif=exif))))
-        )
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(pillow(picture, "PNG", exif=exif)))))
         planar = np.moveaxis(RGB.astype(np.uint16) * 257, -1, 0)
         tag = [(274, "H", 1, orientation, False)]
         data = tiff(planar, photometric="rgb", planarconfig="separate", extratags=tag)
@@ -190,9 +186,7 @@ class TestPictures:
         with pytest.raises(DataError, match=r"`a\.x`"):
             decode_image(data[: int(len(data) * share)], "a.x")
         lines = capfd.readouterr().err.splitlines()
-        assert [
-            line for line in lines if not line.startswith("libpng error")
-        ] == []  # libpng cannot be hushed
+        assert [line for line in lines if not line.startswith("libpng error")] == []  # libpng cannot be hushed
 
     def test_a_progressive_jpeg_without_its_end_is_refused(self):
         large = cv2.resize(RGB, (401, 300), interpolation=cv2.INTER_CUBIC)
@@ -279,9 +273,7 @@ class TestMasks:
     def test_16_bits_above_255_are_refused(self):
         mask = INDICES.astype(np.uint16)
         mask[3, 4] = 256
-        with pytest.raises(
-            DataError, match=r"`a\.png` should hold class indices in \[0, 255\]. Found 256 \(in all 1"
-        ):
+        with pytest.raises(DataError, match=r"`a\.png` should hold class indices in \[0, 255\]. Found 256 \(in all 1"):
             decode_mask(pillow(mask, "PNG"), "a.png")
 
     def test_a_jpeg_is_refused(self):

@@ -16,8 +16,7 @@ def data(shows: dict[str, set[int]], groups: dict[str, str] | None = None) -> tu
     """Pictures that show the given classes."""
     ids = sorted(shows)
     records = tuple(
-        Record(i, FileSource(Path(f"{i}.png")), None, None, {"group": groups[i]} if groups else {}, None)
-        for i in ids
+        Record(i, FileSource(Path(f"{i}.png")), None, None, {"group": groups[i]} if groups else {}, None) for i in ids
     )
     counts = np.zeros((len(ids), 256), np.int64)
     for row, name in enumerate(ids):
@@ -25,9 +24,7 @@ def data(shows: dict[str, set[int]], groups: dict[str, str] | None = None) -> tu
     sizes = np.full((len(ids), 2), 8)
     thumbnails = np.zeros((len(ids), 64, 64), np.uint8)
     hashes = tuple(f"hash of {i}" for i in ids)
-    return Catalogue("test", records, CLASSES), Scan(
-        tuple(ids), hashes, hashes, sizes, sizes, counts, thumbnails, {}
-    )
+    return Catalogue("test", records, CLASSES), Scan(tuple(ids), hashes, hashes, sizes, sizes, counts, thumbnails, {})
 
 
 def units(sizes: dict[str, tuple[int, set[int]]]) -> Units:

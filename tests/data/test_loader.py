@@ -96,9 +96,7 @@ def test_evaluation_is_every_picture_once_in_order() -> None:
 
 
 @pytest.mark.parametrize(("length", "batch_size", "world"), [(11, 4, 2), (3, 8, 2), (29, 6, 3), (5, 6, 3)])
-def test_processes_share_each_batch(
-    monkeypatch: pytest.MonkeyPatch, length: int, batch_size: int, world: int
-) -> None:
+def test_processes_share_each_batch(monkeypatch: pytest.MonkeyPatch, length: int, batch_size: int, world: int) -> None:
     alone = indices(order(length, batch_size))
     shares = []
     for rank in range(world):
@@ -184,9 +182,7 @@ def test_number_of_workers_changes_nothing() -> None:
             blur={"sigma": (0.5, 1), "probability": 0.5},
         )
         cache = PictureCache(records, sizes, sizes, decode, kind="ram", gigabytes=1)
-        dataset = PictureDataset(
-            [r.id for r in records], cache, range(NUM_PICTURES), transform, head="a", seed=5
-        )
+        dataset = PictureDataset([r.id for r in records], cache, range(NUM_PICTURES), transform, head="a", seed=5)
         loader = Loader(dataset, order(), num_workers=num_workers)
         assert loader.num_workers == num_workers
         batches: list[Batch] = []

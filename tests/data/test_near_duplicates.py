@@ -42,9 +42,7 @@ def brute_force(pictures: np.ndarray, threshold: float) -> dict[tuple[int, int],
     """NumPy's correlation coefficient of every pair in every orientation."""
     found = {}
     for i, j in itertools.combinations(range(len(pictures)), 2):
-        best = max(
-            np.corrcoef(pictures[i].ravel(), turn(pictures[j]).ravel())[0, 1] for turn in BY_HAND.values()
-        )
+        best = max(np.corrcoef(pictures[i].ravel(), turn(pictures[j]).ravel())[0, 1] for turn in BY_HAND.values())
         if best >= threshold:
             found[i, j] = best
     return found
@@ -93,9 +91,7 @@ def test_equal_to_brute_force(grain: int, threshold: float) -> None:
 
 @pytest.mark.parametrize("block", [5, 7, 512])
 @pytest.mark.parametrize("dense", [0.0, 1.0])
-def test_blocks_and_both_ways_of_confirming_agree(
-    block: int, dense: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_and_both_ways_of_confirming_agree(block: int, dense: float, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(1)
     pictures = textures(generator, 19, 3)
     pictures[13] = pictures[2].T

@@ -104,9 +104,7 @@ def test_a_thumbnail_averages_areas_of_the_grey_picture() -> None:
     assert make_thumbnail(red)[0, 0] == 60  # 0.299 * 200: the channels are RGB
 
 
-def test_a_pool_reads_what_one_process_reads_in_the_same_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_reads_what_one_process_reads_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = records_on_disk(tmp_path, 37)
     Path(records[20].image.name).write_bytes(b"nonsense")
     alone = list(read_records("test", records, PLAIN, workers=0))
@@ -224,9 +222,7 @@ def test_a_killed_worker_is_an_error_with_a_way_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_end_by_force_leaves_no_worker_and_nothing_half_written(
-    tmp_path: Path, how: signal.Signals
-) -> None:
+def test_an_end_by_force_leaves_no_worker_and_nothing_half_written(tmp_path: Path, how: signal.Signals) -> None:
     process = start(tmp_path, "Slow")
     workers = workers_of(tmp_path)
     if how == signal.SIGINT:

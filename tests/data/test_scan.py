@@ -107,9 +107,7 @@ def test_pictures_come_and_go(catalogue: Catalogue, tmp_path: Path, read_ids: li
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    "change", [{"palette": {(0, 0, 0): 0}}, {"value_range": (0.0, 9.0)}, {"ignore_index": 2}]
-)
+@pytest.mark.parametrize("change", [{"palette": {(0, 0, 0): 0}}, {"value_range": (0.0, 9.0)}, {"ignore_index": 2}])
 def test_another_way_to_decode_reads_anew(
     catalogue: Catalogue, tmp_path: Path, read_ids: list[str], change: dict[str, object]
 ) -> None:
@@ -141,9 +139,7 @@ def test_all_broken_files_are_named_and_a_repaired_one_is_read(catalogue: Catalo
     assert sorted(scan(catalogue, tmp_path / "cache", 0).errors) == ["p5"]
 
 
-def test_a_damaged_store_is_made_anew(
-    catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_store_is_made_anew(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = scan(catalogue, tmp_path / "cache", 0)
     (path,) = (tmp_path / "cache").iterdir()
     for damaged in (b"", path.read_bytes()[:-100], b"PK\x03\x04 no archive"):
@@ -158,10 +154,7 @@ def test_a_damaged_store_is_made_anew(
 
 def test_two_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
     found: list[Scan] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(scan(catalogue, tmp_path / "cache", 0)))
-        for _ in range(6)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(scan(catalogue, tmp_path / "cache", 0))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -38,9 +38,7 @@ def data(
     parts = parts or [None] * number
     ids = tuple(f"p{i:03d}" for i in range(number))
     records = tuple(
-        Record(
-            name, FileSource(Path(f"{name}.png")), None, None, {"group": group, "material": group[0]}, part
-        )
+        Record(name, FileSource(Path(f"{name}.png")), None, None, {"group": group, "material": group[0]}, part)
         for name, group, part in zip(ids, groups, parts, strict=True)
     )
     counts = np.zeros((number, 256), np.int64)
@@ -94,9 +92,7 @@ def assert_sound(split: Split, catalogue: Catalogue, attribute: str | None) -> N
 def test_folds_are_disjoint_cover_keep_groups_whole_and_are_stable(
     pictures, num_groups, num_folds, groups, stratify, test_fraction, seed
 ) -> None:
-    catalogue, scan = data(
-        [f"g{number % num_groups}" for number, _ in pictures], [shows for _, shows in pictures]
-    )
+    catalogue, scan = data([f"g{number % num_groups}" for number, _ in pictures], [shows for _, shows in pictures])
     arguments = {
         "num_folds": num_folds,
         "groups": groups,
@@ -235,9 +231,7 @@ def test_leave_one_group_out_has_a_fold_per_value() -> None:
     assert [fold.name for fold in split.folds] == ["a", "b", "c"]
     assert split.folds[1].val == tuple(f"p{i:03d}" for i in range(1, 60, 3))
     assert_sound(split, catalogue, "material")
-    with pytest.raises(
-        ConfigError, match=r"`fold` should be in \[0, 3\). Found `fold = 3`. Folds are 0: a, 1: b"
-    ):
+    with pytest.raises(ConfigError, match=r"`fold` should be in \[0, 3\). Found `fold = 3`. Folds are 0: a, 1: b"):
         split.fold(3)
 
 

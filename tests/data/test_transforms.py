@@ -83,9 +83,7 @@ def test_flips(image: NDArray[np.uint8], mask: NDArray[np.uint8], horizontal: fl
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 32)])
-def test_rot90_gives_all_four_turns(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]
-) -> None:
+def test_rot90_gives_all_four_turns(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: tuple[int, int]) -> None:
     if size == (32, 32):
         image, mask = image[:32], mask[:32]
     transform = make(size, rot90={"probability": 1.0})
@@ -188,9 +186,7 @@ def test_resize_averages_what_shrinks_and_interpolates_what_grows() -> None:
 def test_cached_pictures_are_not_written(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     """Every part accepts arrays that refuse to be written, as those of the cache do."""
     image.flags.writeable = mask.flags.writeable = False
-    sure = {
-        name: part | {"probability": 1.0} if "probability" in part else part for name, part in ALL.items()
-    }
+    sure = {name: part | {"probability": 1.0} if "probability" in part else part for name, part in ALL.items()}
     for size in ((48, 32), (32, 32)):
         transform = make(size, **(sure | {"flips": {"horizontal": 1.0, "vertical": 1.0}}))
         for index in range(10):

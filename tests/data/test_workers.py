@@ -32,9 +32,7 @@ def choose(
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 0), (2, 1), (4, 3), (9, 8), (64, 8)])
-def test_auto_leaves_a_core_to_the_training(
-    monkeypatch: pytest.MonkeyPatch, cores: int, expected: int
-) -> None:
+def test_auto_leaves_a_core_to_the_training(monkeypatch: pytest.MonkeyPatch, cores: int, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert choose() == expected
 

@@ -23,9 +23,7 @@ def test_inverse_by_hand() -> None:
 def test_effective_number_by_hand() -> None:
     # beta = 1/2: E = 1.5 and 1.75 for 2 and 3 pixels
     raw = torch.tensor([1 / 1.5, 1 / 1.75])
-    torch.testing.assert_close(
-        weigh_classes(torch.tensor([2, 3]), "effective_number", beta=0.5), raw / raw.mean()
-    )
+    torch.testing.assert_close(weigh_classes(torch.tensor([2, 3]), "effective_number", beta=0.5), raw / raw.mean())
 
 
 def test_effective_number_limits() -> None:

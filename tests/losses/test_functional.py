@@ -18,9 +18,7 @@ HAND_TARGET = torch.tensor([[[0, 1]]])
 
 
 def test_cross_entropy_by_hand() -> None:
-    assert functional.cross_entropy(HAND, HAND_TARGET).item() == pytest.approx(
-        (math.log(4 / 3) + math.log(4)) / 2
-    )
+    assert functional.cross_entropy(HAND, HAND_TARGET).item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
     weighted = functional.cross_entropy(HAND, HAND_TARGET, torch.tensor([3.0, 1.0])).item()
     assert weighted == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 4)
 
@@ -28,9 +26,7 @@ def test_cross_entropy_by_hand() -> None:
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_cross_entropy_equals_torch(weights: torch.Tensor | None, smoothing: float) -> None:
-    expected = torch.nn.functional.cross_entropy(
-        LOGITS, HOLED, weights, ignore_index=255, label_smoothing=smoothing
-    )
+    expected = torch.nn.functional.cross_entropy(LOGITS, HOLED, weights, ignore_index=255, label_smoothing=smoothing)
     torch.testing.assert_close(functional.cross_entropy(LOGITS, HOLED, weights, smoothing), expected)
 
 
@@ -47,9 +43,7 @@ def test_focal_by_hand() -> None:
 
 
 def test_focal_with_gamma_zero_is_cross_entropy() -> None:
-    torch.testing.assert_close(
-        functional.focal(LOGITS, HOLED, gamma=0.0), functional.cross_entropy(LOGITS, HOLED)
-    )
+    torch.testing.assert_close(functional.focal(LOGITS, HOLED, gamma=0.0), functional.cross_entropy(LOGITS, HOLED))
 
 
 def test_focal_equals_monai() -> None:
@@ -87,9 +81,7 @@ def test_soft_dice_of_weightless_classes_only_is_zero() -> None:
 
 def test_soft_dice_equals_monai() -> None:
     peer = DiceLoss(softmax=True, to_onehot_y=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
-    torch.testing.assert_close(
-        functional.soft_dice(LOGITS, TARGET, classes="all"), peer(LOGITS, TARGET.unsqueeze(1))
-    )
+    torch.testing.assert_close(functional.soft_dice(LOGITS, TARGET, classes="all"), peer(LOGITS, TARGET.unsqueeze(1)))
 
 
 @pytest.mark.parametrize("loss", [functional.cross_entropy, functional.focal])

@@ -35,9 +35,7 @@ def test_by_hand() -> None:
     # p = 1/2 on two pixels of class 0, class 1 is absent: TP = 1, FN = 1, FP = 0.
     logits, target = torch.zeros(1, 2, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64)
     assert Tversky(0.3, 0.7, smooth=0.0)(logits, target).item() == pytest.approx(1 - 1 / 1.7)
-    assert Tversky(0.3, 0.7, gamma=2.0, smooth=0.0)(logits, target).item() == pytest.approx(
-        (1 - 1 / 1.7) ** 2
-    )
+    assert Tversky(0.3, 0.7, gamma=2.0, smooth=0.0)(logits, target).item() == pytest.approx((1 - 1 / 1.7) ** 2)
     assert Jaccard(smooth=1.0)(logits, target).item() == pytest.approx(1 - 2 / 3)
 
 

@@ -25,9 +25,7 @@ TERMS = [
 pytestmark = pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
 
 
-def make(
-    seed: int = 0, dtype: torch.dtype = torch.float32, size: tuple[int, int] = (5, 7)
-) -> tuple[Tensor, Tensor]:
+def make(seed: int = 0, dtype: torch.dtype = torch.float32, size: tuple[int, int] = (5, 7)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(3, 4, *size, generator=generator, dtype=dtype)
     target = torch.randint(0, 4, (3, *size), generator=generator)

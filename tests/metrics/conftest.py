@@ -27,9 +27,7 @@ def two_processes(tmp_path: Path) -> Callable[[str], list[Any]]:
     def run(body: str) -> list[Any]:
         code = TEMPLATE.format(body=body)
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True
-            )
+            subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True)
             for rank in range(2)
         ]
         errors = [process.communicate(timeout=120)[1] for process in processes]

@@ -81,9 +81,7 @@ def score(prediction: Tensor, target: Tensor, num_classes: int, width: int) -> d
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize("ignored", [0.0, 0.1])
 @pytest.mark.parametrize("num_classes", [1, 2, 4])
-def test_equal_to_the_definition(
-    shape: tuple[int, int], width: int, ignored: float, num_classes: int
-) -> None:
+def test_equal_to_the_definition(shape: tuple[int, int], width: int, ignored: float, num_classes: int) -> None:
     target = blobs(1, num_classes, shape, ignored)
     prediction = blobs(2, num_classes, shape)
     prediction[: shape[0] // 2] = torch.where(target == 255, 0, target)[: shape[0] // 2]
@@ -185,15 +183,11 @@ def test_boundary_width(height: int, width: int, expected: int) -> None:
 
 
 def test_metric_pools_counts_and_honours_the_size() -> None:
-    pairs = [
-        (blobs(seed, 3, shape), blobs(seed + 9, 3, shape)) for seed, shape in ((1, (20, 30)), (2, (40, 50)))
-    ]
+    pairs = [(blobs(seed, 3, shape), blobs(seed + 9, 3, shape)) for seed, shape in ((1, (20, 30)), (2, (40, 50)))]
     metric, single = Boundary(3, ratio=0.05), Boundary(3, ratio=0.05)
     pad = [(0, 50 - mask.shape[1], 0, 40 - mask.shape[0]) for mask, _ in pairs]
     batch = [
-        torch.stack(
-            [torch.nn.functional.pad(pair[part], p, value=v) for pair, p in zip(pairs, pad, strict=True)]
-        )
+        torch.stack([torch.nn.functional.pad(pair[part], p, value=v) for pair, p in zip(pairs, pad, strict=True)])
         for part, v in ((0, 0), (1, 255))
     ]
     metric.update(batch[0].long(), batch[1].long(), size=torch.tensor([[20, 30], [40, 50]]))

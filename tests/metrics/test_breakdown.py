@@ -107,9 +107,7 @@ def test_ideal_and_empty() -> None:
 
 def test_padding_is_cut_by_size() -> None:
     prediction, target = make(2, shape=(1, 16, 21))
-    padded = [
-        torch.nn.functional.pad(mask, (0, 60, 0, 9), value=v) for mask, v in ((prediction, 0), (target, 255))
-    ]
+    padded = [torch.nn.functional.pad(mask, (0, 60, 0, 9), value=v) for mask, v in ((prediction, 0), (target, 255))]
     metric, other = ErrorBreakdown(4, 0.05), ErrorBreakdown(4, 0.05)
     metric.update(prediction, target)
     other.update(padded[0], padded[1], size=torch.tensor([[16, 21]]))

@@ -11,9 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from hsl.metrics.calibration import Calibration, CalibrationCounts, calibrate, calibration_scores
 
 
-def make(
-    seed: int = 0, num_classes: int = 5, shape: tuple[int, int, int] = (3, 6, 7)
-) -> tuple[Tensor, Tensor]:
+def make(seed: int = 0, num_classes: int = 5, shape: tuple[int, int, int] = (3, 6, 7)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(shape[0], num_classes, *shape[1:], generator=generator)
     target = torch.randint(0, num_classes, shape, generator=generator)

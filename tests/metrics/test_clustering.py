@@ -53,9 +53,7 @@ def test_equals_them_on_thousands_of_components() -> None:
 def test_equals_them_on_real_instances() -> None:
     import cv2
 
-    for file in sorted((Path(os.environ["HSL_REAL_DATA"]) / "nuclei_dsb2018" / "instances").glob("*.png"))[
-        ::80
-    ]:
+    for file in sorted((Path(os.environ["HSL_REAL_DATA"]) / "nuclei_dsb2018" / "instances").glob("*.png"))[::80]:
         target = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(np.int64)
         assert_equals_peers(np.roll(target, (2, 3), (0, 1)), target)
 
@@ -158,9 +156,7 @@ def test_one_part_against_single_pixels_is_chance() -> None:
 def test_large_counts_do_not_overflow() -> None:
     """Half of 2^31 pixels right, half of one part cut off: the exact value from fractions."""
     half, quarter = 2**30, 2**29
-    table = clustering.Contingency(
-        np.array([0, 1, 1]), np.array([0, 1, 2]), np.array([half, quarter, quarter])
-    )
+    table = clustering.Contingency(np.array([0, 1, 1]), np.array([0, 1, 2]), np.array([half, quarter, quarter]))
     choose = lambda n: Fraction(n * (n - 1), 2)  # noqa: E731
     together = choose(half) + 2 * choose(quarter)
     expected = 2 * choose(half) * together / choose(2 * half)

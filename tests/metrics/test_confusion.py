@@ -34,9 +34,7 @@ def test_batches_are_the_whole() -> None:
 
 def test_pooled_is_not_the_mean_over_pictures() -> None:
     metric = Confusion(2)
-    metric.update(
-        torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]]), torch.tensor([[[0, 0, 0, 0]], [[1, 255, 255, 255]]])
-    )
+    metric.update(torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]]), torch.tensor([[[0, 0, 0, 0]], [[1, 255, 255, 255]]]))
     metric.update(torch.tensor([[[0, 0, 0, 1]]]), torch.tensor([[[1, 1, 0, 0]]]))
     # Class 0: TP 5, FN 1, FP 2. Class 1: TP 1, FP 1, FN 2.
     assert metric.compute()["miou"].item() == pytest.approx((5 / 8 + 1 / 4) / 2)

@@ -86,9 +86,7 @@ def brute_force(prediction: np.ndarray, target: np.ndarray) -> tuple[dict[str, i
         joined = len(inside) >= 2 and (any(holder in side for side in matched) or filled > len(holder[1]) / 2)
         return inside if joined else []
 
-    def of_side(
-        mine: list, others: list, done: list[set], holds: str, is_held: str, order: list[str]
-    ) -> dict:
+    def of_side(mine: list, others: list, done: list[set], holds: str, is_held: str, order: list[str]) -> dict:
         counts: Counter = Counter()
         for one in mine:
             if one in done[0]:

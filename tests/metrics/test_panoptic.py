@@ -76,9 +76,7 @@ def brute_force(
     return sums
 
 
-def as_pixels(
-    ids: np.ndarray, labels: np.ndarray, things: set[int]
-) -> dict[tuple[int, int], tuple[int, int]]:
+def as_pixels(ids: np.ndarray, labels: np.ndarray, things: set[int]) -> dict[tuple[int, int], tuple[int, int]]:
     return {
         index: (int(labels[index]), int(ids[index]))
         for index in np.ndindex(ids.shape)
@@ -200,9 +198,7 @@ def test_identical_masks_match_all(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 @quick
 @given(pairs(), st.permutations([1, 2, 3]))
-def test_renaming_the_classes_reorders_the_counts(
-    pair: tuple[np.ndarray, np.ndarray], order: list[int]
-) -> None:
+def test_renaming_the_classes_reorders_the_counts(pair: tuple[np.ndarray, np.ndarray], order: list[int]) -> None:
     names = np.full(256, 255)
     names[:NUM_CLASSES] = [0, *order]
     before = panoptic_counts(*pair, NUM_CLASSES)

@@ -136,9 +136,7 @@ def test_a_killed_worker_is_replaced_and_its_pictures_are_done(tmp_path: Path, f
                 os.kill(pool.worker_pids[index % 2], signal.SIGKILL)
     assert pool.close().num_replaced == 2
     rows = by_id(tmp_path / "rows.jsonl")
-    assert {id: row["metrics"]["slow"] for id, row in rows.items()} == {
-        id: int(p.sum()) for id, p, _ in pictures()
-    }
+    assert {id: row["metrics"]["slow"] for id, row in rows.items()} == {id: int(p.sum()) for id, p, _ in pictures()}
 
 
 def test_a_worker_killed_before_it_began_is_replaced(tmp_path: Path, faults: Any) -> None:
@@ -327,9 +325,7 @@ KILLED = """
 def test_a_killed_parent_leaves_valid_lines_and_no_workers(tmp_path: Path, faults: Any, name: str) -> None:
     path = tmp_path / "rows.jsonl"
     script = textwrap.dedent(KILLED).format(folder=str(tmp_path), path=str(path), signal=name)
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
-    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == -getattr(signal, name)
     before = by_id(path)
     assert 0 < len(before) <= 13

@@ -47,8 +47,7 @@ def brute_force(prediction: np.ndarray, target: np.ndarray, index: int) -> tuple
             (y, x)
             for y in range(height)
             for x in range(width)
-            if inside(y, x)
-            and not (inside(y - 1, x) and inside(y + 1, x) and inside(y, x - 1) and inside(y, x + 1))
+            if inside(y, x) and not (inside(y - 1, x) and inside(y + 1, x) and inside(y, x - 1) and inside(y, x + 1))
         ]
 
     p, t = contour(prediction), contour(target)
@@ -96,9 +95,7 @@ def monai(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> np.nd
 def assert_equals_monai(prediction: np.ndarray, target: np.ndarray, num_classes: int) -> int:
     """Where both contours exist; MONAI gives NaN or infinity where one does not."""
     found = surface_distances(prediction, target, num_classes)
-    both = np.array(
-        [a > 0 < b for a, b in zip(found["prediction_contour"], found["target_contour"], strict=True)]
-    )
+    both = np.array([a > 0 < b for a, b in zip(found["prediction_contour"], found["target_contour"], strict=True)])
     ours = np.stack([found["hd95"], found["assd"]], axis=1)
     np.testing.assert_allclose(ours[both], monai(prediction, target, num_classes)[both], rtol=1e-5)
     return int(both.sum())
@@ -139,14 +136,10 @@ def test_symmetric(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 @quick
 @given(pairs(), st.permutations(range(NUM_CLASSES)))
-def test_renaming_the_classes_reorders_the_scores(
-    pair: tuple[np.ndarray, np.ndarray], order: list[int]
-) -> None:
+def test_renaming_the_classes_reorders_the_scores(pair: tuple[np.ndarray, np.ndarray], order: list[int]) -> None:
     names = np.full(256, 255)
     names[:NUM_CLASSES] = order
-    before, after = (
-        surface_distances(*images, NUM_CLASSES) for images in (pair, (names[pair[0]], names[pair[1]]))
-    )
+    before, after = (surface_distances(*images, NUM_CLASSES) for images in (pair, (names[pair[0]], names[pair[1]])))
     for name, values in before.items():
         np.testing.assert_array_equal(np.array(after[name])[order], values)
 
@@ -158,9 +151,7 @@ def test_ignored_pixels_change_nothing(pair: tuple[np.ndarray, np.ndarray], seed
     noise = np.random.default_rng(seed).integers(0, 300, target.shape)
     other = np.where(target == 255, noise, prediction)
     before, after = (surface_distances(p, target, NUM_CLASSES) for p in (prediction, other))
-    assert {k: np.array(v).tobytes() for k, v in before.items()} == {
-        k: np.array(v).tobytes() for k, v in after.items()
-    }
+    assert {k: np.array(v).tobytes() for k, v in before.items()} == {k: np.array(v).tobytes() for k, v in after.items()}
 
 
 @quick

@@ -68,9 +68,7 @@ def test_features_are_not_changed(name: str) -> None:
     ],
     ids=["unet", "unetplusplus", "bilinear"],
 )
-def test_same_numbers_as_smp(
-    ours: Callable[..., Decoder], peer: Callable[..., torch.nn.Module], encoder: str
-) -> None:
+def test_same_numbers_as_smp(ours: Callable[..., Decoder], peer: Callable[..., torch.nn.Module], encoder: str) -> None:
     model = peer(encoder, encoder_weights=None).eval()
     decoder = ours(encoder_channels=model.encoder.out_channels).eval()
     copied = zip(decoder.state_dict().values(), model.decoder.state_dict().values(), strict=True)

@@ -16,9 +16,7 @@ LARGE = ["convnext_tiny", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50
 
 
 def option(stem: str, image_size: int = 64, **changes: object) -> DictConfig:
-    cfg = OmegaConf.create(
-        {"data": {"image_size": image_size}, "encoder": OmegaConf.load(CONF / f"{stem}.yaml")}
-    )
+    cfg = OmegaConf.create({"data": {"image_size": image_size}, "encoder": OmegaConf.load(CONF / f"{stem}.yaml")})
     cfg.encoder = OmegaConf.merge(cfg.encoder, {"weights": None, **changes})
     return cfg.encoder
 
@@ -56,9 +54,7 @@ def test_named_option(name: str, millions: float) -> None:
     assert pyramid(encoder, 64) == expected
     assert len(expected) == 6
     # smp publishes its configs on the hub only; its two encoders were trained with ImageNet's statistics.
-    published = (
-        timm.models.get_pretrained_cfg(cfg.name.removeprefix("tu-")) if cfg.name.startswith("tu-") else None
-    )
+    published = timm.models.get_pretrained_cfg(cfg.name.removeprefix("tu-")) if cfg.name.startswith("tu-") else None
     statistics = {"mean": list(published.mean), "std": list(published.std)} if published else IMAGENET
     assert encoder.normalization == statistics
 

@@ -4,9 +4,7 @@ import torch
 from hsl.models.heads import DenseHead
 
 
-@pytest.mark.parametrize(
-    ("upsampling", "kernel_size", "expected"), [(1, None, 3), (4, None, 1), (4, 3, 3), (1, 1, 1)]
-)
+@pytest.mark.parametrize(("upsampling", "kernel_size", "expected"), [(1, None, 3), (4, None, 1), (4, 3, 3), (1, 1, 1)])
 def test_convolution_follows_the_resolution(upsampling: int, kernel_size: int | None, expected: int) -> None:
     head = DenseHead(8, 5, upsampling, kernel_size)
     assert head.classify.kernel_size == (expected, expected)

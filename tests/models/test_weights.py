@@ -104,9 +104,7 @@ def test_package_is_recorded(lite0: Encoder) -> None:
     assert used["tag"] == "efficientnet-lite0-57934424"
     assert used["sha256"].startswith("57934424")  # the authors put the first digits into the file's name
     assert (used["missing"], used["unexpected"]) == ([], [])
-    assert (
-        used["head_keys"] == 8
-    )  # conv_head, its batch norm of five tensors, weight and bias of the classifier
+    assert used["head_keys"] == 8  # conv_head, its batch norm of five tensors, weight and bias of the classifier
     assert json.loads(json.dumps(used)) == used
 
 
@@ -143,9 +141,7 @@ def test_auto_without_network_is_random_with_one_loud_warning(name: str, reposit
 
 
 def test_imagenet_without_network_says_how_to_bring_the_file() -> None:
-    with pytest.raises(
-        WeightsUnavailableError, match=r"hf download smp-hub/mit_b0.imagenet.*`encoder.weights=PATH`"
-    ):
+    with pytest.raises(WeightsUnavailableError, match=r"hf download smp-hub/mit_b0.imagenet.*`encoder.weights=PATH`"):
         build_encoder("mit_b0", weights="imagenet", normalization=IMAGENET)
 
 
@@ -228,9 +224,7 @@ def test_published_weights_must_be_complete(no_hub: Path) -> None:
 def test_path(tmp_path: Path) -> None:
     source = timm.create_model("mobilenetv3_small_050")
     torch.save({"state_dict": source.state_dict()}, tmp_path / "own.pth")
-    encoder = build_encoder(
-        "mobilenetv3_small_050", weights=str(tmp_path / "own.pth"), normalization=IMAGENET
-    )
+    encoder = build_encoder("mobilenetv3_small_050", weights=str(tmp_path / "own.pth"), normalization=IMAGENET)
     assert encoder.weights_used["source"] == "file:own.pth"
     assert torch.equal(encoder.body.model.conv_stem.weight, source.conv_stem.weight)
 
@@ -240,9 +234,7 @@ def test_path_that_fits_in_part_lists_the_keys(tmp_path: Path) -> None:
     state["other"] = state.pop("conv_stem.weight")
     torch.save(state, tmp_path / "own.pth")
     with pytest.warns(UserWarning, match=r"only in part. missing: model.conv_stem.weight; unexpected: other"):
-        encoder = build_encoder(
-            "mobilenetv3_small_050", weights=str(tmp_path / "own.pth"), normalization=IMAGENET
-        )
+        encoder = build_encoder("mobilenetv3_small_050", weights=str(tmp_path / "own.pth"), normalization=IMAGENET)
     assert encoder.weights_used["missing"] == ["model.conv_stem.weight"]
     assert encoder.weights_used["unexpected"] == ["other"]
 

@@ -61,8 +61,7 @@ def test_the_interval_by_group_can_take_a_winner_back(make_run, pairs, split_of)
     split = split_of(num_folds=2, per_fold=12)
     values = [0.2] * 6 + [-0.01] * 6  # two groups: by picture clear, by group not
     rows = [
-        (name, f"g{i // 6}", 0.5 + v)
-        for i, (name, v) in enumerate(zip(split["folds"][0]["val"], values, strict=True))
+        (name, f"g{i // 6}", 0.5 + v) for i, (name, v) in enumerate(zip(split["folds"][0]["val"], values, strict=True))
     ]
     make_run("a", "a", split=split, rows=rows)
     make_run("b", "b", split=split, rows=[(name, group, 0.5) for name, group, _ in rows])

@@ -13,9 +13,7 @@ def models(tmp_path):
     return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
 
 
-@pytest.mark.parametrize(
-    "values", [[0.31, 0.77], [41.2, 58.9], [0.0], [5.0, 5.0], [-3, 1000], [1e-7, 2e-7], []]
-)
+@pytest.mark.parametrize("values", [[0.31, 0.77], [41.2, 58.9], [0.0], [5.0, 5.0], [-3, 1000], [1e-7, 2e-7], []])
 def test_an_axis_holds_all_values_between_round_ticks(values):
     scale = axis(values, 10, 110)
     assert all(10 <= scale.at(value) <= 110 for value in values)

@@ -36,10 +36,7 @@ def test_what_is_missing_is_said_with_its_reason(make_run, notes):
     for fold in range(3):
         make_run("b", "b", fold)
     warnings = texts(notes(), "warning")
-    assert (
-        "a: 2 of 3 folds missing. fold 1: failed: OutOfMemoryError: no room; fold 2: no run folder."
-        in warnings
-    )
+    assert "a: 2 of 3 folds missing. fold 1: failed: OutOfMemoryError: no room; fold 2: no run folder." in warnings
     assert any("not scored on the same folds" in text for text in warnings)
 
 

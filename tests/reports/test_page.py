@@ -74,12 +74,8 @@ def test_the_page_is_well_formed_self_contained_and_complete(make_run, add_pictu
     assert "Comparison of 2 models" in text
     assert "6 of 6 runs finished" in text
     assert "no difference shown" in text
-    assert (
-        sum(target.startswith("data:image/jpeg") for target in checker.loads) == 8
-    )  # 2 + 2, input and overlay
-    assert (
-        sum(target.startswith("data:image/png") for target in checker.loads) == 8 + 2
-    )  # masks; two matrices
+    assert sum(target.startswith("data:image/jpeg") for target in checker.loads) == 8  # 2 + 2, input and overlay
+    assert sum(target.startswith("data:image/png") for target in checker.loads) == 8 + 2  # masks; two matrices
     assert "p0.9 · fold 0 · mIoU 90.0 %" in text
     assert "p0.12" not in text  # worse than two others
 

@@ -68,14 +68,10 @@ def test_colour_pictures_are_half_faded():
     np.testing.assert_allclose(shown[10, 10], [100 + 0.299 * 100, 29.9, 29.9], atol=1)
 
 
-@pytest.mark.parametrize(
-    ("shape", "width"), [((1000, 3000), 1024), ((20, 30), 390), ((1, 1), 384), ((500, 383), 383)]
-)
+@pytest.mark.parametrize(("shape", "width"), [((1000, 3000), 1024), ((20, 30), 390), ((1, 1), 384), ((500, 383), 383)])
 def test_large_pictures_shrink_and_small_ones_grow(shape, width):
     image = np.zeros((*shape, 3), dtype=np.uint8)
-    shown = overlay(
-        image, np.ones(shape, np.uint8), np.ones(shape, np.float32), CLASSES, np.zeros(shape, np.uint8)
-    )
+    shown = overlay(image, np.ones(shape, np.uint8), np.ones(shape, np.float32), CLASSES, np.zeros(shape, np.uint8))
     assert shown.shape[1] == width
 
 

@@ -64,9 +64,7 @@ def test_nothing_counted_is_no_crash(tmp_path):
 
 
 def test_iou_values_and_mean_over_scored_classes(tmp_path):
-    plots.iou_per_class(
-        {"plain": [0.9, 0.3, None], "tta": [0.95, float("nan"), 0.5]}, CLASSES, tmp_path / "i.svg"
-    )
+    plots.iou_per_class({"plain": [0.9, 0.3, None], "tta": [0.95, float("nan"), 0.5]}, CLASSES, tmp_path / "i.svg")
     shown = texts(tmp_path / "i.svg")
     assert "plain: mIoU 60.0 % over 2 classes" in shown
     assert "tta: mIoU 72.5 % over 2 classes" in shown

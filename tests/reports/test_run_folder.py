@@ -65,9 +65,7 @@ def test_a_broken_file_makes_the_run_unreadable_and_names_the_file(make_run, nam
         raise AssertionError(run.reason)
 
 
-@pytest.mark.parametrize(
-    "confusion", [[[1, 2], [3, 4]], [[1, 0, 0], [0, 1, 0]], [[1, 0, -1], [0, 1, 0], [0, 0, 1]]]
-)
+@pytest.mark.parametrize("confusion", [[[1, 2], [3, 4]], [[1, 0, 0], [0, 1, 0]], [[1, 0, -1], [0, 1, 0], [0, 0, 1]]])
 def test_a_confusion_matrix_of_another_shape(make_run, confusion):
     folder = make_run()
     page = json.loads((folder / "metrics.json").read_text())

@@ -72,9 +72,7 @@ def test_text_of(cell, kind, text):
 
 
 def test_every_special_letter_is_escaped():
-    assert latex_text(r"a_b\c{d}#$%&~^") == (
-        r"a\_b\textbackslash{}c\{d\}\#\$\%\&\textasciitilde{}\textasciicircum{}"
-    )
+    assert latex_text(r"a_b\c{d}#$%&~^") == (r"a\_b\textbackslash{}c\{d\}\#\$\%\&\textasciitilde{}\textasciicircum{}")
 
 
 def test_write_table(tmp_path):

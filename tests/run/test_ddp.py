@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,25 @@ def test_a_sweep_of_distributed_runs_scores_like_one_process(tmp_path: Path) -> 
     ):  # a loss depends on the batches
         assert two[name] == pytest.approx(one[name], abs=1e-6), name
     assert one["val/miou"] == pytest.approx(alone["miou"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sigterm_ends_all_processes_in_order_and_the_run_goes_on(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    command = [ROOT / "train.py", *TINY, "trainer.max_epochs=6", "resume=last", f"output_root={outputs}"]
+    first = subprocess.Popen([sys.executable, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(outputs.glob("*/fold0/*/history.csv")):
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    _, errors = first.communicate(timeout=120)  # where Lightning answers the signal, the two wait for each other
+    assert first.returncode == 0, errors
+    (run_dir,) = outputs.glob("*/fold0/*")
+    assert json.loads((run_dir / "provenance.json").read_text())["status"] == "interrupted"
+
+    run(*command, cwd=tmp_path)
+    assert [run_dir] == list(outputs.glob("*/fold0/*"))
+    rows = list(csv.DictReader((run_dir / "history.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == list(range(6))
+    assert json.loads((run_dir / "provenance.json").read_text())["status"] == "finished"

@@ -46,15 +46,11 @@ def leave(folder: RunFolder, status: str, *, checkpoint: bool = True) -> Path:
 @pytest.mark.parametrize(
     "changes", [{"resume": "last"}, {"output_root": "elsewhere"}, {"data__num_workers": 0}, {"rerun": True}]
 )
-def test_what_changes_no_number_is_no_part_of_the_identity(
-    tmp_path: Path, changes: dict[str, object]
-) -> None:
+def test_what_changes_no_number_is_no_part_of_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
     assert config_identity(config(tmp_path)) == config_identity(config(tmp_path, **changes))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"data__batch_size": 4}, {"callbacks__early_stopping__patience": 3}]
-)
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"data__batch_size": 4}, {"callbacks__early_stopping__patience": 3}])
 def test_what_changes_a_number_changes_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
     assert config_identity(config(tmp_path)) != config_identity(config(tmp_path, **changes))
 
@@ -106,11 +102,11 @@ def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     folder = find_run_folder(config(tmp_path), sweep=False)
     folder.claim()
-    code = f"from hsl.run.folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder.path)!r}), '').claim()"
-    environment = {key: value for key, value in os.environ.items() if key != CHILD_VARIABLE}
-    second = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    code = (
+        f"from hsl.run.folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder.path)!r}), '').claim()"
     )
+    environment = {key: value for key, value in os.environ.items() if key != CHILD_VARIABLE}
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert "another process" in second.stderr
     folder.release()
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

@@ -52,9 +52,7 @@ def test_what_lightning_leaves_in_the_environment_is_taken_away(monkeypatch: pyt
 
     with pytest.raises(RuntimeError):
         failing_run()
-    assert {name: os.environ[name] for name in LAUNCH_VARIABLES if name in os.environ} == {
-        "MASTER_ADDR": "node7"
-    }
+    assert {name: os.environ[name] for name in LAUNCH_VARIABLES if name in os.environ} == {"MASTER_ADDR": "node7"}
 
 
 @pytest.mark.parametrize(

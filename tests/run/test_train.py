@@ -47,9 +47,7 @@ def assert_same_training(one: Path, two: Path) -> None:
     assert a["lr_schedulers"] == b["lr_schedulers"]
     torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
     history = [pd.read_csv(folder / "history.csv") for folder in (one, two)]
-    pd.testing.assert_frame_equal(
-        *(table.filter(regex="^(epoch|step|lr|val/)") for table in history), check_exact=True
-    )
+    pd.testing.assert_frame_equal(*(table.filter(regex="^(epoch|step|lr|val/)") for table in history), check_exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +190,8 @@ def test_a_monitor_that_is_never_logged_is_an_error(tiny: Make) -> None:
 def test_other_data_than_the_run_s_are_refused(tiny: Make, tmp_path: Path) -> None:
     train(tiny("trainer.max_epochs=1"))
     folder = only_run(tmp_path)
+    cfg = tiny(f"run={folder}", verb="evaluate")
+    page = (folder / "config.yaml").read_text().replace("seed: 0\n    views", "seed: 1\n    views")
+    (folder / "config.yaml").write_text(page)
     with pytest.raises(ConfigError, match="split"):
-        cfg = tiny(f"run={folder}", verb="evaluate")
-        page = (folder / "config.yaml").read_text().replace("seed: 0\n    views", "seed: 1\n    views")
-        (folder / "config.yaml").write_text(page)
         evaluate(cfg)

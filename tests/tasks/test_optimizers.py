@@ -12,9 +12,7 @@ SGD = {"lr": 1e-2, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8}
 def make_module() -> nn.Module:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2, bias=False))
     module.register_parameter("scale", nn.Parameter(torch.ones(())))
-    module.register_parameter(
-        "bias", nn.Parameter(torch.ones(2, 3))
-    )  # a bias of two dimensions (attention tables)
+    module.register_parameter("bias", nn.Parameter(torch.ones(2, 3)))  # a bias of two dimensions (attention tables)
     return module
 
 

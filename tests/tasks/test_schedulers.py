@@ -38,9 +38,7 @@ def curve(make: Make, steps: int, optimizer: torch.optim.Optimizer | None = None
 def test_onecycle_equals_torch(steps: int, pct_start: float) -> None:
     ours = curve(lambda optimizer, total: onecycle(optimizer, total, pct_start), steps, make_optimizer(0.02))
     peer = curve(
-        lambda optimizer, total: OneCycleLR(
-            optimizer, 0.02, total, pct_start=pct_start, cycle_momentum=False
-        ),
+        lambda optimizer, total: OneCycleLR(optimizer, 0.02, total, pct_start=pct_start, cycle_momentum=False),
         steps,
         make_optimizer(0.02),
     )

@@ -28,9 +28,7 @@ def test_weight_zero_leaves_an_objective_out() -> None:
     assert b.grad is None
 
 
-@pytest.mark.parametrize(
-    "objectives", [{"a": torch.ones(())}, {"a": torch.ones(()), "c": torch.ones(())}, {}]
-)
+@pytest.mark.parametrize("objectives", [{"a": torch.ones(())}, {"a": torch.ones(()), "c": torch.ones(())}, {}])
 def test_names_must_match(objectives: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ConfigError) as caught:
         Fixed({"a": 1.0, "b": 1.0})(objectives)
@@ -38,9 +36,7 @@ def test_names_must_match(objectives: dict[str, torch.Tensor]) -> None:
     assert str(sorted(objectives)) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "weights", [{"a": -1.0}, {"a": float("nan")}, {"a": 0.0, "b": 0.0}, {}, {"a": float("inf")}]
-)
+@pytest.mark.parametrize("weights", [{"a": -1.0}, {"a": float("nan")}, {"a": 0.0, "b": 0.0}, {}, {"a": float("inf")}])
 def test_range(weights: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"loss\.weights"):
         Fixed(weights)

@@ -55,16 +55,16 @@ class Evaluation(Callback):
         self.head = head
         self.parts: dict[int, PartResult] = {}
 
-    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.parts = {}
 
     def on_test_batch_end(
         self,
-        trainer: lightning.Trainer,  # noqa: ARG002
+        trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
         outputs: Any,
         batch: Any,
-        batch_idx: int,  # noqa: ARG002
+        batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         predicted: Outputs = outputs
@@ -102,9 +102,7 @@ class PartResult:
         if self._num_examples:
             self._keep_examples(batch, matrices, prediction, confidence)
 
-    def _keep_examples(
-        self, batch: Batch, matrices: NDArray[np.int64], prediction: Tensor, confidence: Tensor
-    ) -> None:
+    def _keep_examples(self, batch: Batch, matrices: NDArray[np.int64], prediction: Tensor, confidence: Tensor) -> None:
         for i, name in enumerate(batch["id"]):
             miou = float(scores(torch.from_numpy(matrices[i]))["miou"])
             if np.isnan(miou):

@@ -1,6 +1,8 @@
 """The checkpoint that an interrupted run goes on from."""
 
 import random
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +10,20 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` after every epoch, and at once when the scheduler warns with SIGTERM.
 
     The random number generators ride in every checkpoint and are put back when training goes on, so a resumed run
-    equals the uninterrupted one bit for bit on the CPU. After SIGTERM the trainer stops by itself once the batch
-    under way is done; within an accumulation, or behind an epoch's last batch, the
-    checkpoint of the epoch before stays.
+    equals the uninterrupted one bit for bit on the CPU. After SIGTERM the run ends once the batch under way is done;
+    within an accumulation, once its last batch is; behind an epoch's last batch, once the epoch is validated.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._warned = False
         self._restored: dict[str, Any] | None = None
         self._loader_state: dict[str, Any] | None = None
 
@@ -28,7 +31,7 @@ class LastCheckpoint(Checkpoint):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],  # noqa: ARG002
+        checkpoint: dict[str, Any],
     ) -> None:
         checkpoint["rng"] = _rng_state()
 
@@ -36,13 +39,21 @@ class LastCheckpoint(Checkpoint):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],  # noqa: ARG002
+        checkpoint: dict[str, Any],
     ) -> None:
         self._restored = checkpoint["rng"]
         loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
         self._loader_state = loaders[0] if loaders else None
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_sanity_check_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+    ) -> None:
+        self._listen()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._listen()
         if self._restored is not None:
             _set_rng_state(self._restored)
             self._restored = None
@@ -52,18 +63,37 @@ class LastCheckpoint(Checkpoint):
             trainer.train_dataloader.load_state_dict(self._loader_state)
             self._loader_state = None
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
         complete = (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # Lightning would not validate an epoch again that was saved behind its last batch
-        if trainer.received_sigterm and complete and not trainer.is_last_batch:
+        if complete and not trainer.is_last_batch and self._is_over(trainer):
             trainer.save_checkpoint(self.path)
+            raise SIGTERMException
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
+        if self._is_over(trainer):
+            raise SIGTERMException
+
+    def _listen(self) -> None:
+        """Take SIGTERM over from Lightning, which puts its own handler back when the training ends.
+
+        Lightning's handler speaks to the other processes of a distributed run while they are in the middle of
+        something else, and each waits for the other for ever.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._warn)
+
+    def _warn(self, *_: Any) -> None:
+        self._warned = True
+
+    def _is_over(self, trainer: lightning.Trainer) -> bool:
+        """Whether any process was warned; all of them ask at the same point."""
+        return bool(trainer.strategy.reduce_boolean_decision(self._warned or trainer.received_sigterm, all=False))
 
 
 def _rng_state() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

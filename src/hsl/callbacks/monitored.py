@@ -19,7 +19,7 @@ class MonitoredValue(Callback):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def on_sanity_check_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_sanity_check_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         known = sorted(trainer.callback_metrics)
         if self.name.startswith("train/") or self.name in known:
             return

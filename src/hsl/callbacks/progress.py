@@ -14,14 +14,12 @@ class EpochLines(ProgressBar):
     def disable(self) -> None:
         pass  # Lightning silences the further processes of a distributed run with it; they print nothing anyway
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
         shown = "  ".join(
-            f"{name} {float(values[name]):.4f}"
-            for name in ("train/loss", "val/loss", "val/miou")
-            if name in values
+            f"{name} {float(values[name]):.4f}" for name in ("train/loss", "val/loss", "val/miou") if name in values
         )
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
 

@@ -42,7 +42,7 @@ class Provenance(Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        checkpoint: dict[str, Any],  # noqa: ARG002
+        checkpoint: dict[str, Any],
     ) -> None:
         checkpoint["provenance"] = {**self.facts, "saved": _now()}
 
@@ -60,7 +60,7 @@ class Provenance(Callback):
             raise
         self._write("finished")
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero:
             self._write("running")  # so that a killed run still tells the time it took
 

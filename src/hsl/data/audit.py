@@ -146,9 +146,7 @@ def audit(
     num_inside = num_across = 0
     findings = [*shared_pictures(subject), *shared_groups(subject)]
     if search != "off":
-        pairs, num_across, num_inside = _search(
-            subject, threshold, None if cache_dir is None else Path(cache_dir)
-        )
+        pairs, num_across, num_inside = _search(subject, threshold, None if cache_dir is None else Path(cache_dir))
         findings += _near_duplicates(subject, pairs, num_across, search)
     findings += [*mask_values(subject), *mismatched_files(subject)]
     if missing != "off":
@@ -173,9 +171,7 @@ def audit(
 def print_table(audit: Audit, console: Console | None = None) -> None:
     """Print a line per rule and finding, with one example, and below it what was found and the way out."""
     sizes = ", ".join(f"{part} {number}" for part, number in audit.num_pictures.items())
-    table = Table(
-        title=f"Audit of {audit.data}, {audit.method}, fold {audit.fold}: {sizes}", title_justify="left"
-    )
+    table = Table(title=f"Audit of {audit.data}, {audit.method}, fold {audit.fold}: {sizes}", title_justify="left")
     for name in ("rule", "severity", "pictures", "example"):
         table.add_column(name, overflow="fold", justify="right" if name == "pictures" else "left")
     for rule, title in RULES.items():
@@ -191,9 +187,7 @@ def print_table(audit: Audit, console: Console | None = None) -> None:
     for finding in audit.findings:
         console.print(Text(f"({finding.rule}) {finding.message}"), soft_wrap=True)
     if audit.near_duplicates != "off":
-        console.print(
-            f"Near-duplicates: {audit.num_across} pairs across parts, {audit.num_inside} inside them."
-        )
+        console.print(f"Near-duplicates: {audit.num_across} pairs across parts, {audit.num_inside} inside them.")
 
 
 def _search(subject: Subject, threshold: float, cache_dir: Path | None) -> tuple[tuple[Pair, ...], int, int]:
@@ -247,7 +241,5 @@ def _severity(name: str, value: str | bool | None) -> str:
     if value is None or value is False:  # YAML 1.1 reads a bare `off` as false
         return "off"
     if value not in ("stop", "warn", "off"):
-        raise ConfigError(
-            f"`{name}` should be stop, warn or off. Found `{name} = {value}`. Set `data.audit.{name}`."
-        )
+        raise ConfigError(f"`{name}` should be stop, warn or off. Found `{name} = {value}`. Set `data.audit.{name}`.")
     return str(value)

@@ -77,9 +77,7 @@ def _draw_row(pair: Pair, catalogue: Catalogue) -> Image.Image:
         f"{pair.second_part}: {pair.second}",
         f"second, {pair.orientation}: {pair.correlation:.4f}",
     )
-    tiles = [
-        ImageOps.contain(Image.fromarray(picture), (TILE, TILE)) for picture in (first, second, matching)
-    ]
+    tiles = [ImageOps.contain(Image.fromarray(picture), (TILE, TILE)) for picture in (first, second, matching)]
     row = Image.new("RGB", (3 * TILE + 2 * GAP, LINE + max(tile.height for tile in tiles)), PAPER)
     for column, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         left = column * (TILE + GAP)

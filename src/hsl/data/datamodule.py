@@ -83,9 +83,7 @@ class DataModule(LightningDataModule):
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._augment = augmentation(self.image_size)
-        self._mean, self._std = (
-            torch.tensor(list(normalization[name])).reshape(3, 1, 1) for name in ("mean", "std")
-        )
+        self._mean, self._std = (torch.tensor(list(normalization[name])).reshape(3, 1, 1) for name in ("mean", "std"))
         self._inspected = self._prepared = False
 
     def inspect(self) -> None:
@@ -196,9 +194,7 @@ class DataModule(LightningDataModule):
         """
         unmasked = [Record(record.id, record.image, None, None, {}, None) for record in records]
         nothing = np.zeros((len(records), 2), dtype=np.int64)
-        pictures = PictureCache(
-            unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0
-        )
+        pictures = PictureCache(unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0)
         dataset = PictureDataset(
             [record.id for record in records],
             pictures,
@@ -278,13 +274,9 @@ def _check(
     if batch_size < 1:
         findings.append(f"`data.batch_size` should be at least 1. Found `data.batch_size = {batch_size}`.")
     if num_workers != "auto" and (isinstance(num_workers, str) or num_workers < 0):
-        findings.append(
-            f"`data.num_workers` should be auto or at least 0. Found `data.num_workers = {num_workers}`."
-        )
+        findings.append(f"`data.num_workers` should be auto or at least 0. Found `data.num_workers = {num_workers}`.")
     for name in ("mean", "std"):
         if len(normalization[name]) != 3:
-            findings.append(
-                f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}."
-            )
+            findings.append(f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}.")
     if findings:
         raise ConfigError(" ".join(findings))

@@ -89,9 +89,7 @@ class Units:
         frequency = self.present_in_groups().sum(axis=0) * (len(self.ids) + 1) + pictures
         never = (len(self.ids) + 1) ** 2
         backwards = np.where(present, frequency, never)[:, ::-1].argmin(axis=1)
-        rarest: NDArray[np.int64] = np.where(
-            present.any(axis=1), len(self.classes) - 1 - backwards, len(self.classes)
-        )
+        rarest: NDArray[np.int64] = np.where(present.any(axis=1), len(self.classes) - 1 - backwards, len(self.classes))
         return rarest
 
 
@@ -217,8 +215,7 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
     if attribute not in known:
         listed = ", ".join(known) or "none"
         raise DataError(
-            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. "
-            f"{ways}"
+            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. {ways}"
         )
     raise DataError(
         f"All records of `{catalogue.name}` should have the attribute `{attribute}`. Found none for "

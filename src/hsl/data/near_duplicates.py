@@ -97,17 +97,11 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float = 0.98)
         for column in range(start, len(thumbnails), _BLOCK):
             columns = slice(column, min(column + _BLOCK, len(thumbnails)))
             pairs = compare.with_columns(thumbnails[columns], features[columns])
-            both = (
-                blank[rows, None]
-                & blank[columns]
-                & (abs(mean[rows, None] - mean[columns]) <= BLANK_DIFFERENCE)
-            )
+            both = blank[rows, None] & blank[columns] & (abs(mean[rows, None] - mean[columns]) <= BLANK_DIFFERENCE)
             first, second = np.nonzero(both)
             pairs.append((np.zeros_like(first), first, second, np.ones(len(first), np.float32)))
             found.append(_best(pairs, start, column))
-    return Pairs(
-        *(np.concatenate([getattr(pairs, name) for pairs in found]) for name in Pairs.__annotations__)
-    )
+    return Pairs(*(np.concatenate([getattr(pairs, name) for pairs in found]) for name in Pairs.__annotations__))
 
 
 def stored_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float, cache_dir: Path | None) -> Pairs:
@@ -153,9 +147,7 @@ class _Block:
     def _in_full(self, thumbnails: NDArray[np.uint8]) -> Found:
         if self._full is None:
             self._full = _all_orientations(_normalised(self.thumbnails)[0], _SIDE)
-        correlation = (self._full @ _normalised(thumbnails)[0].T).reshape(
-            8, len(self.thumbnails), len(thumbnails)
-        )
+        correlation = (self._full @ _normalised(thumbnails)[0].T).reshape(8, len(self.thumbnails), len(thumbnails))
         orientation, row, column = np.nonzero(correlation >= self.threshold)
         return orientation, row, column, correlation[orientation, row, column]
 

@@ -102,6 +102,4 @@ class Catalogue:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"`{path}` cannot be read: {error.strerror or error}. Restore the file or fix its permissions."
-    )
+    return DataError(f"`{path}` cannot be read: {error.strerror or error}. Restore the file or fix its permissions.")

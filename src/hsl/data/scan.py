@@ -92,11 +92,7 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
         mask_sizes=np.array([reading.mask_size for reading in complete], np.int64),
         class_counts=np.stack([reading.class_counts for reading in complete]),
         thumbnails=np.stack([reading.thumbnail for reading in complete]),
-        errors={
-            record.id: reading.error
-            for record, reading in zip(records, complete, strict=True)
-            if reading.error
-        },
+        errors={record.id: reading.error for record, reading in zip(records, complete, strict=True) if reading.error},
     )
 
 

@@ -55,11 +55,7 @@ class Split:
         """
         if not 0 <= number < len(self.folds):
             names = ", ".join(f"{i}: {fold.name}" for i, fold in enumerate(self.folds))
-            known = (
-                ""
-                if all(fold.name == str(i) for i, fold in enumerate(self.folds))
-                else f" Folds are {names}."
-            )
+            known = "" if all(fold.name == str(i) for i, fold in enumerate(self.folds)) else f" Folds are {names}."
             raise ConfigError(
                 f"`fold` should be in [0, {len(self.folds)}). Found `fold = {number}`.{known} "
                 f"The split `{self.method}` makes {len(self.folds)} of them."
@@ -85,9 +81,7 @@ class Split:
         """
         try:
             content = json.loads(text)
-            folds = tuple(
-                Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"]
-            )
+            folds = tuple(Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"])
             kept = {name: content[name] for name in ("method", "seed", "groups", "sha256")}
             return cls(folds=folds, test=tuple(content["test"]), **kept)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -183,9 +177,7 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
     return _split("holdout", catalogue, scan, groups, 0, test, {"0": val})
 
 
-def leave_one_group_out(
-    catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: float, seed: int
-) -> Split:
+def leave_one_group_out(catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: float, seed: int) -> Split:
     """One fold per value of an attribute (material, content, site ...): it validates, all others train.
 
     Args:
@@ -240,9 +232,7 @@ def stored_split(
         try:
             return Split.from_json(path.read_text(encoding="utf8"))
         except ValueError as error:
-            raise DataError(
-                f"`{path}` is damaged. Delete it: the same folds are made anew. {error}"
-            ) from error
+            raise DataError(f"`{path}` is damaged. Delete it: the same folds are made anew. {error}") from error
     split = make(catalogue, scan)
     write_atomically(path, split.to_json().encode())
     return split

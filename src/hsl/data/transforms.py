@@ -47,9 +47,7 @@ class TrainingTransform:
         self._chain = A.Compose(list(parts))
         self._chain.set_random_state(np.random.Generator(self._bits), self._python)
 
-    def __call__(
-        self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]
-    ) -> tuple[NDArray[np.uint8], Masks]:
+    def __call__(self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Masks]:
         sequence = np.random.SeedSequence(key)
         self._bits.state = np.random.PCG64(sequence).state
         self._python.seed(int(sequence.generate_state(1, np.uint64)[0]))
@@ -63,9 +61,7 @@ class EvaluationTransform:
 
     size: tuple[int, int]
 
-    def __call__(
-        self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]
-    ) -> tuple[NDArray[np.uint8], Masks]:
+    def __call__(self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Masks]:
         del key
         return resize(image, self.size), masks
 
@@ -145,9 +141,7 @@ class ResizedCrop(A.DualTransform):  # type: ignore[misc]
 
     def apply_to_mask(self, mask: NDArray[Any], window: tuple[slice, slice], **_: Any) -> NDArray[Any]:
         height, width = self.size
-        result: NDArray[Any] = cv2.resize(
-            mask[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-        )
+        result: NDArray[Any] = cv2.resize(mask[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return result
 
 
@@ -207,9 +201,7 @@ def _rotation(degrees: float, fill: float, probability: float) -> list[Any]:
     return [A.Rotate((-degrees, degrees), fill=fill, fill_mask=IGNORE_INDEX, p=probability)]
 
 
-def _colour(
-    brightness: float, contrast: float, saturation: float, hue: float, probability: float
-) -> list[Any]:
+def _colour(brightness: float, contrast: float, saturation: float, hue: float, probability: float) -> list[Any]:
     return [A.ColorJitter(brightness, contrast, saturation, hue, p=probability)]
 
 

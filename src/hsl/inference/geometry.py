@@ -27,9 +27,7 @@ def to_source_size(logits: Tensor, size: Tensor) -> Tensor:
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     canvas = logits.new_zeros((*logits.shape[:2], height, width))
     for i, (h, w) in enumerate(sizes):
-        canvas[i, :, :h, :w] = F.interpolate(logits[i : i + 1], (h, w), mode="bilinear", align_corners=False)[
-            0
-        ]
+        canvas[i, :, :h, :w] = F.interpolate(logits[i : i + 1], (h, w), mode="bilinear", align_corners=False)[0]
     return canvas
 
 

@@ -44,9 +44,7 @@ class TestTimeAugmentation:
 
     __test__ = False  # pytest takes classes named Test* for tests
 
-    def __init__(
-        self, predictor: Callable[[nn.Module, Tensor], Outputs], transforms: str | Sequence[str]
-    ) -> None:
+    def __init__(self, predictor: Callable[[nn.Module, Tensor], Outputs], transforms: str | Sequence[str]) -> None:
         names = [transforms] if isinstance(transforms, str) else list(transforms)
         self.predictor = predictor
         self.transforms = _checked([each for name in names for each in _expand(name)])
@@ -63,9 +61,7 @@ class TestTimeAugmentation:
             for head, output in self.predictor(network, turn(images, name)).items():
                 _check_dense(head, output)
                 log_probabilities = turn_back(output.float().log_softmax(1), name)
-                total[head] = (
-                    torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
-                )
+                total[head] = torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
         return {head: output - math.log(len(self.transforms)) for head, output in total.items()}
 
 

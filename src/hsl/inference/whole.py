@@ -44,10 +44,7 @@ class Whole:
                     f"Head `{head}` should answer at the size of its input, {tuple(padded.shape[-2:])}. "
                     f"Found {tuple(output.shape[-2:])}. Give the head an upsampling to the input size."
                 )
-        return {
-            head: output[..., :height, :width] if output.ndim == 4 else output
-            for head, output in outputs.items()
-        }
+        return {head: output[..., :height, :width] if output.ndim == 4 else output for head, output in outputs.items()}
 
     def _pad(self, images: Tensor) -> Tensor:
         for axis in (-2, -1):

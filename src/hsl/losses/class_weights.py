@@ -104,9 +104,7 @@ def _raw(counts: Tensor, method: str, beta: float, presence_pixels: Tensor | Non
 def _given(values: Sequence[float], present: Tensor, max_ratio: float) -> Tensor:
     weights = torch.tensor([float(value) for value in values], dtype=torch.float64)
     if weights.shape != present.shape:
-        raise ConfigError(
-            f"`class_weights` should list {len(present)} numbers, one per class. Found {len(weights)}."
-        )
+        raise ConfigError(f"`class_weights` should list {len(present)} numbers, one per class. Found {len(weights)}.")
     if not (weights.isfinite().all() and (weights >= 0).all() and (weights[present] > 0).any()):
         raise ConfigError(
             "`class_weights` should be finite, at least 0, and above 0 for a class that is there. "

@@ -21,9 +21,7 @@ class CrossEntropy(nn.Module):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ConfigError(
-                f"`label_smoothing` should be in [0, 1). Found `label_smoothing = {label_smoothing}`."
-            )
+            raise ConfigError(f"`label_smoothing` should be in [0, 1). Found `label_smoothing = {label_smoothing}`.")
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:

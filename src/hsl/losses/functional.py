@@ -34,9 +34,7 @@ def check_shapes(logits: Tensor, target: Tensor, class_weights: Tensor | None = 
             "Resize the logits to the mask before the loss."
         )
     if target.dtype != torch.int64:
-        raise ValueError(
-            f"`target` should be int64. Found `target.dtype = {target.dtype}`. Convert with `.long()`."
-        )
+        raise ValueError(f"`target` should be int64. Found `target.dtype = {target.dtype}`. Convert with `.long()`.")
     if class_weights is not None and class_weights.shape != (logits.shape[1],):
         raise ValueError(
             f"`class_weights` should hold one weight for each of the {logits.shape[1]} channels of the "
@@ -126,11 +124,7 @@ def focal(logits: Tensor, target: Tensor, class_weights: Tensor | None = None, g
     """
     log_p = target_log_probability(logits, target)
     # The clamp keeps the slope of (1 - p)^gamma finite at p = 1 for gamma < 1.
-    miss = (
-        (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).eps)
-        if 0 < gamma < 1
-        else -torch.expm1(log_p)
-    )
+    miss = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).eps) if 0 < gamma < 1 else -torch.expm1(log_p)
     loss = -log_p * miss**gamma
     if class_weights is not None:
         loss = loss * class_weights.to(loss.dtype)[torch.where(target == IGNORE_INDEX, 0, target)]

@@ -33,9 +33,7 @@ class Tversky(nn.Module):
 
     takes_class_weights = True
 
-    def __init__(
-        self, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1.0
-    ) -> None:
+    def __init__(self, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1.0) -> None:
         super().__init__()
         for name, value, least in (
             ("alpha", alpha, 0),
@@ -46,9 +44,7 @@ class Tversky(nn.Module):
             if not value >= least:
                 raise ConfigError(f"`{name}` should be at least {least}. Found `{name} = {value}`.")
         self.gamma = gamma
-        self.per_class = TverskyLoss(
-            "multiclass", alpha=alpha, beta=beta, smooth=smooth, ignore_index=IGNORE_INDEX
-        )
+        self.per_class = TverskyLoss("multiclass", alpha=alpha, beta=beta, smooth=smooth, ignore_index=IGNORE_INDEX)
 
     def forward(self, logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
         return _mean_over_present(self.per_class, logits, target, class_weights) ** self.gamma

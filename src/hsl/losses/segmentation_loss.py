@@ -55,9 +55,7 @@ class SegmentationLoss(nn.Module):
                 f"and terms {sorted(terms)}."
             )
         if head not in class_counts:
-            raise ConfigError(
-                f"`loss.head` should be one of {sorted(class_counts)}. Found `loss.head = {head}`."
-            )
+            raise ConfigError(f"`loss.head` should be one of {sorted(class_counts)}. Found `loss.head = {head}`.")
         self.head = head
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: float(weight) for name, weight in weights.items()}

@@ -110,8 +110,7 @@ def boundary_maps(prediction: Tensor, classes: Tensor, num_classes: int, width: 
     """
     if prediction.shape != classes.shape or classes.ndim != 2:
         raise ValueError(
-            "`prediction` and `target` should be (H, W). Found "
-            f"{tuple(prediction.shape)} and {tuple(classes.shape)}."
+            f"`prediction` and `target` should be (H, W). Found {tuple(prediction.shape)} and {tuple(classes.shape)}."
         )
     if width < 1:
         raise ValueError(f"`width` should be at least 1. Found `width = {width}`.")
@@ -250,9 +249,7 @@ def _hits(
     for first in range(0, num_classes, 64):
         classes_left = min(num_classes - first, 64)
         dtype = next(kind for kind in _WORDS if torch.iinfo(kind).bits >= classes_left)
-        (bit, inside), (other_bit, other_inside) = (
-            _bits(labels, first, dtype) for labels in (classes, other)
-        )
+        (bit, inside), (other_bit, other_inside) = (_bits(labels, first, dtype) for labels in (classes, other))
         bits = torch.where(other_contour & other_inside, torch.ones_like(other_bit) << other_bit, 0)
         result |= contour & inside & ((dilate(bits, radius) >> bit) & 1).bool()
     return result

@@ -31,9 +31,7 @@ class Contingency(NamedTuple):
     pixels: Integers
 
 
-def contingency(
-    prediction: LabelImage, target: LabelImage, ignore_index: int | None = IGNORE_INDEX
-) -> Contingency:
+def contingency(prediction: LabelImage, target: LabelImage, ignore_index: int | None = IGNORE_INDEX) -> Contingency:
     """Count the pairs of labels of two label images.
 
     Label images are flat in patches, so the pixels are first joined to horizontal runs in which neither

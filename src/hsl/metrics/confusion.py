@@ -78,7 +78,5 @@ def predicted_classes(logits: Tensor, num_classes: int) -> Tensor:
     if not logits.is_floating_point():
         return logits
     if logits.ndim != 4 or logits.shape[1] != num_classes:
-        raise ValueError(
-            f"`logits` should be (B, {num_classes}, H, W). Found `logits.shape = {tuple(logits.shape)}`."
-        )
+        raise ValueError(f"`logits` should be (B, {num_classes}, H, W). Found `logits.shape = {tuple(logits.shape)}`.")
     return logits.max(dim=1).indices  # several times faster than argmax on a CPU

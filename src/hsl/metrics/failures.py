@@ -119,9 +119,7 @@ def object_failures(
     matching = match_pictures(prediction, target, num_classes, things, target_instances, prediction_instances)
     lost, surplus = classify(matching)
     return {
-        "false_negatives": {
-            kind: count_classes(matching.target, chosen, num_classes) for kind, chosen in lost.items()
-        },
+        "false_negatives": {kind: count_classes(matching.target, chosen, num_classes) for kind, chosen in lost.items()},
         "false_positives": {
             kind: count_classes(matching.prediction, chosen, num_classes) for kind, chosen in surplus.items()
         },
@@ -132,9 +130,7 @@ def object_failures(
     }
 
 
-def _holds_several(
-    holders: Integers, pixels: Integers, inside: Bools, area: Integers, is_matched: Bools
-) -> Bools:
+def _holds_several(holders: Integers, pixels: Integers, inside: Bools, area: Integers, is_matched: Bools) -> Bools:
     """Segments that hold two or more others and match one or are mostly filled by those they hold."""
     number = np.bincount(holders[inside], minlength=len(area))
     filled = np.bincount(holders[inside], weights=pixels[inside], minlength=len(area))
@@ -156,9 +152,7 @@ def _first_of(wrong: Bools, kinds: Kinds, otherwise: str) -> Kinds:
     return found | {otherwise: left}
 
 
-def _largest(
-    side: str, segments: Segments, area: Integers, kinds: Kinds, num_boxes: int
-) -> list[dict[str, Any]]:
+def _largest(side: str, segments: Segments, area: Integers, kinds: Kinds, num_boxes: int) -> list[dict[str, Any]]:
     boxes = find_objects(segments.ids) if segments.ids.size else []
     objects = []
     for kind, chosen in kinds.items():

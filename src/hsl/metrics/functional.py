@@ -39,9 +39,7 @@ def read_target(target: Tensor, num_classes: int) -> Labels:
         ValueError: ``num_classes`` is out of range or the target holds no integers.
     """
     if not 1 <= num_classes <= IGNORE_INDEX:
-        raise ValueError(
-            f"`num_classes` should be in [1, {IGNORE_INDEX}]. Found `num_classes = {num_classes}`."
-        )
+        raise ValueError(f"`num_classes` should be in [1, {IGNORE_INDEX}]. Found `num_classes = {num_classes}`.")
     if target.is_floating_point():
         raise ValueError(f"`target` should hold integers. Found `target.dtype = {target.dtype}`.")
     outside = (target < 0) | (target >= num_classes)

@@ -127,9 +127,7 @@ def match_pictures(
     masked_prediction, masked_target = class_maps(prediction, target, num_classes)
     chosen = range(1, num_classes) if things is None else things
     if not set(chosen) <= set(range(num_classes)):
-        raise ValueError(
-            f"`things` should be classes in [0, {num_classes}). Found `things = {list(chosen)}`."
-        )
+        raise ValueError(f"`things` should be classes in [0, {num_classes}). Found `things = {list(chosen)}`.")
     if prediction_instances is None:
         found = components(masked_prediction, chosen)
     else:

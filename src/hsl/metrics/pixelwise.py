@@ -73,9 +73,7 @@ class Pixelwise(Metric):
             ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
         """
         if logits.shape[1:2] != (self.num_classes,):
-            raise ValueError(
-                f"`logits` should be (B, {self.num_classes}, H, W). Found {tuple(logits.shape)}."
-            )
+            raise ValueError(f"`logits` should be (B, {self.num_classes}, H, W). Found {tuple(logits.shape)}.")
         labels = read_target(target, self.num_classes)
         if not target.is_cuda:
             check_strays(labels.strays, labels.largest, self.num_classes)
@@ -86,9 +84,7 @@ class Pixelwise(Metric):
         self.confidence += calibration.confidence
         self.nll += calibration.nll
         self.brier += calibration.brier
-        for picture, truth, (height, width) in zip(
-            prediction, labels.classes, sizes_of(target, size), strict=True
-        ):
+        for picture, truth, (height, width) in zip(prediction, labels.classes, sizes_of(target, size), strict=True):
             self._add_picture(picture[:height, :width], truth[:height, :width])
 
     def compute(self) -> dict[str, Tensor]:
@@ -104,11 +100,7 @@ class Pixelwise(Metric):
         calibration = CalibrationCounts(self.pixels, self.confidence, self.nll, self.brier)
         values = scores(self.matrices.sum(0)) | boundary_scores(self.boundaries)
         names = ("miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1")
-        return (
-            {name: values[name] for name in names}
-            | calibration_scores(calibration)
-            | error_breakdown(self.matrices)
-        )
+        return {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(self.matrices)
 
     def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:
         width = boundary_width(classes.shape[0], classes.shape[1], self.ratio)

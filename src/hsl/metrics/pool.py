@@ -123,9 +123,7 @@ class MetricPool:
         """Process ids of the workers that stand now."""
         return [worker.pid for worker in self._workers]
 
-    def submit(
-        self, id: str, prediction: LabelImage, target: LabelImage, part: str = "test", **further: Array
-    ) -> bool:
+    def submit(self, id: str, prediction: LabelImage, target: LabelImage, part: str = "test", **further: Array) -> bool:
         """Hand a picture over; waits while all workers are busy.
 
         The arrays may be changed as soon as this returns.
@@ -262,9 +260,7 @@ def count_workers(workers: int | Literal["auto"]) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores - 1)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ValueError(
-            f"`workers` should be 'auto' or an integer of at least 1. Found `workers = {workers!r}`."
-        )
+        raise ValueError(f"`workers` should be 'auto' or an integer of at least 1. Found `workers = {workers!r}`.")
     return workers
 
 
@@ -280,11 +276,6 @@ def _pickle(metrics: Mapping[str, Metric]) -> bytes:
 
 def _narrow(labels: LabelImage) -> LabelImage:
     """As bytes if the labels fit: a class mask arrives as int64, eight times as large."""
-    if (
-        labels.dtype == np.uint8
-        or not labels.size
-        or labels.min() < 0
-        or labels.max() > np.iinfo(np.uint8).max
-    ):
+    if labels.dtype == np.uint8 or not labels.size or labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
         return labels
     return labels.astype(np.uint8)

@@ -75,9 +75,7 @@ class Slot:
             size = os.fstat(self.descriptor).st_size
             self._map = mmap.mmap(self.descriptor, size) if size else None
         return [
-            np.ndarray(
-                field.shape, np.dtype(field.dtype), self._map if _num_bytes(field) else None, field.offset
-            )
+            np.ndarray(field.shape, np.dtype(field.dtype), self._map if _num_bytes(field) else None, field.offset)
             for field in fields
         ]
 

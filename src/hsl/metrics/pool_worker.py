@@ -134,9 +134,7 @@ def plain(value: Any) -> Any:
         return None if np.isnan(value) else value
     if value is None or isinstance(value, bool | int | str):
         return value
-    raise TypeError(
-        f"A metric should return numbers, strings, lists and mappings. Found {type(value).__name__}."
-    )
+    raise TypeError(f"A metric should return numbers, strings, lists and mappings. Found {type(value).__name__}.")
 
 
 def checksum(arrays: Mapping[str, Array]) -> str:

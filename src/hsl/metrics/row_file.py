@@ -31,13 +31,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row: dict[str, Any] = json.loads(line)
                 key = row["part"], row["id"]
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path}, line {number}, is no row of metrics. Delete the line and resume."
-                ) from error
+                raise DataError(f"{path}, line {number}, is no row of metrics. Delete the line and resume.") from error
             if key in seen:
-                raise DataError(
-                    f"{path}, line {number}, holds {key[1]!r} ({key[0]}) for the second time. Delete one."
-                )
+                raise DataError(f"{path}, line {number}, holds {key[1]!r} ({key[0]}) for the second time. Delete one.")
             seen.add(key)
             yield row
 
@@ -63,9 +59,7 @@ class RowFile:
         self.kept: dict[Key, str] = {}
         if path.exists():
             if not resume:
-                raise ValueError(
-                    f"`path` should not exist yet. Found {path}. Delete it or give `resume=True`."
-                )
+                raise ValueError(f"`path` should not exist yet. Found {path}. Delete it or give `resume=True`.")
             rows = [row for row in read_rows(path) if row["metrics"].keys() == metrics and not row["errors"]]
             self.kept = {(row["part"], row["id"]): row["checksum"] for row in rows}
             self._rewrite(self.kept.keys())

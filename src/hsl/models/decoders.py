@@ -68,9 +68,7 @@ class WithoutSkip(nn.Module):
 def unet(encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str) -> Decoder:
     """U-Net (Ronneberger 2015), one block for each halving of the resolution, output at full resolution."""
     _check_blocks("unet", channels, encoder_channels)
-    body = UnetDecoder(
-        encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation
-    )
+    body = UnetDecoder(encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation)
     for index, skip in enumerate(list(encoder_channels[1:-1])[::-1]):
         if skip == 0:
             body.blocks[index] = WithoutSkip(body.blocks[index])
@@ -96,9 +94,7 @@ def fpn(encoder_channels: Sequence[int], *, pyramid_channels: int, channels: int
     return Decoder(body, channels, stride=4)
 
 
-def deeplabv3plus(
-    encoder_channels: Sequence[int], *, channels: int, rates: Sequence[int], dropout: float
-) -> Decoder:
+def deeplabv3plus(encoder_channels: Sequence[int], *, channels: int, rates: Sequence[int], dropout: float) -> Decoder:
     """DeepLabv3+ (Chen 2018): atrous pyramid at stride 16, joined with stride 4.
 
     The paper dilates the encoder's last stage to keep it at stride 16. Transformers cannot be dilated, so

@@ -16,9 +16,7 @@ class DenseHead(nn.Module):
             published with U-Net on the one hand and DeepLab, SegFormer, FPN and UPerNet on the other.
     """
 
-    def __init__(
-        self, in_channels: int, num_classes: int, upsampling: int, kernel_size: int | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, upsampling: int, kernel_size: int | None = None) -> None:
         super().__init__()
         size = kernel_size or (3 if upsampling == 1 else 1)
         self.classify = nn.Conv2d(in_channels, num_classes, size, padding=size // 2)
@@ -30,6 +28,4 @@ class DenseHead(nn.Module):
         logits: Tensor = self.classify(decoded)
         if self.upsampling == 1:
             return logits
-        return F.interpolate(
-            logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False
-        )
+        return F.interpolate(logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)

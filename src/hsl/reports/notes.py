@@ -74,9 +74,7 @@ def _unlike(models: Sequence[Model]) -> Iterator[Note]:
 def _refused(models: Sequence[Model]) -> Iterator[Note]:
     for model in models:
         if model.refused:
-            yield Note(
-                "warning", f"{model.label} has no mean over folds: {model.refused}. The folds stand alone."
-            )
+            yield Note("warning", f"{model.label} has no mean over folds: {model.refused}. The folds stand alone.")
 
 
 def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
@@ -89,12 +87,8 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
     used = {run.folder for model in models for run in model.finished.values()}
     older = [str(run.folder) for run in runs if run.status == "finished" and run.folder not in used]
     if older:
-        yield Note(
-            "info", f"Newer runs of the same model, fold and seed take the place of: {', '.join(older)}."
-        )
-    commits = {
-        str((run.provenance.get("git") or {}).get("commit")) for run in runs if run.status == "finished"
-    }
+        yield Note("info", f"Newer runs of the same model, fold and seed take the place of: {', '.join(older)}.")
+    commits = {str((run.provenance.get("git") or {}).get("commit")) for run in runs if run.status == "finished"}
     if len(commits) > 1:
         yield Note("info", f"The runs were made by {len(commits)} different commits; see provenance.")
     if any((run.provenance.get("git") or {}).get("dirty") for run in runs if run.status == "finished"):

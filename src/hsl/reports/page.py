@@ -118,9 +118,7 @@ def _gallery(model: Model, num_pictures: int) -> dict[str, list[Shown]]:
     gallery: dict[str, list[Shown]] = {}
     for kind, sign in (("best", -1), ("worst", 1)):
         mine = sorted((pair for pair in found if pair[1].kind == kind), key=lambda pair: sign * pair[1].miou)
-        shown = [
-            Shown(example, run.fold, _views(run.folder, example)) for run, example in mine[:num_pictures]
-        ]
+        shown = [Shown(example, run.fold, _views(run.folder, example)) for run, example in mine[:num_pictures]]
         gallery[kind] = [one for one in shown if one.views]
     return gallery
 

@@ -56,7 +56,7 @@ def write_examples(
     folder: Path,
     best: Sequence[Predicted],
     worst: Sequence[Predicted],
-    original: Callable[[str], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    original: Callable[[str], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
     classes: Sequence[str],
 ) -> None:
     """Write four views of each picture and, last, ``index.csv``, which tells the report what they show.
@@ -208,9 +208,7 @@ def _resize(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
-def _with_legend(
-    picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool
-) -> Image.Image:
+def _with_legend(picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool) -> Image.Image:
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
     entries = [(index, "ignored" if index == IGNORE_INDEX else classes[index]) for index in used]
     entries.append((-1, "fill: prediction, opacity: confidence"))

@@ -35,9 +35,7 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2B2
 MANY_CLASSES = 20  # above it cells carry no numbers
 
 
-def confusion_matrix(
-    confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str = ""
-) -> None:
+def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str = "") -> None:
     """Where the pixels of each class go, in per cent of the class (rows sum to 100).
 
     Args:
@@ -47,9 +45,7 @@ def confusion_matrix(
         title: above the plot.
     """
     num_classes, total = len(classes), confusion.sum(axis=1)
-    share = np.divide(
-        confusion * 100.0, total[:, None], out=np.full(confusion.shape, np.nan), where=total[:, None] > 0
-    )
+    share = np.divide(confusion * 100.0, total[:, None], out=np.full(confusion.shape, np.nan), where=total[:, None] > 0)
     cell = 0.5 if num_classes <= MANY_CLASSES else 0.24
     side = max(2.4, cell * num_classes)
     label = 0.075 * max(len(name) for name in classes)
@@ -93,9 +89,7 @@ def iou_per_class(
             if column == 0:
                 handles.append(axes.barh(rows, 100 * np.nan_to_num(values), 0.66, color=colour, label=text))
             else:
-                handles += axes.plot(
-                    100 * values, rows, "D", c=colour, mec="white", clip_on=False, label=text
-                )
+                handles += axes.plot(100 * values, rows, "D", c=colour, mec="white", clip_on=False, label=text)
             axes.axvline(mean, color=colour, linestyle=(0, (4, 3)), linewidth=1)
             _write_column(axes, column, name, colour, [_iou_text(value) for value in values])
         for row in np.flatnonzero(np.isnan(list(series.values())).all(axis=0)):
@@ -127,9 +121,7 @@ def class_distribution(
         figure = Figure(figsize=(6.0, 1.3 + 0.27 * len(classes)), layout="constrained")
         axes = figure.add_subplot()
         axes.hlines(rows, lowest, 100, color="#e2e2e2", linewidth=0.8)
-        for column, ((part, share), colour, marker) in enumerate(
-            zip(shares.items(), LINES, "os^", strict=False)
-        ):
+        for column, ((part, share), colour, marker) in enumerate(zip(shares.items(), LINES, "os^", strict=False)):
             seen, lane = share > 0, rows + 0.22 * (column - (len(shares) - 1) / 2)  # apart: none is hidden
             axes.plot(share[seen], lane[seen], marker, color=colour, markersize=4.5, label=part)
             axes.plot(np.full((~seen).sum(), lowest), lane[~seen], "x", color=colour, markersize=4.5)
@@ -221,9 +213,7 @@ def _write_cells(axes: Axes, share: NDArray[np.float64]) -> None:
         axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=colour)
     for row in np.flatnonzero(~np.isfinite(share).all(axis=1)):
         middle = (share.shape[1] - 1) / 2
-        axes.text(
-            middle, int(row), "no pixel of this class", ha="center", va="center", color=GREY, fontsize=7.5
-        )
+        axes.text(middle, int(row), "no pixel of this class", ha="center", va="center", color=GREY, fontsize=7.5)
 
 
 def _iou_text(value: float) -> str:

@@ -56,9 +56,7 @@ def report(cfg: DictConfig) -> Path:
     results = contents.cv_results(ranked, pairs, notes, runs, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     page = output / "index.html"
-    write_page(
-        page, runs, in_order, tables, pairs, notes, cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name
-    )
+    write_page(page, runs, in_order, tables, pairs, notes, cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name)
     _print(tables["ranking"], notes, page)
     return page
 

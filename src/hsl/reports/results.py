@@ -169,12 +169,7 @@ def models_of(runs: Sequence[Run], ignore: Sequence[str], name_key: str) -> list
 
 def _siblings(groups: Mapping[tuple[str, str], Sequence[Run]], config: str, initialisation: str) -> list[Run]:
     """Runs of the same config that started from other weights."""
-    return [
-        run
-        for (other, kind), runs in groups.items()
-        if other == config and kind != initialisation
-        for run in runs
-    ]
+    return [run for (other, kind), runs in groups.items() if other == config and kind != initialisation for run in runs]
 
 
 def _model(

@@ -187,9 +187,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
         raise DataError(f"`{path}` is no YAML: {str(error).splitlines()[0]}.") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), int) for key in ("fold", "seed")
-    ):
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), int) for key in ("fold", "seed")):
         raise DataError(f"`{path}` should be a run's config with the integers `fold` and `seed`.")
     return content
 
@@ -234,9 +232,7 @@ def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         raise DataError(f"`{path}` is no table: {error}.") from None
     absent = [name for name in needed if rows and rows[0].get(name) is None]
     if absent or not rows:
-        raise DataError(
-            f"`{path}` should have rows with the columns {', '.join(needed)}. Found {len(rows)} rows."
-        )
+        raise DataError(f"`{path}` should have rows with the columns {', '.join(needed)}. Found {len(rows)} rows.")
     return rows
 
 

@@ -65,8 +65,7 @@ class Table:
     def texts(self) -> list[list[str]]:
         """The rows as a reader sees them."""
         return [
-            [text_of(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
-            for row in self.rows
+            [text_of(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows
         ]
 
     def to_csv(self) -> str:

@@ -164,7 +164,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "value_range": data.catalogue.value_range,
         "class_counts": {head: count.tolist() for head, count in data.class_counts.items()},
         "classes": {head: list(names) for head, names in data.classes.items()},
-        "weights_used": task.network.encoder.weights_used,
+        "weights_used": cast(Any, task.network).encoder.weights_used,
         "num_parameters": sum(p.numel() for p in task.network.parameters()),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }

@@ -18,9 +18,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     and ``kill -9`` in the middle of it leaves a broken checkpoint.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
-    ) -> None:  # noqa: ARG002
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        del storage_options  # for remote file systems; run folders are local
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomically(Path(path), buffer.getvalue())

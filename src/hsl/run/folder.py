@@ -109,7 +109,7 @@ def find_run_folder(cfg: DictConfig, *, sweep: bool) -> RunFolder:
 
 def config_identity(cfg: DictConfig) -> str:
     """SHA-256 of everything in the config that can change a number; paths and worker counts are left out."""
-    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
+    copy: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
     OmegaConf.set_struct(copy, False)
     for key in RUNTIME_KEYS:
         copy[key] = None
@@ -123,19 +123,13 @@ def config_identity(cfg: DictConfig) -> str:
 
 def _without_paths(node: Any) -> Any:
     if isinstance(node, dict):
-        return {
-            key: _without_paths(value)
-            for key, value in node.items()
-            if key not in ("path", "dirpath", "save_dir")
-        }
+        return {key: _without_paths(value) for key, value in node.items() if key not in ("path", "dirpath", "save_dir")}
     return node
 
 
 def _same_config(base: Path, identity: str) -> list[Path]:
     """Run folders below ``base`` that were made by this very config, newest first."""
-    found = [
-        p.parent for p in base.glob("*/provenance.json") if read_provenance(p).get("identity") == identity
-    ]
+    found = [p.parent for p in base.glob("*/provenance.json") if read_provenance(p).get("identity") == identity]
     return sorted(found, key=lambda folder: folder.name, reverse=True)
 
 

@@ -14,16 +14,15 @@ from omegaconf import DictConfig
 
 from hsl.batch import Batch
 from hsl.callbacks.provenance import read_provenance
-from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_image
+from hsl.config import DataError
 from hsl.data.datamodule import DataModule
-from hsl.data.records import FileSource, Record
+from hsl.data.decode import decode_image
+from hsl.data.formats.folder import read_pictures
 from hsl.files import write_atomically
 from hsl.reports import pictures
 from hsl.run.checkpoints import load_weights, open_run
 from hsl.tasks.segmentation import SegmentationTask
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 HEAD = "segmentation"
 
 
@@ -33,13 +32,11 @@ def predict(cfg: DictConfig) -> None:
     A picture that cannot be read is reported and the rest is done; then the command ends with exit code 2.
 
     Raises:
-        ConfigError: the run or the input is none, or two pictures would share an output.
-        DataError: some pictures could not be read.
+        ConfigError: the run is none.
+        DataError: the input is no folder of pictures, or some could not be read.
     """
     run, run_cfg = open_run(cfg.run)
-    records = [
-        Record(path.stem, FileSource(path), None, None, {}, None) for path in _pictures_in(Path(cfg.input))
-    ]
+    records = read_pictures(cfg.input)
     facts = read_provenance(run / "provenance.json")
     task = _trained(run, run_cfg, cfg, facts)
     data: DataModule = instantiate(run_cfg.data)
@@ -56,28 +53,7 @@ def predict(cfg: DictConfig) -> None:
     print(f"{len(rows)} pictures segmented: {cfg.output}")
     if broken:
         listed = " ".join(str(error) for error in broken)
-        raise DataError(
-            f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}"
-        )
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ConfigError(
-            f"`input` should be a folder of pictures. Found `input = {folder}`, which is no folder."
-        )
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ConfigError(
-            f"`input` should hold pictures ({', '.join(sorted(SUFFIXES))}). Found none in {folder}."
-        )
-    stems = [path.stem for path in files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise ConfigError(
-            f"`input` should name each picture once. Found several files for {', '.join(twice)}. Rename them."
-        )
-    return files
+        raise DataError(f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}")
 
 
 def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
@@ -92,9 +68,7 @@ def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, A
 
 
 @torch.inference_mode()
-def _probabilities(
-    task: SegmentationTask, data: DataModule, batch: Batch
-) -> list[tuple[str, NDArray[np.float32]]]:
+def _probabilities(task: SegmentationTask, data: DataModule, batch: Batch) -> list[tuple[str, NDArray[np.float32]]]:
     """Id and class probabilities ``(C, H, W)`` of each picture at its own size, by the path that ``evaluate`` takes."""
     batch["image"] = batch["image"].to(task.device)
     logits = task.predict(data.on_after_batch_transfer(batch, 0))[HEAD]

@@ -49,9 +49,7 @@ class Monitored:
         provenance = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
         split = provenance["provenance"]["split_sha256"]
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
-        return cls(
-            str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split
-        )
+        return cls(str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split)
 
     @classmethod
     def read(cls, folder: Path) -> "Monitored":
@@ -81,14 +79,10 @@ class Monitored:
             )
 
 
-def write_results(
-    folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored
-) -> None:
+def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
     """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
     parts = data.evaluation_parts
-    results = [
-        (part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts
-    ]
+    results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
     classes = data.classes["segmentation"]
     frame = pd.concat([_rows(part, inference, result, data) for part, inference, result in results])
     write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
@@ -111,9 +105,7 @@ def write_results(
         "classes": list(classes),
         "parts": tables,
     }
-    write_atomically(
-        folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode()
-    )
+    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
 
 
 def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, monitored: Monitored) -> None:
@@ -128,7 +120,7 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, mon
     plots.class_distribution(data.pixels_per_part(), classes, folder / "class_distribution.png")
     history = folder / "history.csv"
     if history.is_file():
-        curves = {name: column.tolist() for name, column in pd.read_csv(history).items()}
+        curves = {str(name): column.tolist() for name, column in pd.read_csv(history).items()}
         plots.training_curves(curves, folder / "training_curves.png", monitored.name, monitored.epoch)
 
 

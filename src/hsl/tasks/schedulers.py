@@ -73,14 +73,10 @@ def poly(optimizer: Optimizer, total_steps: int, power: float, warmup_fraction: 
     if not power > 0:
         raise ConfigError(f"`scheduler.power` should be above 0. Found `scheduler.power = {power}`.")
     warmup = _warmup_steps(total_steps, warmup_fraction)
-    return LambdaLR(
-        optimizer, lambda step: _warm(step, warmup) * (1 - _progress(step, warmup, total_steps)) ** power
-    )
+    return LambdaLR(optimizer, lambda step: _warm(step, warmup) * (1 - _progress(step, warmup, total_steps)) ** power)
 
 
-def cosine(
-    optimizer: Optimizer, total_steps: int, final_factor: float = 0.0, warmup_fraction: float = 0.0
-) -> LambdaLR:
+def cosine(optimizer: Optimizer, total_steps: int, final_factor: float = 0.0, warmup_fraction: float = 0.0) -> LambdaLR:
     """Half a cosine down to ``final_factor`` after a linear warm-up.
 
     Source: Loshchilov & Hutter 2017, "SGDR", equation 5, without restarts.

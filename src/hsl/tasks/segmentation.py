@@ -54,9 +54,7 @@ class SegmentationTask(lightning.LightningModule):
         self.predictor = predictor
         self.metrics = nn.ModuleDict(
             {
-                head: nn.ModuleDict(
-                    {name: metric(num_classes=len(names)) for name, metric in metrics.items()}
-                )
+                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
                 for head, names in classes.items()
             }
         )
@@ -75,14 +73,14 @@ class SegmentationTask(lightning.LightningModule):
         outputs = (predictor or self.predictor)(self.network, batch["image"])
         return {head: to_source_size(logits.float(), batch["size"]) for head, logits in outputs.items()}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002  Lightning passes it by name
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         objectives: Objectives = self.loss(self.network(batch["image"]), batch)
         check_finite(objectives, batch["id"], self.global_step)
         total: Tensor = self.weighting(objectives)
         self._log_losses("train", objectives, total.detach(), len(batch["id"]))
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.predict(batch)
         objectives: Objectives = self.loss(outputs, batch)
         self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
@@ -102,7 +100,7 @@ class SegmentationTask(lightning.LightningModule):
                 metric.reset()
         self.log_dict({f"val/{name}": torch.stack(values).mean() for name, values in scores.items()})
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)
 
     def configure_optimizers(self) -> Any:

@@ -80,9 +80,7 @@ def test_the_published_table(tmp_path):
     assert record.attributes == {"group": "clx", "material": "Wood", "content": "Abstract"}
     assert record.split is None
     assert (decode_image(record.image.read(), "a") == 50).all()
-    np.testing.assert_array_equal(
-        decode_mask(record.mask.read(), "a", ignore_index=catalogue.ignore_index), MASK
-    )
+    np.testing.assert_array_equal(decode_mask(record.mask.read(), "a", ignore_index=catalogue.ignore_index), MASK)
 
 
 def test_more_columns_can_be_kept(tmp_path):
@@ -111,9 +109,7 @@ def test_a_group_in_the_metadata_is_kept(tmp_path):
 def test_a_folder_without_metadata(tmp_path):
     root = picture_folder(tmp_path)
     (root / "metadata.csv").unlink()
-    with pytest.raises(
-        DataError, match=r"metadata\.csv` does not exist. Write one with the columns id, material"
-    ):
+    with pytest.raises(DataError, match=r"metadata\.csv` does not exist. Write one with the columns id, material"):
         read_artefact(root)
 
 

@@ -18,8 +18,7 @@ SMALL = {"num_pictures": 12, "size": 64}
 
 def contents(catalogue):
     return {
-        record.id: (record.image.read(), record.mask.read(), record.instances.read())
-        for record in catalogue.records
+        record.id: (record.image.read(), record.mask.read(), record.instances.read()) for record in catalogue.records
     }
 
 
@@ -143,9 +142,7 @@ def test_other_parameters_are_another_set(tmp_path):
 def test_two_processes_at_once_both_succeed(tmp_path):
     call = f"read_demo({str(tmp_path)!r}, **{SMALL})"
     code = f"from hsl.data.formats.demo import read_demo; print(len({call}.records))"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0] for process in both] == ["12\n", "12\n"]
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -22,9 +22,7 @@ def test_every_key(tmp_path):
     ignore_index: 7
     value_range: [100, 4095.5]
     """
-    expected = Description(
-        ("clean", "crack"), {(0, 0, 0): 0, (255, 1, 2): 1, (9, 9, 9): 255}, (100.0, 4095.5), 7
-    )
+    expected = Description(("clean", "crack"), {(0, 0, 0): 0, (255, 1, 2): 1, (9, 9, 9): 255}, (100.0, 4095.5), 7)
     assert read(tmp_path, text) == (expected, [])
 
 

@@ -26,9 +26,7 @@ def test_several_findings_are_raised_together():
     findings.add_names(["b", "c"], "Lost are", "Find them.")
     with pytest.raises(DataError) as error:
         findings.raise_if_any(Path("root"))
-    assert (
-        str(error.value) == "`root` has 2 faults:\n- `a` is broken. Mend it.\n- Lost are `b`, `c`. Find them."
-    )
+    assert str(error.value) == "`root` has 2 faults:\n- `a` is broken. Mend it.\n- Lost are `b`, `c`. Find them."
 
 
 def test_the_first_names_are_shown_and_the_rest_counted():

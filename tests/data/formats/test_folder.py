@@ -98,9 +98,7 @@ class TestGoodFolders:
 
 class TestBadFolders:
     def test_a_missing_folder(self, tmp_path):
-        assert message(tmp_path / "nowhere").startswith(
-            f"The data folder `{tmp_path}/nowhere` does not exist."
-        )
+        assert message(tmp_path / "nowhere").startswith(f"The data folder `{tmp_path}/nowhere` does not exist.")
 
     def test_no_pictures(self, tmp_path):
         (tmp_path / "images").mkdir()

@@ -110,9 +110,7 @@ def test_one_part_alone_is_no_split(parts):
 def test_a_part_that_is_no_official_one_has_to_be_chosen(tmp_path):
     both = datasets.DatasetDict({"train": table([0]), "extra": table([1])})
     both.save_to_disk(tmp_path / "saved")
-    with pytest.raises(
-        DataError, match=r"saved:extra` is none of train, validation, test.*data\.reader\.split"
-    ):
+    with pytest.raises(DataError, match=r"saved:extra` is none of train, validation, test.*data\.reader\.split"):
         read(tmp_path / "saved")
     assert [record.id for record in read(tmp_path / "saved", split="extra").records] == ["p1"]
 
@@ -206,15 +204,11 @@ def test_values_of_a_configuration_are_taken(parquet):
 
 class TestErrors:
     def test_an_id_twice(self, parquet):
-        with pytest.raises(
-            DataError, match=r"Ids in `.*art\.parquet` should differ. Repeated are `oil`, `tempera`"
-        ):
+        with pytest.raises(DataError, match=r"Ids in `.*art\.parquet` should differ. Repeated are `oil`, `tempera`"):
             read_hub(parquet, "image", "mask", ["a", "b"], id_column="kind")
 
     def test_a_column_that_is_not_there(self, parquet):
-        with pytest.raises(
-            DataError, match=r"art\.parquet:train` should have the columns \['annotation', 'size'\]"
-        ):
+        with pytest.raises(DataError, match=r"art\.parquet:train` should have the columns \['annotation', 'size'\]"):
             read_hub(parquet, "image", "annotation", ["a", "b"], attributes=["size"])
 
     def test_a_column_without_pictures(self, parquet):
@@ -222,9 +216,7 @@ class TestErrors:
             read_hub(parquet, "image", "site", ["a", "b"])
 
     def test_a_part_that_is_not_there(self, parts):
-        with pytest.raises(
-            DataError, match=r"`data.reader.split` should be one of \['train', 'validation'\]"
-        ):
+        with pytest.raises(DataError, match=r"`data.reader.split` should be one of \['train', 'validation'\]"):
             read(parts, split="test")
 
     def test_classes_that_are_none(self, parquet):
@@ -234,9 +226,7 @@ class TestErrors:
     def test_a_file_that_is_no_parquet(self, tmp_path, capfd):
         path = tmp_path / "a.parquet"
         path.write_bytes(b"PAR1 and no more")
-        with pytest.raises(
-            DataError, match=r"a\.parquet` cannot be read as a table: .*Set `data.root`"
-        ) as error:
+        with pytest.raises(DataError, match=r"a\.parquet` cannot be read as a table: .*Set `data.root`") as error:
             read(path)
         assert "\n" not in str(error.value)
         assert capfd.readouterr().err == ""
@@ -247,9 +237,7 @@ class TestErrors:
             read(tmp_path / "empty")
 
     def test_a_folder_that_is_not_there(self, tmp_path):
-        with pytest.raises(
-            DataError, match="nowhere` is no file or folder here, nor could it be had from the hub"
-        ):
+        with pytest.raises(DataError, match="nowhere` is no file or folder here, nor could it be had from the hub"):
             read(tmp_path / "nowhere")
 
     @pytest.mark.parametrize(
@@ -264,9 +252,7 @@ class TestErrors:
             raise error
 
         monkeypatch.setattr(datasets, "load_dataset", fail)
-        with pytest.raises(
-            DataError, match=r"`a/b` is no file or folder here.*on the Hub.*`data.root`"
-        ) as found:
+        with pytest.raises(DataError, match=r"`a/b` is no file or folder here.*on the Hub.*`data.root`") as found:
             read("a/b")
         assert "\n" not in str(found.value)
 

@@ -22,9 +22,7 @@ def test_the_seed_decides_the_painting():
 
 
 def test_varnish_is_yellow():
-    means = np.mean(
-        [paint(np.random.default_rng(seed), 64, "wood").mean((0, 1)) for seed in range(12)], axis=0
-    )
+    means = np.mean([paint(np.random.default_rng(seed), 64, "wood").mean((0, 1)) for seed in range(12)], axis=0)
     assert means[0] > means[1] > means[2]
 
 

@@ -101,9 +101,7 @@ def scratch(rng: Generator, panel: Panel) -> None:
     share = np.linspace(-0.5, 0.5, 24)[:, None]
     paths = []
     for number in range(rng.integers(1, 3)):
-        start = (
-            middle + across * number * rng.uniform(4, 7) * panel.zoom + along * rng.normal(0, 0.1) * length
-        )
+        start = middle + across * number * rng.uniform(4, 7) * panel.zoom + along * rng.normal(0, 0.1) * length
         paths.append(start + share * length * along + (1 - 4 * share**2) * bow * across)
     alpha = _lines(panel, paths)
     shadow = _shifted(alpha, panel.zoom, panel.zoom) * (1 - alpha)

@@ -74,9 +74,7 @@ def read_demo(
         ValueError: A parameter is out of its range.
         DataError: The folder cannot be written.
     """
-    parameters = Parameters(
-        num_pictures, size, seed, views_per_panel, damage_width, damage_contrast, damage_density
-    )
+    parameters = Parameters(num_pictures, size, seed, views_per_panel, damage_width, damage_contrast, damage_density)
     _check(parameters)
     described = json.dumps({"version": _VERSION, **asdict(parameters)}, sort_keys=True)
     target = Path(root) / f"demo-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
@@ -106,11 +104,7 @@ def _generate(target: Path, parameters: Parameters) -> None:
     try:
         for folder in ("images", "masks", "instances"):
             (unfinished / folder).mkdir(parents=True)
-        rows = [
-            row
-            for panel in range(_num_panels(parameters))
-            for row in _write_panel(unfinished, panel, parameters)
-        ]
+        rows = [row for panel in range(_num_panels(parameters)) for row in _write_panel(unfinished, panel, parameters)]
         _write_tables(unfinished, rows, parameters)
         try:
             unfinished.replace(target)
@@ -191,15 +185,11 @@ def see(rng: Generator, panel: Panel, size: int) -> tuple[NDArray[np.uint8], NDA
     corners = (middle + half * square @ rotation).astype(np.float32)
     frame = np.asarray([[0, 0], [window, 0], [window, window], [0, window]], np.float32)
     move, border = cv2.getPerspectiveTransform(corners, frame), cv2.BORDER_REFLECT
-    seen = cv2.warpPerspective(
-        panel.canvas, move, (window, window), flags=cv2.INTER_LINEAR, borderMode=border
-    )
+    seen = cv2.warpPerspective(panel.canvas, move, (window, window), flags=cv2.INTER_LINEAR, borderMode=border)
     fine = cv2.warpPerspective(
         panel.ids.astype(np.uint16), move, (window, window), flags=cv2.INTER_NEAREST, borderMode=border
     )
-    blocks = (
-        fine.reshape(size, _ZOOM, size, _ZOOM).swapaxes(1, 2).reshape(size, size, _ZOOM**2).astype(np.int32)
-    )
+    blocks = fine.reshape(size, _ZOOM, size, _ZOOM).swapaxes(1, 2).reshape(size, size, _ZOOM**2).astype(np.int32)
     covered = 2 * np.count_nonzero(blocks, axis=2) >= _ZOOM**2
     picture = cv2.resize(seen, (size, size), interpolation=cv2.INTER_AREA)
     return _light(rng, np.asarray(picture, np.float32)), np.where(covered, blocks.max(axis=2), 0)

@@ -10,9 +10,7 @@ import yaml
 from hsl.batch import IGNORE_INDEX
 from hsl.data.formats.findings import Findings
 
-_HOW_TO_WRITE = (
-    "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`."
-)
+_HOW_TO_WRITE = "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ def _read_value_range(where: str, ends: object, findings: Findings) -> tuple[flo
         return None
     numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
     if not isinstance(ends, list) or not numbers or len(ends) != 2 or not ends[0] < ends[1]:
-        findings.add(
-            f"`value_range` in `{where}` should be [black, white] with black < white. Found `{ends}`."
-        )
+        findings.add(f"`value_range` in `{where}` should be [black, white] with black < white. Found `{ends}`.")
         return None
     return float(ends[0]), float(ends[1])
 
@@ -105,9 +101,7 @@ def _read_palette(
         if name != "ignore" and name not in classes:
             findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}.")
         elif not bytes_ or len(colour) != 3:
-            findings.add(
-                f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`."
-            )
+            findings.add(f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`.")
         elif tuple(colour) in palette:
             findings.add(f"`palette` in `{where}` has the colour {colour} twice. Give each class its own.")
         else:

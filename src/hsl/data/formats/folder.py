@@ -94,13 +94,9 @@ def find_pictures(folder: Path, findings: Findings) -> dict[str, Path]:
     for path in pictures:
         if found.setdefault(path.stem, path) is not path:
             twice.append(f"{found[path.stem].name} and {path.name}")
-    findings.add_names(
-        twice, f"Names in `{folder}` should differ before the suffix. Alike are", "Rename one."
-    )
+    findings.add_names(twice, f"Names in `{folder}` should differ before the suffix. Alike are", "Rename one.")
     if not found:
-        findings.add(
-            f"The folder `{folder}` holds no picture ({', '.join(PICTURE_SUFFIXES)}). Put some there."
-        )
+        findings.add(f"The folder `{folder}` holds no picture ({', '.join(PICTURE_SUFFIXES)}). Put some there.")
     return found
 
 
@@ -118,9 +114,7 @@ def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], findings:
         bare = [str(path) for id_, path in images.items() if id_ not in masks]
         findings.add_names(bare, "Every picture should have a mask `<id>.png`. None have", "Add it.")
         lone = [str(path) for id_, path in masks.items() if id_ not in images]
-        findings.add_names(
-            lone, "Every mask should have a picture of its name. None have", "Add or remove it."
-        )
+        findings.add_names(lone, "Every mask should have a picture of its name. None have", "Add or remove it.")
 
 
 def read_table(path: Path, ids: Collection[str], findings: Findings) -> dict[str, dict[str, str]]:
@@ -154,9 +148,7 @@ def read_table(path: Path, ids: Collection[str], findings: Findings) -> dict[str
         table[id_] = cells
     findings.add_names(twice, f"An id should stand in `{path}` once. Repeated are", "Remove the other rows.")
     strange = [id_ for id_ in table if ids and id_ not in ids]
-    findings.add_names(
-        strange, f"`{path}` has ids without a picture:", "Remove the rows or add the pictures."
-    )
+    findings.add_names(strange, f"`{path}` has ids without a picture:", "Remove the rows or add the pictures.")
     return table
 
 

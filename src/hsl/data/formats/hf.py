@@ -163,9 +163,7 @@ def _load(root: str, split: str | None) -> dict[str, datasets.Dataset]:
 def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str | None) -> Iterator[Record]:
     _check_columns(where, table, columns)
     if part is not None and part not in _OFFICIAL:
-        raise DataError(
-            f"`{where}` is none of train, validation, test. Choose a part by `data.reader.split`."
-        )
+        raise DataError(f"`{where}` is none of train, validation, test. Choose a part by `data.reader.split`.")
     words = {column: _words(table, column) for column in {*columns.attributes, columns.id} if column}
     number = 0
     for file in (entry["filename"] for entry in table.cache_files):
@@ -176,13 +174,7 @@ def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str
                 CellSource(f"{where}#{number}/{column}", file, row, column, fingerprint)
                 for column in (columns.image, columns.mask)
             )
-            id_ = (
-                words[columns.id][number]
-                if columns.id
-                else f"{part}_{number:06d}"
-                if part
-                else f"{number:06d}"
-            )
+            id_ = words[columns.id][number] if columns.id else f"{part}_{number:06d}" if part else f"{number:06d}"
             yield Record(
                 # an id becomes part of file names
                 id=id_.replace("/", "_").replace("\\", "_"),
@@ -203,11 +195,7 @@ def _check_columns(where: str, table: datasets.Dataset, columns: _Columns) -> No
     for column in (columns.image, columns.mask):
         feature = table.features[column]
         is_bytes = isinstance(feature, datasets.Value) and "binary" in feature.dtype
-        if not (
-            is_bytes
-            or isinstance(feature, datasets.Image)
-            or (isinstance(feature, dict) and "bytes" in feature)
-        ):
+        if not (is_bytes or isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)):
             raise DataError(f"The column `{column}` of `{where}` should hold pictures. Found {feature}.")
 
 
@@ -225,9 +213,7 @@ def _open(file: str) -> Any:
     try:
         return datasets.Dataset.from_file(file).with_format("arrow")
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"`{file}` cannot be read: {error}. Remove it and let the data set be read anew."
-        ) from error
+        raise DataError(f"`{file}` cannot be read: {error}. Remove it and let the data set be read anew.") from error
 
 
 @contextmanager

@@ -81,9 +81,7 @@ def portrait(rng: Generator, side: int) -> Canvas:
     """Head and shoulders before a dark ground."""
     back = _mixed(_UMBER, _GREEN, rng.uniform(0, 0.5))
     canvas = np.empty((side, side, 3), np.float32)
-    canvas[:] = (
-        np.asarray(back, np.float32) * (0.9 + 0.18 * fractal(rng, (side, side), side * 0.4))[..., None]
-    )
+    canvas[:] = np.asarray(back, np.float32) * (0.9 + 0.18 * fractal(rng, (side, side), side * 0.4))[..., None]
     x, y, size = rng.uniform(0.42, 0.58), rng.uniform(0.36, 0.44), rng.uniform(0.14, 0.18)
     cloth = (_BLACK, _RED, _BLUE, _SIENNA)[rng.integers(4)]
     hair = _mixed(_BLACK, _OCHRE, rng.uniform(0, 0.8))
@@ -180,9 +178,7 @@ def _sky(rng: Generator, side: int, horizon: float) -> Canvas:
     low = np.asarray(_mixed(_WHITE, _OCHRE, rng.uniform(0, 0.7)), np.float32)
     sky = high + (low - high) * np.clip(rows / horizon, 0, 1)
     canvas = np.broadcast_to(sky, (side, side, 3)).astype(np.float32)
-    clouds = noise(rng, (side, side), (side * 0.09, side * 0.22)) + 0.5 * fractal(
-        rng, (side, side), side * 0.1
-    )
+    clouds = noise(rng, (side, side), (side * 0.09, side * 0.22)) + 0.5 * fractal(rng, (side, side), side * 0.1)
     _blend(canvas, np.asarray(_WHITE, np.float32), 0.7 * np.clip(clouds - 0.2, 0, 1))
     return canvas
 
