@@ -1,6 +1,7 @@
 """A tiny run for the tests that need a whole one."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,25 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
 
 
+def compose_tiny(folder: Path, demo_root: Path, *overrides: str, verb: str = "train") -> DictConfig:
+    """A run of seconds: 24 pictures of 64 px, three epochs, everything below ``folder``."""
+    places = [f"data.root={demo_root}", f"output_root={folder / 'outputs'}"] if verb == "train" else []
+    chosen = [*TINY, *places, *overrides] if verb == "train" else list(overrides)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose(verb, overrides=chosen, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, demo_root: Path) -> Callable[..., DictConfig]:
-    """Composes a run of seconds: 24 pictures of 64 px, three epochs, everything below ``tmp_path``."""
+    """`compose_tiny` below this test's own folder."""
+    return partial(compose_tiny, tmp_path, demo_root)
 
-    def make(*overrides: str, verb: str = "train") -> DictConfig:
-        places = [f"data.root={demo_root}", f"output_root={tmp_path / 'outputs'}"] if verb == "train" else []
-        chosen = [*TINY, *places, *overrides] if verb == "train" else list(overrides)
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose(verb, overrides=chosen, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
 
-    return make
+@pytest.fixture(scope="module")
+def module_tiny(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Callable[..., DictConfig]:
+    """The same below a folder that the tests of a module share."""
+    return partial(compose_tiny, tmp_path_factory.mktemp("shared"), demo_root)

@@ -1,7 +1,6 @@
 """Which folder a config runs in: new, gone on in, or finished; never two processes in one."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,11 +101,17 @@ def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     folder = find_run_folder(config(tmp_path), sweep=False)
     folder.claim()
-    code = (
-        f"from hsl.run.folder import RunFolder; RunFolder(__import__('pathlib').Path({str(folder.path)!r}), '').claim()"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != CHILD_VARIABLE}
-    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert "another process" in second.stderr
+    lock = folder.path / ".lock"
     folder.release()
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    hold = (
+        f"import fcntl; file = open({str(lock)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ConfigError, match="another process"):
+            RunFolder(folder.path, "").claim()
+        other.communicate(b"\n")
+    free = RunFolder(folder.path, "")
+    free.claim()
+    free.release()

@@ -50,6 +50,8 @@ class RunFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
+            self._lock = None
             raise ConfigError(
                 f"`{self.path}` should be free. Found another process running in it. Wait for it to end, or start "
                 "a new run with `resume=null`."
