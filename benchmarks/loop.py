@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.callbacks.progress import quieten_lightning
 from hsl.cli import conf_dir
+from hsl.run import build_task
 
 STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 60, 4, 3, 8, 128
 
@@ -50,7 +51,7 @@ def step_times(ends: list[float]) -> float:
 
 
 def run_hsl(cfg: DictConfig, data: Any, steps: int) -> float:
-    task = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    task = build_task(cfg, data)
     clock = StepClock()
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
         callbacks=[clock, *(instantiate(cfg.callbacks[name]) for name in ("history",))],
@@ -63,7 +64,7 @@ def run_hsl(cfg: DictConfig, data: Any, steps: int) -> float:
 
 def run_by_hand(cfg: DictConfig, data: Any, steps: int) -> float:
     """What a careful user would write: the loop and nothing else."""
-    task = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    task = build_task(cfg, data)
     network, loss, weights = task.network.train(), task.loss, task.loss.weights
     optimizer = instantiate(cfg.optimizer)(network)
     scheduler = instantiate(cfg.scheduler)(optimizer, total_steps=steps)

@@ -26,13 +26,14 @@ from pathlib import Path
 import lightning
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from hsl.run import build_task
 from hsl.run.checkpoints import load_weights
 
 run, devices = Path(sys.argv[1]), int(sys.argv[2])
 cfg = OmegaConf.load(run / "config.yaml")
 data = instantiate(cfg.data)
 data.prepare()
-task = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+task = build_task(cfg, data)
 load_weights(task, run / "checkpoints" / "best.ckpt")
 trainer = lightning.Trainer(
     accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from hsl.cli import conf_dir
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -53,3 +56,21 @@ def test_a_mistake_in_a_job_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: `fold` should be in [0, ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "expected"),
+    [
+        (
+            "slurm",
+            "SlurmLauncher",
+            {"timeout_min": 1440, "max_num_timeout": 100, "partition": None, "gpus_per_node": 1},
+        ),
+        ("local", "LocalLauncher", {"timeout_min": 10080, "tasks_per_node": 1, "gpus_per_node": None}),
+    ],
+)
+def test_the_options_are_the_plugin_s_with_other_defaults(option: str, kind: str, expected: dict[str, object]) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        launcher = compose("train", [f"hydra/launcher={option}"], return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith(f".{kind}")
+    assert {key: launcher[key] for key in expected} == expected

@@ -137,6 +137,13 @@ class DataModule(LightningDataModule):
         """By head ``int64 (C,)``: pixels of each class in the training part; ignored pixels count nowhere."""
         return {self.head: torch.from_numpy(self.pixels_per_part()["train"])}
 
+    @property
+    def presence_pixels(self) -> dict[str, Tensor]:
+        """By head ``int64 (C,)``: valid pixels of the training pictures that show the class (Eigen & Fergus 2015)."""
+        counts = self.scan.class_counts[self.scan.rows(self.parts["train"])][:, : len(self.catalogue.classes)]
+        valid = counts.sum(axis=1, keepdims=True)
+        return {self.head: torch.from_numpy(((counts > 0) * valid).sum(axis=0).astype(np.int64))}
+
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:
         """By part ``int64 (C,)``: pixels of each class, ignored pixels left out; empty parts are left out."""
         num_classes = len(self.catalogue.classes)

@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> float | None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    task: SegmentationTask = instantiate(cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    task = build_task(cfg, data)
     if folder.checkpoint is not None:
         load_weights(task, folder.checkpoint)  # one that does not fit is refused before a folder is made
     if not is_further_process(cfg.trainer):
@@ -119,7 +119,7 @@ def evaluate(cfg: DictConfig) -> None:
     if cfg.get("inference"):
         cfg.encoder = run_cfg.encoder  # a predictor may ask for the encoder's stride
         run_cfg.task.predictor = cfg.inference
-    task: SegmentationTask = instantiate(run_cfg.task)(classes=data.classes, class_counts=data.class_counts)
+    task = build_task(run_cfg, data)
     monitored = Monitored.read(run)
     monitored.check_split(data.fold_assignment.sha256)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
@@ -149,6 +149,14 @@ def write_split_and_audit(folder: Path, data: DataModule) -> None:
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
 
 
+def build_task(cfg: DictConfig, data: DataModule) -> SegmentationTask:
+    """The task of a config, with what only the data know: classes and pixel counts of the training part."""
+    task: SegmentationTask = instantiate(cfg.task)(
+        classes=data.classes, class_counts=data.class_counts, presence_pixels=data.presence_pixels
+    )
+    return task
+
+
 def _callbacks(cfg: DictConfig) -> dict[str, Any]:
     return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
 
@@ -163,6 +171,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "data": data.catalogue.name,
         "value_range": data.catalogue.value_range,
         "class_counts": {head: count.tolist() for head, count in data.class_counts.items()},
+        "presence_pixels": {head: count.tolist() for head, count in data.presence_pixels.items()},
         "classes": {head: list(names) for head, names in data.classes.items()},
         "weights_used": cast(Any, task.network).encoder.weights_used,
         "num_parameters": sum(p.numel() for p in task.network.parameters()),

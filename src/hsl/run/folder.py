@@ -57,6 +57,8 @@ class RunFolder:
                 "a new run with `resume=null`."
             ) from None
         os.environ[CHILD_VARIABLE] = str(self.path)
+        for leftover in (self.path / "checkpoints").glob(".*.ckpt.*"):
+            leftover.unlink()  # what `kill -9` in the middle of a save left
 
     def release(self) -> None:
         """Let go of the folder, so that a sweep's next run in this process can claim its own."""

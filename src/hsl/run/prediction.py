@@ -61,8 +61,11 @@ def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, A
         cfg.encoder = run_cfg.encoder
         run_cfg.task.predictor = cfg.inference
     run_cfg.task.network.encoder.weights = None  # the checkpoint brings them all
-    counts = {head: torch.tensor(count) for head, count in facts["class_counts"].items()}
-    task: SegmentationTask = instantiate(run_cfg.task)(classes=facts["classes"], class_counts=counts)
+    counts = {
+        name: {head: torch.tensor(count) for head, count in facts[name].items()}
+        for name in ("class_counts", "presence_pixels")
+    }
+    task: SegmentationTask = instantiate(run_cfg.task)(classes=facts["classes"], **counts)
     load_weights(task, run / "checkpoints" / "best.ckpt")
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

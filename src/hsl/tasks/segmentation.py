@@ -30,6 +30,7 @@ class SegmentationTask(lightning.LightningModule):
         metrics: each called with ``num_classes`` once per head; updated with logits and masks.
         classes: names of the classes of every head.
         class_counts: pixels per class of every head, over the training part of the fold.
+        presence_pixels: valid pixels of the training pictures that show the class, per class of every head.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class SegmentationTask(lightning.LightningModule):
         metrics: Mapping[str, Callable[..., Metric]],
         classes: Mapping[str, Sequence[str]],
         class_counts: Mapping[str, Tensor],
+        presence_pixels: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
         # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
         self.network = network(classes=classes).to(memory_format=torch.channels_last)
-        self.loss = loss(class_counts=class_counts)
+        self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -96,9 +98,10 @@ class SegmentationTask(lightning.LightningModule):
                 for name, value in metric.compute().items():
                     scores.setdefault(name, []).append(value)
                     if len(heads) > 1:
-                        self.log(f"val/{name}/{head}", value)
+                        self.log(f"val/{name}/{head}", value, sync_dist=True)
                 metric.reset()
-        self.log_dict({f"val/{name}": torch.stack(values).mean() for name, values in scores.items()})
+        means = {f"val/{name}": torch.stack(values).mean() for name, values in scores.items()}
+        self.log_dict(means, sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)
