@@ -13,6 +13,8 @@ def main() -> int:
     missed = 0
     for name in names:
         rows = importlib.import_module(f"benchmarks.{name}").run()
+        if not rows:
+            continue
         (HERE / "results").mkdir(exist_ok=True)
         (HERE / "results" / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
         for row in rows:

@@ -101,7 +101,13 @@ def run() -> list[dict[str, Any]]:
     return [
         {
             "name": "training step, U-Net with convnext_atto",
-            "sizes": {"pixels": SIZE, "batch": BATCH, "steps": STEPS, "rounds": ROUNDS, "threads": torch.get_num_threads()},
+            "sizes": {
+                "pixels": SIZE,
+                "batch": BATCH,
+                "steps": STEPS,
+                "rounds": ROUNDS,
+                "threads": torch.get_num_threads(),
+            },
             "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
             "ours": f"{ours:.2f} pictures/s",
             "peer": f"{peer:.2f} pictures/s (hand-written PyTorch loop)",

@@ -69,6 +69,8 @@ def validate(cfg: DictConfig) -> None:
     except ValidationError as error:
         raise ConfigError(" ".join(_sentence(finding) for finding in error.errors())) from None
     findings = [*_fold_findings(content), *_size_findings(content)]
+    if content.get("callbacks", {}).get("best_checkpoint", True) is None:
+        findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
     if findings:
         raise ConfigError(" ".join(findings))
 

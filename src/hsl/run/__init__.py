@@ -23,7 +23,7 @@ from hsl.files import write_atomically
 from hsl.run.checkpoints import load_weights, open_run
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.processes import check_launch, is_further_process, own_command
-from hsl.run.results import Monitored, write_results
+from hsl.run.results import Monitored, check_same_split, write_results
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -121,7 +121,7 @@ def evaluate(cfg: DictConfig) -> None:
         run_cfg.task.predictor = cfg.inference
     task = build_task(run_cfg, data)
     monitored = Monitored.read(run)
-    monitored.check_split(data.fold_assignment.sha256)
+    check_same_split(run, data.fold_assignment)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
     output = run / "evaluations" / name
     score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output, monitored)

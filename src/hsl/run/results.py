@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
-from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
+from hsl.data.splits import Split
 from hsl.files import write_atomically
 from hsl.metrics.functional import scores
 from hsl.reports import pictures, plots
@@ -31,7 +31,6 @@ class Monitored:
     value: float
     epoch: int
     checkpoint: str
-    split_sha256: str
 
     @classmethod
     def of(cls, callback: ModelCheckpoint, folder: Path) -> "Monitored":
@@ -46,10 +45,9 @@ class Monitored:
                 f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
                 f"{value}. history.csv in the run folder lists what is logged."
             )
-        provenance = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
-        split = provenance["provenance"]["split_sha256"]
+        best = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
-        return cls(str(callback.monitor), callback.mode, float(value), int(provenance["epoch"]), checkpoint, split)
+        return cls(str(callback.monitor), callback.mode, float(value), int(best["epoch"]), checkpoint)
 
     @classmethod
     def read(cls, folder: Path) -> "Monitored":
@@ -62,21 +60,27 @@ class Monitored:
         if not path.is_file():
             raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without metrics.json.")
         page = json.loads(path.read_text(encoding="utf8"))["monitor"]
-        split = read_provenance(folder / "provenance.json")["split_sha256"]
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
-        return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint, split)
+        return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint)
 
-    def check_split(self, sha256: str) -> None:
-        """Refuse data that the run was not trained on.
 
-        Raises:
-            ConfigError: the hashes differ.
-        """
-        if sha256 != self.split_sha256:
-            raise ConfigError(
-                f"The data should be those of the run (split {self.split_sha256[:12]}). Found split {sha256[:12]}: "
-                "pictures were added, removed or changed. Point `data_root` to the data the run was trained on."
-            )
+def check_same_split(run: Path, split: Split) -> None:
+    """Refuse data, or a fold assignment, that the run was not trained on.
+
+    Raises:
+        ConfigError: the pictures differ, or a picture changed sides.
+    """
+    trained = Split.from_json((run / "splits.json").read_text(encoding="utf8"))
+    if split.sha256 != trained.sha256:
+        raise ConfigError(
+            f"The data should be those of the run (split {trained.sha256[:12]}). Found split {split.sha256[:12]}: "
+            "pictures were added, removed or changed. Point `data_root` to the data the run was trained on."
+        )
+    if (split.folds, split.test) != (trained.folds, trained.test):
+        raise ConfigError(
+            f"The fold assignment should be that of `{run / 'splits.json'}`. Found another, so a picture that was "
+            "trained on could be scored. Restore the labels and groups of the data set."
+        )
 
 
 def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
