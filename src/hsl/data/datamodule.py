@@ -177,7 +177,9 @@ class DataModule(LightningDataModule):
         return [self.part_dataloader(part) for part in self.evaluation_parts]
 
     def part_dataloader(self, part: str) -> Loader:
-        """Any part, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated: every picture once, in order.
+        """Any part, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated: every picture once, ordered by size.
+
+        A batch is padded to its largest mask; among pictures of like size that is little.
 
         Raises:
             DataError: The part is empty.
@@ -241,6 +243,9 @@ class DataModule(LightningDataModule):
                 f"The {part} part of `{self.catalogue.name}`, fold {self.fold}, should hold pictures. "
                 "Found none. Change `data.split`."
             )
+        if not shuffle:
+            sizes = self.scan.mask_sizes[self.scan.rows(ids)].tolist()
+            ids = tuple(name for _, name in sorted(zip(sizes, ids, strict=True)))
         places = [self._place[name] for name in ids]
         dataset = PictureDataset(ids, self._pictures, places, transform, head=self.head, seed=self.seed)
         order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed)

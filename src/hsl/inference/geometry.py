@@ -1,6 +1,5 @@
 """From the network's grid back to the pixels of the source pictures."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,10 +28,3 @@ def to_source_size(logits: Tensor, size: Tensor) -> Tensor:
     for i, (h, w) in enumerate(sizes):
         canvas[i, :, :h, :w] = F.interpolate(logits[i : i + 1], (h, w), mode="bilinear", align_corners=False)[0]
     return canvas
-
-
-def valid_pixels(size: Tensor, height: int, width: int) -> Tensor:
-    """Where a padded batch shows a source picture: bool ``(B, height, width)``."""
-    rows = torch.arange(height, device=size.device)[None, :, None] < size[:, 0, None, None]
-    columns = torch.arange(width, device=size.device)[None, None, :] < size[:, 1, None, None]
-    return rows & columns

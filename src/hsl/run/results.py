@@ -89,6 +89,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
     classes = data.classes["segmentation"]
     frame = pd.concat([_rows(part, inference, result, data) for part, inference, result in results])
+    frame = frame.sort_values(["part", "inference", "id"])
     write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
     write_atomically(folder / "confusions.npz", _confusions(results))
     tables: dict[str, dict[str, Any]] = {}

@@ -1,0 +1,146 @@
+"""What is kept of every picture, whatever the batches."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hsl.batch import IGNORE_INDEX, Batch
+from hsl.callbacks.evaluation import Evaluation, PartResult
+
+HEAD = "segmentation"
+
+
+def logits_of(prediction: list[list[int]], margin: float = math.log(3.0)) -> Tensor:
+    """Two classes; the predicted one is ``margin`` above the other: confidence 3/4 by default."""
+    chosen = torch.tensor(prediction)
+    return torch.stack([(chosen == 0) * margin, (chosen == 1) * margin]).float()
+
+
+def batch_of(ids: list[str], masks: list[list[list[int]]], sizes: list[tuple[int, int]] | None = None) -> Batch:
+    target = torch.tensor(masks)
+    size = torch.tensor(sizes or [tuple(target.shape[1:])] * len(ids))
+    return {"id": ids, "image": torch.zeros(len(ids), 3, 2, 2), "size": size, "masks": {HEAD: target}}
+
+
+def result_of(rights: dict[str, int], num_examples: int, batch_size: int = 2) -> PartResult:
+    """Pictures of four pixels of class 0, of which as many as given are predicted rightly."""
+    part, ids = PartResult(num_examples), list(rights)
+    for start in range(0, len(ids), batch_size):
+        names = ids[start : start + batch_size]
+        predictions = [logits_of([[int(pixel >= rights[name]) for pixel in range(4)]]) for name in names]
+        part.add(torch.stack(predictions), batch_of(names, [[[0, 0, 0, 0]]] * len(names)), HEAD)
+    return part
+
+
+def chosen(part: PartResult) -> tuple[list[str], list[str]]:
+    best, worst = part.examples()
+    return [one.id for one in best], [one.id for one in worst]
+
+
+def test_one_confusion_and_one_confidence_per_picture() -> None:
+    part = PartResult(0)
+    logits = torch.stack([logits_of([[0, 1], [1, 1]]), logits_of([[0, 0], [0, 0]], margin=0.0)])
+    part.add(logits, batch_of(["a", "b"], [[[0, 0], [1, 1]], [[0, 0], [0, 1]]]), HEAD)
+    assert part.ids == ["a", "b"]
+    assert [matrix.tolist() for matrix in part.confusions] == [[[1, 1], [0, 2]], [[3, 0], [1, 0]]]
+    assert part.confidences == pytest.approx([0.75, 0.5])
+
+
+def test_ignored_pixels_count_neither_as_pixels_nor_as_confidence() -> None:
+    part = PartResult(0)
+    logits = logits_of([[0, 1]])
+    logits[:, 0, 1] *= 100  # the ignored pixel is as sure as can be
+    part.add(logits[None], batch_of(["a"], [[[0, IGNORE_INDEX]]]), HEAD)
+    assert part.confusions[0].tolist() == [[1, 0], [0, 0]]
+    assert part.confidences == pytest.approx([0.75])
+
+
+def test_without_a_valid_pixel_the_confidence_is_nan_and_the_picture_no_example() -> None:
+    part = PartResult(5)
+    logits = torch.stack([logits_of([[0, 0]])] * 2)
+    part.add(logits, batch_of(["empty", "full"], [[[IGNORE_INDEX] * 2], [[0, 0]]]), HEAD)
+    assert part.confusions[0].sum() == 0
+    assert math.isnan(part.confidences[0])
+    assert part.confidences[1] == pytest.approx(0.75)
+    assert chosen(part)[0] == ["full"]
+
+
+def test_padding_changes_nothing() -> None:
+    alone, padded = PartResult(1), PartResult(1)
+    alone.add(logits_of([[0, 1]])[None], batch_of(["a"], [[[0, 0]]]), HEAD)
+    logits = torch.zeros(1, 2, 2, 3)
+    logits[0, :, :1, :2] = logits_of([[0, 1]])
+    mask = [[0, 0, IGNORE_INDEX], [IGNORE_INDEX] * 3]
+    padded.add(logits, batch_of(["a"], [mask], [(1, 2)]), HEAD)
+    assert padded.confusions[0].tolist() == alone.confusions[0].tolist() == [[1, 1], [0, 0]]
+    assert padded.confidences == pytest.approx(alone.confidences)
+    (example,) = padded.examples()[0]
+    assert example.prediction.dtype == np.uint8
+    assert example.prediction.tolist() == [[0, 1]]
+    np.testing.assert_allclose(example.confidence, [[0.75, 0.75]])
+
+
+def test_examples_are_best_first_and_worst_first() -> None:
+    part = result_of({"c": 2, "a": 4, "e": 0, "b": 3, "d": 1}, num_examples=2)
+    best, worst = part.examples()
+    assert [one.id for one in best] == ["a", "b"]
+    assert [one.id for one in worst] == ["e", "d"]
+    # class 0: rights of 4; class 1 is only predicted, so 0; the mean over both unless all is right
+    assert [one.miou for one in best] == pytest.approx([1.0, 3 / 8])
+    assert [one.miou for one in worst] == pytest.approx([0.0, 1 / 8])
+
+
+@pytest.mark.parametrize(
+    ("rights", "best", "worst"),
+    [
+        ({"a": 4}, ["a"], []),
+        ({"a": 4, "b": 1}, ["a"], ["b"]),
+        ({"a": 1, "b": 4, "c": 2}, ["b", "c"], ["a"]),
+    ],
+)
+def test_few_pictures_are_shared_out(rights: dict[str, int], best: list[str], worst: list[str]) -> None:
+    assert chosen(result_of(rights, num_examples=30)) == (best, worst)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 6])
+def test_neither_order_nor_batches_matter(batch_size: int) -> None:
+    rights = {"a": 4, "b": 0, "c": 4, "d": 2, "e": 4, "f": 0, "g": 0}
+    expected = (["e", "c"], ["g", "f"])  # of equals, the later ids
+    assert chosen(result_of(rights, 2, batch_size)) == expected
+    assert chosen(result_of(dict(reversed(rights.items())), 2, batch_size)) == expected
+
+
+def test_no_examples_are_kept_where_none_are_wanted() -> None:
+    assert result_of({"a": 4, "b": 1}, num_examples=0).examples() == ([], [])
+
+
+class Task:
+    """Answers with what the predictor says."""
+
+    def predict(self, batch: Batch, predictor: Any) -> dict[str, Tensor]:
+        return {HEAD: predictor(batch["id"])}
+
+
+def test_the_callback_scores_parts_apart_and_starts_anew() -> None:
+    evaluation = Evaluation("plain", num_examples=0)
+    outputs = {HEAD: logits_of([[0, 1]])[None]}
+    trainer, task = SimpleNamespace(), Task()
+    for start in range(2):
+        evaluation.on_test_start(trainer, task)  # type: ignore[arg-type]
+        for loader, name in enumerate(("v", "t")):
+            batch = batch_of([f"{name}{start}"], [[[0, 0]]])
+            evaluation.on_test_batch_end(trainer, task, outputs, batch, 0, loader)  # type: ignore[arg-type]
+    assert {loader: part.ids for loader, part in evaluation.parts.items()} == {0: ["v1"], 1: ["t1"]}
+
+
+def test_another_predictor_is_asked_instead_of_the_outputs() -> None:
+    evaluation = Evaluation("tta", 0, predictor=lambda *_: logits_of([[1, 1]])[None])  # type: ignore[arg-type]
+    batch = batch_of(["a"], [[[1, 1]]])
+    outputs = {HEAD: logits_of([[0, 0]])[None]}
+    evaluation.on_test_batch_end(SimpleNamespace(), Task(), outputs, batch, 0)  # type: ignore[arg-type]
+    assert evaluation.parts[0].confusions[0].tolist() == [[0, 0], [0, 2]]

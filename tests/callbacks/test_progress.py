@@ -1,0 +1,59 @@
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+from hsl.callbacks.progress import EpochLines, progress_bar, quieten_lightning
+
+
+def trainer(is_global_zero: bool = True, **values: float) -> Any:
+    metrics = {name.replace("_", "/"): torch.tensor(value) for name, value in values.items()}
+    return SimpleNamespace(is_global_zero=is_global_zero, callback_metrics=metrics, current_epoch=1, max_epochs=5)
+
+
+def test_one_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = trainer(val_miou=0.5, lr=0.1, train_loss=1.25)
+    EpochLines().on_train_epoch_end(shown, None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "epoch 2/5  train/loss 1.2500  val/miou 0.5000\n"
+
+
+def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+    EpochLines().on_train_epoch_end(trainer(is_global_zero=False, train_loss=1.0), None)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, RichProgressBar), (False, EpochLines)])
+def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: type) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    assert type(progress_bar()) is kind
+
+
+@pytest.fixture
+def loud() -> Iterator[list[logging.Logger]]:
+    """Lightning's loggers and every warning as they are at first, put back afterwards."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield loggers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def test_lightning_is_quiet_but_warns(loud: list[logging.Logger]) -> None:
+    for logger in loud:
+        logger.setLevel(logging.INFO)
+    quieten_lightning()
+    for logger in loud:
+        assert not logger.isEnabledFor(logging.INFO)
+        assert logger.isEnabledFor(logging.WARNING)
+    warnings.warn("Checkpoint directory /runs/a exists and is not empty.", stacklevel=1)
+    warnings.warn("isinstance(treespec, LeafSpec) is deprecated", FutureWarning, stacklevel=1)
+    with pytest.raises(UserWarning, match="something else"):
+        warnings.warn("something else", stacklevel=1)

@@ -1,0 +1,138 @@
+"""How a run ended, how long it took, and what it was."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from hsl.callbacks import provenance
+from hsl.callbacks.provenance import Provenance, read_provenance
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that the test moves, and an environment that is not asked for."""
+    clock = Clock()
+    monkeypatch.setattr(provenance, "time", clock)
+    monkeypatch.setattr(provenance, "environment", lambda: {"python": "3.x"})
+    return clock
+
+
+def page(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts
+
+
+def test_running_then_finished(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "provenance.json"
+    record = Provenance(path, {"seed": 3})
+    with record.recording():
+        assert (page(path)["status"], page(path)["finished"]) == ("running", None)
+        clock.now += 5
+    facts = page(path)
+    assert (facts["status"], facts["wall_time_s"], facts["seed"], facts["python"]) == ("finished", 5.0, 3, "3.x")
+    assert facts["started"] <= facts["finished"]
+    assert "error" not in facts
+
+
+def test_failed_names_the_error(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "provenance.json"
+    with pytest.raises(ZeroDivisionError), Provenance(path, {}).recording():
+        raise ZeroDivisionError("by nothing")
+    facts = page(path)
+    assert (facts["status"], facts["finished"]) == ("failed", None)
+    assert facts["error"] == "ZeroDivisionError: by nothing"
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, SIGTERMException])
+def test_a_signal_interrupts(tmp_path: Path, clock: Clock, signal: type[BaseException]) -> None:
+    path = tmp_path / "provenance.json"
+    with pytest.raises(signal), Provenance(path, {}).recording():
+        raise signal
+    assert page(path)["status"] == "interrupted"
+    assert page(path)["finished"] is None
+
+
+def test_wall_time_adds_up_over_resumes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "provenance.json"
+    for name, seconds in (("first", 10), ("second", 2.5)):
+        monkeypatch.setattr(provenance, "_now", lambda name=name: name)
+        with Provenance(path, {}).recording():
+            clock.now += seconds
+        clock.now += 100  # waiting in the queue is no wall time
+    facts = page(path)
+    assert facts["wall_time_s"] == 12.5
+    assert (facts["started"], facts["finished"]) == ("first", "second")
+
+
+def test_a_killed_run_still_tells_its_time(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "provenance.json"
+    record = Provenance(path, {})
+    clock.now += 7
+    record.on_train_epoch_end(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
+    assert not path.exists()
+    record.on_train_epoch_end(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
+    assert (page(path)["status"], page(path)["wall_time_s"]) == ("running", 7.0)
+
+
+def test_a_failure_that_was_overcome_leaves_no_error(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps({"status": "failed", "error": "OSError: full", "started": "then", "seed": 1}))
+    with Provenance(path, {"seed": 2}).recording():
+        pass
+    facts = page(path)
+    assert "error" not in facts
+    assert (facts["started"], facts["seed"]) == ("then", 2)
+
+
+def test_the_facts_ride_in_the_checkpoint(tmp_path: Path, clock: Clock) -> None:
+    checkpoint: dict[str, Any] = {"epoch": 4}
+    record = Provenance(tmp_path / "provenance.json", {"seed": 3, "split_sha256": "ab"})
+    record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
+    saved = checkpoint["provenance"]
+    assert checkpoint["epoch"] == 4
+    assert (saved["seed"], saved["split_sha256"], saved["python"]) == (3, "ab", "3.x")
+    assert saved["started"] <= saved["saved"]
+
+
+def test_no_file_no_facts(tmp_path: Path) -> None:
+    assert read_provenance(tmp_path / "provenance.json") == {}
+
+
+def test_without_git_the_state_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(provenance, "subprocess", SimpleNamespace(run=missing))
+    facts = provenance.environment()
+    assert facts["git"] == {"commit": None, "dirty": None}
+    assert set(facts["packages"]) == set(provenance.PACKAGES)
+    json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ("", {"commit": "abc", "dirty": False}),
+        (" M file\n", {"commit": "abc", "dirty": True}),
+        (None, {"commit": None, "dirty": None}),  # no repository
+    ],
+)
+def test_git_state(monkeypatch: pytest.MonkeyPatch, changes: str | None, state: dict[str, Any]) -> None:
+    def run(command: list[str], **_: Any) -> Any:
+        if changes is None:
+            return SimpleNamespace(returncode=128, stdout="")
+        return SimpleNamespace(returncode=0, stdout="abc\n" if "rev-parse" in command else changes)
+
+    monkeypatch.setattr(provenance, "subprocess", SimpleNamespace(run=run))
+    assert provenance.environment()["git"] == state

@@ -1,0 +1,182 @@
+"""The task wires its parts and owns the names of what is logged."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
+from hsl.losses.finite import NonFiniteLossError
+from hsl.metrics.confusion import Confusion
+from hsl.tasks.segmentation import SegmentationTask
+from hsl.weighting.scalar import Fixed
+
+
+class Network(nn.Module):
+    """The first two channels of the picture, scaled, are the logits of every head."""
+
+    def __init__(self, classes: Any) -> None:
+        super().__init__()
+        self.heads = list(classes)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Outputs:
+        return dict.fromkeys(self.heads, self.scale * images[:, :2])
+
+
+class Loss(nn.Module):
+    """Two objectives that are easily worked out."""
+
+    weights = {"mean": 0.5, "size": 2.0}  # noqa: RUF012
+
+    def __init__(self, class_counts: Any, presence_pixels: Any) -> None:
+        super().__init__()
+
+    def forward(self, outputs: Outputs, batch: Batch) -> Objectives:
+        logits = next(iter(outputs.values()))
+        return {"mean": logits.mean(), "size": logits.square().mean()}
+
+
+class Task(SegmentationTask):
+    """Keeps what it logs instead of handing it to a trainer."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.logged: dict[str, float] = {}
+        self.batch_sizes: set[int | None] = set()
+
+    def log(self, name: str, value: Any, *args: Any, **more: Any) -> None:
+        self.logged[name] = float(value)
+
+    def log_dict(self, dictionary: Any, *args: Any, batch_size: int | None = None, **more: Any) -> None:
+        self.logged |= {name: float(value) for name, value in dictionary.items()}
+        self.batch_sizes.add(batch_size)
+
+
+def task_of(*heads: str) -> Task:
+    heads = heads or ("segmentation",)
+    counts = {head: torch.tensor([1, 1]) for head in heads}
+    return Task(
+        network=Network,
+        loss=Loss,
+        weighting=Fixed,
+        optimizer=lambda module: SGD(module.parameters(), lr=0.5),
+        scheduler=lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1 - step / total_steps),
+        predictor=lambda network, images: network(images),
+        metrics={"confusion": partial(Confusion)},
+        classes=dict.fromkeys(heads, ("clean", "crack")),
+        class_counts=counts,
+        presence_pixels=counts,
+    )
+
+
+def batch_of(predictions: list[list[int]], **masks: list[list[int]]) -> Batch:
+    """Pictures of one row that the network takes for ``predictions``."""
+    classes = torch.tensor(predictions)[:, None]
+    image = torch.stack([classes == 0, classes == 1, classes < 0], dim=1).float()
+    return {
+        "id": [f"p{i}" for i in range(len(predictions))],
+        "image": image,
+        "size": torch.tensor([[1, classes.shape[-1]]] * len(predictions)),
+        "masks": {head: torch.tensor(mask)[:, None] for head, mask in masks.items()},
+    }
+
+
+@torch.no_grad()
+def validate(task: Task, *batches: Batch) -> None:
+    """As the trainer does it."""
+    for i, batch in enumerate(batches):
+        task.validation_step(batch, i)
+    assert not any(name.startswith("val/miou") for name in task.logged)
+    task.on_validation_epoch_end()
+
+
+def test_the_total_is_weights_times_parts() -> None:
+    """Logits are 0 and 1 in equal number: both objectives are 1/2, the total is 1/2 * 1/2 + 2 * 1/2."""
+    task = task_of()
+    total = task.training_step(batch_of([[0, 1], [1, 1]], segmentation=[[0, 1], [1, 1]]), 0)
+    assert total.item() == 1.25
+    assert task.logged == {"train/loss": 1.25, "train/loss/mean": 0.5, "train/loss/size": 0.5}
+    assert task.batch_sizes == {2}
+    total.backward()
+    assert task.network.scale.grad.item() == 0.5 * 0.5 + 2 * 1.0  # type: ignore[union-attr]
+
+
+def test_a_loss_that_is_not_finite_names_objective_and_pictures() -> None:
+    batch = batch_of([[0, 1]], segmentation=[[0, 1]])
+    batch["image"][0, 0, 0, 0] = 1e38  # its square is not
+    with pytest.raises(NonFiniteLossError, match=r"`size = inf` at step 0 for the pictures p0"):
+        task_of().training_step(batch, 0)
+
+
+def test_validation_scores_are_pooled_over_the_batches() -> None:
+    """Confusion [[2, 1], [1, 1]]: IoU 2/4 and 1/3. The mean of the batches' own would be another."""
+    task = task_of()
+    validate(
+        task,
+        batch_of([[0, 1, 1]], segmentation=[[0, 0, 1]]),
+        batch_of([[0, 0, 1]], segmentation=[[0, 1, IGNORE_INDEX]]),
+    )
+    assert task.logged["val/miou"] == pytest.approx((2 / 4 + 1 / 3) / 2)
+    assert task.logged["val/micro_iou"] == pytest.approx(3 / 7)
+    assert task.logged["val/pixel_accuracy"] == pytest.approx(3 / 5)
+    assert {"val/loss", "val/loss/mean", "val/loss/size", "val/mean_dice"} <= set(task.logged)
+    assert not [name for name in task.logged if name.endswith("/segmentation")]
+
+
+def test_an_epoch_starts_its_scores_anew() -> None:
+    task = task_of()
+    for prediction, expected in ((1, 0.0), (0, 1.0)):
+        task.logged = {}
+        validate(task, batch_of([[prediction]], segmentation=[[0]]))
+        assert task.logged["val/miou"] == expected
+
+
+def test_two_heads_are_logged_each_and_as_their_mean() -> None:
+    task = task_of("damage", "material")
+    validate(task, batch_of([[0, 1]], damage=[[0, 1]], material=[[0, 0]]))
+    assert task.logged["val/miou/damage"] == 1.0
+    assert task.logged["val/miou/material"] == 0.25  # 1/2 and 0
+    assert task.logged["val/miou"] == 0.625
+
+
+def test_predictions_have_the_size_of_the_sources() -> None:
+    task = task_of()
+    batch = batch_of([[0, 1], [1, 0]], segmentation=[[0, 1], [0, 1]])
+    batch["size"] = torch.tensor([[1, 4], [3, 2]])
+    logits = task.predict(batch)["segmentation"]
+    assert logits.shape == (2, 2, 3, 4)
+    assert logits[0, :, 0].tolist() == [[1.0, 0.75, 0.25, 0.0], [0.0, 0.25, 0.75, 1.0]]
+    assert logits[0, :, 1:].abs().sum() == 0
+    assert logits[1, 1, :, :2].tolist() == [[1.0, 0.0]] * 3
+    torch.testing.assert_close(task.test_step(batch, 0)["segmentation"], logits)
+
+
+def test_another_predictor_is_asked_and_answers_in_float32() -> None:
+    seen: list[nn.Module] = []
+
+    def other(network: nn.Module, images: Tensor) -> Outputs:
+        seen.append(network)
+        return {"segmentation": images[:, :2].half() + 1}
+
+    task = task_of()
+    logits = task.predict(batch_of([[0, 1]], segmentation=[[0, 1]]), other)["segmentation"]
+    assert seen == [task.network]
+    assert logits.dtype == torch.float32
+    assert logits[0, :, 0].tolist() == [[2.0, 1.0], [1.0, 2.0]]
+
+
+def test_the_schedule_is_stepped_once_per_optimizer_step() -> None:
+    task = task_of()
+    task._trainer = SimpleNamespace(estimated_stepping_batches=4)  # type: ignore[assignment]
+    made = task.configure_optimizers()
+    assert made["lr_scheduler"]["interval"] == "step"
+    assert [group["lr"] for group in made["optimizer"].param_groups] == [0.5]
+    made["optimizer"].step()
+    made["lr_scheduler"]["scheduler"].step()
+    assert made["optimizer"].param_groups[0]["lr"] == 0.5 * 3 / 4
