@@ -60,7 +60,7 @@ def evaluation_of(inference: str, *parts: PartResult) -> Evaluation:
 
 
 def write_two_parts(folder: Path) -> None:
-    plain = evaluation_of("plain", result_of(v1=GOOD, v2=EMPTY), result_of(t1=GOOD, t2=POOR))
+    plain = evaluation_of("plain", result_of(v1=GOOD, v2=EMPTY), result_of(t2=POOR, t1=GOOD))
     tta = evaluation_of("tta", result_of(v1=GOOD, v2=EMPTY), result_of(t1=GOOD, t2=GOOD))
     write_results(folder, [plain, tta], data_of("val", "test"), MONITORED)
 
@@ -99,11 +99,11 @@ def test_what_was_not_scored_is_null(tmp_path: Path, drawn: dict[str, Any]) -> N
 def test_one_row_per_picture_part_and_predictor(tmp_path: Path, drawn: dict[str, Any]) -> None:
     write_two_parts(tmp_path)
     rows = pd.read_csv(tmp_path / "per_image.csv")
-    assert list(zip(rows["id"], rows["part"], rows["inference"], strict=True)) == [
-        ("v1", "val", "plain"), ("v2", "val", "plain"), ("v1", "val", "tta"), ("v2", "val", "tta"),
-        ("t1", "test", "plain"), ("t2", "test", "plain"), ("t1", "test", "tta"), ("t2", "test", "tta"),
+    assert list(zip(rows["part"], rows["inference"], rows["id"], strict=True)) == [
+        ("test", "plain", "t1"), ("test", "plain", "t2"), ("test", "tta", "t1"), ("test", "tta", "t2"),
+        ("val", "plain", "v1"), ("val", "plain", "v2"), ("val", "tta", "v1"), ("val", "tta", "v2"),
     ]  # fmt: skip
-    good, empty, poor = rows.iloc[0], rows.iloc[1], rows.iloc[5]
+    poor, good, empty = rows.iloc[1], rows.iloc[4], rows.iloc[5]
     assert good["group"] == "group of v1"
     assert (good["miou"], good["pixel_accuracy"]) == pytest.approx(((3 / 4 + 4 / 5) / 2, 7 / 8))
     assert (good["iou/clean"], good["iou/crack"]) == pytest.approx((3 / 4, 4 / 5))
