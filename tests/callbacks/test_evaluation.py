@@ -101,16 +101,21 @@ def test_examples_are_best_first_and_worst_first() -> None:
         ({"a": 4}, ["a"], []),
         ({"a": 4, "b": 1}, ["a"], ["b"]),
         ({"a": 1, "b": 4, "c": 2}, ["b", "c"], ["a"]),
+        ({"a": 4, "b": 4}, ["b"], ["a"]),  # equals are in one list only
     ],
 )
 def test_few_pictures_are_shared_out(rights: dict[str, int], best: list[str], worst: list[str]) -> None:
     assert chosen(result_of(rights, num_examples=30)) == (best, worst)
 
 
+def test_equals_are_never_in_both_lists() -> None:
+    assert chosen(result_of(dict.fromkeys("abcd", 4), num_examples=1)) == (["d"], ["a"])
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 6])
 def test_neither_order_nor_batches_matter(batch_size: int) -> None:
     rights = {"a": 4, "b": 0, "c": 4, "d": 2, "e": 4, "f": 0, "g": 0}
-    expected = (["e", "c"], ["g", "f"])  # of equals, the later ids
+    expected = (["e", "c"], ["b", "f"])  # of equals, the later ids are better
     assert chosen(result_of(rights, 2, batch_size)) == expected
     assert chosen(result_of(dict(reversed(rights.items())), 2, batch_size)) == expected
 

@@ -124,7 +124,7 @@ def test_the_confusions_are_stored_for_every_picture(tmp_path: Path, drawn: dict
 
 def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any]) -> None:
     (tmp_path / "history.csv").write_text("epoch,val/miou\n0,0.25\n1,0.5\n")
-    example = Example(1.0, "t1", 1.0, np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
+    example = Example("t1", 1.0, np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
     val, test = result_of(v1=POOR), result_of(t1=GOOD)
     val.best = test.best = [example]
     write_results(tmp_path, [evaluation_of("plain", val, test)], data_of("val", "test"), MONITORED)

@@ -18,15 +18,19 @@ from hsl.metrics.functional import confusion_matrix, scores
 Predictor = Callable[[nn.Module, Tensor], Outputs]
 
 
-@dataclass(order=True)
+@dataclass(frozen=True)
 class Example:
     """One picture's prediction, kept because its score is among the best or the worst."""
 
-    rank: float
     id: str
     miou: float
     prediction: NDArray[np.uint8]
     confidence: NDArray[np.float32]
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """By score, then id: a total order, so the choice does not depend on the order of the pictures."""
+        return self.miou, self.id
 
 
 class Evaluation(Callback):
@@ -85,8 +89,9 @@ class PartResult:
         self.ids: list[str] = []
         self.confusions: list[NDArray[np.int64]] = []
         self.confidences: list[float] = []
-        self.best: list[Example] = []
-        self.worst: list[Example] = []
+        self._best: list[Example] = []
+        self._worst: list[Example] = []
+        self._num_scored = 0
         self._num_examples = num_examples
 
     def add(self, logits: Tensor, batch: Batch, head: str) -> None:
@@ -107,31 +112,16 @@ class PartResult:
             miou = float(scores(torch.from_numpy(matrices[i]))["miou"])
             if np.isnan(miou):
                 continue
+            self._num_scored += 1
             height, width = batch["size"][i].tolist()
-            example = Example(
-                miou,
-                name,
-                miou,
-                prediction[i, :height, :width].to(torch.uint8).cpu().numpy(),
-                confidence[i, :height, :width].cpu().numpy(),
-            )
-            _keep(self.best, example, self._num_examples)
-            _keep(
-                self.worst,
-                Example(-miou, name, miou, example.prediction, example.confidence),
-                self._num_examples,
-            )
+            classes = prediction[i, :height, :width].to(torch.uint8).cpu().numpy()
+            example = Example(name, miou, classes, confidence[i, :height, :width].cpu().numpy())
+            for kept in (self._best, self._worst):
+                kept.append(example)
+        self._best = heapq.nlargest(self._num_examples, self._best, key=lambda one: one.order)
+        self._worst = heapq.nsmallest(self._num_examples, self._worst, key=lambda one: one.order)
 
     def examples(self) -> tuple[Sequence[Example], Sequence[Example]]:
         """Best pictures, best first, and worst pictures, worst first; none is in both."""
-        half = len(self.ids) // 2  # few pictures: the better half and the worse half
-        best = sorted(self.best, reverse=True)[: len(self.ids) - half]
-        return best, sorted(self.worst, reverse=True)[:half]
-
-
-def _keep(heap: list[Example], example: Example, size: int) -> None:
-    """Keep the ``size`` examples of highest rank; ties are broken by id, so the choice does not depend on order."""
-    if len(heap) < size:
-        heapq.heappush(heap, example)
-    elif (example.rank, example.id) > (heap[0].rank, heap[0].id):
-        heapq.heapreplace(heap, example)
+        half = self._num_scored // 2  # few pictures: the better half and the worse half
+        return self._best[: self._num_scored - half], self._worst[:half]

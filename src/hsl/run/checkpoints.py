@@ -35,7 +35,7 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     except FileNotFoundError:
         raise ConfigError(f"`{checkpoint}` should be a checkpoint. Found no such file. Has the run finished?") from None
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, LookupError, TypeError, IsADirectoryError, pickle.UnpicklingError) as error:
         raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {error}.") from error
     try:
         task.load_state_dict(state)

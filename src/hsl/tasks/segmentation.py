@@ -24,7 +24,7 @@ class SegmentationTask(lightning.LightningModule):
         network: called with ``classes``; maps ``(B, 3, H, W)`` to one tensor per head.
         loss: called with ``class_counts``; maps outputs and batch to one unweighted scalar per objective.
         weighting: called with the ``weights`` of the loss; makes the total of the objectives.
-        optimizer: called with the network.
+        optimizer: called with the task, whose loss and weighting may have parameters of their own.
         scheduler: called with the optimizer and ``total_steps``; stepped once per optimizer step.
         predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
         metrics: each called with ``num_classes`` once per head; updated with logits and masks.
