@@ -122,11 +122,12 @@ def test_the_confusions_are_stored_for_every_picture(tmp_path: Path, drawn: dict
     assert stored["confusions"][at].tolist() == [POOR]
 
 
-def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any]) -> None:
+def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "history.csv").write_text("epoch,val/miou\n0,0.25\n1,0.5\n")
     example = Example("t1", 1.0, np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
     val, test = result_of(v1=POOR), result_of(t1=GOOD)
-    val.best = test.best = [example]
+    for part in (val, test):
+        monkeypatch.setattr(part, "examples", lambda: ([example], []))
     write_results(tmp_path, [evaluation_of("plain", val, test)], data_of("val", "test"), MONITORED)
     assert drawn["confusion_matrix"][0].tolist() == GOOD
     assert drawn["confusion_matrix"][3] == "test, plain"
