@@ -302,6 +302,7 @@ def test_an_interrupt_while_closing_stops_the_workers(
 
 KILLED = """
     import os, signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born deaf to it
     sys.path.insert(0, {folder!r})
     import numpy as np
     import faulty_metrics
