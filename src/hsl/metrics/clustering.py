@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hsl.metrics.label_images import IGNORE_INDEX, Integers, LabelImage, check_same_size
+from hsl.batch import IGNORE_INDEX
+from hsl.metrics.label_images import Integers, LabelImage, check_same_size
 
 MAX_TABLE_CELLS = 2**22  # 32 MB of counts; above it the pairs are sorted instead
 

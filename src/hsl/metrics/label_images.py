@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IGNORE_INDEX = 255  # equals hsl.batch.IGNORE_INDEX, which cannot be imported here: hsl.batch imports torch
+from hsl.batch import IGNORE_INDEX
 
 LabelImage = npt.NDArray[np.integer[Any]]
 ClassMap = npt.NDArray[np.uint8]

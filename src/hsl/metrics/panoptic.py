@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from hsl.batch import IGNORE_INDEX
 from hsl.metrics.clustering import contingency
-from hsl.metrics.label_images import IGNORE_INDEX, Bools, Floats, Integers, LabelImage, class_maps
+from hsl.metrics.label_images import Bools, Floats, Integers, LabelImage, class_maps
 from hsl.metrics.segments import Segments, components, count_classes, instances
 
 VOID = -1

@@ -20,7 +20,7 @@ from hsl.data.audit import print_table
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
-from hsl.run.checkpoints import load_weights, open_run
+from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_split, write_results
@@ -116,9 +116,7 @@ def evaluate(cfg: DictConfig) -> None:
     data: DataModule = instantiate(run_cfg.data)
     data.prepare()
     name = cfg.get("inference_name") or "plain"
-    if cfg.get("inference"):
-        cfg.encoder = run_cfg.encoder  # a predictor may ask for the encoder's stride
-        run_cfg.task.predictor = cfg.inference
+    choose_predictor(run_cfg, cfg)
     task = build_task(run_cfg, data)
     monitored = Monitored.read(run)
     check_same_split(run, data.fold_assignment)

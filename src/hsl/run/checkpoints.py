@@ -25,6 +25,13 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
     return run, cast(DictConfig, OmegaConf.load(run / "config.yaml"))
 
 
+def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> None:
+    """Let the run predict with the ``inference`` of this command, where one is given, instead of its own."""
+    if cfg.get("inference"):
+        cfg.encoder = run_cfg.encoder  # a predictor may ask for the encoder's stride
+        run_cfg.task.predictor = cfg.inference
+
+
 def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
     """Load the weights of a checkpoint, all of them or none.
 

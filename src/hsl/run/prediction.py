@@ -20,7 +20,7 @@ from hsl.data.decode import decode_image
 from hsl.data.formats.folder import read_pictures
 from hsl.files import write_atomically
 from hsl.reports import pictures
-from hsl.run.checkpoints import load_weights, open_run
+from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.tasks.segmentation import SegmentationTask
 
 HEAD = "segmentation"
@@ -57,9 +57,7 @@ def predict(cfg: DictConfig) -> None:
 
 
 def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
-    if cfg.get("inference"):
-        cfg.encoder = run_cfg.encoder
-        run_cfg.task.predictor = cfg.inference
+    choose_predictor(run_cfg, cfg)
     run_cfg.task.network.encoder.weights = None  # the checkpoint brings them all
     counts = {
         name: {head: torch.tensor(count) for head, count in facts[name].items()}
