@@ -131,10 +131,14 @@ class Task:
         return {HEAD: predictor(batch["id"])}
 
 
+def trainer_of(*parts: str) -> Any:
+    return SimpleNamespace(datamodule=SimpleNamespace(evaluation_parts=parts))
+
+
 def test_the_callback_scores_parts_apart_and_starts_anew() -> None:
     evaluation = Evaluation("plain", num_examples=0)
     outputs = {HEAD: logits_of([[0, 1]])[None]}
-    trainer, task = SimpleNamespace(), Task()
+    trainer, task = trainer_of("val", "test"), Task()
     for start in range(2):
         evaluation.on_test_start(trainer, task)  # type: ignore[arg-type]
         for loader, name in enumerate(("v", "t")):
@@ -147,5 +151,16 @@ def test_another_predictor_is_asked_instead_of_the_outputs() -> None:
     evaluation = Evaluation("tta", 0, predictor=lambda *_: logits_of([[1, 1]])[None])  # type: ignore[arg-type]
     batch = batch_of(["a"], [[[1, 1]]])
     outputs = {HEAD: logits_of([[0, 0]])[None]}
-    evaluation.on_test_batch_end(SimpleNamespace(), Task(), outputs, batch, 0)  # type: ignore[arg-type]
+    evaluation.on_test_batch_end(trainer_of("val"), Task(), outputs, batch, 0)  # type: ignore[arg-type]
     assert evaluation.parts[0].confusions[0].tolist() == [[0, 0], [0, 2]]
+
+
+def test_sinks_get_every_class_map_at_the_size_of_its_source() -> None:
+    evaluation, got = Evaluation("tta", 0), []
+    evaluation.sinks = [lambda part, batch, class_maps: got.append((part, batch["id"], class_maps))]
+    batch = batch_of(["a", "b"], [[[0, 1]], [[0, IGNORE_INDEX]]], [(1, 2), (1, 1)])
+    outputs = {HEAD: torch.stack([logits_of([[0, 1]]), logits_of([[1, 1]])])}
+    evaluation.on_test_batch_end(trainer_of("val"), Task(), outputs, batch, 0)  # type: ignore[arg-type]
+    ((part, ids, class_maps),) = got
+    assert (part, ids) == ("val/tta", ["a", "b"])
+    assert [one.tolist() for one in class_maps] == [[[0, 1]], [[1]]]

@@ -12,9 +12,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from hsl.batch import IGNORE_INDEX
 from hsl.callbacks.evaluation import Evaluation, Example, PartResult
 from hsl.config import ConfigError
 from hsl.data.splits import Fold, Split
+from hsl.metrics.pixelwise import Pixelwise
 from hsl.reports import pictures, plots
 from hsl.run.results import Monitored, check_same_split, write_results
 
@@ -45,10 +47,20 @@ def data_of(*parts: str) -> Any:
     )
 
 
+def pixels_of(matrix: list[list[int]]) -> tuple[list[int], list[int]]:
+    """Truth and prediction of as many pixels as the matrix counts."""
+    pairs = [(i, j) for i, row in enumerate(matrix) for j, number in enumerate(row) for _ in range(number)]
+    return [i for i, _ in pairs] or [IGNORE_INDEX], [j for _, j in pairs] or [0]
+
+
 def result_of(**confusions: list[list[int]]) -> PartResult:
     part = PartResult(0)
     part.ids = list(confusions)
-    part.confusions = [np.array(matrix, dtype=np.int64) for matrix in confusions.values()]
+    for matrix in confusions.values():
+        metric = Pixelwise(len(CLASSES))
+        truth, prediction = (torch.tensor(one) for one in pixels_of(matrix))
+        metric.update(20.0 * torch.eye(len(CLASSES))[prediction].T[None, :, None], truth[None, None])
+        part.counts.append(metric.states())
     part.confidences = [0.5 if matrix is not EMPTY else math.nan for matrix in confusions.values()]
     return part
 
@@ -114,12 +126,27 @@ def test_one_row_per_picture_part_and_predictor(tmp_path: Path, drawn: dict[str,
     assert (poor["iou/clean"], poor["iou/crack"]) == (0.5, 0.0)
 
 
-def test_the_confusions_are_stored_for_every_picture(tmp_path: Path, drawn: dict[str, Any]) -> None:
+def test_the_counts_are_stored_for_every_picture(tmp_path: Path, drawn: dict[str, Any]) -> None:
     write_two_parts(tmp_path)
-    stored = np.load(tmp_path / "confusions.npz")
-    assert stored["confusions"].shape == (8, 3, 3)
+    stored = np.load(tmp_path / "pixel_counts.npz")
+    assert stored["matrices"].shape == (8, 2, 3, 3)
     at = (stored["ids"] == "t2") & (stored["part"] == "test") & (stored["inference"] == "plain")
-    assert stored["confusions"][at].tolist() == [POOR]
+    assert stored["matrices"][at].sum(1).tolist() == [POOR]
+    assert stored["pixels"][at].sum() == 4  # of the calibration: every valid pixel
+
+
+def test_pictures_that_the_pool_could_not_score_are_named(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    error = {"surface": {"type": "ValueError", "message": "no", "traceback": ""}}
+    rows = [
+        {"id": "v1", "part": "val/plain", "checksum": "0", "metrics": {}, "errors": error},
+        {"id": "v2", "part": "val/plain", "checksum": "0", "metrics": {"surface": {}}, "errors": {}},
+    ]
+    (tmp_path / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_two_parts(tmp_path)
+    page = json.loads((tmp_path / "metrics.json").read_text())
+    assert page["objects"] == {
+        "num_pictures": 2, "failed": [{"part": "val/plain", "id": "v1", "metrics": ["surface"]}]
+    }  # fmt: skip
 
 
 def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

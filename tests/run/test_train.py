@@ -18,6 +18,7 @@ from PIL import Image
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.config import ConfigError
 from hsl.losses.focal import Focal
+from hsl.metrics.row_file import read_rows
 from hsl.run import evaluate, train
 from hsl.run.prediction import predict
 from hsl.tasks.segmentation import SegmentationTask
@@ -73,15 +74,30 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
     assert history["val/miou"].max() == pytest.approx(value, abs=1e-6)
     assert {"train/loss", "train/loss/dice", "train/loss/focal", "lr"} <= set(history)
 
-    stored = np.load(folder / "confusions.npz")
+    stored = np.load(folder / "pixel_counts.npz")
     rows = pd.read_csv(folder / "per_image.csv")
     assert len(rows) == len(stored["ids"])
     for part in ("val", "test"):
         for inference in ("plain", "tta"):
             chosen = (stored["part"] == part) & (stored["inference"] == inference)
             page = metrics["parts"][part][inference]
-            assert stored["confusions"][chosen].sum(0).tolist() == page["confusion"]
+            assert stored["matrices"][chosen].sum((0, 1)).tolist() == page["confusion"]
             assert page["num_images"] == chosen.sum()
+            assert 0 <= page["boundary_f1"] <= 1
+            errors = [page[name] for name in page if name.startswith("error_")]
+            assert sum(errors) == pytest.approx(1 - page["pixel_accuracy"])
+    objects = list(read_rows(folder / "objects.jsonl"))
+    assert {(row["part"], row["id"]) for row in objects} == {
+        (f"{part}/{inference}", name) for part, inference, name in rows[["part", "inference", "id"]].values
+    }
+    assert not any(row["errors"] for row in objects)
+    assert metrics["objects"] == {"num_pictures": len(rows), "failed": []}
+    plain = rows[rows["inference"] == "plain"]
+    for row in plain.itertuples():
+        class_map = np.array(Image.open(folder / str(row.prediction)))
+        truth_pixels = row.valid_pixels
+        assert class_map.size >= truth_pixels
+    assert rows.loc[rows["inference"] == "tta", "prediction"].isna().all()
     split = json.loads((folder / "splits.json").read_text())
     assert set(rows.loc[rows["part"] == "test", "id"]) == set(split["test"])
     assert set(rows.loc[rows["part"] == "val", "id"]) == set(split["folds"][0]["val"])

@@ -1,4 +1,4 @@
-"""Per-image rows, confusion matrices and the best and worst pictures of an evaluation."""
+"""Per-image counts, class maps and the best and worst pictures of an evaluation."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX, Batch, Outputs
-from hsl.metrics.functional import confusion_matrix, scores
+from hsl.metrics.functional import scores
+from hsl.metrics.pixelwise import Pixelwise, States
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]
+ClassMaps = Sequence[NDArray[np.uint8]]
+Sink = Callable[[str, Batch, ClassMaps], None]
+"""Takes ``part/inference``, a batch and the class map of each of its pictures, at the size of the source."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Evaluation(Callback):
         num_examples: how many of the best and of the worst pictures are kept.
         predictor: null = the task's own.
         head: the dense head that is scored.
+
+    Attributes:
+        sinks: what else wants every class map of the coming test run.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Evaluation(Callback):
         self.num_examples = num_examples
         self.predictor = predictor
         self.head = head
+        self.sinks: Sequence[Sink] = ()
         self.parts: dict[int, PartResult] = {}
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -75,51 +83,64 @@ class Evaluation(Callback):
         if self.predictor is not None:
             predicted = cast(Any, pl_module).predict(batch, self.predictor)
         part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
-        part.add(predicted[self.head], batch, self.head)
+        class_maps = part.add(predicted[self.head], batch, self.head)
+        name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
+        for sink in self.sinks:
+            sink(f"{name}/{self.inference}", batch, class_maps)
 
 
 class PartResult:
     """What is known of one part (val, test) under one predictor.
 
-    ``ids``, ``confusions`` (one ``int64 (C, C)`` each) and ``confidences`` (mean top probability over the valid
-    pixels, NaN without any) are in the order of the pictures seen.
+    ``ids``, ``counts`` (the states of ``Pixelwise`` after each picture alone) and ``confidences`` (mean top
+    probability over the valid pixels, NaN without any) are in the order of the pictures seen.
     """
 
     def __init__(self, num_examples: int) -> None:
         self.ids: list[str] = []
-        self.confusions: list[NDArray[np.int64]] = []
+        self.counts: list[States] = []
         self.confidences: list[float] = []
         self._best: list[Example] = []
         self._worst: list[Example] = []
         self._num_scored = 0
         self._num_examples = num_examples
 
-    def add(self, logits: Tensor, batch: Batch, head: str) -> None:
-        """Take the logits ``(B, C, H, W)`` of one batch."""
+    @property
+    def confusions(self) -> list[NDArray[np.int64]]:
+        """``int64 (C, C)`` of each picture."""
+        return [counts["matrices"].sum(axis=0) for counts in self.counts]
+
+    def add(self, logits: Tensor, batch: Batch, head: str) -> list[NDArray[np.uint8]]:
+        """Take the logits ``(B, C, H, W)`` of one batch.
+
+        Returns:
+            The class map of each picture, at the size of its source.
+        """
         target = batch["masks"][head]
         confidence, prediction = logits.softmax(dim=1).max(dim=1)
         valid = target != IGNORE_INDEX
         mean = (confidence * valid).sum(dim=(1, 2)) / valid.sum(dim=(1, 2))  # 0/0 = NaN: no valid pixel
-        matrices = confusion_matrix(prediction, target, logits.shape[1], per_image=True).cpu().numpy()
         self.ids += batch["id"]
-        self.confusions += list(matrices)
         self.confidences += mean.tolist()
-        if self._num_examples:
-            self._keep_examples(batch, matrices, prediction, confidence)
+        metric = Pixelwise(logits.shape[1]).to(logits.device)
+        class_maps = []
+        for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
+            metric.reset()
+            metric.update(logits[i : i + 1, :, :height, :width], target[i : i + 1, :height, :width])
+            self.counts.append(metric.states())
+            class_maps.append(prediction[i, :height, :width].to(torch.uint8).cpu().numpy())
+            if self._num_examples:
+                self._keep(name, class_maps[-1], confidence[i, :height, :width])
+        return class_maps
 
-    def _keep_examples(self, batch: Batch, matrices: NDArray[np.int64], prediction: Tensor, confidence: Tensor) -> None:
-        for i, name in enumerate(batch["id"]):
-            miou = float(scores(torch.from_numpy(matrices[i]))["miou"])
-            if np.isnan(miou):
-                continue
-            self._num_scored += 1
-            height, width = batch["size"][i].tolist()
-            classes = prediction[i, :height, :width].to(torch.uint8).cpu().numpy()
-            example = Example(name, miou, classes, confidence[i, :height, :width].cpu().numpy())
-            for kept in (self._best, self._worst):
-                kept.append(example)
-        self._best = heapq.nlargest(self._num_examples, self._best, key=lambda one: one.order)
-        self._worst = heapq.nsmallest(self._num_examples, self._worst, key=lambda one: one.order)
+    def _keep(self, name: str, class_map: NDArray[np.uint8], confidence: Tensor) -> None:
+        miou = float(scores(torch.from_numpy(self.counts[-1]["matrices"].sum(axis=0)))["miou"])
+        if np.isnan(miou):
+            return
+        self._num_scored += 1
+        example = Example(name, miou, class_map, confidence.cpu().numpy())
+        self._best = heapq.nlargest(self._num_examples, [*self._best, example], key=lambda one: one.order)
+        self._worst = heapq.nsmallest(self._num_examples, [*self._worst, example], key=lambda one: one.order)
 
     def examples(self) -> tuple[Sequence[Example], Sequence[Example]]:
         """Best pictures, best first, and worst pictures, worst first; none is in both."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.batch import Batch
-from hsl.config import ConfigError, DataError
+from hsl.config import DataError
+from hsl.data.arguments import check_arguments
 from hsl.data.audit import Audit
 from hsl.data.cache import Decoder, PictureCache
 from hsl.data.dataset import PictureDataset
+from hsl.data.decode import decode_instances
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
+from hsl.data.tasks import read_heads
 from hsl.data.transforms import EvaluationTransform, Transform, normalized
 from hsl.data.workers import choose_num_workers
 
@@ -49,7 +53,8 @@ class DataModule(LightningDataModule):
         augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
         normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
         seed: Of the order and the augmentation.
-        head: The head that the masks belong to.
+        head: The head that the masks belong to; with tasks the global one.
+        tasks: What several heads read of the masks, see `hsl.data.tasks.read_heads`.
 
     Raises:
         ConfigError: An argument is outside its range; all of them are named.
@@ -72,14 +77,15 @@ class DataModule(LightningDataModule):
         normalization: Mapping[str, Sequence[float]],
         seed: int,
         head: str = "segmentation",
+        tasks: str | Path | None = None,
     ) -> None:
         super().__init__()
-        _check(image_size, batch_size, num_workers, normalization)
+        check_arguments(image_size, batch_size, num_workers, normalization)
         self.root, self.fold, self.head, self.seed = root, fold, head, seed
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
         self._reader, self._split, self._audit = reader, split, audit
-        self._num_workers = num_workers
+        self._num_workers, self._tasks = num_workers, tasks
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._augment = augmentation(self.image_size)
@@ -96,6 +102,7 @@ class DataModule(LightningDataModule):
         if self._inspected:
             return
         self.catalogue = self._reader(self.root)
+        self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
         self.scan = scan(self.catalogue, self._cache_dir, self._scan_workers())
         self.fold_assignment = stored_split(self._split, self.catalogue, self.scan, self._cache_dir)
         self.parts = self.fold_assignment.parts(self.fold)
@@ -130,28 +137,27 @@ class DataModule(LightningDataModule):
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Class names by head."""
-        return {self.head: self.catalogue.classes}
+        return dict(self.heads.classes)
 
     @property
     def class_counts(self) -> dict[str, Tensor]:
         """By head ``int64 (C,)``: pixels of each class in the training part; ignored pixels count nowhere."""
-        return {self.head: torch.from_numpy(self.pixels_per_part()["train"])}
+        return {head: torch.from_numpy(n.sum(0)) for head, n in self.heads.count(self._histograms("train")).items()}
 
     @property
     def presence_pixels(self) -> dict[str, Tensor]:
         """By head ``int64 (C,)``: valid pixels of the training pictures that show the class (Eigen & Fergus 2015)."""
-        counts = self.scan.class_counts[self.scan.rows(self.parts["train"])][:, : len(self.catalogue.classes)]
-        valid = counts.sum(axis=1, keepdims=True)
-        return {self.head: torch.from_numpy(((counts > 0) * valid).sum(axis=0).astype(np.int64))}
+        presence = self.heads.count_presence(self._histograms("train"))
+        return {head: torch.from_numpy(pixels) for head, pixels in presence.items()}
 
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:
-        """By part ``int64 (C,)``: pixels of each class, ignored pixels left out; empty parts are left out."""
-        num_classes = len(self.catalogue.classes)
+        """By part ``int64 (C,)``: pixels of each class of `head`, ignored ones left out; empty parts are left out."""
         return {
-            part: self.scan.class_counts[self.scan.rows(ids)].sum(0)[:num_classes].astype(np.int64)
-            for part, ids in self.parts.items()
-            if ids
+            part: self.heads.count(self._histograms(part))[self.head].sum(0) for part, ids in self.parts.items() if ids
         }
+
+    def _histograms(self, part: str) -> NDArray[np.int64]:
+        return self.scan.class_counts[self.scan.rows(self.parts[part])]
 
     def group(self, name: str) -> str:
         """The group of one picture: the value of the attribute that the split keeps whole, else its id."""
@@ -219,15 +225,23 @@ class DataModule(LightningDataModule):
     def original(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """RGB ``uint8 (H, W, 3)`` and mask of one picture at the size of the source. Not to be written."""
         picture = self._pictures[self._place[name]]
-        return picture.image, picture.mask
+        return picture.image, None if picture.mask is None else self.heads.global_mask(picture.mask)
+
+    def instances(self, name: str) -> NDArray[Any] | None:
+        """Object ids ``(H, W)`` of one picture, where the data set has them."""
+        source = self.catalogue.records[self._place[name]].instances
+        return None if source is None else decode_instances(source.read(), source.name)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """See `normalized`. The trainer calls it with the batch on its device; elsewhere do it by hand."""
+        """See `normalized`; here the one mask becomes that of every head. The trainer calls it, else do so by hand."""
         del dataloader_idx
         device = batch["image"].device
         if self._mean.device != device:
             self._mean, self._std = self._mean.to(device), self._std.to(device)
-        return normalized(batch, self._mean, self._std)
+        batch = normalized(batch, self._mean, self._std)
+        if "masks" in batch:
+            batch["masks"] = self.heads.masks(batch["masks"][self.head])
+        return batch
 
     def _loader(
         self,
@@ -268,27 +282,3 @@ class DataModule(LightningDataModule):
             raise RuntimeError("the trainer is gone")
         progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return int(progress.processed)  # type: ignore[attr-defined]
-
-
-def _check(
-    image_size: int | Sequence[int],
-    batch_size: int,
-    num_workers: int | str,
-    normalization: Mapping[str, Sequence[float]],
-) -> None:
-    findings = []
-    sides = [image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) > 2 or not sides or min(sides) < 1:
-        findings.append(
-            "`data.image_size` should be a side of at least 1, or [height, width]. "
-            f"Found `data.image_size = {image_size}`."
-        )
-    if batch_size < 1:
-        findings.append(f"`data.batch_size` should be at least 1. Found `data.batch_size = {batch_size}`.")
-    if num_workers != "auto" and (isinstance(num_workers, str) or num_workers < 0):
-        findings.append(f"`data.num_workers` should be auto or at least 0. Found `data.num_workers = {num_workers}`.")
-    for name in ("mean", "std"):
-        if len(normalization[name]) != 3:
-            findings.append(f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}.")
-    if findings:
-        raise ConfigError(" ".join(findings))

@@ -107,6 +107,23 @@ def decode_mask(
     return np.array(values, dtype=np.uint8)
 
 
+def decode_instances(data: bytes, name: str) -> NDArray[np.integer[Any]]:
+    """Decode a map of object ids, 8 or 16 bits, 0 = no object.
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        DataError: the file is broken, or holds colours.
+    """
+    values = _mask_values(data, name, None)
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise DataError(
+            f"`{name}` should hold one id per pixel. Found {values.dtype} {values.shape}. Store it as grey PNG."
+        )
+    return values
+
+
 def _mask_values(data: bytes, name: str, palette: Palette | None) -> NDArray[Any]:
     """Raw values ``(H, W)``, or colours ``(H, W, 3 or 4)`` in the order red, green, blue."""
     depth, kind = (data[24], data[25]) if data.startswith(_PNG) and len(data) > 25 else (0, None)

@@ -152,13 +152,13 @@ def boundary_scores(counts: Tensor) -> dict[str, Tensor]:
     0.
 
     Args:
-        counts: ``int64 (7, C)`` of ``boundary_counts``, summed over pictures.
+        counts: ``int64 (..., 7, C)`` of ``boundary_counts``, summed over pictures; leading dimensions are kept.
 
     Returns:
-        ``float64`` scalars boundary_iou, boundary_f1 (macro means) and ``float64 (C,)``
+        ``float64 (...)`` boundary_iou, boundary_f1 (macro means) and ``float64 (..., C)``
         boundary_iou_per_class, boundary_f1_per_class.
     """
-    named = dict(zip(COUNT_NAMES, counts, strict=True))
+    named = dict(zip(COUNT_NAMES, counts.unbind(-2), strict=True))
     union = named["band_true"] + named["band_predicted"] - named["band_both"]
     iou = share(named["band_both"], union, union > 0)
     scored = named["contour_true"] + named["contour_predicted"] > 0
@@ -166,8 +166,8 @@ def boundary_scores(counts: Tensor) -> dict[str, Tensor]:
     recall = share(named["hit_true"], named["contour_true"], scored)
     f1 = 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(torch.float64).tiny)
     return {
-        "boundary_iou": iou.nanmean(),
-        "boundary_f1": f1.nanmean(),
+        "boundary_iou": iou.nanmean(-1),
+        "boundary_f1": f1.nanmean(-1),
         "boundary_iou_per_class": iou,
         "boundary_f1_per_class": f1,
     }

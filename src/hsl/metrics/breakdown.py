@@ -26,10 +26,11 @@ def error_breakdown(matrices: Tensor) -> dict[str, Tensor]:
     ``interior``. NaN without a valid pixel.
 
     Args:
-        matrices: ``int64 (2, C, C)``: confusion matrices of interior and boundary pixels, rows target.
+        matrices: ``int64 (..., 2, C, C)``: confusion matrices of interior and boundary pixels, rows target;
+            leading dimensions are kept.
 
     Returns:
-        ``float64`` scalars ``error_<kind>_<place>``, six of them.
+        ``float64 (...)``: ``error_<kind>_<place>``, six of them.
 
     Example:
         >>> interior, boundary = torch.tensor([[5, 1], [0, 2]]), torch.tensor([[0, 0], [2, 0]])
@@ -37,15 +38,15 @@ def error_breakdown(matrices: Tensor) -> dict[str, Tensor]:
         >>> shares["error_background_interior"].item(), shares["error_missed_boundary"].item()
         (0.1, 0.2)
     """
-    total = matrices.sum().double()
-    foreground = matrices[:, 1:, 1:]
+    total = matrices.sum((-3, -2, -1)).double()
+    foreground = matrices[..., 1:, 1:]
     counts = (
-        matrices[:, 0, 1:].sum(-1),
-        matrices[:, 1:, 0].sum(-1),
+        matrices[..., 0, 1:].sum(-1),
+        matrices[..., 1:, 0].sum(-1),
         foreground.sum((-2, -1)) - foreground.diagonal(dim1=-2, dim2=-1).sum(-1),
     )
     return {
-        f"error_{kind}_{place}": pixels[index] / total
+        f"error_{kind}_{place}": pixels[..., index] / total
         for kind, pixels in zip(KINDS, counts, strict=True)
         for index, place in enumerate(PLACES)
     }

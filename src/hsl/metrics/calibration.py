@@ -64,7 +64,7 @@ def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tupl
 
 
 def calibration_scores(counts: CalibrationCounts) -> dict[str, Tensor]:
-    """Scores over the valid pixels; NaN where there are none.
+    """Scores over the valid pixels; NaN where there are none. Leading dimensions of the counts are kept.
 
     - ``ece = sum_m n_m / N |right_m / n_m - confidence_m / n_m|`` over equal-width bins of the top
       probability.
@@ -73,7 +73,7 @@ def calibration_scores(counts: CalibrationCounts) -> dict[str, Tensor]:
     - ``brier``: mean of ``sum_c (p_c - y_c)^2``, from 0 to 2. Source: Brier 1950.
 
     Returns:
-        ``float64`` scalars.
+        ``float64 (...)``.
 
     Example:
         >>> pixels = torch.tensor([[1, 0], [1, 2]])  # half of the first bin is right, all of the second
@@ -81,8 +81,8 @@ def calibration_scores(counts: CalibrationCounts) -> dict[str, Tensor]:
         >>> round(calibration_scores(counts)["ece"].item(), 4)  # (|1 - 0.8| + |2 - 1.8|) / 4
         0.1
     """
-    total = counts.pixels.sum().double()
-    ece = (counts.pixels[1] - counts.confidence).abs().sum() / total
+    total = counts.pixels.sum((-2, -1)).double()
+    ece = (counts.pixels[..., 1, :] - counts.confidence).abs().sum(-1) / total
     return {"ece": ece, "nll": counts.nll / total, "brier": counts.brier / total}
 
 
@@ -112,12 +112,13 @@ class Calibration(Metric):
         self.add_state("nll", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("brier", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
         """Add the pixels of a batch: ``logits (B, C, H, W)``, ``target int64 (B, H, W)``.
 
         Raises:
             ValueError: shapes do not fit, or a target is neither a class nor ``IGNORE_INDEX``.
         """
+        del size  # padding is ignored already
         _, counts = calibrate(logits, checked_classes(target, self.num_classes), self.num_bins)
         self.pixels += counts.pixels
         self.confidence += counts.confidence

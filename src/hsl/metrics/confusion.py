@@ -39,16 +39,18 @@ class Confusion(Metric):
         self.add_state("strays", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("largest", torch.tensor(NO_STRAY), dist_reduce_fx="max")
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
         """Count the pixels of a batch.
 
         Args:
             logits: ``(B, C, H, W)``, or predicted classes ``int64 (B, H, W)``.
             target: ``int64 (B, H, W)`` in [0, C) or ``IGNORE_INDEX``.
+            size: of each picture in a padded batch; not read, since the padding is ignored.
 
         Raises:
             ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
         """
+        del size  # padding is ignored already
         labels = read_target(target, self.num_classes)
         if not target.is_cuda:
             check_strays(labels.strays, labels.largest, self.num_classes)

@@ -1,6 +1,11 @@
 """Every pixel score of a validation in one update: the sums of the other files, made in one pass."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -16,6 +21,27 @@ from hsl.metrics.boundary import (
 from hsl.metrics.breakdown import error_breakdown
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
 from hsl.metrics.functional import NO_STRAY, check_strays, pair_counts, read_target, scores
+
+States: TypeAlias = "dict[str, NDArray[Any]]"
+"""The sums of some pictures on the host; those of several pictures add up.
+
+``matrices`` is ``int64 (2, C, C)`` (interior and boundary; rows truth), ``boundaries`` ``int64 (K, C)``, ``pixels``
+``int64 (2, bins)``, ``confidence`` ``(bins)``, ``nll`` and ``brier`` are scalars.
+"""
+
+STATES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
+
+
+def add_states(states: Sequence[States]) -> States:
+    """The sums over all pictures."""
+    return {name: np.sum([each[name] for each in states], axis=0) for name in STATES}
+
+
+def pixel_scores(states: States) -> dict[str, float]:
+    """The scalars of ``Pixelwise.compute``, from sums on the host."""
+    return {
+        name: float(value) for name, value in _scores({key: torch.as_tensor(states[key]) for key in STATES}).items()
+    }
 
 
 class Pixelwise(Metric):
@@ -97,13 +123,23 @@ class Pixelwise(Metric):
             ValueError: a target was neither a class nor ``IGNORE_INDEX``.
         """
         check_strays(self.strays, self.largest, self.num_classes)
-        calibration = CalibrationCounts(self.pixels, self.confidence, self.nll, self.brier)
-        values = scores(self.matrices.sum(0)) | boundary_scores(self.boundaries)
-        names = ("miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1")
-        return {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(self.matrices)
+        return _scores({name: getattr(self, name) for name in STATES})
+
+    def states(self) -> States:
+        """The sums so far, from which ``pixel_scores`` makes the scores, copied to the host."""
+        return {name: getattr(self, name).cpu().numpy().copy() for name in STATES}
 
     def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:
         width = boundary_width(classes.shape[0], classes.shape[1], self.ratio)
         maps = boundary_maps(prediction, classes, self.num_classes, width)
         self.boundaries += boundary_counts(maps, prediction, classes, self.num_classes)
         self.matrices += pair_counts(prediction, classes, self.num_classes, maps.near, 2)
+
+
+def _scores(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    values = scores(states["matrices"].sum(0)) | boundary_scores(states["boundaries"])
+    names = ("miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1")
+    calibration = CalibrationCounts(*(states[name] for name in CalibrationCounts._fields))
+    return (
+        {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(states["matrices"])
+    )

@@ -137,6 +137,13 @@ def write_views(
         write_atomically(folder / f"{stem}_{view}.png", buffer.getvalue())
 
 
+def write_class_map(path: Path, classes: NDArray[np.uint8]) -> None:
+    """Write class indices ``(H, W)`` as a PNG whose pixels are the indices and whose palette shows their colours."""
+    buffer = io.BytesIO()
+    mask_picture(classes).save(buffer, format="png", compress_level=1)
+    write_atomically(path, buffer.getvalue())
+
+
 def mask_picture(mask: NDArray[np.uint8]) -> Image.Image:
     """Class indices ``(H, W)`` as a palette picture: the pixels stay indices, viewers show colours."""
     picture = Image.fromarray(mask.astype(np.uint8)).convert("L")

@@ -1,6 +1,7 @@
 """The composition root: config in, run folder out."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
+from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_split, write_results
@@ -103,7 +105,11 @@ def score(
         callbacks=list(evaluations), logger=False, default_root_dir=folder,
         devices=1, strategy="auto", num_nodes=1, enable_progress_bar=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.test(task, datamodule=data, verbose=False)
+    keep = functools.partial(save_class_maps, folder)
+    with object_scores(folder / OBJECTS, OmegaConf.select(cfg, "metrics.pool"), evaluations[0].head, data) as pooled:
+        for evaluation in evaluations:
+            evaluation.sinks = [*pooled, keep] if evaluation is evaluations[0] else pooled
+        trainer.test(task, datamodule=data, verbose=False)
     write_results(folder, evaluations, data, monitored)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.config import ConfigError
@@ -19,7 +18,10 @@ from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split
 from hsl.files import write_atomically
 from hsl.metrics.functional import scores
+from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
+from hsl.metrics.row_file import read_rows
 from hsl.reports import pictures, plots
+from hsl.run.class_maps import OBJECTS, class_map_path
 
 
 @dataclass
@@ -88,10 +90,11 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     parts = data.evaluation_parts
     results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
     classes = data.classes["segmentation"]
-    frame = pd.concat([_rows(part, inference, result, data) for part, inference, result in results])
+    kept = evaluations[0].inference  # the predictor whose class maps are in the folder
+    frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
     frame = frame.sort_values(["part", "inference", "id"])
     write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
-    write_atomically(folder / "confusions.npz", _confusions(results))
+    write_atomically(folder / "pixel_counts.npz", _pixel_counts(results))
     tables: dict[str, dict[str, Any]] = {}
     for part, inference, result in results:
         tables.setdefault(part, {})[inference] = _scores(result, classes)
@@ -109,6 +112,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         },
         "classes": list(classes),
         "parts": tables,
+        "objects": _object_rows(folder),
     }
     write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
 
@@ -130,56 +134,61 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, mon
 
 
 def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
-    confusion = np.sum(result.confusions, axis=0)
+    counts = add_states(result.counts)
+    confusion = counts["matrices"].sum(axis=0)
     table = scores(torch.from_numpy(confusion))
     per_class = {
         name: {key: float(table[key][i]) for key in ("iou", "dice", "precision", "recall", "f1")}
         | {"pixels": int(confusion[i].sum())}
         for i, name in enumerate(classes)
     }
-    totals = {key: float(table[key]) for key in ("miou", "micro_iou", "mean_dice", "pixel_accuracy")}
     return {
         "num_images": len(result.ids),
-        **totals,
+        **pixel_scores(counts),
         "classes_scored": int(table["classes_scored"]),
         "per_class": per_class,
         "confusion": confusion.tolist(),
     }
 
 
-def _rows(part: str, inference: str, result: PartResult, data: DataModule) -> pd.DataFrame:
+def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> pd.DataFrame:
+    """One row per picture: its own scores, over the classes of that picture."""
+    classes = data.classes["segmentation"]
     rows = []
-    for name, confusion, confidence in zip(result.ids, result.confusions, result.confidences, strict=True):
-        table = scores(torch.from_numpy(confusion))
-        ious = {f"iou/{c}": float(table["iou"][i]) for i, c in enumerate(data.classes["segmentation"])}
+    for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
+        table = scores(torch.from_numpy(counts["matrices"].sum(axis=0)))
         rows.append(
-            {
-                "id": name,
-                "group": data.group(name),
-                "part": part,
-                "inference": inference,
-                "miou": float(table["miou"]),
-                "pixel_accuracy": float(table["pixel_accuracy"]),
-                "confidence": confidence,
-                "valid_pixels": int(confusion.sum()),
-                **ious,
-            }
+            {"id": name, "group": data.group(name), "part": part, "inference": inference}
+            | {"prediction": class_map_path(part, inference, name).as_posix() if inference == kept else ""}
+            | {"confidence": confidence, "valid_pixels": int(counts["matrices"].sum())}
+            | pixel_scores(counts)
+            | {f"iou/{label}": float(table["iou"][i]) for i, label in enumerate(classes)}
         )
     return pd.DataFrame(rows)
 
 
-def _confusions(results: list[tuple[str, str, PartResult]]) -> bytes:
-    """Everything a score can be recomputed from."""
+def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> bytes:
+    """Everything a pixel score can be recomputed from, picture by picture."""
     buffer = io.BytesIO()
-    matrices: list[NDArray[np.int64]] = [matrix for _, _, result in results for matrix in result.confusions]
+    states = [counts for _, _, result in results for counts in result.counts]
+    arrays: dict[str, Any] = {name: np.stack([counts[name] for counts in states]) for name in STATES}
     np.savez_compressed(
         buffer,
-        confusions=np.stack(matrices),
         ids=np.array([name for _, _, result in results for name in result.ids]),
         part=np.array([part for part, _, result in results for _ in result.ids]),
         inference=np.array([inference for _, inference, result in results for _ in result.ids]),
+        **arrays,
     )
     return buffer.getvalue()
+
+
+def _object_rows(folder: Path) -> dict[str, Any] | None:
+    """How many pictures the metric pool scored, and which have an error record instead of a score."""
+    if not (folder / OBJECTS).is_file():
+        return None
+    rows = list(read_rows(folder / OBJECTS))
+    failed = [{"part": row["part"], "id": row["id"], "metrics": sorted(row["errors"])} for row in rows if row["errors"]]
+    return {"num_pictures": len(rows), "failed": failed}
 
 
 def _null_for_nan(node: Any) -> Any:

@@ -88,7 +88,7 @@ class SegmentationTask(lightning.LightningModule):
         self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
         for head, metrics in self._head_metrics():
             for metric in metrics.values():
-                metric.update(outputs[head], batch["masks"][head])
+                metric.update(outputs[head], batch["masks"][head], size=batch["size"])
 
     def on_validation_epoch_end(self) -> None:
         heads = self._head_metrics()

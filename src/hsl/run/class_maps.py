@@ -1,0 +1,91 @@
+"""Where the class maps of an evaluation go: into files, and to the metrics that run on other cores."""
+
+import functools
+import inspect
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from hsl.batch import Batch
+from hsl.callbacks.evaluation import ClassMaps, Sink
+from hsl.data.datamodule import DataModule
+from hsl.metrics.pool import MetricPool
+from hsl.reports.pictures import write_class_map
+
+FOLDER = Path("predictions") / "classes"
+OBJECTS = "objects.jsonl"
+Instances = Callable[[str], NDArray[np.integer[Any]] | None]
+
+
+def class_map_path(part: str, inference: str, name: str) -> Path:
+    """Where, below the run folder, the class map of a picture lies.
+
+    Example:
+        >>> class_map_path("val", "plain", "exp1_num_3").as_posix()
+        'predictions/classes/val_plain/exp1_num_3.png'
+        >>> class_map_path("val", "plain", "site 1/a").name  # another id must not end at the same file
+        'site-1-a-4ff4d97f.png'
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
+    stem = safe if safe == name else f"{safe}-{zlib.crc32(name.encode()):08x}"
+    return FOLDER / f"{part}_{inference}" / f"{stem}.png"
+
+
+def save_class_maps(folder: Path, part: str, batch: Batch, class_maps: ClassMaps) -> None:
+    """Write each class map as an index PNG below the run folder."""
+    where, inference = part.split("/")
+    for name, classes in zip(batch["id"], class_maps, strict=True):
+        write_class_map(folder / class_map_path(where, inference, name), classes)
+
+
+@contextmanager
+def object_scores(path: Path, settings: DictConfig | None, head: str, data: DataModule) -> Iterator[list[Sink]]:
+    """A pool of processes that fills ``path`` with a line per picture, as a sink; no sink without settings.
+
+    Args:
+        path: the JSON lines; what an earlier, killed evaluation left is taken up.
+        settings: ``workers`` and ``metrics``: name to a function of prediction, target and, where it names them,
+            ``num_classes`` and ``target_instances``.
+        head: whose masks are the target.
+        data: knows the object ids, where the data set has them; else objects are connected components.
+    """
+    if settings is None:
+        yield []
+        return
+    metrics = {
+        str(name): bind_classes(metric, len(data.classes[head]))
+        for name, metric in instantiate(settings.metrics).items()
+    }
+    with MetricPool(path, metrics, workers=settings.workers, resume=True) as pool:
+        yield [functools.partial(submit, pool, head, data.instances)]
+    summary = pool.close()
+    if summary.failed:
+        part, name = summary.failed[0]
+        print(
+            f"! {len(summary.failed)} of {summary.num_pictures} pictures have an error record in {path}, "
+            f"first `{name}` ({part}). Their other scores stand."
+        )
+
+
+def bind_classes(metric: Callable[..., Any], num_classes: int) -> Callable[..., Any]:
+    """The metric with ``num_classes`` given, if it names it as a parameter."""
+    wants_classes = "num_classes" in inspect.signature(metric).parameters
+    return functools.partial(metric, num_classes=num_classes) if wants_classes else metric
+
+
+def submit(pool: MetricPool, head: str, instances: Instances, part: str, batch: Batch, class_maps: ClassMaps) -> None:
+    """Hand the class maps of a batch and what they are compared with to the pool."""
+    targets = batch["masks"][head].cpu().numpy().astype(np.uint8)
+    for name, classes, target in zip(batch["id"], class_maps, targets, strict=True):
+        height, width = classes.shape
+        objects = instances(name)
+        further = {} if objects is None else {"target_instances": objects}
+        pool.submit(name, classes, target[:height, :width], part, **further)
