@@ -17,7 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.callbacks.progress import quieten_lightning
 from hsl.cli import conf_dir
-from hsl.run import build_task
+from hsl.run.building import build_task
 
 STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 60, 4, 3, 8, 128
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -14,7 +15,11 @@ def config(**changes: object) -> object:
         {
             "name": "x", "seed": 0, "fold": 0, "monitor": "val/miou", "monitor_mode": "max", "resume": None,
             "rerun": False, "encoder": {"size_multiple": 32},
-            "data": {"root": "r", "image_size": 128, "batch_size": 8, "split": {"num_folds": 3}},
+            "data": {
+                "root": "r", "image_size": 128, "batch_size": 8, "split": {"num_folds": 3},
+                "evaluation_size": "image_size",
+            },
+            "inference": {},
         }
     )  # fmt: skip
     for key, value in changes.items():
@@ -60,3 +65,16 @@ def test_nearest_multiples_are_never_zero(size: int, nearest: tuple[int, int]) -
 def test_the_command_line_imports_no_torch() -> None:
     code = "import sys, hsl.cli, hsl.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("inference", [{"window": 256}, {"predictor": {"window": 256}}])
+def test_a_window_slides_over_pictures_at_their_own_size(inference: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"`data.evaluation_size` should be source"):
+        validate(config(inference=inference))
+    cfg: Any = config(inference=inference)
+    cfg.data.evaluation_size = "source"
+    validate(cfg)
+    cfg.encoder.size_multiple = 96
+    cfg.data.image_size = 192
+    with pytest.raises(ConfigError, match=r"`inference.window` should be a multiple of 96.* 192 and 288"):
+        validate(cfg)

@@ -1,5 +1,6 @@
 """The checks a config passes before torch is imported: a typo answers in under two seconds."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -45,6 +46,7 @@ class TrainRules(BaseModel):
     rerun: bool
     data: DataRules
     encoder: dict[str, Any]
+    inference: dict[str, Any]
 
 
 def validate(cfg: DictConfig) -> None:
@@ -69,6 +71,7 @@ def validate(cfg: DictConfig) -> None:
     except ValidationError as error:
         raise ConfigError(" ".join(_sentence(finding) for finding in error.errors())) from None
     findings = [*_fold_findings(content), *_size_findings(content)]
+    findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
     if content.get("callbacks", {}).get("best_checkpoint", True) is None:
         findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
     if findings:
@@ -103,17 +106,29 @@ def _fold_findings(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def window_findings(predictor: Mapping[str, Any], evaluation_size: str, key: str) -> list[str]:
+    """A predictor that slides a window needs pictures at their own size: a shrunken one is whole already."""
+    inner = predictor.get("predictor", predictor)  # test-time augmentation goes around another
+    if "window" not in inner or evaluation_size == "source":
+        return []
+    return [
+        f"`{key}` should be source where a window slides over the picture. Found `{key} = {evaluation_size}`. "
+        f"Set `{key}=source`, or `inference=whole`."
+    ]
+
+
 def _size_findings(content: dict[str, Any]) -> list[str]:
     """Some encoders (windows, grids) take only multiples of a size; the reader learns the nearest ones."""
     multiple = content["encoder"].get("size_multiple") or 1
-    size = content["data"]["image_size"]
-    sizes = size if isinstance(size, list) else [size]
+    predictor = content["inference"]
+    window = predictor.get("predictor", predictor).get("window")
     findings = []
-    for one in sizes:
-        if one % multiple:
-            below, above = nearest_multiples(one, multiple)
-            findings.append(
-                f"`data.image_size` should be a multiple of {multiple} for this encoder. "
-                f"Found `data.image_size = {size}`. The nearest sizes are {below} and {above}."
-            )
+    for key, size in (("data.image_size", content["data"]["image_size"]), ("inference.window", window or multiple)):
+        for one in size if isinstance(size, list) else [size]:
+            if one % multiple:
+                below, above = nearest_multiples(one, multiple)
+                findings.append(
+                    f"`{key}` should be a multiple of {multiple} for this encoder. "
+                    f"Found `{key} = {size}`. The nearest sizes are {below} and {above}."
+                )
     return findings

@@ -377,3 +377,57 @@ def test_workers_end_with_the_training(make: Callable[..., DataModule]) -> None:
     before = set(torch.multiprocessing.active_children())
     fit(data, Recorder())
     assert set(torch.multiprocessing.active_children()) <= before
+
+
+def test_tasks_give_each_head_its_mask_and_its_counts(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text("damage: {groups: {any: [crack, stain]}}\nstained: {ids: [stain]}\n")
+    data, flat = make(tasks=tasks), make()
+    data.prepare()
+    flat.prepare()
+    assert data.classes == {"damage": ("clean", "any"), "stained": ("other", "stain"), "segmentation": CLASSES}
+    source = flat.class_counts["segmentation"]
+    assert data.class_counts["damage"].tolist() == [source[0], source[1] + source[2]]
+    assert data.class_counts["stained"].tolist() == [source[0] + source[1], source[2]]
+    assert torch.equal(data.class_counts["segmentation"], source)
+    assert torch.equal(data.presence_pixels["segmentation"], flat.presence_pixels["segmentation"])
+    assert data.pixels_per_part()["val"].tolist() == flat.pixels_per_part()["val"].tolist()
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    masks = batch["masks"]
+    assert masks.keys() == {"damage", "stained", "segmentation"}
+    assert masks["segmentation"].max() <= 255
+    valid = masks["segmentation"] != 255
+    assert torch.equal(masks["damage"][valid], (masks["segmentation"] > 0)[valid].long())
+    assert torch.equal(masks["stained"][valid], (masks["segmentation"] == 2)[valid].long())
+    assert (masks["stained"][~valid] == 255).all()
+
+
+def test_a_bad_task_definition_is_found_when_the_data_are_inspected(
+    make: Callable[..., DataModule], tmp_path: Path
+) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text("damage: {ids: [rust]}\n")
+    with pytest.raises(ConfigError, match="Found `rust`"):
+        make(tasks=tasks).inspect()
+
+
+def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], root: Path) -> None:
+    data = make(evaluation_size="source", batch_size=4)
+    data.prepare()
+    seen = []
+    for batch in data.val_dataloader():
+        for name, image, size in zip(batch["id"], batch["image"], batch["size"].tolist(), strict=True):
+            assert list(image.shape[1:]) == size
+            np.testing.assert_array_equal(
+                image.permute(1, 2, 0), cv2.imread(str(root / f"images/{name}.png"))[..., ::-1]
+            )
+            seen.append(name)
+    assert sorted(seen) == sorted(data.parts["val"])
+    assert next(iter(data.train_dataloader()))["image"].shape[2:] == (32, 32)
+    records = read_pictures(root / "images")
+    assert [len(batch["id"]) for batch in data.predict_dataloader(records)] == [1] * NUM_PICTURES
+
+
+def test_evaluation_size_is_one_of_two(make: Callable[..., DataModule]) -> None:
+    with pytest.raises(ConfigError, match=r"image_size or source. Found `data.evaluation_size = window`"):
+        make(evaluation_size="window")

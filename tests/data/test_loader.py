@@ -355,3 +355,18 @@ def test_broken_picture_of_a_real_data_set_names_its_file() -> None:
     dataset = PictureDataset(["cut"], cache, [0], transform, head="a", seed=0)
     with pytest.raises(DataError, match=r"cut\.png"):
         next(iter(Loader(dataset, order(1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(4, 4), (4, 4), (4, 4), (4, 6), (5, 6)], [[0, 1], [2], [3], [4]]),
+        ([(4, 4)] * 5, [[0, 1], [2, 3], [4]]),
+        ([], []),
+    ],
+)
+def test_pictures_of_unlike_size_share_no_batch(sizes: list[tuple[int, int]], expected: list[list[int]]) -> None:
+    own = np.array(sizes, np.int64).reshape(-1, 2)
+    batches = BatchOrder(len(sizes), 2, shuffle=False, seed=0, sizes=own)
+    assert [[index for _, index in batch] for batch in batches] == expected
+    assert len(batches) == len(expected)

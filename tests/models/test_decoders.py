@@ -12,7 +12,8 @@ from hsl.config import ConfigError
 from hsl.models.decoders import Decoder, deeplabv3plus, segformer, unet, unetplusplus, upernet
 
 CONF = Path(__file__).parents[2] / "conf" / "decoder"
-OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+BRANCHED = {"hierarchical", "multihead"}  # tests/models/test_multitask_decoders.py
+OPTIONS = sorted({path.stem for path in CONF.glob("*.yaml")} - BRANCHED)
 CONVOLUTIONAL = [3, 16, 24, 40, 80, 160]
 WITHOUT_STRIDE_2 = [3, 0, 24, 40, 80, 160]
 CHANNELS = [256, 128, 64, 32, 16]

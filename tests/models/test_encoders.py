@@ -12,7 +12,7 @@ from hsl.models.encoders import Encoder, build_encoder
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SMALL = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
-LARGE = ["convnext_tiny", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
+LARGE = ["convnext_tiny", "mit_b2", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
 
 
 def option(stem: str, image_size: int = 64, **changes: object) -> DictConfig:
@@ -39,6 +39,7 @@ def test_every_option_is_tested() -> None:
         ("mobilenetv3_small", 0.93),
         ("efficientnet_lite0", 2.96),
         ("convnext_tiny", 27.82),
+        ("mit_b2", 24.20),
         ("mit_b3", 44.07),
         ("maxvit_tiny", 30.12),
         ("efficientnetv2_s", 19.85),

@@ -105,3 +105,35 @@ def test_one_batch_can_be_learned() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("decoder_name", ["hierarchical", "multihead", "unet"])
+def test_one_maker_makes_the_heads_of_the_data_whatever_they_are(decoder_name: str) -> None:
+    classes = {"genus": ["a", "b", "c"], "health": ["a", "b"]}
+    decoder = instantiate(OmegaConf.load(CONF / "decoder" / f"{decoder_name}.yaml"))
+    model = SegmentationNetwork(encoder("mobilenetv3_small"), decoder, DenseHead, classes)
+    outputs = model(torch.rand(2, 3, 32, 96))
+    assert {head: tuple(each.shape) for head, each in outputs.items()} == {
+        "genus": (2, 3, 32, 96), "health": (2, 2, 32, 96),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decoder_name", DECODERS)
+@pytest.mark.parametrize("encoder_name", ["mit_b0", "mobilenetv3_small"])
+def test_what_is_shared_stands_between_encoder_and_decoder(encoder_name: str, decoder_name: str) -> None:
+    torch.manual_seed(0)
+    model = network(encoder_name, decoder_name).eval()
+    seen: list[torch.Tensor] = []
+
+    def detached(features: list[torch.Tensor]) -> list[torch.Tensor]:
+        seen.extend(each.detach().requires_grad_(each.numel() > 0) for each in features)
+        return seen
+
+    image = torch.rand(1, 3, 64, 64)
+    outputs = model(image, share=detached)
+    assert torch.equal(outputs["segmentation"], model(image)["segmentation"])
+    assert [each.shape[1] for each in seen] == model.encoder.out_channels
+    outputs["segmentation"].square().mean().backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+    assert all(each.grad is not None for each in seen[4:])

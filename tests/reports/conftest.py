@@ -4,11 +4,20 @@ import csv
 import hashlib
 import io
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 
+from hsl.metrics.clustering import clustering_scores
+from hsl.metrics.failures import object_failures
+from hsl.metrics.panoptic import panoptic_counts
+from hsl.metrics.pixelwise import Pixelwise, add_states, pixel_scores
+from hsl.metrics.pool_worker import encode, plain
+from hsl.metrics.surface import surface_distances
 from hsl.reports import pictures
 
 CLASSES = ["background", "crack", "stain"]
@@ -55,7 +64,10 @@ def image_rows(split, fold, offset=0.0, part="val"):
 @pytest.fixture
 def make_run(tmp_path):
     """``make_run(name, encoder, fold, confusion, ...)`` writes one run folder below ``tmp_path/outputs``."""
+    return run_maker(tmp_path)
 
+
+def run_maker(tmp_path):
     def make(
         name="a",
         encoder="resnet50",
@@ -115,6 +127,85 @@ def write_scores(folder, split, fold, confusion, tta, test, rows):
     for name, group, miou in image_rows(split, fold) if rows is None else rows:
         table.writerow([name, group, "val", "plain", miou, 0.9, 0.8])
     (folder / "per_image.csv").write_text(text.getvalue())
+    ids = {"val": split["folds"][fold]["val"], "test": split["test"] or ["t0", "t1"]}
+    given = {("val", "plain"): confusion, ("val", "tta"): tta, ("test", "plain"): test}
+    write_counts(folder, {key: (ids[key[0]], matrix) for key, matrix in given.items() if matrix is not None})
+
+
+def counts_of(confusion, num_pictures):
+    """Pixel counts of pictures that add up to a confusion matrix.
+
+    A quarter of each cell lies near a contour; right pixels are sure (0.97), wrong ones less so (0.63).
+    """
+    confusion = np.array(confusion, dtype=np.int64)
+    extra = confusion % num_pictures
+    shares = [confusion // num_pictures + (i < extra) for i in range(num_pictures)]
+    near = [share // 4 for share in shares]
+    right = np.array([share.trace() for share in shares], dtype=np.int64)
+    wrong = np.array([share.sum() for share in shares], dtype=np.int64) - right
+    pixels = np.zeros((num_pictures, 2, 15), dtype=np.int64)
+    pixels[:, 1, 14], pixels[:, 0, 9] = right, wrong
+    confidence = np.zeros((num_pictures, 15))
+    confidence[:, 14], confidence[:, 9] = 0.97 * right, 0.63 * wrong
+    both, true, predicted = ([f(m) for m in near] for f in (np.diag, lambda m: m.sum(1), lambda m: m.sum(0)))
+    return {
+        "matrices": np.stack([[share - band, band] for share, band in zip(shares, near, strict=True)]),
+        "boundaries": np.stack([true, both, true, both, predicted, predicted, both], axis=1),
+        "pixels": pixels,
+        "confidence": confidence,
+        "nll": 0.03 * right + 1.5 * wrong,
+        "brier": 0.01 * right + 0.9 * wrong,
+    }
+
+
+def write_counts(folder, parts):
+    """``pixel_counts.npz``; ``parts`` maps (part, inference) to ids and the confusion matrix they add up to."""
+    stored = [counts_of(matrix, len(ids)) for ids, matrix in parts.values()]
+    keys = [(part, inference) for (part, inference), (ids, _) in parts.items() for _ in ids]
+    np.savez_compressed(
+        folder / "pixel_counts.npz",
+        ids=np.array([name for ids, _ in parts.values() for name in ids]),
+        part=np.array([part for part, _ in keys]),
+        inference=np.array([inference for _, inference in keys]),
+        **{name: np.concatenate([each[name] for each in stored]) for name in stored[0]},
+    )
+
+
+def masks_of(i, shift):
+    """A crack and two stains, and a prediction that is off by ``shift``, joins the stains and adds a spot."""
+    target = np.zeros((24, 32), dtype=np.uint8)
+    target[2 + i : 5 + i, 2:20], target[14:18, 2:6], target[14:18, 8:12] = 1, 2, 2
+    prediction = np.roll(target, shift, axis=0)
+    prediction[14:18, 2:12] = 2
+    prediction[20:22, 28:30] = 1
+    return prediction, target
+
+
+def object_metrics(prediction, target):
+    return {
+        "surface": surface_distances(prediction, target, 3),
+        "panoptic": panoptic_counts(prediction, target, 3),
+        "clustering": clustering_scores(prediction, target),
+        "failures": object_failures(prediction, target, 3),
+    }
+
+
+@pytest.fixture
+def add_objects():
+    """``add_objects(folder, fold, shift=1, failed=())``: the rows of the metric pool for the validation part."""
+
+    def add(folder, fold=0, split=None, shift=1, failed=(), part="val/plain"):
+        lines = []
+        for i, name in enumerate((split or split_of())["folds"][fold]["val"]):
+            metrics, errors = object_metrics(*masks_of(i % 6, shift)), {}
+            if name in failed:
+                del metrics["surface"]
+                errors["surface"] = {"type": "MemoryError", "message": "no room", "traceback": "..."}
+            lines.append(encode(name, part, "00000000", plain(metrics), errors))
+        with (folder / "objects.jsonl").open("ab") as file:
+            file.writelines(lines)
+
+    return add
 
 
 class Predicted:
@@ -144,3 +235,119 @@ def add_pictures():
 @pytest.fixture(name="split_of")
 def _split_of():
     return split_of
+
+
+HEIGHT, WIDTH = 96, 128
+
+
+def scene(name):
+    """A picture with a crack and three stains whose places follow from its name, and its class map."""
+    rng = np.random.default_rng([*name.encode()])
+    truth = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    y, x = rng.integers(8, 30), rng.integers(4, 30)
+    truth[y : y + 5, x : x + 80] = 1
+    for i in range(3):
+        top, left = rng.integers(50, 70), 8 + 40 * i + rng.integers(0, 8)
+        truth[top : top + 14, left : left + 14] = 2
+    if name.endswith("3"):
+        truth[:6] = 255
+    image = (
+        110 + 30 * rng.standard_normal((HEIGHT, WIDTH, 3)) - 50 * (truth[..., None] == 1) + 40 * (truth == 2)[..., None]
+    )
+    return image.clip(0, 255).astype(np.uint8), truth
+
+
+def imagined(name, skill):
+    """Logits of a model; the lower the skill, the more is shifted, joined, cut, misnamed, missed and invented."""
+    rng = np.random.default_rng([*name.encode(), round(100 * skill)])
+    _, truth = scene(name)
+    guess = np.where(truth == 255, 0, truth)
+    guess = np.roll(guess, int(rng.integers(0, 3 + round(8 * (1 - skill)))), axis=1)
+    if rng.random() > skill:
+        guess[60:66, 10:100] = 2  # joins stains
+    if rng.random() > skill:
+        guess[:, 50:60] = 0  # cuts the crack
+    if rng.random() > skill:
+        guess[45:90, :40] = np.where(guess[45:90, :40] == 2, 1, guess[45:90, :40])  # misnames a stain
+    if rng.random() > skill:
+        guess[2:12, 110:122] = 1  # invents a crack
+    sure = 2 + 3 * rng.random((1, HEIGHT, WIDTH))
+    logits = rng.standard_normal((3, HEIGHT, WIDTH)).clip(-0.9, 0.9)
+    np.put_along_axis(logits, guess[None], sure, axis=0)
+    return logits.astype(np.float32)
+
+
+def write_full_runs(root, skills, num_folds=3, per_fold=4):
+    make, split = run_maker(root), split_of(num_folds, per_fold)
+    return {
+        name: [fill_run(make(name, name, fold, split=split), split, fold, skill) for fold in range(num_folds)]
+        for name, skill in skills.items()
+    }
+
+
+@pytest.fixture
+def make_full_runs(tmp_path):
+    """``make_full_runs({"a": 0.9, "b": 0.5})``: runs of three folds with everything that an evaluation leaves."""
+    return partial(write_full_runs, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_full_runs(tmp_path_factory):
+    """The folder of three models with three folds each, for the tests of a module that only read."""
+    root = tmp_path_factory.mktemp("full")
+    write_full_runs(root, {"convnext_tiny": 0.9, "mit_b3": 0.7, "maxvit_tiny": 0.4})
+    return root
+
+
+def fill_run(folder, split, fold, skill):
+    seen = {name: (imagined(name, skill), *scene(name)) for name in split["folds"][fold]["val"]}
+    rows, lines, states, shown = [], [], [], []
+    for i, (name, (logits, _, truth)) in enumerate(seen.items()):
+        metric = Pixelwise(3)
+        metric.update(torch.from_numpy(logits)[None], torch.from_numpy(truth.astype(np.int64))[None])
+        states.append(metric.states())
+        guess = logits.argmax(0).astype(np.uint8)
+        scored = {key: float(value) for key, value in metric.compute().items()}
+        place = f"predictions/classes/val_plain/{name}.png"
+        pictures.write_class_map(folder / place, guess)
+        group = {
+            "id": name,
+            "group": f"site {name[1]}{i // 2}",
+            "part": "val",
+            "inference": "plain",
+            "prediction": place,
+        }
+        rows.append(group | scored)
+        found = object_metrics(np.where(truth == 255, 0, guess), truth)
+        lines.append(encode(name, "val/plain", "00000000", plain(found), {}))
+        shown.append(Predicted(name, scored["miou"]))
+        exponents = np.exp(logits - logits.max(0))
+        shown[-1].prediction, shown[-1].confidence = guess, (exponents.max(0) / exponents.sum(0)).astype(np.float32)
+    pd.DataFrame(rows).to_csv(folder / "per_image.csv", index=False)
+    (folder / "objects.jsonl").write_bytes(b"".join(lines))
+    total = add_states(states)
+    keys = {"ids": list(seen), "part": ["val"] * len(seen), "inference": ["plain"] * len(seen)}
+    np.savez_compressed(
+        folder / "pixel_counts.npz",
+        **{key: np.array(value) for key, value in keys.items()},
+        **{key: np.stack([each[key] for each in states]) for key in states[0]},
+    )
+    page = json.loads((folder / "metrics.json").read_text())
+    told = {"num_images": len(seen), "confusion": total["matrices"].sum(0).tolist(), **pixel_scores(total)}
+    (folder / "metrics.json").write_text(json.dumps(page | {"parts": {"val": {"plain": told}}}))
+    shown.sort(key=lambda one: -one.miou)
+    half = len(shown) // 2
+    pictures.write_examples(folder / "predictions", shown[:half], shown[half:], lambda name: seen[name][1:], CLASSES)
+    rng = np.random.default_rng(fold)
+    values = skill * (1 - np.exp(-np.arange(12) / 3)) + 0.02 * rng.random(12)
+    history = "".join(f"{epoch},0.001,{1 - value},{1.1 - value},{value}\n" for epoch, value in enumerate(values))
+    (folder / "history.csv").write_text(f"epoch,lr,train/loss,val/loss,val/miou\n{history}")
+    audit = {"stopped": False, "method": "kfold", "groups": "group", "num_pictures": {"train": 8, "val": 4, "test": 0}}
+    audit |= {"near_duplicates": "stop", "threshold": 0.98, "num_inside": 2, "num_across": 0, "findings": []}
+    (folder / "audit.json").write_text(json.dumps(audit))
+    return folder
+
+
+@pytest.fixture(name="masks")
+def _masks():
+    return masks_of

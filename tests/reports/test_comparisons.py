@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsl.reports.comparisons import compare
+from hsl.reports.comparisons import compare, pooled_intervals
 from hsl.reports.gather import gather
 from hsl.reports.results import models_of
 from hsl.reports.statistics import holm, paired_bootstrap
@@ -145,3 +145,94 @@ def test_models_without_results_are_not_compared(make_run, pairs):
     make_run("a", "a")
     make_run("b", "b", status="failed")
     assert pairs() == []
+
+
+def test_the_pooled_score_can_take_a_winner_back(make_run, pairs, split_of):
+    """By the pictures' mIoU one wins every picture; the sum of the counts says the reverse."""
+    split = split_of(per_fold=6)
+    make_run("a", "a", confusion=FAIR, split=split, rows=offsets(split, 0, [0.1, 0.12, 0.11, 0.1, 0.13, 0.1]))
+    make_run("b", "b", confusion=GOOD, split=split, rows=offsets(split, 0, [0.0] * 6))
+    (pair,) = pairs()
+    assert pair.by_image.low > 0
+    assert pair.pooled.mean == pytest.approx(60 / 140 - 1)
+    assert pair.pooled.high < 0
+    assert pair.verdict == "no difference shown: the mean over pictures and the pooled score disagree"
+
+
+def test_without_pixel_counts_there_is_no_winner(make_run, pairs, split_of):
+    split = split_of()
+    (make_run("a", "a", rows=offsets(split, 0, [0.1, 0.1, 0.2, 0.1])) / "pixel_counts.npz").unlink()
+    make_run("b", "b", rows=offsets(split, 0, [0.0] * 4))
+    (pair,) = pairs()
+    assert pair.pooled is None
+    assert list(pair.classes) == []
+    assert pair.verdict == "no difference shown: without pixel counts there is no pooled score"
+
+
+def test_effects_and_tally(make_run, pairs, split_of):
+    split = split_of()
+    make_run("a", "a", rows=offsets(split, 0, [0.25, 0.0, -0.125, 0.5]))
+    make_run("b", "b", rows=offsets(split, 0, [0.0] * 4))
+    (pair,) = pairs()
+    differences = np.array([0.25, 0.0, -0.125, 0.5])
+    assert (pair.pictures.wins, pair.pictures.ties, pair.pictures.losses) == (2, 1, 1)
+    assert pair.rank_biserial == pytest.approx((2 + 3 - 1) / 6)
+    assert pair.cohens_dz == pytest.approx(differences.mean() / differences.std(ddof=1))
+
+
+@pytest.mark.parametrize(("metric", "winner"), [("micro_iou", "a"), ("ece", "a"), ("brier", "a"), ("boundary_f1", "a")])
+def test_a_score_that_the_rows_lack_comes_from_the_counts(make_run, tmp_path, metric, winner):
+    for fold in range(2):
+        make_run("a", "a", fold, GOOD)
+        make_run("b", "b", fold, FAIR)
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    (pair,) = compare(sorted(models, key=lambda model: model.label), "val", "plain", 500, 0, metric)
+    assert pair.num_images == 8
+    assert pair.verdict == f"{winner} is better on these pictures"
+    assert (pair.pictures.wins, pair.pictures.losses) == (8, 0)
+
+
+def test_seeds_weigh_each_picture_the_same_in_the_pooled_difference(make_run, pairs):
+    make_run("a", "a", 0, GOOD, seed=0)
+    make_run("a", "a", 0, FAIR, seed=1)
+    make_run("a", "a", 1, FAIR)
+    for fold in range(2):
+        make_run("b", "b", fold, GOOD)
+    (pair,) = pairs()
+    pooled = np.array(GOOD) + np.array(FAIR) + 2 * np.array(FAIR)
+    iou = [pooled[i, i] / (pooled[i].sum() + pooled[:, i].sum() - pooled[i, i]) for i in range(2)]
+    assert pair.pooled.mean == pytest.approx(np.mean(iou) - 1)
+    # fold 0: the mean of 1 and 60 / 140 against 1
+    assert [(each.wins, each.ties, each.losses) for each in pair.classes] == [(0, 0, 8), (0, 0, 8), (0, 0, 0)]
+
+
+def test_refusals_when_something_is_not_known_or_unlike(make_run, pairs, split_of):
+    make_run("a", "a")
+    make_run("b", "b", provenance={"split_sha256": None})
+    (make_run("c", "c") / "splits.json").unlink()
+    make_run("d", "d", split={**split_of(), "test": ["t0"]})
+    other = make_run("e", "e")
+    page = (other / "metrics.json").read_text()
+    (other / "metrics.json").write_text(page.replace("stain", "spot"))
+    reasons = {pair.second: pair.refused for pair in pairs() if pair.first == "a"}
+    assert reasons == {
+        "b": "b: provenance.json does not tell the split hash",
+        "c": "c: no run has a splits.json that can be read",
+        "d": "they have unlike test pictures",
+        "e": "they have unlike class lists",
+    }
+
+
+def test_intervals_of_the_pooled_score(make_run, tmp_path, split_of):
+    for fold in range(2):
+        make_run("a", "a", fold, [[97, 6, 0], [5, 90, 0], [0, 0, 0]])
+        make_run("b", "b", fold, split=split_of(prefix="q") if fold else None)  # refused
+        (make_run("c", "c", fold) / "pixel_counts.npz").unlink()
+        (make_run("d", "d", fold) / "per_image.csv").unlink()
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    found = pooled_intervals(models, "val", "plain", 300, 0, "miou")
+    assert list(found) == ["a"]
+    expected = next(model for model in models if model.label == "a").pooled("val", "plain").overall["miou"]
+    assert found["a"].mean == pytest.approx(expected)
+    assert found["a"].low <= expected <= found["a"].high
+    assert found["a"].low < found["a"].high

@@ -4,11 +4,10 @@ import math
 import pytest
 
 from hsl.reports import contents
-from hsl.reports.comparisons import compare
 from hsl.reports.gather import gather
 from hsl.reports.notes import notes_on
 from hsl.reports.results import models_of
-from hsl.reports.statistics import Summary
+from hsl.reports.statistics import Interval, Summary
 
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
@@ -45,6 +44,26 @@ def test_ranking_orders_by_the_mean_and_ranks_only_what_is_complete(make_run, mo
     assert cells(table, "miou_pooled") == [1.0, pytest.approx(1 / 3), 1.0, None]
     assert table.texts[1][5] == "–"  # no TTA
     assert cells(table, "classes_scored") == ["2 of 3", "2 of 3", "2 of 3", "– of 0"]
+
+
+@pytest.mark.parametrize("metric", ["ece", "nll", "brier"])
+def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
+    # 100 pixels right: ECE 0.03, NLL 0.03, Brier 0.01; 100 of 200 right: (3 + 63) / 200, 153 / 200, 91 / 200
+    make_run("a", "a", 0, HALF)
+    make_run("b", "b", 0, FULL)
+    table = contents.ranking_table(contents.ranked(models(), metric, "val", "plain"), "val")
+    assert cells(table, "model") == ["b", "a"]
+    assert [cell.mean for cell in cells(table, metric)] == pytest.approx(
+        {"ece": [0.03, 0.33], "nll": [0.03, 0.765], "brier": [0.01, 0.455]}[metric]
+    )
+
+
+def test_the_ranking_with_intervals(make_run, models):
+    make_run("a", "a", 0, HALF)
+    make_run("b", "b", 0, FULL)
+    ranked = contents.ranked(models(), "miou", "val", "plain")
+    table = contents.ranking_table(ranked, "val", "miou", {"b": Interval(0.9, 0.85, 0.955)})
+    assert cells(table, "interval") == ["[85.00, 95.50]", None]
 
 
 def test_unlike_numbers_of_scored_classes_show(make_run, models):
@@ -88,17 +107,6 @@ def test_per_class(make_run, models):
     assert cells(table, "iou_pooled") == pytest.approx([130 / 150, 150 / 170, 1.0])
     assert cells(table, "f1") == cells(table, "dice")
     assert table.texts[2][4] == "100.00 ± n/a (1 fold)"
-
-
-def test_pairwise(make_run, models, split_of):
-    make_run("a", "a")
-    make_run("b", "b")
-    make_run("c", "c", split=split_of(prefix="q"))
-    table = contents.pairwise_table(compare(models(), "val", "plain", 100, 0))
-    assert cells(table, "verdict")[0] == "no difference shown"
-    assert cells(table, "interval")[0] == "[+0.00, +0.00]"
-    assert cells(table, "verdict")[1].startswith("not paired: they saw unlike data")
-    assert table.texts[1][2:8] == ["–"] * 6
 
 
 def test_json_has_every_number_and_no_nan(make_run, models, tmp_path):

@@ -6,6 +6,8 @@ from hsl.reports.gather import gather
 from hsl.reports.notes import notes_on
 from hsl.reports.results import models_of
 
+THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+
 
 @pytest.fixture
 def notes(tmp_path):
@@ -20,10 +22,11 @@ def texts(notes, level):
     return [note.text for note in notes if note.level == level]
 
 
-def test_a_complete_comparison_has_no_warning(make_run, notes):
+def test_a_complete_comparison_has_no_warning(make_run, notes, split_of):
+    split = split_of(per_fold=6)
     for name in "ab":
         for fold in range(3):
-            make_run(name, name, fold)
+            make_run(name, name, fold, THREE, split=split)
     found = notes()
     assert texts(found, "warning") == []
     assert any("random weights" in text for text in texts(found, "info"))
@@ -99,5 +102,46 @@ def test_a_metrics_file_that_contradicts_itself(make_run, notes):
     page = json.loads((folder / "metrics.json").read_text())
     page["parts"]["val"]["plain"]["miou"] = 0.9
     (folder / "metrics.json").write_text(json.dumps(page))
-    (warning,) = [text for text in texts(notes(), "warning") if "contradicts itself" in text]
-    assert "mIoU 0.9000 on val, plain, but 1.0000 by its confusion matrix" in warning
+    (warning,) = [text for text in texts(notes(), "warning") if "contradicts the counts" in text]
+    assert "on val, plain: miou 0.9000, but 1.0000 by the counts" in warning
+
+
+@pytest.mark.parametrize(("name", "value", "warns"), [("ece", 0.03, False), ("ece", 0.04, True), ("nll", None, True)])
+def test_every_stored_score_is_recomputed_from_the_counts_of_the_pictures(make_run, notes, name, value, warns):
+    folder = make_run("a", "a", confusion=THREE)  # all right, and sure by 0.97
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"][name] = value
+    (folder / "metrics.json").write_text(json.dumps(page))
+    assert any("contradicts" in text and name in text for text in texts(notes(), "warning")) == warns
+
+
+def test_without_pixel_counts_only_the_scores_of_the_confusion_matrix_are_checked(make_run, notes):
+    folder = make_run("a", "a", confusion=THREE)
+    (folder / "pixel_counts.npz").unlink()
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"] |= {"ece": 0.5, "pixel_accuracy": 0.5}
+    (folder / "metrics.json").write_text(json.dumps(page))
+    found = notes()
+    (warning,) = [text for text in texts(found, "warning") if "contradicts" in text]
+    assert "pixel_accuracy 0.5000, but 1.0000" in warning
+    assert "ece" not in warning
+    assert any("pixel_counts.npz` is missing" in text for text in texts(found, "info"))
+
+
+def test_counts_of_other_pictures_than_the_rows(make_run, notes):
+    make_run("a", "a", rows=[("p0_0", "g", 0.5)])
+    assert any("hold unlike pictures of val" in text for text in texts(notes(), "warning"))
+
+
+def test_a_class_in_few_groups(make_run, notes, split_of):
+    split = split_of(per_fold=6)  # three groups of two pictures; the last pixel of the stain lies in the first picture
+    make_run("a", "a", confusion=[[60, 0, 0], [0, 60, 0], [0, 0, 1]], split=split)
+    make_run("b", "b", confusion=[[60, 0, 0], [0, 60, 0], [1, 0, 0]], split=split)
+    (warning,) = [text for text in texts(notes(), "warning") if "Fewer than 3 groups" in text]
+    assert "fold 0: stain (1)." in warning
+    assert warning.count("fold 0") == 1  # both models have the same truth
+
+
+def test_a_failed_object_metric_is_said(make_run, notes, add_objects):
+    add_objects(make_run("a", "a"), failed=["p0_1"])
+    assert any("an object metric failed on 1 pictures" in t and "p0_1" in t for t in texts(notes(), "warning"))

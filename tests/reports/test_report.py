@@ -5,6 +5,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hsl.config import ConfigError, DataError
+from hsl.reports.plot_files import save_plots
 from hsl.reports.report import report
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,6 +22,12 @@ def run_report(tmp_path):
     return run
 
 
+@pytest.fixture(autouse=True)
+def _few_plots(monkeypatch):
+    """Each plot is drawn once more for each of its three files; `test_plot_files` does that."""
+    monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, folder: save_plots(plots[:1], folder))
+
+
 def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp_path, capsys):
     for fold in range(3):
         make_run("a", "a", fold)
@@ -28,15 +35,27 @@ def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp
     page = run_report()
     assert page == tmp_path / "report" / "index.html"
     names = sorted(str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file())
-    tables = ["folds", "pairwise", "per_class", "ranking", "ranking_test"]
-    assert names == ["cv_results.json", "index.html"] + [
+    tables = ["folds", "pairwise", "pairwise_classes", "per_class", "pictures", "ranking", "ranking_test", "variance"]
+    assert [name for name in names if not name.startswith("plots/")] == ["cv_results.json", "index.html"] + [
         f"tables/{table}.{suffix}" for table in tables for suffix in ("csv", "md", "tex")
+    ]
+    assert [name for name in names if name.startswith("plots/")] == [
+        f"plots/ranking.{suffix}" for suffix in ("csv", "pdf", "png", "svg")
     ]
     results = json.loads((page.parent / "cv_results.json").read_text())
     assert [model["label"] for model in results["models"]] == ["b", "a"]
     printed = capsys.readouterr().out
     assert str(page) in printed.replace("\n", "")
     assert "100.00 ± 0.00" in printed
+
+
+def test_the_rows_of_the_metric_pool_become_tables(make_run, run_report, add_objects):
+    add_objects(make_run("a", "a"))
+    add_objects(make_run("b", "b", 0, FULL), shift=2)
+    tables = run_report("metric=ece").parent / "tables"
+    for name in ("objects", "distances", "clustering", "objects_groups", "distances_groups"):
+        assert "a," in (tables / f"{name}.csv").read_text()
+    assert "lower is better" in (tables / "pairwise.md").read_text()
 
 
 def test_the_defaults_group_folds_seeds_and_paths_but_not_what_changes_numbers(make_run, run_report):

@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from hsl.reports.gather import gather
+from hsl.reports.pixel_counts import CONFUSION_METRICS
 from hsl.reports.results import Scores, models_of
 
 IGNORE = ["name", "fold", "seed"]
@@ -76,7 +77,15 @@ def test_seeds_are_averaged_within_their_fold_first(make_run, models):
     assert model.summary("miou", "val", "plain").std == pytest.approx(stdev([first, THIRD_MIOU]))
     # each picture weighs the same: fold 1 counts twice beside the two seeds of fold 0
     expected = Scores.of(np.array(FIRST) + np.array(SECOND) + 2 * np.array(THIRD))
-    assert model.pooled("val", "plain").overall == pytest.approx(expected.overall)
+    pooled = model.pooled("val", "plain").overall
+    assert {name: pooled[name] for name in CONFUSION_METRICS} == pytest.approx(
+        {name: expected.overall[name] for name in CONFUSION_METRICS}
+    )
+    # right and wrong pixels: 135 and 10, 80 and 20, 30 and 10 (twice)
+    right, wrong = 135 + 80 + 2 * 30, 10 + 20 + 2 * 10
+    assert pooled["nll"] == pytest.approx((0.03 * right + 1.5 * wrong) / (right + wrong))
+    counts = model.pixel_counts("val", "plain")
+    assert counts.confusion.tolist() == model.pooled_confusion("val", "plain").tolist()
 
 
 def test_models_are_told_apart_by_config_but_not_by_fold_seed_and_ignored_keys(make_run, models):
@@ -151,6 +160,29 @@ def test_inference_that_some_seed_lacks_leaves_the_fold_out(make_run, models):
     (model,) = models()
     assert set(model.confusions("val", "tta")) == {1}
     assert set(model.confusions("val", "plain")) == {0, 1}
+
+
+def test_without_pixel_counts_the_confusion_matrix_still_counts(make_run, models):
+    (make_run(fold=0, confusion=FIRST) / "pixel_counts.npz").unlink()
+    make_run(fold=1, confusion=SECOND)
+    (model,) = models()
+    assert model.overall("miou", "val", "plain") == pytest.approx({0: FIRST_MIOU, 1: SECOND_MIOU})
+    assert math.isnan(model.overall("ece", "val", "plain")[0])
+    assert model.pixel_counts("val", "plain") is None  # not of one fold alone
+    assert math.isnan(model.pooled("val", "plain").overall["ece"])
+    assert model.class_summaries("boundary_f1", "val", "plain")[0].num == 1
+
+
+def test_rows_of_objects_weigh_each_picture_the_same(make_run, models, add_objects):
+    for seed in (0, 1):
+        add_objects(make_run(fold=0, seed=seed), fold=0)
+    add_objects(make_run(fold=1, seed=0), fold=1)
+    make_run(fold=2, seed=0)  # without the pool
+    rows = models()[0].objects("val", "plain")
+    assert sorted({(row.id, sum(row.id == other.id for other in rows)) for row in rows}) == [
+        (f"p{fold}_{i}", 2) for fold in (0, 1) for i in range(4)
+    ]
+    assert models()[0].objects("val", "tta") == []
 
 
 def test_what_never_finished_does_not_lengthen_the_names(make_run, models):

@@ -65,6 +65,12 @@ def test_latex():
         (math.nan, "p", "–"),
         ("[+1, +2]", "interval", "[+1, +2]"),
         (7, "count", "7"),
+        (0.12345, "value", "0.1235"),
+        (0.5, "signed", "+0.5000"),
+        (-0.456, "effect", "-0.46"),
+        (12.345, "pixels", "12.35"),
+        (Summary(0.5, 0.25, 3), "value", "0.5000 ± 0.2500"),
+        (Summary(0.5, math.nan, 1), "pictures", "0.5000 ± n/a (1 picture)"),
     ],
 )
 def test_text_of(cell, kind, text):

@@ -26,7 +26,7 @@ from pathlib import Path
 import lightning
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from hsl.run import build_task
+from hsl.run.building import build_task
 from hsl.run.checkpoints import load_weights
 
 run, devices = Path(sys.argv[1]), int(sys.argv[2])

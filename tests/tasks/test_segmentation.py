@@ -25,14 +25,16 @@ class Network(nn.Module):
         self.heads = list(classes)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, images: Tensor) -> Outputs:
-        return dict.fromkeys(self.heads, self.scale * images[:, :2])
+    def forward(self, images: Tensor, share: Any = None) -> Outputs:
+        (features,) = share([images]) if share else [images]
+        return dict.fromkeys(self.heads, self.scale * features[:, :2])
 
 
 class Loss(nn.Module):
     """Two objectives that are easily worked out."""
 
     weights = {"mean": 0.5, "size": 2.0}  # noqa: RUF012
+    primary = ("damage", "material")
 
     def __init__(self, class_counts: Any, presence_pixels: Any) -> None:
         super().__init__()
@@ -58,8 +60,9 @@ class Task(SegmentationTask):
         self.batch_sizes.add(batch_size)
 
 
-def task_of(*heads: str) -> Task:
+def task_of(*heads: str, fuse: Any = None) -> Task:
     heads = heads or ("segmentation",)
+    scored = [*heads, "segmentation"] if fuse else heads
     counts = {head: torch.tensor([1, 1]) for head in heads}
     return Task(
         network=Network,
@@ -69,9 +72,10 @@ def task_of(*heads: str) -> Task:
         scheduler=lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1 - step / total_steps),
         predictor=lambda network, images: network(images),
         metrics={"confusion": partial(Confusion)},
-        classes=dict.fromkeys(heads, ("clean", "crack")),
+        classes=dict.fromkeys(scored, ("clean", "crack")),
         class_counts=counts,
         presence_pixels=counts,
+        fuse=fuse,
     )
 
 
@@ -137,12 +141,30 @@ def test_an_epoch_starts_its_scores_anew() -> None:
         assert task.logged["val/miou"] == expected
 
 
-def test_two_heads_are_logged_each_and_as_their_mean() -> None:
-    task = task_of("damage", "material")
-    validate(task, batch_of([[0, 1]], damage=[[0, 1]], material=[[0, 0]]))
+def test_several_heads_are_logged_each_and_the_fused_one_is_monitored() -> None:
+    task = task_of("damage", "material", fuse=lambda outputs: -outputs["damage"])
+    assert {*task.network.heads} == {"damage", "material"}
+    validate(task, batch_of([[0, 1]], damage=[[0, 1]], material=[[0, 0]], segmentation=[[1, 1]]))
     assert task.logged["val/miou/damage"] == 1.0
     assert task.logged["val/miou/material"] == 0.25  # 1/2 and 0
-    assert task.logged["val/miou"] == 0.625
+    assert task.logged["val/miou/segmentation"] == task.logged["val/miou"] == 0.25
+    assert task.logged["val/h_mean"] == pytest.approx(2 / (1 / 1.0 + 1 / 0.25))
+
+
+def test_a_task_that_scores_nothing_takes_the_harmonic_mean_to_zero() -> None:
+    task = task_of("damage", "material", fuse=lambda outputs: outputs["damage"])
+    validate(task, batch_of([[0, 0]], damage=[[0, 0]], material=[[1, 1]], segmentation=[[0, 0]]))
+    assert task.logged["val/h_mean"] == 0.0
+
+
+def test_the_weighting_is_given_the_shared_features_and_told_of_the_end_of_an_epoch() -> None:
+    told: list[Any] = []
+    task = task_of()
+    task.weighting.share = lambda features: (told.append(len(features)), features)[1]  # type: ignore[assignment]
+    task.weighting.end_epoch = lambda: told.append("end")  # type: ignore[assignment]
+    task.training_step(batch_of([[0, 1]], segmentation=[[0, 1]]), 0)
+    task.on_train_epoch_end()
+    assert told == [1, "end"]
 
 
 def test_predictions_have_the_size_of_the_sources() -> None:

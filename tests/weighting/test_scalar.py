@@ -1,8 +1,13 @@
+import math
+from typing import Any
+
 import pytest
 import torch
 
 from hsl.config import ConfigError
-from hsl.weighting.scalar import Fixed
+from hsl.weighting.base import Weighting
+from hsl.weighting.gradnorm import GradNorm
+from hsl.weighting.scalar import DynamicWeightAverage, Famo, Fixed, Uncertainty
 
 
 def test_total_by_hand() -> None:
@@ -40,3 +45,160 @@ def test_names_must_match(objectives: dict[str, torch.Tensor]) -> None:
 def test_range(weights: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"loss\.weights"):
         Fixed(weights)
+
+
+@pytest.mark.parametrize("make", [Uncertainty, DynamicWeightAverage, Famo, GradNorm])
+def test_evaluation_is_the_weighted_sum_and_changes_nothing(make: Any) -> None:
+    weighting = make({"a": 1.0, "b": 3.0})
+    train(weighting, a=2.0, b=3.0)
+    weighting.end_epoch()
+    before = {name: value.clone() for name, value in weighting.state_dict().items()}
+    weighting.eval()
+    values = {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    assert weighting(values).item() == 7
+    weighting.train()
+    with torch.no_grad():
+        assert weighting(values).item() == 7
+    assert all(torch.equal(value, before[name]) for name, value in weighting.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [Uncertainty, DynamicWeightAverage, Famo, GradNorm])
+def test_state_goes_on_exactly(make: Any) -> None:
+    first, second = make({"a": 1.0, "b": 1.0}), make({"a": 1.0, "b": 1.0})
+    for step in range(5):
+        train(first, a=3.0 - 0.5 * step, b=1.0)
+        if step % 2:
+            first.end_epoch()
+    second.load_state_dict(first.state_dict())
+    for step in range(5):
+        assert train(first, a=1.0, b=2.0 + step) == train(second, a=1.0, b=2.0 + step)
+        first.end_epoch()
+        second.end_epoch()
+    assert first.factors == second.factors
+
+
+@pytest.mark.parametrize("make", [Uncertainty, DynamicWeightAverage, Famo, GradNorm])
+def test_an_objective_without_a_label_is_left_alone(make: Any) -> None:
+    with_c, without = make({"a": 1.0, "b": 1.0, "c": 1.0}), make({"a": 1.0, "b": 1.0, "c": 0.0})
+    for step in range(4):
+        train(with_c, a=3.0 - 0.5 * step, b=1.0, c=0.0)
+        train(without, a=3.0 - 0.5 * step, b=1.0, c=0.0)
+        with_c.end_epoch()
+        without.end_epoch()
+    if make is DynamicWeightAverage:  # T is 3 here and 2 there
+        assert with_c.factors[0] / with_c.factors[1] == pytest.approx(without.factors[0] / without.factors[1])
+    else:
+        assert with_c.factors[:2] == pytest.approx(without.factors)
+        assert with_c.factors[2] == 1
+    train(with_c, a=0.0, b=0.0, c=0.0)
+    assert all(math.isfinite(factor) for factor in with_c.factors)
+
+
+def train(weighting: Weighting, **values: float) -> list[float]:
+    """One step; gives the gradient of each objective at its own value."""
+    feature = torch.ones(len(values), requires_grad=True)
+    (view,) = weighting.share([feature * 1])
+    objectives = {name: value * view[k] for k, (name, value) in enumerate(values.items())}
+    weighting(objectives).backward()
+    assert feature.grad is not None
+    return feature.grad.tolist()  # type: ignore[no-any-return]
+
+
+def test_uncertainty_by_hand() -> None:
+    weighting = Uncertainty({"a": 2.0, "b": 1.0})
+    with torch.no_grad():
+        weighting.log_variances.copy_(torch.tensor([math.log(4.0), 0.0]))
+    total = weighting({"a": torch.tensor(3.0), "b": torch.tensor(5.0)})
+    assert total.item() == pytest.approx(2 * (3 / 4 + math.log(4.0) / 2) + 5)
+    total.backward()
+    assert weighting.log_variances.grad is not None
+    assert weighting.log_variances.grad.tolist() == pytest.approx([2 * (0.5 - 3 / 4), 0.5 - 5])
+    assert weighting.factors == pytest.approx([0.25, 1.0])
+
+
+def test_uncertainty_finds_its_minimum() -> None:
+    weighting = Uncertainty({"a": 1.0, "b": 1.0})
+    optimizer = torch.optim.SGD(weighting.parameters(), 0.5)
+    for _ in range(300):
+        optimizer.zero_grad()
+        weighting({"a": torch.tensor(0.5), "b": torch.tensor(3.0)}).backward()
+        optimizer.step()
+    # d/ds (exp(-s) L + s / 2) = 0 at exp(-s) = 1 / (2 L)
+    assert weighting.factors == pytest.approx([1.0, 1 / 6], rel=1e-4)
+
+
+def test_uncertainty_learns_with_the_task() -> None:
+    assert [name for name, _ in Uncertainty({"a": 1.0, "b": 0.0}).named_parameters()] == ["log_variances"]
+    assert Uncertainty({"a": 1.0, "b": 0.0}).log_variances.shape == (1,)
+
+
+def test_dwa_by_hand() -> None:
+    weighting = DynamicWeightAverage({"a": 1.0, "b": 1.0})
+    for epoch in ([(3.0, 1.0), (5.0, 1.0)], [(2.0, 1.0)]):
+        assert weighting.factors == [1.0, 1.0]
+        for a, b in epoch:
+            train(weighting, a=a, b=b)
+        weighting.end_epoch()
+    falling, still = math.exp(0.5 / 2), math.exp(1 / 2)  # a from 4 to 2, b stays
+    expected = [2 * falling / (falling + still), 2 * still / (falling + still)]
+    assert weighting.factors == pytest.approx(expected)
+    assert train(weighting, a=1.0, b=1.0) == pytest.approx(expected)
+
+
+def test_dwa_counts_only_steps_with_a_label() -> None:
+    weighting = DynamicWeightAverage({"a": 1.0, "b": 1.0})
+    train(weighting, a=4.0, b=1.0)
+    train(weighting, a=0.0, b=1.0)
+    weighting.end_epoch()
+    assert weighting.means[1].tolist() == [4.0, 1.0]
+
+
+def test_famo_starts_with_the_inverse_losses() -> None:
+    weighting = Famo({"a": 1.0, "b": 1.0})
+    assert train(weighting, a=1.0, b=3.0) == pytest.approx([1.5, 1.5])  # each value times its weight: 1.5 and 0.5
+    assert weighting.factors == pytest.approx([1.5, 0.5])
+
+
+def test_famo_moves_towards_what_lags_behind() -> None:
+    weighting = Famo({"a": 1.0, "b": 1.0}, learning_rate=0.1, decay=0.0)
+    train(weighting, a=1.0, b=1.0)
+    train(weighting, a=0.5, b=1.0)
+    # progress (log 2, 0), z (1/2, 1/2): J^T delta = (log 2 / 4, -log 2 / 4)
+    assert weighting.xi.tolist() == pytest.approx([-0.1 * math.log(2) / 4, 0.1 * math.log(2) / 4])
+
+
+def test_gradnorm_by_hand() -> None:
+    weighting = GradNorm({"a": 1.0, "b": 1.0}, alpha=1.5, learning_rate=0.01)
+    train(weighting, a=3.0, b=1.0)  # norms 3 and 1, mean 2, both rates 1
+    moved = [1 - 0.01 * 3 / 2, 1 + 0.01 * 1 / 2]
+    expected = [2 * value / sum(moved) for value in moved]
+    assert weighting.factors == pytest.approx(expected)
+    norms = weighting.diagnostics()
+    assert (norms["norm/a"], norms["norm/b"]) == pytest.approx((3, 1))
+    assert train(weighting, a=3.0, b=1.0) == pytest.approx([3 * expected[0], expected[1]])
+
+
+def test_gradnorm_balances_the_norms() -> None:
+    weighting = GradNorm({"a": 1.0, "b": 1.0, "c": 1.0}, alpha=0.0, learning_rate=0.01)
+    for _ in range(300):
+        train(weighting, a=4.0, b=1.0, c=2.0)
+    a, b, c = weighting.factors
+    assert a + b + c == pytest.approx(3, rel=1e-4)
+    assert 4 * a == pytest.approx(b, rel=0.1)
+    assert 2 * c == pytest.approx(b, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (DynamicWeightAverage, {"temperature": 0.0}), (Famo, {"learning_rate": 0.0}), (Famo, {"decay": -1.0}),
+        (GradNorm, {"alpha": -1.0}), (GradNorm, {"learning_rate": 0.0}),
+    ],
+)  # fmt: skip
+def test_ranges_of_the_methods(make: Any, argument: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(argument))):
+        make({"a": 1.0}, **argument)
+
+
+def test_diagnostics_are_the_factors_of_the_unweighted_objectives() -> None:
+    assert Fixed({"a": 0.5, "b": 2.0, "off": 0.0}).diagnostics() == {"weight/a": 0.5, "weight/b": 2.0}

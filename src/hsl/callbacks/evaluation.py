@@ -47,9 +47,11 @@ class Evaluation(Callback):
         inference: the name of the scores: ``plain``, ``tta``.
         num_examples: how many of the best and of the worst pictures are kept.
         predictor: null = the task's own.
-        head: the dense head that is scored.
+        head: the dense head whose pictures are kept. The others are scored as well.
 
     Attributes:
+        parts: by loader, what is known of `head`.
+        tasks: by loader and head, what is known of the others.
         sinks: what else wants every class map of the coming test run.
     """
 
@@ -66,9 +68,10 @@ class Evaluation(Callback):
         self.head = head
         self.sinks: Sequence[Sink] = ()
         self.parts: dict[int, PartResult] = {}
+        self.tasks: dict[int, dict[str, PartResult]] = {}
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.parts = {}
+        self.parts, self.tasks = {}, {}
 
     def on_test_batch_end(
         self,
@@ -84,6 +87,9 @@ class Evaluation(Callback):
             predicted = cast(Any, pl_module).predict(batch, self.predictor)
         part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
         class_maps = part.add(predicted[self.head], batch, self.head)
+        for head in predicted.keys() - {self.head}:
+            others = self.tasks.setdefault(dataloader_idx, {})
+            others.setdefault(head, PartResult(num_examples=0)).add(predicted[head], batch, head)
         name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps)
@@ -116,21 +122,22 @@ class PartResult:
         Returns:
             The class map of each picture, at the size of its source.
         """
-        target = batch["masks"][head]
-        confidence, prediction = logits.softmax(dim=1).max(dim=1)
-        valid = target != IGNORE_INDEX
-        mean = (confidence * valid).sum(dim=(1, 2)) / valid.sum(dim=(1, 2))  # 0/0 = NaN: no valid pixel
-        self.ids += batch["id"]
-        self.confidences += mean.tolist()
-        metric = Pixelwise(logits.shape[1]).to(logits.device)
+        metric = Pixelwise(logits.shape[1]).to(batch["image"].device)
         class_maps = []
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
+            # one picture at a time, since those of a sliding window come from the host and are large
+            picture = logits[i : i + 1, :, :height, :width].to(batch["image"].device)
+            target = batch["masks"][head][i : i + 1, :height, :width]
+            confidence, prediction = picture.softmax(dim=1).max(dim=1)
+            valid = target != IGNORE_INDEX
             metric.reset()
-            metric.update(logits[i : i + 1, :, :height, :width], target[i : i + 1, :height, :width])
+            metric.update(picture, target)
+            self.ids.append(name)
             self.counts.append(metric.states())
-            class_maps.append(prediction[i, :height, :width].to(torch.uint8).cpu().numpy())
+            self.confidences.append(float((confidence * valid).sum() / valid.sum()))  # 0/0 = NaN: no valid pixel
+            class_maps.append(prediction[0].to(torch.uint8).cpu().numpy())
             if self._num_examples:
-                self._keep(name, class_maps[-1], confidence[i, :height, :width])
+                self._keep(name, class_maps[-1], confidence[0])
         return class_maps
 
     def _keep(self, name: str, class_map: NDArray[np.uint8], confidence: Tensor) -> None:

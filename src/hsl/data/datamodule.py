@@ -19,6 +19,7 @@ from hsl.data.cache import Decoder, PictureCache
 from hsl.data.dataset import PictureDataset
 from hsl.data.decode import decode_instances
 from hsl.data.loader import BatchOrder, Loader
+from hsl.data.patches import PatchSampling, TrainingPatches
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
@@ -33,7 +34,7 @@ class DataModule(LightningDataModule):
     """Which samples, whose masks, in what order and form.
 
     In training a sample is augmented and its mask has the size of the picture. At evaluation the picture is
-    brought to ``image_size`` and the mask keeps the size of the source. Batches travel as ``uint8``;
+    brought to ``evaluation_size`` and the mask keeps the size of the source. Batches travel as ``uint8``;
     `on_after_batch_transfer` makes them ``float32`` and ``int64`` on the device.
 
     Args:
@@ -55,6 +56,8 @@ class DataModule(LightningDataModule):
         seed: Of the order and the augmentation.
         head: The head that the masks belong to; with tasks the global one.
         tasks: What several heads read of the masks, see `hsl.data.tasks.read_heads`.
+        patches: What is cut out of the training pictures; ``None``: they stay whole.
+        evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
 
     Raises:
         ConfigError: An argument is outside its range; all of them are named.
@@ -78,17 +81,20 @@ class DataModule(LightningDataModule):
         seed: int,
         head: str = "segmentation",
         tasks: str | Path | None = None,
+        patches: PatchSampling | None = None,
+        evaluation_size: str = "image_size",
     ) -> None:
         super().__init__()
-        check_arguments(image_size, batch_size, num_workers, normalization)
+        check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)
         self.root, self.fold, self.head, self.seed = root, fold, head, seed
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
         self._reader, self._split, self._audit = reader, split, audit
-        self._num_workers, self._tasks = num_workers, tasks
+        self._num_workers, self._tasks, self._patches = num_workers, tasks, patches
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._augment = augmentation(self.image_size)
+        self._evaluate = EvaluationTransform(None if evaluation_size == "source" else self.image_size)
         self._mean, self._std = (torch.tensor(list(normalization[name])).reshape(3, 1, 1) for name in ("mean", "std"))
         self._inspected = self._prepared = False
 
@@ -103,6 +109,8 @@ class DataModule(LightningDataModule):
             return
         self.catalogue = self._reader(self.root)
         self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
+        if self._patches is not None:
+            self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest
         self.scan = scan(self.catalogue, self._cache_dir, self._scan_workers())
         self.fold_assignment = stored_split(self._split, self.catalogue, self.scan, self._cache_dir)
         self.parts = self.fold_assignment.parts(self.fold)
@@ -165,7 +173,7 @@ class DataModule(LightningDataModule):
         return record.attributes.get(self.fold_assignment.groups or "", name)
 
     def train_dataloader(self) -> Loader:
-        """Augmented pictures in random order."""
+        """Augmented pictures, or patches of them, in random order."""
         num_processed = None if self.trainer is None else self._num_processed
         return self._loader("train", self._augment, shuffle=True, num_processed=num_processed)
 
@@ -190,7 +198,7 @@ class DataModule(LightningDataModule):
         Raises:
             DataError: The part is empty.
         """
-        return self._loader(part, EvaluationTransform(self.image_size), shuffle=False)
+        return self._loader(part, self._evaluate, shuffle=False)
 
     def predict_dataloader(  # type: ignore[override]
         self,
@@ -214,11 +222,12 @@ class DataModule(LightningDataModule):
             [record.id for record in records],
             pictures,
             range(len(records)),
-            EvaluationTransform(self.image_size),
+            self._evaluate,
             head=self.head,
             seed=self.seed,
         )
-        order = BatchOrder(len(records), self.batch_size, shuffle=False, seed=self.seed)
+        unknown = np.arange(len(records))[:, None] if self._evaluate.size is None else None  # so each is a batch
+        order = BatchOrder(len(records), self.batch_size, shuffle=False, seed=self.seed, sizes=unknown)
         workers = self._choose_workers(len(order), 0)
         return Loader(dataset, order, num_workers=workers, on_broken=on_broken)
 
@@ -260,15 +269,21 @@ class DataModule(LightningDataModule):
         if not shuffle:
             sizes = self.scan.mask_sizes[self.scan.rows(ids)].tolist()
             ids = tuple(name for _, name in sorted(zip(sizes, ids, strict=True)))
-        places = [self._place[name] for name in ids]
-        dataset = PictureDataset(ids, self._pictures, places, transform, head=self.head, seed=self.seed)
-        order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed)
-        mask_bytes = self.scan.mask_sizes[self.scan.rows(ids)].prod(1).max()
-        workers = self._choose_workers(len(order), int(mask_bytes))
+        extents = None if shuffle else self.scan.mask_sizes[self.scan.rows(ids)]
+        places, patches = tuple(self._place[name] for name in ids), None
+        if shuffle and self._patches is not None:
+            patches = TrainingPatches(self._patches, self.catalogue.classes, ids, self._pictures, places, self.seed)
+            ids, places = patches.ids, patches.places
+        dataset = PictureDataset(
+            ids, self._pictures, places, transform, head=self.head, seed=self.seed, patches=patches
+        )
+        own_sizes = extents if self._evaluate.size is None else None
+        order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes)
+        workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)
 
     def _choose_workers(self, num_batches: int, mask_bytes: int) -> int:
-        area = self.image_size[0] * self.image_size[1]
+        area = max(self.image_size[0] * self.image_size[1], 0 if self._evaluate.size else mask_bytes)
         batch_bytes = self.batch_size * (3 * area + max(area, mask_bytes))
         forked_only = self._cache == "ram"
         return choose_num_workers(self._num_workers, num_batches, batch_bytes, forked_only=forked_only)

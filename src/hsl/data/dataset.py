@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, default_collate
 
 from hsl.batch import IGNORE_INDEX, Batch, Sample
 from hsl.data.cache import PictureCache
+from hsl.data.patches import TrainingPatches
 from hsl.data.transforms import Transform
 
 Key = tuple[int, int]
@@ -29,6 +30,7 @@ class PictureDataset(Dataset[Sample]):
         transform: What is done to each sample.
         head: The head that the masks belong to.
         seed: The run's seed.
+        patches: What is cut out of the pictures; ``None``: they stay whole.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class PictureDataset(Dataset[Sample]):
         *,
         head: str,
         seed: int,
+        patches: TrainingPatches | None = None,
     ) -> None:
         self._ids, self._pictures, self._places = tuple(ids), pictures, tuple(places)
         self._transform, self._head, self._seed = transform, head, seed
+        self._patches = patches
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -55,12 +59,14 @@ class PictureDataset(Dataset[Sample]):
             DataError: The picture cannot be read.
         """
         epoch, index = key
-        picture = self._pictures[self._places[index]]
+        name, picture = self._ids[index], self._pictures[self._places[index]]
+        if self._patches is not None:
+            name, picture = self._patches.cut(picture, index, epoch)
         masks = {} if picture.mask is None else {self._head: picture.mask}
         image, masks = self._transform(picture.image, masks, (self._seed, epoch, index))
         height, width = picture.image.shape[:2]
         return {
-            "id": self._ids[index],
+            "id": name,
             "image": _tensor(image.transpose(2, 0, 1)),
             "masks": {head: _tensor(mask) for head, mask in masks.items()},
             "size": (height, width),

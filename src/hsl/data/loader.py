@@ -24,7 +24,7 @@ class BatchOrder(Sampler[list[Key]]):
     batch norm after global pooling, and a smaller batch would count its pictures more than the others.
 
     At evaluation every picture comes once, in order; the shares of the processes differ by at most one
-    picture.
+    picture. Where they keep their own sizes (``sizes``), a batch ends where the size changes.
 
     Rank and number of processes are read when the iteration starts: the process group does not exist before.
 
@@ -33,10 +33,21 @@ class BatchOrder(Sampler[list[Key]]):
         batch_size: Pictures per batch, over all processes.
         shuffle: Training order; otherwise evaluation.
         seed: The run's seed.
+        sizes: At evaluation ``(N, 2)``: height and width of the pictures that a batch can only stack if they are
+            alike; ``None``: all are.
     """
 
-    def __init__(self, num_pictures: int, batch_size: int, *, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        num_pictures: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        sizes: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+    ) -> None:
         self.num_pictures, self.batch_size, self.shuffle, self.seed = num_pictures, batch_size, shuffle, seed
+        self._sizes = np.zeros((num_pictures, 2), np.int64) if sizes is None else sizes
         self.epoch = 0
         self.start = 0
 
@@ -54,15 +65,18 @@ class BatchOrder(Sampler[list[Key]]):
         self._check(world)
         if self.shuffle:
             return max(1, self.num_pictures // self.batch_size) if self.num_pictures else 0
-        return -(-len(range(rank, self.num_pictures, world)) // (self.batch_size // world))
+        return len(self._batches(rank, world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Begins with the batch number ``start``."""
         rank, world = rank_and_world()
-        share = self._share(rank, world)
-        step = self.batch_size // world
-        for batch in range(self.start, len(self)):
-            yield [(self.epoch, int(index)) for index in share[batch * step : (batch + 1) * step]]
+        for batch in self._batches(rank, world)[self.start : len(self)]:
+            yield [(self.epoch, int(index)) for index in batch]
+
+    def _batches(self, rank: int, world: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+        share, step = self._share(rank, world), self.batch_size // world
+        alike = [share] if self.shuffle else np.split(share, _changes(self._sizes[share]))
+        return [run[start : start + step] for run in alike for start in range(0, len(run), step)]
 
     def _share(self, rank: int, world: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if not self.shuffle:
@@ -81,6 +95,10 @@ class BatchOrder(Sampler[list[Key]]):
                 f"{world} processes cannot share {self.num_pictures} picture(s). "
                 "Use fewer processes (`trainer.devices`)."
             )
+
+
+def _changes(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
 
 
 class Loader:

@@ -128,7 +128,7 @@ def _read_in_pool(records: Sequence[Record], how: Decoding, workers: int) -> Ite
     # Not fork: a forked child inherits locks that threads hold here (torch, OpenCV, arrow), for ever.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_reader)
     pending: deque[Future[list[Reading]]] = deque()
     try:
         for start in range(0, len(records), CHUNK):
@@ -150,7 +150,8 @@ def _read_chunk(records: Sequence[Record], how: Decoding) -> list[Reading]:
     return [read_record(record, how) for record in records]
 
 
-def _start_worker() -> None:
+def start_reader() -> None:
+    """Run first in a process that reads: one thread, deaf to Ctrl-C, and it ends with its parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     parent = multiprocessing.parent_process()

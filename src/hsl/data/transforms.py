@@ -57,13 +57,16 @@ class TrainingTransform:
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Brings the picture to ``size`` (height, width). Masks keep theirs: it is the source that is scored."""
+    """Brings the picture to ``size`` (height, width), or leaves it at its own (``None``, for predictors that take any).
 
-    size: tuple[int, int]
+    Masks keep theirs: it is the source that is scored.
+    """
+
+    size: tuple[int, int] | None
 
     def __call__(self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Masks]:
         del key
-        return resize(image, self.size), masks
+        return (image if self.size is None else resize(image, self.size)), masks
 
 
 def training_transform(

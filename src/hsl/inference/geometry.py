@@ -1,5 +1,6 @@
-"""From the network's grid back to the pixels of the source pictures."""
+"""From pictures to what a network can take, and from its grid back to the pixels of the source pictures."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,3 +29,22 @@ def to_source_size(logits: Tensor, size: Tensor) -> Tensor:
     for i, (h, w) in enumerate(sizes):
         canvas[i, :, :h, :w] = F.interpolate(logits[i : i + 1], (h, w), mode="bilinear", align_corners=False)[0]
     return canvas
+
+
+def reflected_to(images: Tensor, height: int, width: int) -> Tensor:
+    """Grow pictures ``(..., H, W)`` at the bottom and at the right by reflection, without repeating the border pixel.
+
+    ``a b c d`` goes on with ``c b a b ...``, as often as needed; a side of one pixel is repeated. A side that is long
+    enough stays as it is.
+    """
+    for axis, target in ((-2, height), (-1, width)):
+        if (size := images.shape[axis]) < target:
+            images = images.index_select(axis, _reflected(size, target, images.device))
+    return images
+
+
+def _reflected(size: int, target: int, device: torch.device) -> Tensor:
+    """Where each of ``target`` positions reads from: a triangle wave of period ``2 (size - 1)``."""
+    period = max(1, 2 * (size - 1))
+    position = torch.arange(target, device=device) % period
+    return torch.where(position < size, position, period - position)

@@ -1,10 +1,10 @@
 """One look at the whole picture."""
 
-import torch
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
 from hsl.config import ConfigError
+from hsl.inference.geometry import reflected_to
 
 
 class Whole:
@@ -36,7 +36,7 @@ class Whole:
             ValueError: a dense head answers at another size than its input.
         """
         height, width = images.shape[-2:]
-        padded = self._pad(images)
+        padded = reflected_to(images, height + -height % self.stride, width + -width % self.stride)
         outputs: Outputs = network(padded)
         for head, output in outputs.items():
             if output.ndim == 4 and output.shape[-2:] != padded.shape[-2:]:
@@ -45,17 +45,3 @@ class Whole:
                     f"Found {tuple(output.shape[-2:])}. Give the head an upsampling to the input size."
                 )
         return {head: output[..., :height, :width] if output.ndim == 4 else output for head, output in outputs.items()}
-
-    def _pad(self, images: Tensor) -> Tensor:
-        for axis in (-2, -1):
-            size = images.shape[axis]
-            if missing := -size % self.stride:
-                images = images.index_select(axis, _reflected(size, size + missing, images.device))
-        return images
-
-
-def _reflected(size: int, target: int, device: torch.device) -> Tensor:
-    """Where each of ``target`` positions reads from: a triangle wave of period ``2 (size - 1)``."""
-    period = max(1, 2 * (size - 1))
-    position = torch.arange(target, device=device) % period
-    return torch.where(position < size, position, period - position)

@@ -10,26 +10,35 @@ import numpy as np
 
 from hsl.reports.comparisons import Comparison
 from hsl.reports.notes import Note
+from hsl.reports.pixel_counts import LOWER_IS_BETTER
 from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.run_folder import Run
-from hsl.reports.tables import NONE, Cell, Column, Table
+from hsl.reports.statistics import Interval
+from hsl.reports.tables import NONE, Cell, Column, Table, text_of
 
 TITLES = {
     "miou": "mIoU (%)",
     "micro_iou": "micro IoU (%)",
     "mean_dice": "mean Dice (%)",
     "pixel_accuracy": "pixel accuracy (%)",
+    "boundary_iou": "boundary IoU (%)",
+    "boundary_f1": "boundary F1 (%)",
+    "ece": "ECE (%)",
+    "nll": "NLL",
+    "brier": "Brier score",
 }
+KINDS = {name: "value" if name in ("nll", "brier") else "share" for name in TITLES}
 INFERENCES = ("plain", "tta")
 
 
 def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
-    """Models by their mean over folds, best first.
+    """Models by their mean over folds, best first: the highest, or the lowest of ECE, NLL and Brier score.
 
     A model that lacks a fold which another has stands below without a rank: its mean is over other pictures.
     So does one without a mean.
     """
     means = {model.label: model.summary(metric, part, inference).mean for model in models}
+    sign = 1 if metric in LOWER_IS_BETTER else -1
     every = {fold for model in models if not model.refused for fold in model.confusions(part, inference)}
 
     def in_full(model: Model) -> bool:
@@ -37,28 +46,58 @@ def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> l
 
     def order(model: Model) -> tuple[bool, bool, float]:
         mean = means[model.label]
-        return not in_full(model), math.isnan(mean), -mean if not math.isnan(mean) else 0.0
+        return not in_full(model), math.isnan(mean), sign * mean if not math.isnan(mean) else 0.0
 
     in_order = sorted(models, key=order)
     return [(i if in_full(model) else None, model) for i, model in enumerate(in_order, start=1)]
 
 
-def ranking_table(models: Sequence[tuple[int | None, Model]], part: str) -> Table:
-    """One row per model: mean ± sample standard deviation over folds, and the pooled score."""
+def ranking_table(
+    models: Sequence[tuple[int | None, Model]],
+    part: str,
+    metric: str = "miou",
+    intervals: Mapping[str, Interval] | None = None,
+) -> Table:
+    """One row per model: mean ± sample standard deviation over folds, and the pooled score.
+
+    Args:
+        models: with their ranks, best first.
+        part: val or test.
+        metric: the score of the intervals.
+        intervals: label to the interval of the pooled score; none: no such column.
+    """
     columns = [Column("rank", "#", "count"), Column("model", "model"), Column("weights", "first weights")]
     columns.append(Column("folds", "folds"))
     columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
     if part == "val":  # a test part is the same pictures in every fold: pooling would repeat them
         columns.append(Column("miou_pooled", "pooled mIoU (%)", "share"))
         columns.append(Column("miou_pooled_tta", "pooled mIoU, TTA (%)", "share"))
-    columns += [Column(name, TITLES[name], "share") for name in OVERALL[1:]]
+    columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
     columns.append(Column("classes_scored", "classes scored"))
     rows = [_ranking_row(rank, model, part) for rank, model in models]
+    if intervals is not None:
+        columns.append(Column("interval", f"pooled {TITLES[metric]}, 95 % interval", "interval"))
+        rows = [
+            [*row, interval_text(intervals.get(model.label), metric)]
+            for row, (_, model) in zip(rows, models, strict=True)
+        ]
     caption = (
         f"Scores on the {_part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
         "fold are pooled over its pictures; mIoU is the macro mean over the classes scored."
+        + (
+            " Interval: bootstrap of the pooled score over groups (pictures where no group holds two)."
+            if intervals
+            else ""
+        )
     )
     return Table("ranking" if part == "val" else f"ranking_{part}", caption, columns, rows)
+
+
+def interval_text(interval: Interval | None, metric: str) -> str | None:
+    """Both ends as a reader sees them."""
+    if interval is None:
+        return None
+    return f"[{text_of(interval.low, KINDS[metric])}, {text_of(interval.high, KINDS[metric])}]"
 
 
 def _ranking_row(rank: int | None, model: Model, part: str) -> list[Cell]:
@@ -79,7 +118,7 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
         Column("images", "pictures", "count"),
     ]
     columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
-    columns += [Column(name, TITLES[name], "share") for name in OVERALL[1:]]
+    columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
     columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
     columns.append(Column("folder", "run folder"))
     rows: list[Sequence[Cell]] = []
@@ -94,7 +133,7 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
-    scores = {inference: _scores(run, part, inference) for inference in INFERENCES}
+    scores = {inference: Scores.of_run(run, part, inference) for inference in INFERENCES}
     stored = run.metrics.parts.get(part, {}).get("plain") if run.metrics else None
     return [
         model.label,
@@ -113,6 +152,7 @@ def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
 def per_class_table(models: Sequence[Model], part: str) -> Table:
     """One row per model and class."""
     titles = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "f1": "F1"}
+    titles |= {"boundary_iou": "boundary IoU", "boundary_f1": "boundary F1"}
     columns = [Column("model", "model"), Column("class", "class"), Column("pixels", "true pixels", "count")]
     columns.append(Column("folds_scored", "folds scored", "count"))
     columns += [Column(name, f"{titles[name]} (%)", "share") for name in PER_CLASS]
@@ -134,37 +174,6 @@ def per_class_table(models: Sequence[Model], part: str) -> Table:
         "For pixels Dice equals F1."
     )
     return Table("per_class", caption, columns, rows)
-
-
-def pairwise_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row per pair of models."""
-    columns = [Column("first", "model A"), Column("second", "model B"), Column("images", "pictures", "count")]
-    columns.append(Column("difference", "A − B (points)", "points"))
-    columns.append(Column("interval", "95 % interval", "interval"))
-    columns.append(Column("interval_groups", "95 % by group", "interval"))
-    columns += [
-        Column("wilcoxon_holm_p", "Wilcoxon p (Holm)", "p"),
-        Column("corrected_t_p", "fold t-test p", "p"),
-    ]
-    columns.append(Column("verdict", "verdict"))
-    rows = [
-        [
-            one.first,
-            one.second,
-            one.num_images if one.by_image else None,
-            one.by_image.mean if one.by_image else None,
-            *[f"[{100 * i.low:+.2f}, {100 * i.high:+.2f}]" if i else None for i in (one.by_image, one.by_group)],
-            one.wilcoxon_holm_p,
-            one.corrected_t_p,
-            one.verdict,
-        ]
-        for one in comparisons
-    ]
-    caption = (
-        "Paired differences of the per-image mIoU on the same pictures: bootstrap over pictures and over "
-        "whole groups, Wilcoxon signed-rank test (Holm), corrected resampled t-test over folds."
-    )
-    return Table("pairwise", caption, columns, rows)
 
 
 def cv_results(
@@ -225,11 +234,6 @@ def _part_title(part: str) -> str:
 
 def _overall(scores: Scores | None, name: str) -> float | None:
     return None if scores is None else scores.overall[name]
-
-
-def _scores(run: Run, part: str, inference: str) -> Scores | None:
-    confusion = run.confusion(part, inference)
-    return None if confusion is None else Scores.of(confusion)
 
 
 def _fold_name(model: Model, fold: int) -> str:

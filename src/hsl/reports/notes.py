@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hsl.reports.results import Model, Scores
+from hsl.reports.pixel_counts import CONFUSION_METRICS
+from hsl.reports.results import OVERALL, Model, Scores
 from hsl.reports.run_folder import Run
+
+FEW_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,15 @@ class Note:
     text: str
 
 
-def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str) -> list[Note]:
-    """Everything to be said, warnings first."""
+def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference: str = "plain") -> list[Note]:
+    """Everything to be said, warnings first; ``part`` and ``inference`` are what is ranked and compared."""
     found = [
         *_missing(models),
         *_unlike(models),
         *_refused(models),
         *_runs(runs, models),
+        *_few_groups(models, part, inference),
+        *_failed_objects(models, part, inference),
         *_method(models, part),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
@@ -96,18 +99,75 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
 
 
 def _contradictions(run: Run) -> Iterator[Note]:
-    """The stored mIoU must follow from the stored confusion matrix, which every score here is taken from."""
+    """The stored scores must follow from the stored counts, which every score here is taken from."""
     for part, inferences in (run.metrics.parts if run.metrics else {}).items():
         for inference, stored in inferences.items():
-            found = Scores.of(np.array(stored.confusion, dtype=np.int64)).overall["miou"]
-            told = math.nan if stored.miou is None else stored.miou
-            if not (math.isclose(found, told, abs_tol=1e-6) or (math.isnan(found) and math.isnan(told))):
+            found = Scores.of_run(run, part, inference)
+            known = OVERALL if run.pixel_counts(part, inference) else CONFUSION_METRICS
+            unlike = []
+            for name in known if found else ():
+                told, counted = _nan_for_none(getattr(stored, name)), found.overall[name] if found else math.nan
+                both_unknown = math.isnan(told) and math.isnan(counted)
+                if (
+                    name in stored.model_fields_set
+                    and not both_unknown
+                    and not math.isclose(told, counted, abs_tol=1e-6)
+                ):
+                    unlike.append(f"{name} {told:.4f}, but {counted:.4f}")
+            if unlike:
                 yield Note(
                     "warning",
-                    f"`{run.folder}/metrics.json` contradicts itself: mIoU {told:.4f} on {part}, "
-                    f"{inference}, but {found:.4f} by its confusion matrix. The report uses the matrix; "
-                    "evaluate the run again.",
+                    f"`{run.folder}/metrics.json` contradicts the counts of the run on {part}, {inference}: "
+                    f"{'; '.join(unlike)} by the counts. The report uses the counts; evaluate the run again.",
                 )
+            pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference))
+            if pictures and rows and pictures.places.keys() != rows.keys():
+                yield Note(
+                    "warning", f"`{run.folder}`: pixel_counts.npz and per_image.csv hold unlike pictures of {part}."
+                )
+
+
+def _nan_for_none(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _few_groups(models: Sequence[Model], part: str, inference: str) -> Iterator[Note]:
+    """Three views of one object are one sample: a class in fewer than 3 groups is hardly scored at all."""
+    said: dict[tuple[str, int], str] = {}
+    for model in models:
+        for fold in model.folds if model.split else ():
+            run = model.seeds(fold)[0]
+            numbers = num_groups(run, part, inference)
+            few = [f"{name} ({num})" for name, num in zip(model.classes, numbers, strict=False) if num < FEW_GROUPS]
+            if few and model.split:
+                said.setdefault((model.split.assignment, fold), f"fold {fold}: {', '.join(few)}")
+    if said:
+        yield Note(
+            "warning",
+            f"Fewer than {FEW_GROUPS} groups of the {part} part hold a class (their number in brackets), so its "
+            f"score, and an interval over groups, rests on next to nothing. {'; '.join(said.values())}.",
+        )
+
+
+def num_groups(run: Run, part: str, inference: str) -> list[int]:
+    """How many groups have a picture whose truth holds the class, per class; empty without pixel counts."""
+    pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference), {})
+    if pictures is None:
+        return []
+    present = pictures.counts.confusion.sum(-1) > 0
+    groups = [rows[name].group if name in rows else name for name in pictures.ids]
+    return [len({group for group, held in zip(groups, column, strict=True) if held}) for column in present.T]
+
+
+def _failed_objects(models: Sequence[Model], part: str, inference: str) -> Iterator[Note]:
+    for model in models:
+        ids = sorted({row.id for row in model.objects(part, inference) if row.errors})
+        if ids:
+            yield Note(
+                "warning",
+                f"{model.label}: an object metric failed on {len(ids)} pictures, which it does not score: "
+                f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}. See `errors` in objects.jsonl.",
+            )
 
 
 def _method(models: Sequence[Model], part: str) -> Iterator[Note]:

@@ -1,39 +1,34 @@
 """The report as one HTML file that opens without a network."""
 
 import base64
-import io
-import tempfile
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
 
 from hsl.files import write_atomically
-from hsl.reports import plots
+from hsl.reports import facts, thumbnails
 from hsl.reports.comparisons import Comparison
 from hsl.reports.contents import TITLES
-from hsl.reports.figures import COLOURS, ROW, WIDTH, dot_plot, learning_curves
+from hsl.reports.failure_gallery import KINDS, failure_gallery
+from hsl.reports.galleries import Shown, galleries, stored_pictures
 from hsl.reports.notes import Note
-from hsl.reports.palette import hex_colour
-from hsl.reports.pictures import VIEWS, Example
+from hsl.reports.palette import SERIES, SERIES_DARK, hex_colour
+from hsl.reports.plot_files import Plot
+from hsl.reports.report_plots import pooled_iou
 from hsl.reports.results import Model
 from hsl.reports.run_folder import Run
-from hsl.reports.tables import Table
+from hsl.reports.statistics import Summary
+from hsl.reports.tables import Cell, Column, Table
 
-THUMBNAIL = 320  # pixels of the longer side
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A picture on the page: its row of the index, the fold, and each view as a data URI."""
-
-    example: Example
-    fold: int
-    views: Mapping[str, str]
+PLACED = ("ranking", "ranking_test", "pairwise", "per_class", "folds", "pictures")  # tables with a section of their own
+NUMBERED = {"class": "class", "group": "group", "model": "model", "first": "model", "second": "model"}
 
 
 def write_page(
@@ -41,6 +36,7 @@ def write_page(
     runs: Sequence[Run],
     models: Sequence[Model],
     tables: Mapping[str, Table],
+    plots: Mapping[str, Plot],
     comparisons: Sequence[Comparison],
     notes: Sequence[Note],
     num_pictures: int,
@@ -54,14 +50,103 @@ def write_page(
         path: the file.
         runs: every run folder found.
         models: in the order of the ranking.
-        tables: by name.
+        tables: by name; those without a place of their own come under "More tables".
+        plots: by name, as `report_plots` returns them.
         comparisons: of every two models.
         notes: what the reader must know, warnings first.
-        num_pictures: best and worst pictures shown per model, each.
+        num_pictures: best, worst and disputed pictures shown, each.
         metric: the score that ranks.
         part: the part it is taken on.
         inference: the inference it is taken with.
     """
+    ready = [model for model in models if model.finished]
+    classes = list(dict.fromkeys(name for model in ready for name in model.classes))
+    first = ready[0].classes if ready else []
+    groups = sorted({row.group for run in runs for rows in run.images.values() for row in rows.values()} - {""})
+    numbers = {"class": classes, "group": groups, "model": [model.label for model in models]}
+    environment = _environment(numbers)
+    script = environment.get_template("table.js").render()
+    packages = facts.package_rows(runs)
+    content = environment.get_template("page.html.j2").render(
+        created=datetime.now(UTC),
+        runs=runs,
+        models=models,
+        ready=ready,
+        tables={name: led_by(table, "verdict", 2) for name, table in tables.items()},
+        rest=[table for name, table in tables.items() if name not in PLACED],
+        comparisons=comparisons,
+        notes=notes,
+        metric_title=TITLES[metric],
+        data_names=sorted({str(run.provenance["data"]) for run in runs if "data" in run.provenance}),
+        part=part,
+        inference=inference,
+        plots=plots,
+        classes=classes,
+        groups=groups,
+        colours=[(name, hex_colour(i)) for i, name in enumerate(first)],
+        heat=pooled_iou(ready, part, inference),
+        without_counts=[model.label for model in ready if model.pixel_counts(part, inference) is None],
+        without_objects=[model.label for model in ready if not model.objects(part, inference)],
+        pictures=galleries(ready, first, num_pictures),
+        failures=_failures(ready, first, part),
+        failure_titles=KINDS,
+        audits=facts.audits(runs),
+        packages=packages,
+        mixed=any(len(versions) > 1 for _, versions in packages),
+        series=SERIES,
+        series_dark=SERIES_DARK,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    write_atomically(path, content.encode())
+
+
+def led_by(table: Table, key: str, place: int) -> Table:
+    """The table with a column moved forward, where the eye is; alike if it has no such column."""
+    found = next((i for i, column in enumerate(table.columns) if column.key == key), None)
+    if found is None:
+        return table
+    order = [i for i in range(len(table.columns)) if i != found]
+    order.insert(place, found)
+    rows = [[row[i] for i in order] for row in table.rows]
+    return replace(table, columns=[table.columns[i] for i in order], rows=rows)
+
+
+def sort_value(cell: Cell, column: Column) -> Markup:
+    """What a table is sorted by: the number itself, not its rounded text; nothing where there is no value.
+
+    >>> sort_value(Summary(0.5, 0.1, 3), Column("miou", "mIoU", "share"))
+    Markup(' data-sort="0.5"')
+    """
+    value = cell.mean if isinstance(cell, Summary) else cell
+    if isinstance(value, str) or (value is None and not column.is_number):
+        return Markup("")
+    known = value is not None and math.isfinite(value)
+    return Markup(' data-sort="{}"').format(repr(value) if known else "")
+
+
+def row_numbers(table: Table, row: Sequence[Cell], numbers: Mapping[str, Sequence[str]]) -> Markup:
+    """The attributes by which the filters find a row of a table: places in the lists of classes, groups, models."""
+    found: dict[str, list[str]] = {}
+    for column, cell in zip(table.columns, row, strict=True):
+        if (key := NUMBERED.get(column.key)) and cell in numbers[key]:
+            found.setdefault(key, []).append(str(cell))
+    return attributes(found, numbers)
+
+
+def attributes(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[str]]) -> Markup:
+    """``data-class="0 2"`` and the like.
+
+    >>> attributes({"class": ["crack"], "model": []}, {"class": ["background", "crack"], "model": []})
+    Markup(' data-class="1"')
+    """
+    places = {key: [numbers[key].index(name) for name in each if name in numbers[key]] for key, each in names.items()}
+    return Markup("").join(
+        Markup(' data-{}="{}"').format(key, " ".join(map(str, each))) for key, each in places.items() if each
+    )
+
+
+def _environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
     environment = Environment(
         loader=PackageLoader("hsl.reports", "html"),
         autoescape=True,
@@ -69,93 +154,24 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ready = [model for model in models if model.finished]
-    scale, dots = dot_plot(ready, metric, part, inference)
-    content = environment.get_template("page.html.j2").render(
-        created=datetime.now(UTC),
-        runs=runs,
-        models=models,
-        ready=ready,
-        tables=tables,
-        comparisons=comparisons,
-        notes=notes,
-        metric_title=TITLES[metric],
-        data_names=sorted({str(run.provenance["data"]) for run in runs if "data" in run.provenance}),
-        part=part,
-        inference=inference,
-        dots={"axis": scale, "rows": dots, "width": WIDTH, "row": ROW},
-        curves=learning_curves(ready),
-        num_colours=COLOURS,
-        heat=_heat(ready, part, inference),
-        matrices={model.label: _matrix(model, part, inference) for model in ready},
-        galleries={model.label: _gallery(model, num_pictures) for model in ready},
-        views=VIEWS,
-        colours=_class_colours(ready),
-    )
-    write_atomically(path, content.encode())
+
+    def picture_numbers(one: Shown) -> Markup:
+        return attributes({"class": one.classes, "group": [one.group], "model": one.models}, numbers)
+
+    functions: dict[str, Any] = {
+        "sort_value": sort_value,
+        "row_numbers": lambda table, row: row_numbers(table, row, numbers),
+        "picture_numbers": picture_numbers,
+        "model_number": lambda label: attributes({"model": [label]}, numbers),
+        "boundary": {"hit": thumbnails.HIT, "missed": thumbnails.MISSED, "spurious": thumbnails.SPURIOUS},
+    }
+    environment.globals.update(functions)
+    return environment
 
 
-def _heat(models: Sequence[Model], part: str, inference: str) -> dict[str, list[float]]:
-    """Model to the pooled IoU of each class."""
-    pooled = {model.label: model.pooled(part, inference) for model in models}
-    return {label: scores.per_class["iou"].tolist() for label, scores in pooled.items() if scores}
-
-
-def _matrix(model: Model, part: str, inference: str) -> str | None:
-    """The pooled confusion matrix as a data URI."""
-    matrix = model.pooled_confusion(part, inference)
-    if matrix is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "matrix.png"
-        plots.confusion_matrix(matrix, model.classes, path, title=model.label)
-        return _data_uri(path.read_bytes(), "png")
-
-
-def _gallery(model: Model, num_pictures: int) -> dict[str, list[Shown]]:
-    """The best and the worst pictures over all folds, with the views that can be read."""
-    found = [(run, example) for run in model.finished.values() for example in run.examples]
-    gallery: dict[str, list[Shown]] = {}
-    for kind, sign in (("best", -1), ("worst", 1)):
-        mine = sorted((pair for pair in found if pair[1].kind == kind), key=lambda pair: sign * pair[1].miou)
-        shown = [Shown(example, run.fold, _views(run.folder, example)) for run, example in mine[:num_pictures]]
-        gallery[kind] = [one for one in shown if one.views]
-    return gallery
-
-
-def _views(folder: Path, example: Example) -> dict[str, str]:
-    uris: dict[str, str] = {}
-    for view in VIEWS:
-        path = folder / "predictions" / f"{example.stem}_{view}.png"
-        try:
-            with Image.open(path) as picture:
-                uris[view] = _thumbnail(picture, view, folder / "predictions" / f"{example.stem}_input.png")
-        except OSError:  # absent or broken: the page shows a gap there
-            continue
-    return uris
-
-
-def _thumbnail(picture: Image.Image, view: str, original: Path) -> str:
-    if view == "overlay":  # its legend stands once on the page
-        with Image.open(original) as source:
-            height = round(picture.width * source.height / source.width)
-        picture = picture.crop((0, 0, picture.width, min(height, picture.height)))
-    is_mask = picture.mode == "P"
-    scale = THUMBNAIL / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    small = picture.resize(size, Image.Resampling.NEAREST if is_mask else Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if is_mask:
-        small.save(buffer, format="png", optimize=True)
-    else:
-        small.convert("RGB").save(buffer, format="jpeg", quality=82)
-    return _data_uri(buffer.getvalue(), "png" if is_mask else "jpeg")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _class_colours(models: Sequence[Model]) -> list[tuple[str, str]]:
-    classes: Any = next((model.classes for model in models), [])
-    return [(name, hex_colour(i)) for i, name in enumerate(classes)]
+def _failures(models: Sequence[Model], classes: Sequence[str], part: str) -> dict[str, list[Shown]]:
+    """The failure gallery of the part whose inputs and truths the runs kept, else of the part that is ranked."""
+    kept = {one.part for one in stored_pictures(models).values()}
+    parts = [each for each in (part, *sorted(kept)) if any(model.objects(each, "plain") for model in models)]
+    chosen = next((each for each in parts if each in kept), next(iter(parts), None))
+    return {} if chosen is None else failure_gallery(models, classes, chosen)

@@ -16,6 +16,11 @@ _HEX = (
 )
 _IGNORED = "D9D9D9"
 
+# Lines and bars of the models, on a light and on a dark page: hues of Okabe and Ito, made darker (lighter) until each
+# stands out from the page by 3:1 at least. After the last the colours repeat with another marker and dash.
+SERIES = ("#0072b2", "#d55e00", "#008f67", "#b0568c", "#a87400", "#2b86ba", "#444c56")
+SERIES_DARK = ("#56a9e0", "#ff8a3d", "#2fcf9f", "#e59ac6", "#f0b429", "#9fd8ff", "#c3cad2")
+
 
 def palette() -> NDArray[np.uint8]:
     """Colours ``uint8 (256, 3)`` of all indices; after 39 the hues repeat, `IGNORE_INDEX` is light grey.

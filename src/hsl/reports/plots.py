@@ -44,6 +44,12 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path:
         path: the file; its suffix chooses the format.
         title: above the plot.
     """
+    with matplotlib.rc_context(STYLE):
+        save_figure(draw_confusion(confusion, classes, title), path)
+
+
+def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], title: str = "") -> Figure:
+    """The figure of `confusion_matrix`."""
     num_classes, total = len(classes), confusion.sum(axis=1)
     share = np.divide(confusion * 100.0, total[:, None], out=np.full(confusion.shape, np.nan), where=total[:, None] > 0)
     cell = 0.5 if num_classes <= MANY_CLASSES else 0.24
@@ -61,7 +67,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path:
         bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
         bar.set_label("share of the true class (%)")
         bar.outline.set_visible(False)
-        save_figure(figure, path)
+    return figure
 
 
 def iou_per_class(

@@ -11,12 +11,18 @@ from rich.table import Table as RichTable
 from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.reports import contents
-from hsl.reports.comparisons import compare
+from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
+from hsl.reports.comparisons import compare, pooled_intervals
 from hsl.reports.gather import gather
 from hsl.reports.notes import Note, notes_on
+from hsl.reports.object_tables import object_tables
 from hsl.reports.page import write_page
+from hsl.reports.picture_table import picture_table
+from hsl.reports.plot_files import save_plots
+from hsl.reports.report_plots import report_plots
 from hsl.reports.results import OVERALL, models_of
 from hsl.reports.tables import Table, write_table
+from hsl.reports.variance import variance_table
 
 PRINTED = ("rank", "model", "folds", "miou", "miou_tta", "miou_pooled")  # a terminal is narrow
 
@@ -40,14 +46,19 @@ def report(cfg: DictConfig) -> Path:
     ranked = contents.ranked(models, cfg.metric, cfg.part, cfg.inference_name)
     in_order = [model for _, model in ranked]
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
-    pairs = compare(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed)
-    notes = notes_on(runs, in_order, cfg.part)
+    pairs = compare(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed, cfg.metric)
+    intervals = pooled_intervals(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed, cfg.metric)
+    notes = notes_on(runs, in_order, cfg.part, cfg.inference_name)
     tables = {
-        "ranking": contents.ranking_table(ranked, cfg.part),
+        "ranking": contents.ranking_table(ranked, cfg.part, cfg.metric, intervals),
         "per_class": contents.per_class_table(in_order, cfg.part),
         "folds": contents.folds_table(in_order, cfg.part),
-        "pairwise": contents.pairwise_table(pairs),
+        "pairwise": pairwise_table(pairs, cfg.metric),
+        "pairwise_classes": pairwise_classes_table(pairs),
+        "pictures": picture_table(in_order, cfg.part, cfg.inference_name),
+        "variance": variance_table(in_order, cfg.metric, cfg.part, cfg.inference_name),
     }
+    tables |= {table.name: table for table in object_tables(in_order, cfg.part, cfg.inference_name)}
     if "test" in parts and cfg.part != "test":
         test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
         tables["ranking_test"] = contents.ranking_table(test, "test")
@@ -56,7 +67,10 @@ def report(cfg: DictConfig) -> Path:
     results = contents.cv_results(ranked, pairs, notes, runs, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     page = output / "index.html"
-    write_page(page, runs, in_order, tables, pairs, notes, cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name)
+    plots = report_plots([model for model in in_order if model.finished], cfg.metric, cfg.part, cfg.inference_name)
+    save_plots(list(plots.values()), output / "plots")
+    settings = (cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name)
+    write_page(page, runs, in_order, tables, plots, pairs, notes, *settings)
     _print(tables["ranking"], notes, page)
     return page
 

@@ -2,8 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,16 +14,19 @@ from numpy.typing import NDArray
 
 from hsl.metrics.functional import scores as scores_of
 from hsl.reports.labels import differences, flatten, labels
-from hsl.reports.run_folder import Run, Split
+from hsl.reports.pixel_counts import BOUNDARY_METRICS, CONFUSION_METRICS, METRICS, PixelCounts
+from hsl.reports.run_files import ObjectRow, Split
+from hsl.reports.run_folder import Run
 from hsl.reports.statistics import Summary, mean_std
 
-OVERALL = ("miou", "micro_iou", "mean_dice", "pixel_accuracy")
-PER_CLASS = ("iou", "dice", "precision", "recall", "f1")
+OVERALL = METRICS
+PER_CLASS = ("iou", "dice", "precision", "recall", "f1", *BOUNDARY_METRICS)
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one confusion matrix: ``overall`` by name, ``per_class`` by name as ``(C,)``."""
+    """Scores of pooled counts: ``overall`` by name, ``per_class`` by name as ``(C,)``."""
 
     overall: Mapping[str, float]
     per_class: Mapping[str, NDArray[np.float64]]
@@ -28,13 +34,28 @@ class Scores:
 
     @classmethod
     def of(cls, confusion: NDArray[np.int64]) -> "Scores":
-        """Recompute every score, by the definition that the runs use."""
+        """Recompute the scores that a confusion matrix has, by the definition that the runs use; others are NaN."""
         table = scores_of(torch.from_numpy(confusion))
+        unknown = np.full(len(confusion), math.nan)
+        known = {name: float(table[name]) for name in CONFUSION_METRICS}
         return cls(
-            {name: float(table[name]) for name in OVERALL},
-            {name: table[name].double().numpy() for name in PER_CLASS},
+            dict.fromkeys(OVERALL, math.nan) | known,
+            {name: table[name].double().numpy() if name in table else unknown for name in PER_CLASS},
             int(table["classes_scored"]),
         )
+
+    @classmethod
+    def of_counts(cls, counts: PixelCounts) -> "Scores":
+        """Recompute every score; ``overall`` has the error shares too, ``per_class`` the boundary scores."""
+        return cls(counts.scores(), counts.per_class(), int(np.isfinite(counts.per_class()["iou"]).sum()))
+
+    @classmethod
+    def of_run(cls, run: Run, part: str, inference: str) -> "Scores | None":
+        """Every score for which the run left counts; none where the part was not scored."""
+        if counts := run.pixel_counts(part, inference):
+            return cls.of_counts(counts)
+        confusion = run.confusion(part, inference)
+        return None if confusion is None else cls.of(confusion)
 
 
 @dataclass(frozen=True)
@@ -81,18 +102,17 @@ class Model:
 
     def confusions(self, part: str, inference: str) -> dict[int, list[NDArray[np.int64]]]:
         """Fold to one matrix per seed; a fold not scored by every seed is left out."""
-        found = {fold: [run.confusion(part, inference) for run in self.seeds(fold)] for fold in self.folds}
-        return {
-            fold: [matrix for matrix in matrices if matrix is not None]
-            for fold, matrices in found.items()
-            if all(matrix is not None for matrix in matrices)
-        }
+        return self._per_fold(lambda run: run.confusion(part, inference))
+
+    def scores(self, part: str, inference: str) -> dict[int, list[Scores]]:
+        """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
+        return self._per_fold(lambda run: Scores.of_run(run, part, inference))
 
     def overall(self, name: str, part: str, inference: str) -> dict[int, float]:
         """Fold to an overall score; several seeds are averaged within their fold first."""
         return {
-            fold: mean_std([Scores.of(matrix).overall[name] for matrix in matrices]).mean
-            for fold, matrices in self.confusions(part, inference).items()
+            fold: mean_std([one.overall[name] for one in seeds]).mean
+            for fold, seeds in self.scores(part, inference).items()
         }
 
     def summary(self, name: str, part: str, inference: str) -> Summary:
@@ -105,34 +125,64 @@ class Model:
         """A score of each class over the folds that score it; several seeds are averaged first."""
         if self.refused:
             return [Summary(math.nan, math.nan, 0) for _ in self.classes]
-        folds = [
-            [Scores.of(matrix).per_class[name] for matrix in matrices]
-            for matrices in self.confusions(part, inference).values()
-        ]
+        folds = [[one.per_class[name] for one in seeds] for seeds in self.scores(part, inference).values()]
         return [
             mean_std([mean_std([float(seed[i]) for seed in fold]).mean for fold in folds])
             for i in range(len(self.classes))
         ]
 
     def pooled_confusion(self, part: str, inference: str) -> NDArray[np.int64] | None:
-        """Sum of the folds' matrices, none without any or when refused.
+        """Sum of the folds' matrices, none without any or when refused; see `pooled_over`."""
+        return None if self.refused else pooled_over(self.confusions(part, inference))
 
-        Folds with fewer seeds count for more per seed, so that each picture weighs the same. Scores are
-        shares, so a common factor changes none.
-        """
-        folds = list(self.confusions(part, inference).values())
-        if self.refused or not folds:
-            return None
-        factor = math.lcm(*(len(matrices) for matrices in folds))
-        total: NDArray[np.int64] = np.sum(
-            [np.sum(matrices, axis=0) * (factor // len(matrices)) for matrices in folds], axis=0
-        )
-        return total
+    def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
+        """Sum of the folds' pixel counts, none without any or when refused; see `pooled_over`."""
+        found = self._per_fold(lambda run: run.pixel_counts(part, inference))
+        complete = found.keys() == self.confusions(part, inference).keys()
+        return pooled_over(found) if complete and not self.refused else None
 
     def pooled(self, part: str, inference: str) -> Scores | None:
-        """Scores of the pooled matrix; with ``val``, the out-of-fold scores."""
+        """Scores of the pooled counts; with ``val``, the out-of-fold scores."""
+        if counts := self.pixel_counts(part, inference):
+            return Scores.of_counts(counts)
         matrix = self.pooled_confusion(part, inference)
         return None if matrix is None else Scores.of(matrix)
+
+    def objects(self, part: str, inference: str) -> list[ObjectRow]:
+        """The rows of the metric pool over folds and seeds, none when refused.
+
+        A fold that some seed has no rows for is left out. The rows of a fold with fewer seeds stand there more
+        often, so that each picture weighs the same.
+        """
+        folds = self._per_fold(lambda run: run.objects(part, inference) or None)
+        if self.refused or not folds:
+            return []
+        factors = _factors(folds)
+        return [row for fold, seeds in folds.items() for rows in seeds for row in list(rows) * factors[fold]]
+
+    def _per_fold(self, read: Callable[[Run], Read | None]) -> dict[int, list[Read]]:
+        found = {fold: [read(run) for run in self.seeds(fold)] for fold in self.folds}
+        return {
+            fold: [value for value in values if value is not None]
+            for fold, values in found.items()
+            if all(value is not None for value in values)
+        }
+
+
+def pooled_over(folds: Mapping[int, Sequence[Any]]) -> Any:
+    """Sum over folds and their seeds, none without a fold.
+
+    Folds with fewer seeds count for more per seed, so that each picture weighs the same. Scores are shares, so
+    a common factor changes none.
+    """
+    factors = _factors(folds)
+    summands = [value * factors[fold] for fold, seeds in folds.items() for value in seeds]
+    return reduce(operator.add, summands) if summands else None
+
+
+def _factors(folds: Mapping[int, Sequence[Any]]) -> dict[int, int]:
+    common = math.lcm(*(len(seeds) for seeds in folds.values()))
+    return {fold: common // len(seeds) for fold, seeds in folds.items()}
 
 
 def models_of(runs: Sequence[Run], ignore: Sequence[str], name_key: str) -> list[Model]:

@@ -31,8 +31,8 @@ class Interval:
 
     @property
     def holds_zero(self) -> bool:
-        """Whether no difference is shown."""
-        return self.low <= 0 <= self.high
+        """Whether no difference is shown; also where the interval is not known."""
+        return not (self.low > 0 or self.high < 0)
 
 
 def mean_std(values: Sequence[float]) -> Summary:

@@ -13,6 +13,8 @@ from hsl.reports.statistics import Summary
 NONE = "–"
 Cell = str | int | float | Summary | None
 
+_FORMATS = {"value": ".4f", "pictures": ".4f", "signed": "+.4f", "effect": "+.2f", "pixels": ".2f"}
+
 # What LaTeX would take for a command or cannot print.
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -40,7 +42,9 @@ class Column:
     """``key`` heads the CSV, ``title`` everything else.
 
     ``kind``: ``text``, ``interval`` (also text), ``count``, ``share`` (a fraction, or a `Summary` of
-    fractions, shown in per cent), ``points`` (a difference of shares), ``p`` (a probability) or ``seconds``.
+    fractions, shown in per cent), ``points`` (a difference of shares), ``value`` (a number, or a `Summary` over
+    folds), ``pictures`` (the same over pictures), ``signed`` (a difference of values), ``effect`` (an effect
+    size), ``pixels`` (a distance), ``p`` (a probability) or ``seconds``.
     """
 
     key: str
@@ -134,12 +138,14 @@ def text_of(cell: Cell, kind: str) -> str:
     if isinstance(cell, Summary):
         if cell.num == 0:
             return NONE
-        spread = "n/a (1 fold)" if cell.num == 1 else f"{100 * cell.std:.2f}"
-        return f"{100 * cell.mean:.2f} ± {spread}"
+        unknown = "n/a (1 picture)" if kind == "pictures" else "n/a (1 fold)"
+        return f"{text_of(cell.mean, kind)} ± {unknown if cell.num == 1 else text_of(cell.std, kind)}"
     if cell is None or _absent(cell):
         return NONE
     if isinstance(cell, str) or kind in ("text", "count"):
         return str(cell)
+    if kind in _FORMATS:
+        return format(cell, _FORMATS[kind])
     if kind == "points":
         return f"{100 * cell:+.2f}"
     if kind == "p":

@@ -21,11 +21,12 @@ from hsl.data.audit import print_table
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
+from hsl.run.building import build_task, facts_of
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.processes import check_launch, is_further_process, own_command
-from hsl.run.results import Monitored, check_same_split, write_results
+from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -119,13 +120,14 @@ def evaluate(cfg: DictConfig) -> None:
     run, run_cfg = open_run(cfg.run)
     if cfg.data_root:
         run_cfg.data.root = cfg.data_root
+    choose_predictor(run_cfg, cfg)
     data: DataModule = instantiate(run_cfg.data)
     data.prepare()
+    check_same_split(run, data.fold_assignment)
+    check_same_classes(run, data)
     name = cfg.get("inference_name") or "plain"
-    choose_predictor(run_cfg, cfg)
     task = build_task(run_cfg, data)
     monitored = Monitored.read(run)
-    check_same_split(run, data.fold_assignment)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
     output = run / "evaluations" / name
     score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output, monitored)
@@ -153,14 +155,6 @@ def write_split_and_audit(folder: Path, data: DataModule) -> None:
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
 
 
-def build_task(cfg: DictConfig, data: DataModule) -> SegmentationTask:
-    """The task of a config, with what only the data know: classes and pixel counts of the training part."""
-    task: SegmentationTask = instantiate(cfg.task)(
-        classes=data.classes, class_counts=data.class_counts, presence_pixels=data.presence_pixels
-    )
-    return task
-
-
 def _callbacks(cfg: DictConfig) -> dict[str, Any]:
     return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
 
@@ -174,9 +168,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "split_sha256": data.fold_assignment.sha256,
         "data": data.catalogue.name,
         "value_range": data.catalogue.value_range,
-        "class_counts": {head: count.tolist() for head, count in data.class_counts.items()},
-        "presence_pixels": {head: count.tolist() for head, count in data.presence_pixels.items()},
-        "classes": {head: list(names) for head, names in data.classes.items()},
+        **facts_of(data),
         "weights_used": cast(Any, task.network).encoder.weights_used,
         "num_parameters": sum(p.numel() for p in task.network.parameters()),
         "config": OmegaConf.to_container(cfg, resolve=True),

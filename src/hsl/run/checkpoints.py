@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.config import ConfigError
+from hsl.config import ConfigError, window_findings
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -26,10 +26,18 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
 
 
 def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> None:
-    """Let the run predict with the ``inference`` of this command, where one is given, instead of its own."""
+    """Let the run predict with the ``inference`` of this command, where one is given, instead of its own.
+
+    Raises:
+        ConfigError: the predictor does not go with the size at which pictures are evaluated.
+    """
+    if cfg.evaluation_size is not None:
+        run_cfg.data.evaluation_size = cfg.evaluation_size
     if cfg.get("inference"):
         cfg.encoder = run_cfg.encoder  # a predictor may ask for the encoder's stride
         run_cfg.task.predictor = cfg.inference
+        if findings := window_findings(cfg.inference, run_cfg.data.evaluation_size, "evaluation_size"):
+            raise ConfigError(" ".join(findings))
 
 
 def load_weights(task: SegmentationTask, checkpoint: Path) -> None:

@@ -20,6 +20,7 @@ from hsl.data.decode import decode_image
 from hsl.data.formats.folder import read_pictures
 from hsl.files import write_atomically
 from hsl.reports import pictures
+from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -59,11 +60,7 @@ def predict(cfg: DictConfig) -> None:
 def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
     choose_predictor(run_cfg, cfg)
     run_cfg.task.network.encoder.weights = None  # the checkpoint brings them all
-    counts = {
-        name: {head: torch.tensor(count) for head, count in facts[name].items()}
-        for name in ("class_counts", "presence_pixels")
-    }
-    task: SegmentationTask = instantiate(run_cfg.task)(classes=facts["classes"], **counts)
+    task = rebuild_task(run_cfg, facts)
     load_weights(task, run / "checkpoints" / "best.ckpt")
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
+from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split
@@ -85,6 +87,21 @@ def check_same_split(run: Path, split: Split) -> None:
         )
 
 
+def check_same_classes(run: Path, data: DataModule) -> None:
+    """Refuse a task definition, or a class list, that is not the one that the run was trained on.
+
+    Raises:
+        ConfigError: the classes of a head differ.
+    """
+    trained = read_provenance(run / "provenance.json")["classes"]
+    found = {head: list(names) for head, names in data.classes.items()}
+    if found != trained:
+        raise ConfigError(
+            f"The classes should be those that the run was trained on, {trained}. Found {found}. Restore the data "
+            "set's class list, or the file that `data.tasks` names."
+        )
+
+
 def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
     """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
     parts = data.evaluation_parts
@@ -98,6 +115,10 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     tables: dict[str, dict[str, Any]] = {}
     for part, inference, result in results:
         tables.setdefault(part, {})[inference] = _scores(result, classes)
+    for head, found in _task_results(parts, evaluations).items():
+        write_atomically(folder / f"pixel_counts_{head}.npz", _pixel_counts(found))
+        for part, inference, result in found:
+            tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
     _plot(folder, tables, data, monitored)
     for part, _, result in results:
         best, worst = result.examples()
@@ -111,10 +132,21 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
             "epoch": monitored.epoch,
         },
         "classes": list(classes),
+        "task_classes": {head: list(names) for head, names in data.classes.items() if head != "segmentation"},
         "parts": tables,
         "objects": _object_rows(folder),
     }
     write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
+
+
+def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[str, list[tuple[str, str, PartResult]]]:
+    """By task what a multi-task model knows beside the global space; empty for a model of one head."""
+    found: dict[str, list[tuple[str, str, PartResult]]] = {}
+    for i, part in enumerate(parts):
+        for evaluation in evaluations:
+            for head, result in sorted(evaluation.tasks.get(i, {}).items()):
+                found.setdefault(head, []).append((part, evaluation.inference, result))
+    return found
 
 
 def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, monitored: Monitored) -> None:

@@ -28,9 +28,10 @@ class SegmentationTask(lightning.LightningModule):
         scheduler: called with the optimizer and ``total_steps``; stepped once per optimizer step.
         predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
         metrics: each called with ``num_classes`` once per head; updated with logits and masks.
-        classes: names of the classes of every head.
-        class_counts: pixels per class of every head, over the training part of the fold.
-        presence_pixels: valid pixels of the training pictures that show the class, per class of every head.
+        classes: class names of every head that is scored.
+        class_counts: pixels per class of every head that the network has, over the training part of the fold.
+        presence_pixels: valid pixels of the training pictures that show the class, per class of these heads.
+        fuse: makes one head of several, in which models with other heads are scored too; ``None``: there is one.
     """
 
     def __init__(
@@ -45,15 +46,20 @@ class SegmentationTask(lightning.LightningModule):
         classes: Mapping[str, Sequence[str]],
         class_counts: Mapping[str, Tensor],
         presence_pixels: Mapping[str, Tensor],
+        fuse: Callable[[Outputs], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        heads = {head: classes[head] for head in class_counts}
         # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
-        self.network = network(classes=classes).to(memory_format=torch.channels_last)
+        self.network = network(classes=heads).to(memory_format=torch.channels_last)
         self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.predictor = predictor
+        self.fuse = fuse
+        # the space in which several heads are fused is no head of the network
+        self.scored_head = next(iter(classes.keys() - heads.keys()), next(iter(classes)))
         self.metrics = nn.ModuleDict(
             {
                 head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
@@ -66,42 +72,55 @@ class SegmentationTask(lightning.LightningModule):
         return cast(Outputs, self.network(images))
 
     def predict(self, batch: Batch, predictor: Predictor | None = None) -> Outputs:
-        """Outputs at the size of the source pictures, padded as the batch's masks are.
+        """Outputs at the size of the source pictures, padded as the batch's masks are; several heads are also fused.
 
         Args:
             batch: with ``image`` and ``size``.
             predictor: instead of the task's own.
         """
         outputs = (predictor or self.predictor)(self.network, batch["image"])
-        return {head: to_source_size(logits.float(), batch["size"]) for head, logits in outputs.items()}
+        sized = {head: to_source_size(logits.float(), batch["size"]) for head, logits in outputs.items()}
+        if self.fuse is not None:
+            sized[self.scored_head] = self.fuse(sized)
+        return sized
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        objectives: Objectives = self.loss(self.network(batch["image"]), batch)
+        objectives: Objectives = self.loss(self.network(batch["image"], share=self.weighting.share), batch)
         check_finite(objectives, batch["id"], self.global_step)
         total: Tensor = self.weighting(objectives)
         self._log_losses("train", objectives, total.detach(), len(batch["id"]))
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_epoch_end(self) -> None:
+        cast(Any, self.weighting).end_epoch()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
         outputs = self.predict(batch)
-        objectives: Objectives = self.loss(outputs, batch)
-        self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
+        if outputs[self.scored_head].device == batch["image"].device:  # else they are too large for it all at once
+            objectives: Objectives = self.loss(outputs, batch)
+            self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
         for head, metrics in self._head_metrics():
+            logits = outputs[head].to(batch["image"].device)
             for metric in metrics.values():
-                metric.update(outputs[head], batch["masks"][head], size=batch["size"])
+                metric.update(logits, batch["masks"][head], size=batch["size"])
+        return outputs
 
     def on_validation_epoch_end(self) -> None:
         heads = self._head_metrics()
-        scores: dict[str, list[Tensor]] = {}
+        scores: dict[str, dict[str, Tensor]] = {}
         for head, metrics in heads:
             for metric in metrics.values():
                 for name, value in metric.compute().items():
-                    scores.setdefault(name, []).append(value)
-                    if len(heads) > 1:
-                        self.log(f"val/{name}/{head}", value, sync_dist=True)
+                    scores.setdefault(name, {})[head] = value
                 metric.reset()
-        means = {f"val/{name}": torch.stack(values).mean() for name, values in scores.items()}
-        self.log_dict(means, sync_dist=True)
+        for name, values in scores.items():
+            self.log(f"val/{name}", values[self.scored_head], sync_dist=True)
+            if len(heads) > 1:
+                self.log_dict({f"val/{name}/{head}": value for head, value in values.items()}, sync_dist=True)
+        primary = [head for head in getattr(self.loss, "primary", ()) if head in scores.get("miou", {})]
+        if primary:
+            means = torch.stack([scores["miou"][head] for head in primary])
+            self.log("val/h_mean", len(primary) / means.reciprocal().sum(), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)

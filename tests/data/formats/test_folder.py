@@ -137,7 +137,7 @@ class TestBadFolders:
     def test_masks_that_are_no_png(self, root):
         (root / "masks" / "b.png").unlink()
         picture(root / "masks" / "b.jpg")
-        assert message(root).startswith(f"Files in `{root}/masks` should be PNG. Not so are `b.jpg`.")
+        assert message(root).startswith(f"Files in `{root}/masks` should be PNG or TIFF. Not so are `b.jpg`.")
 
     def test_no_classes(self, root):
         (root / "dataset.yaml").unlink()

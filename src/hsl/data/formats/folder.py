@@ -9,6 +9,7 @@ from hsl.data.formats.findings import Findings
 from hsl.data.records import Catalogue, FileSource, Record
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
 
 
@@ -17,7 +18,7 @@ def read_folder(root: str | Path) -> Catalogue:
 
     ==================  =================================================================================
     ``images/``         one picture per id: ``<id>.png``, ``.jpg``, ``.tif``, ``.webp`` or ``.bmp``
-    ``masks/``          ``<id>.png``: class indices, or colours that ``dataset.yaml`` names
+    ``masks/``          ``<id>.png`` (or ``.tif``): class indices, or colours that ``dataset.yaml`` names
     ``dataset.yaml``    the classes, see ``hsl.data.formats.description``
     ``labels.csv``      optional: ``id`` and any other columns (``label``, ``group``, ...)
     ``splits.csv``      optional, the official split: ``id`` and ``split`` (train, val or test)
@@ -101,10 +102,10 @@ def find_pictures(folder: Path, findings: Findings) -> dict[str, Path]:
 
 
 def find_masks(folder: Path, findings: Findings) -> dict[str, Path]:
-    """As ``find_pictures``, and all should be PNG."""
+    """As ``find_pictures``, and all should be PNG or TIFF (which can be read by windows)."""
     masks = find_pictures(folder, findings)
-    unfit = [path.name for path in masks.values() if path.suffix.lower() != ".png"]
-    findings.add_names(unfit, f"Files in `{folder}` should be PNG. Not so are", "Convert them without loss.")
+    unfit = [path.name for path in masks.values() if path.suffix.lower() not in MASK_SUFFIXES]
+    findings.add_names(unfit, f"Files in `{folder}` should be PNG or TIFF. Not so are", "Convert them without loss.")
     return masks
 
 

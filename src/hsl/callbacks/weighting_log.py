@@ -1,0 +1,59 @@
+"""What the task weighting does, step by step: in the loggers and as lines of JSON."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from hsl.config import ConfigError
+from hsl.files import write_atomically
+from hsl.weighting.base import Weighting
+
+
+class WeightingLog(Callback):
+    """Writes ``weighting.jsonl``: a line with step, epoch and the diagnostics of the weighting every n optimizer steps.
+
+    The loggers get the same values as ``weighting/<name>``. A number that is not finite becomes null. A run that goes
+    on from a checkpoint first drops the lines of later steps, so no step is there twice.
+
+    Args:
+        path: of the file.
+        every_n_steps: optimizer steps between two lines, at least 1.
+
+    Raises:
+        ConfigError: `every_n_steps` is below 1.
+    """
+
+    def __init__(self, path: str, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(f"`every_n_steps` should be at least 1. Found `every_n_steps = {every_n_steps}`.")
+        self.path = Path(path)
+        self.every_n_steps = every_n_steps
+        self._written = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._written = trainer.global_step
+        if trainer.is_global_zero and self.path.exists():
+            lines = self.path.read_text(encoding="utf8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
+            write_atomically(self.path, "".join(kept).encode())
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        step = trainer.global_step
+        if step == self._written or step % self.every_n_steps:  # unchanged while a batch accumulates
+            return
+        self._written = step
+        if not trainer.is_global_zero:
+            return
+        values = cast(Weighting, pl_module.weighting).diagnostics()
+        for logger in trainer.loggers:
+            logger.log_metrics({f"weighting/{name}": value for name, value in values.items()}, step)
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps({"step": step, "epoch": trainer.current_epoch, **finite}) + "\n")

@@ -1,0 +1,258 @@
+"""A data set of patches cut from the pictures of another one, with what the cutting did to its classes."""
+
+import functools
+import logging
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from hsl.config import ConfigError, DataError
+from hsl.data.cache import Picture
+from hsl.data.decode import decode_image, decode_mask
+from hsl.data.grouping import name_some
+from hsl.data.patch_statistics import (
+    STRIP,
+    PictureCounts,
+    class_table,
+    covered_pixels,
+    picture_table,
+    summary,
+)
+from hsl.data.patches import PatchSampling, cut
+from hsl.data.reading import start_reader
+from hsl.data.records import Catalogue, Record
+from hsl.data.windows import LARGE, Read, open_windows
+
+log = logging.getLogger(__name__)
+
+Plot = Callable[[dict[str, NDArray[np.int64]], Sequence[str], Path], None]
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """What was written: a row for each class, a row for each source picture, and the sums."""
+
+    classes: pd.DataFrame
+    pictures: pd.DataFrame
+    summary: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a worker has to know besides the picture."""
+
+    catalogue: Catalogue  # without records
+    sampling: PatchSampling
+    seed: int
+    folder: Path
+
+
+def write_patch_set(
+    catalogue: Catalogue,
+    sampling: PatchSampling,
+    output: Path,
+    *,
+    groups: str | None,
+    seed: int,
+    workers: int,
+    plot: Plot,
+) -> PatchSet:
+    """Cut patches from every picture and write them as a ``folder`` data set.
+
+    ``images/`` and ``masks/`` (class indices, 255 ignored), ``dataset.yaml``, ``labels.csv`` with ``group`` (that of
+    the source), ``source`` (its id), ``y`` and ``x`` (its first pixel) and all attributes of the source, ``splits.csv``
+    where there is an official split, and ``statistics/``. All patches of a picture share its group and its official
+    part, so no split parts them.
+
+    They are the patches that training draws with ``renew="fixed"`` and the same seed. All is written to a temporary
+    folder beside ``output``, which gets its name when it is complete.
+
+    Args:
+        catalogue: The source.
+        sampling: Where to cut.
+        output: A folder that does not exist or is empty.
+        groups: The attribute that becomes ``group``; ``None``: the id of the source picture.
+        seed: Of the drawing.
+        workers: Processes. The result does not depend on it.
+        plot: ``plot({"before": counts, "after": counts}, classes, path)``.
+
+    Raises:
+        ConfigError: ``output`` holds something, or a foreground class does not exist.
+        DataError: A picture or mask cannot be read or they differ in size, an attribute is missing, or there is no
+            foreground at all.
+        OSError: The folder cannot be written, or its disk is full.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"`output` should be a new or empty folder. Found `output = {output}`. Choose another.")
+    sampling.foreground_table(catalogue.classes)
+    group_of = _groups(catalogue, groups)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        for name in ("images", "masks", "statistics"):
+            (folder / name).mkdir()
+        job = _Job(replace(catalogue, records=()), sampling, seed, folder)
+        counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
+        _warn_of_empty(catalogue.name, counts)
+        _write_tables(catalogue, group_of, counts, folder)
+        result = PatchSet(class_table(counts, catalogue.classes), picture_table(counts), summary(counts))
+        _write_statistics(result, folder / "statistics", plot)
+        folder.chmod(0o755)
+        folder.replace(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return result
+
+
+def patch_id(source: str, y: int, x: int) -> str:
+    """Id of a patch: that of its picture and the place of its first pixel.
+
+    >>> patch_id("reef", 0, 1536)
+    'reef_y00000_x01536'
+    """
+    return f"{source}_y{y:05}_x{x:05}"
+
+
+def _write_picture(job: _Job, record: Record) -> PictureCounts:
+    """Runs in a worker: write all patches of a picture and count."""
+    shape, read_image, read_mask = _open(record, job.catalogue)
+    size = job.sampling.size
+    with tempfile.TemporaryFile(dir=job.folder) as file:
+        # of a picture larger than memory even the foreground, a byte per pixel, had better stay on the disk
+        large = 3 * shape[0] * shape[1] >= LARGE
+        foreground = np.memmap(file, bool, "w+", shape=shape) if large else np.zeros(shape, bool)
+        before = _fill(foreground, read_mask, job.sampling.foreground_table(job.catalogue.classes))
+        beyond = np.flatnonzero(before[:-1][len(job.catalogue.classes) :])
+        if len(beyond):
+            raise DataError(
+                f"The mask of `{record.id}` should hold indices of the {len(job.catalogue.classes)} classes. Found "
+                f"{beyond[0] + len(job.catalogue.classes)}. Correct the mask, or name the class."
+            )
+        centres, corners = job.sampling.draw(foreground, record.id, job.seed)
+        num_foreground = int(np.count_nonzero(foreground))
+        covered = covered_pixels(foreground, corners, size)
+    after = np.zeros(256, np.int64)
+    for y, x in corners.tolist():
+        patch = cut(Picture(read_image(y, x, size, size), read_mask(y, x, size, size)), 0, 0, size)
+        mask = np.zeros((size, size), np.uint8) if patch.mask is None else patch.mask
+        after += np.bincount(mask.ravel(), minlength=256)
+        for name, pixels in (("images", patch.image[..., ::-1]), ("masks", mask)):
+            (job.folder / name / f"{patch_id(record.id, y, x)}.png").write_bytes(
+                cv2.imencode(".png", pixels)[1].tobytes()
+            )
+    return PictureCounts(record.id, shape, before, after, num_foreground, covered, centres, corners)
+
+
+def _open(record: Record, catalogue: Catalogue) -> tuple[tuple[int, int], Read, Read]:
+    if record.mask is None:
+        raise DataError(f"`{record.id}` should have a mask, around whose foreground patches are cut. Add it.")
+    palette = None if catalogue.palette is None else dict(catalogue.palette)
+    shape, read_image = open_windows(record.image, lambda data, name: decode_image(data, name, catalogue.value_range))
+    mask_shape, read_mask = open_windows(
+        record.mask, lambda data, name: decode_mask(data, name, palette, catalogue.ignore_index)
+    )
+    if shape != mask_shape:
+        raise DataError(
+            f"`{record.image.name}` and `{record.mask.name}` should be of one size. Found {shape} and {mask_shape}. "
+            "Replace one of them."
+        )
+    return shape, read_image, read_mask
+
+
+def _fill(foreground: NDArray[np.bool_], read_mask: Read, table: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Mark the foreground, strip by strip; returns the pixels of each value ``int64 (256,)``."""
+    counts = np.zeros(256, np.int64)
+    for top in range(0, foreground.shape[0], STRIP):
+        strip = read_mask(top, 0, STRIP, foreground.shape[1])
+        counts += np.bincount(strip.ravel(), minlength=256)
+        foreground[top : top + STRIP] = table[strip]
+    return counts
+
+
+def _each(write: Callable[[Record], PictureCounts], catalogue: Catalogue, workers: int) -> Iterator[PictureCounts]:
+    """In the order of the records, in this process or in several."""
+    console = Console(stderr=True)
+    show = functools.partial(
+        track, description=f"cutting {catalogue.name}", total=len(catalogue.records), console=console,
+        transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    if workers <= 1:
+        yield from show(map(write, catalogue.records))
+        return
+    # not fork: see hsl.data.reading
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(min(workers, len(catalogue.records)), mp_context=context, initializer=start_reader)
+    try:
+        yield from show(pool.map(write, catalogue.records))
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process that cuts patches was killed, most likely for want of memory. Use fewer: `workers=1`."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _groups(catalogue: Catalogue, attribute: str | None) -> dict[str, str]:
+    """The group of each picture, which its patches share."""
+    if not catalogue.records:
+        raise DataError(f"`{catalogue.name}` should hold pictures. Found none. Check `data.root`.")
+    if attribute is None:
+        return {record.id: record.id for record in catalogue.records}
+    without = [record.id for record in catalogue.records if attribute not in record.attributes]
+    if without:
+        raise DataError(
+            f"All records of `{catalogue.name}` should have the attribute `{attribute}`. Found none for "
+            f"{name_some(without)}. Complete labels.csv, name another one with `data.split.groups=NAME`, or take each "
+            "picture as its own group with `data.split.groups=null`."
+        )
+    return {record.id: record.attributes[attribute] for record in catalogue.records}
+
+
+def _warn_of_empty(name: str, counts: Sequence[PictureCounts]) -> None:
+    empty = [one.id for one in counts if not len(one.corners)]
+    if len(empty) == len(counts):
+        raise DataError(
+            f"Pictures of `{name}` should show the classes of `data.patches.foreground`. None of {len(counts)} does."
+        )
+    if empty:
+        log.warning("Pictures without foreground give no patch: %s.", name_some(empty))
+
+
+def _write_tables(
+    catalogue: Catalogue, group_of: dict[str, str], counts: Sequence[PictureCounts], folder: Path
+) -> None:
+    """What makes the pictures a ``folder`` data set."""
+    rows, splits = [], []
+    for record, one in zip(catalogue.records, counts, strict=True):
+        for y, x in one.corners.tolist():
+            own = {"id": patch_id(record.id, y, x), "group": group_of[record.id], "source": record.id, "y": y, "x": x}
+            rows.append(own | {name: value for name, value in record.attributes.items() if name not in own})
+            splits.append({"id": own["id"], "split": record.split})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    if all(record.split is not None for record in catalogue.records):
+        pd.DataFrame(splits).to_csv(folder / "splits.csv", index=False)
+    text = yaml.safe_dump({"classes": list(catalogue.classes)}, allow_unicode=True, sort_keys=False)
+    (folder / "dataset.yaml").write_text(text, encoding="utf8")
+
+
+def _write_statistics(result: PatchSet, folder: Path, plot: Plot) -> None:
+    result.classes.to_csv(folder / "class_shares.csv", index=False)
+    result.pictures.to_csv(folder / "pictures.csv", index=False)
+    pd.DataFrame([result.summary]).to_csv(folder / "summary.csv", index=False)
+    counts = {part: result.classes[f"pixels_{part}"].to_numpy(np.int64) for part in ("before", "after")}
+    plot(counts, list(result.classes["class"]), folder / "class_shares.png")

@@ -1,0 +1,133 @@
+"""Tier 3: data-set values of objects, distances and partitions, from the rows of the metric pool."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from hsl.metrics.panoptic import pool_panoptic
+from hsl.metrics.surface import summarise_surface
+from hsl.reports.results import Model
+from hsl.reports.run_files import ObjectRow
+from hsl.reports.statistics import Summary, mean_std
+
+CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")
+WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
+Metric = Literal["surface", "panoptic", "clustering"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Panoptic quality of one class from counts pooled over pictures; NaN where nothing is to be found."""
+
+    pq: float
+    sq: float
+    rq: float
+    tp: int
+    fp: int
+    fn: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, median and 95th percentile over the pictures in which a class is scored."""
+
+    mean: float
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Distances:
+    """HD95 and ASSD of one class in pixels; ``missed`` and ``spurious`` count the pictures with one contour empty."""
+
+    hd95: Spread
+    assd: Spread
+    num_scored: int
+    num_both_empty: int
+    num_missed: int
+    num_spurious: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Means over pictures of ARI and VOI (bits) by name, and how many pictures had no score or failed."""
+
+    scores: Mapping[str, Summary]
+    num_unscored: int
+    num_failed: int
+
+
+def quality_of(rows: Sequence[ObjectRow]) -> list[Quality]:
+    """One entry per class; empty where no row has the counts."""
+    if not (found := _found(rows, "panoptic")):
+        return []
+    pooled = pool_panoptic(found)
+    names = ("pq", "sq", "rq", "tp", "fp", "fn")
+    return [Quality(*values) for values in zip(*(pooled[name] for name in names), strict=True)]
+
+
+def distances_of(rows: Sequence[ObjectRow]) -> list[Distances]:
+    """One entry per class; empty where no row has distances."""
+    if not (found := _found(rows, "surface")):
+        return []
+    table = summarise_surface(found)
+    spreads = {
+        name: [
+            Spread(*values)
+            for values in zip(*(table[f"{name}_{kind}"] for kind in ("mean", "median", "p95")), strict=True)
+        ]
+        for name in ("hd95", "assd")
+    }
+    counts = [table[name] for name in ("num_scored", "num_both_empty", "num_missed", "num_spurious")]
+    return [
+        Distances(spreads["hd95"][i], spreads["assd"][i], *(int(count[i]) for count in counts))
+        for i in range(len(counts[0]))
+    ]
+
+
+def partition_of(rows: Sequence[ObjectRow]) -> Partition | None:
+    """Several seeds of one picture are averaged first; none where no row has the scores."""
+    if not any(row.metrics.clustering for row in rows) and not failed(rows, "clustering"):
+        return None
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in CLUSTERING}
+    for row in rows:
+        for name in CLUSTERING if row.metrics.clustering else ():
+            value = getattr(row.metrics.clustering, name)
+            values[name].setdefault(row.id, []).append(math.nan if value is None else value)
+    means = {name: [mean_std(found).mean for found in values[name].values()] for name in CLUSTERING}
+    num_unscored = sum(math.isnan(value) for value in means["ari"])
+    scores = {name: mean_std(found) for name, found in means.items()}
+    return Partition(scores, num_unscored, len(failed(rows, "clustering")))
+
+
+def failed(rows: Sequence[ObjectRow], metric: Metric) -> set[str]:
+    """Ids of the pictures for which a metric ended with an error, in any run; they are in no score."""
+    return {
+        row.id for row in rows if not getattr(row.metrics, metric) and (metric in row.errors or WORKER in row.errors)
+    }
+
+
+def groups_of(model: Model, part: str, inference: str) -> dict[str, str]:
+    """Id to group, by the per-image rows of the runs."""
+    return {
+        name: row.group
+        for run in model.finished.values()
+        for name, row in run.images.get((part, inference), {}).items()
+    }
+
+
+def by_group(rows: Sequence[ObjectRow], groups: Mapping[str, str]) -> dict[str, list[ObjectRow]]:
+    """Group to its rows; empty unless there are several groups and one of them holds several pictures."""
+    found: dict[str, list[ObjectRow]] = {}
+    for row in rows:
+        found.setdefault(groups.get(row.id, row.id), []).append(row)
+    several = 1 < len(found) < len({row.id for row in rows})
+    return dict(sorted(found.items())) if several else {}
+
+
+def _found(rows: Sequence[ObjectRow], metric: Metric) -> list[dict[str, list[float]]]:
+    metrics: list[BaseModel | None] = [getattr(row.metrics, metric) for row in rows]
+    return [each.model_dump() for each in metrics if each is not None]

@@ -1,0 +1,70 @@
+"""Which plots a report has."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from hsl.reports.contents import KINDS, TITLES
+from hsl.reports.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
+from hsl.reports.failure_gallery import failure_counts
+from hsl.reports.plot_files import Plot
+from hsl.reports.results import Model
+from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot
+
+DISTANCES = ("hd95", "assd")
+
+
+def report_plots(models: Sequence[Model], metric: str, part: str, inference: str) -> dict[str, Plot]:
+    """Name to plot; one whose data no run left is absent.
+
+    Args:
+        models: those with finished runs, best first.
+        metric: the score that ranks.
+        part: val or test.
+        inference: plain or tta.
+    """
+    plots: list[Plot | None] = []
+    if models:
+        plots.append(
+            ranking_plot(models, metric, TITLES[metric], part, inference, 100 if KINDS[metric] == "share" else 1)
+        )
+        plots.append(curves_plot(models))
+    if iou := pooled_iou(models, part, inference):
+        plots.append(class_plot(iou, models[0].classes, part))
+    counts = {model.label: model.pixel_counts(part, inference) for model in models}
+    known = {label: pooled for label, pooled in counts.items() if pooled is not None}
+    if known:
+        plots.append(reliability_plot({label: (one.pixels, one.confidence) for label, one in known.items()}))
+        plots.append(breakdown_plot({label: one.matrices for label, one in known.items()}))
+    for name in DISTANCES:
+        if values := _distances(models, name, part, inference):
+            plots.append(distance_plot(name, values))
+    failures = {model.label: failure_counts(model.objects(part, inference)) for model in models}
+    if any(sum(pair) for kinds in failures.values() for pair in kinds.values()):
+        plots.append(failure_plot(failures))
+    for i, model in enumerate(models):
+        if (matrix := model.pooled_confusion(part, inference)) is not None:
+            plots.append(confusion_plot(matrix, model.classes, model.label, i))
+    return {plot.name: plot for plot in plots if plot is not None}
+
+
+def pooled_iou(models: Sequence[Model], part: str, inference: str) -> dict[str, list[float]]:
+    """Label to the pooled IoU of each class, of the models that share the first one's classes."""
+    pooled = {model.label: model.pooled(part, inference) for model in models if model.classes == models[0].classes}
+    return {label: scores.per_class["iou"].tolist() for label, scores in pooled.items() if scores}
+
+
+def _distances(
+    models: Sequence[Model], name: str, part: str, inference: str
+) -> Mapping[str, Mapping[str, Sequence[float]]]:
+    """Class to label to the distances of the pictures that score the class; background and unscored ones left out."""
+    classes = models[0].classes if models else []
+    found: dict[str, dict[str, list[float]]] = {title: {} for title in classes[1:]}
+    for model in models:
+        if model.classes != classes:
+            continue
+        for row in model.objects(part, inference):
+            values = getattr(row.metrics.surface, name) if row.metrics.surface else []
+            for title, value in list(zip(classes, values, strict=False))[1:]:
+                if value is not None and not math.isnan(value):
+                    found[title].setdefault(model.label, []).append(value)
+    return {title: per_model for title, per_model in found.items() if per_model}

@@ -1,0 +1,52 @@
+"""`hsl patches`: a data set of patches from one of pictures."""
+
+import os
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from hsl.config import ConfigError
+from hsl.data.patch_export import PatchSet, write_patch_set
+from hsl.reports.plots import class_distribution
+
+
+def patches(cfg: DictConfig) -> None:
+    """Cut patches from every picture of a data set, write them, print what that did to the classes.
+
+    Raises:
+        ConfigError: The output holds something, or a setting breaks a rule.
+        DataError: A picture cannot be read, or none has foreground.
+    """
+    if cfg.data.patches is None:
+        raise ConfigError("`data/patches` should say where to cut. Found none. Set `data/patches=poisson_disk`.")
+    if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 1):
+        raise ConfigError(f"`workers` should be auto or at least 1. Found `workers = {cfg.workers}`.")
+    sampling = instantiate(cfg.data.patches)
+    written = write_patch_set(
+        instantiate(cfg.data.reader)(cfg.data.root),
+        sampling,
+        Path(cfg.output),
+        groups=cfg.data.split.groups,
+        seed=cfg.seed,
+        workers=len(os.sched_getaffinity(0)) if cfg.workers == "auto" else cfg.workers,
+        plot=class_distribution,
+    )
+    _print(written)
+    print(cfg.output)
+
+
+def _print(written: PatchSet) -> None:
+    console, table = Console(), Table("class", "before %", "after %", "ratio")
+    for row in written.classes.to_dict("records"):
+        ratio = f"{row['ratio']:.2f}" if row["pixels_before"] else "–"
+        table.add_row(str(row["class"]), f"{100 * row['share_before']:.3f}", f"{100 * row['share_after']:.3f}", ratio)
+    console.print(table)
+    found = written.summary
+    console.print(
+        f"{found['patches']} patches of {found['pictures']} pictures ({found['pictures_without_patch']} without "
+        f"foreground), {100 * found['coverage']:.1f} % of the foreground covered; distance between centres at least "
+        f"{found['distance_min']:.1f}, median of the nearest {found['distance_median']:.1f} pixels"
+    )

@@ -1,0 +1,174 @@
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from hsl.config import ConfigError
+from hsl.data.formats.coralscapes import CLASSES
+from hsl.data.tasks import SHIPPED, Heads, read_heads
+
+DEMO = ("clean", "crack", "scratch", "paint_loss", "stain", "puncture")
+TILE = ("background", "blowhole", "break", "crack", "fray", "uneven")
+CLASSES_OF = {"coral": CLASSES, "demo": DEMO, "magnetic_tile": TILE}
+
+
+def write(folder: Path, content: object) -> Path:
+    path = folder / "tasks.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def heads(folder: Path, content: object, classes: tuple[str, ...] = DEMO) -> Heads:
+    return read_heads(write(folder, content), classes, "segmentation")
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES_OF))
+def test_tables_are_those_of_a_loop_over_the_definition(name: str) -> None:
+    classes = CLASSES_OF[name]
+    read = read_heads(name, classes, "segmentation")
+    definition = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
+    assert list(read.classes) == [*definition, "segmentation"]
+    for task, content in definition.items():
+        expected = []
+        for value in range(256):
+            found = 255 if value == 255 else 0
+            parts = content["groups"].values() if "groups" in content else [[each] for each in content["ids"]]
+            for index, ids in enumerate(parts, 1):
+                if value in ids or (value < len(classes) and classes[value] in ids):
+                    found = index
+            expected.append(found)
+        assert read.tables[task].tolist() == expected
+        assert read.tables[task].dtype == np.uint8
+        assert len(read.classes[task]) == max(expected[:255]) + 1
+
+
+def test_every_shipped_definition_is_known() -> None:
+    assert {path.stem for path in SHIPPED.glob("*.yaml")} == set(CLASSES_OF)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES_OF))
+def test_a_flat_model_has_the_same_global_space_where_all_classes_are_told_apart(name: str) -> None:
+    flat = read_heads(None, CLASSES_OF[name], "segmentation")
+    tasks = read_heads(name, CLASSES_OF[name], "segmentation")
+    assert tasks.classes["segmentation"] == flat.classes["segmentation"] == CLASSES_OF[name]
+    values = np.arange(len(CLASSES_OF[name]), dtype=np.uint8)[None]
+    np.testing.assert_array_equal(tasks.global_mask(values), flat.global_mask(values))
+
+
+def test_names_of_the_coral_classes() -> None:
+    read = read_heads("coral", CLASSES, "segmentation")
+    assert read.classes["health"] == ("other", "alive", "bleached", "dead")
+    assert read.classes["background"] == ("other", "background", "dark")
+    assert {task: len(names) for task, names in read.classes.items()} == {
+        "genus": 9, "health": 4, "fish": 2, "human_artifacts": 4, "substrate": 6, "background": 3, "biota": 12,
+        "segmentation": 40,
+    }  # fmt: skip
+
+
+def test_masks_of_every_head_in_one_go(tmp_path: Path) -> None:
+    read = heads(tmp_path, {"damage": {"groups": {"any": [1, 2, 3]}}, "kind": {"ids": ["stain", 1]}})
+    source = torch.tensor([[[0, 1, 2], [3, 4, 255]]])
+    masks = {head: mask.tolist() for head, mask in read.masks(source).items()}
+    assert masks["damage"] == [[[0, 1, 1], [1, 0, 255]]]
+    assert masks["kind"] == [[[0, 2, 0], [0, 1, 255]]]
+    assert all(mask.dtype == torch.int64 for mask in read.masks(source).values())
+
+
+def test_what_no_task_tells_apart_is_one_global_class(tmp_path: Path) -> None:
+    read = heads(tmp_path, {"damage": {"groups": {"any": [1, 2, 3]}}, "kind": {"ids": ["stain", 1]}})
+    # (damage, kind): clean 0 0, crack 1 2, scratch 1 0, paint_loss 1 0, stain 0 1, puncture 0 0
+    assert read.classes["segmentation"] == ("other", "crack", "scratch + paint_loss", "stain")
+    assert read.tables["segmentation"][:6].tolist() == [0, 1, 2, 2, 3, 0]
+    assert read.tables["segmentation"][255] == 255
+    assert {task: table.tolist() for task, table in read.source_tables.items()} == {
+        "damage": [0, 1, 1, 1, 0, 0],
+        "kind": [0, 2, 0, 0, 1, 0],
+    }
+    assert read.members.tolist() == [0, 1, 2, 2, 3, 0]
+    np.testing.assert_array_equal(read.global_mask(np.array([[3, 5, 255]], np.uint8)), [[2, 0, 255]])
+
+
+def test_a_flat_run_keeps_its_mask(tmp_path: Path) -> None:
+    flat = read_heads(None, DEMO, "segmentation")
+    source = torch.randint(0, 6, (2, 4, 4))
+    assert flat.masks(source)["segmentation"] is source
+    assert {head: table.tolist() for head, table in flat.source_tables.items()} == {"segmentation": [0, 1, 2, 3, 4, 5]}
+    assert flat.members.tolist() == [0, 1, 2, 3, 4, 5]
+    histogram = np.arange(256)[None]
+    assert flat.count(histogram)["segmentation"].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_counts_are_those_of_the_masks(tmp_path: Path) -> None:
+    read = heads(tmp_path, {"damage": {"groups": {"any": [1, 2, 3]}}, "kind": {"ids": ["stain", 1]}})
+    sources = torch.tensor(np.random.default_rng(0).choice([0, 1, 2, 3, 4, 255], (3, 8, 8)))
+    sources[0][sources[0] == 4] = 0
+    histogram = np.stack([np.bincount(source.ravel(), minlength=256) for source in sources.numpy()])
+    for head, masks in read.masks(sources).items():
+        number = len(read.classes[head])
+        pictures = [np.bincount(mask[mask != 255].ravel(), minlength=number) for mask in masks.numpy()]
+        np.testing.assert_array_equal(read.count(histogram)[head], pictures)
+        presence = [sum(p.sum() for p in pictures if p[index]) for index in range(number)]
+        assert read.count_presence(histogram)[head].tolist() == presence
+    assert read.count_presence(histogram)["kind"][1] < read.count_presence(histogram)["kind"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"kind": {"ids": [1, 2, 1]}}, r"once\. Found `1` again in task `kind`"),
+        ({"kind": {"groups": {"a": [1, 2], "b": ["scratch"]}}}, "Found `scratch` again in group `b` of task `kind`"),
+        ({"kind": {"ids": [1, 6]}}, r"in \[1, 5\].*Found `6`"),
+        ({"kind": {"ids": [0]}}, "0 is the background of every task.*Found `0`"),
+        ({"kind": {"ids": [255]}}, "Found `255`"),
+        ({"kind": {"ids": ["rust"]}}, "task `kind`.*Found `rust`"),
+        ({"kind": {"ids": [True]}}, "Found `True`"),
+        ({"kind": {"ids": [[1]]}}, r"Found `\[1\]`"),
+        ({"kind": {"ids": []}}, "task `kind` should be a list that is not empty"),
+        ({"kind": {"groups": {"a": []}}}, "group `a` of task `kind` should be a list that is not empty"),
+        ({"kind": {"groups": {"a": None}}}, "group `a` of task `kind` should be a list"),
+        ({"kind": {"groups": {}}}, "`groups` of task `kind` should map names to ids"),
+        ({"kind": {"ids": [1], "weight": 2}}, r"either `ids` or `groups`. Found `\['ids', 'weight'\]`"),
+        ({"kind": {"id": [1]}}, r"either `ids` or `groups`. Found `\['id'\]`"),
+        ({"kind": [1, 2]}, r"either `ids` or `groups`. Found `\[1, 2\]`"),
+        ({"segmentation": {"ids": [1]}}, "not `segmentation`"),
+        ({"a.b": {"ids": [1]}}, r"Found `a\.b`"),
+        ({"type": {"ids": [1]}}, "torch keeps for modules. Found `type`"),
+        ({1: {"ids": [1]}}, "The name of a task.*Found `1`"),
+        ({"kind": {"groups": {"other": [1]}}}, "classes of task `kind` should differ in name"),
+        ({}, "should map names of tasks"),
+        ([1], "should map names of tasks"),
+        ("kind: {ids: [1]}\nkind: {ids: [2]}\n", "cannot be read.*duplicate key kind"),
+        ("kind: {ids: [1}", "cannot be read"),
+        ("", "should map names of tasks"),
+    ],
+)
+def test_a_bad_definition_is_one_clear_error(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        heads(tmp_path, content)
+    assert "tasks.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_all_findings_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        heads(tmp_path, {"kind": {"ids": [1, 1, 9]}, "shape": {"groups": {"a": []}}})
+    places = [str(error.value).index(text) for text in ("Found `1` again", "Found `9`", "group `a` of task `shape`")]
+    assert all(first < second for first, second in pairwise(places))
+
+
+def test_a_name_that_is_not_shipped() -> None:
+    with pytest.raises(ConfigError, match=r"one of coral, demo, magnetic_tile\. Found `data\.tasks = corral`"):
+        read_heads("corral", DEMO, "segmentation")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml` cannot be read"):
+        read_heads(tmp_path / "none.yaml", DEMO, "segmentation")
+
+
+def test_a_definition_for_another_data_set() -> None:
+    with pytest.raises(ConfigError, match=r"task `binary`.*\[1, 2\].*Found `blowhole`"):
+        read_heads("magnetic_tile", ("clean", "crack", "dirt"), "segmentation")

@@ -1,0 +1,137 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hsl.config import DataError
+from hsl.metrics.panoptic import panoptic_counts
+from hsl.reports.gather import gather
+from hsl.reports.object_tables import EVERY, object_tables
+from hsl.reports.objects import by_group, distances_of, failed, partition_of, quality_of
+from hsl.reports.results import models_of
+from hsl.reports.run_files import ObjectRow, read_objects
+
+
+def row_of(name, **metrics):
+    return ObjectRow.model_validate({"id": name, "metrics": metrics, "errors": {}})
+
+
+def panoptic(tp, fp, fn, iou_sum):
+    return {"tp": [0, tp], "fp": [0, fp], "fn": [0, fn], "iou_sum": [0.0, iou_sum]}
+
+
+def surface(values, predicted, present):
+    return {"hd95": values, "assd": values, "prediction_contour": predicted, "target_contour": present}
+
+
+@pytest.fixture
+def models(tmp_path):
+    return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+
+
+def dictionaries(table):
+    return [dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows]
+
+
+def test_quality_is_that_of_the_summed_counts_not_the_mean_of_pictures():
+    rows = [row_of("a", panoptic=panoptic(1, 0, 0, 1.0)), row_of("b", panoptic=panoptic(1, 4, 2, 0.6))]
+    background, crack = quality_of(rows)
+    assert (crack.tp, crack.fp, crack.fn) == (2, 4, 2)
+    assert (crack.pq, crack.sq, crack.rq) == pytest.approx((1.6 / 5, 0.8, 2 / 5))
+    assert math.isnan(background.pq)
+
+
+def test_distances_over_the_pictures_that_score_the_class():
+    values = [1.0, 2.0, 6.0, 50.0]
+    rows = [row_of(str(i), surface=surface([v, None], [4, 0], [4 if i < 3 else 0, 0])) for i, v in enumerate(values)]
+    rows.append(row_of("miss", surface=surface([50.0, 7.0], [0, 1], [9, 1])))
+    first, second = distances_of(rows)
+    assert (first.num_scored, first.num_missed, first.num_spurious, first.num_both_empty) == (5, 1, 1, 0)
+    assert (first.hd95.median, first.hd95.mean) == (6.0, pytest.approx(21.8))
+    assert first.hd95.p95 == pytest.approx(np.percentile([*values, 50.0], 95))
+    assert (second.num_scored, second.num_both_empty, second.assd.median) == (1, 4, 7.0)
+
+
+def test_partitions_average_seeds_before_pictures():
+    scores = [("a", 1.0), ("a", 0.5), ("b", 0.25), ("c", None)]
+    rows = [row_of(n, clustering={"ari": v, "voi": v, "voi_split": v, "voi_merge": v}) for n, v in scores]
+    found = partition_of(rows)
+    assert (found.scores["ari"].mean, found.scores["ari"].num) == (0.5, 2)
+    assert found.scores["voi"].std == pytest.approx(np.std([0.75, 0.25], ddof=1))
+    assert (found.num_unscored, found.num_failed) == (1, 0)
+    assert partition_of([row_of("a", panoptic=panoptic(0, 0, 0, 0.0))]) is None
+
+
+def test_a_failed_picture_is_counted_and_in_no_score():
+    record = {"type": "MemoryError", "message": "", "traceback": ""}
+    good = row_of("a", panoptic=panoptic(1, 0, 0, 0.9))
+    bad = ObjectRow.model_validate({"id": "b", "metrics": {"panoptic": None}, "errors": {"panoptic": record}})
+    dead = ObjectRow.model_validate({"id": "c", "metrics": {}, "errors": {"worker": record}})
+    rows = [good, bad, dead]
+    assert failed(rows, "panoptic") == {"b", "c"}
+    assert failed(rows, "surface") == {"c"}
+    assert quality_of(rows)[1].pq == 0.9
+    assert quality_of([bad]) == []
+    assert partition_of(rows).num_failed == 1
+
+
+def test_groups_only_where_one_holds_several_pictures():
+    rows = [row_of(name) for name in "abc"]
+    assert [[row.id for row in found] for found in by_group(rows, {"a": "x", "b": "x", "c": "y"}).values()] == [
+        ["a", "b"],
+        ["c"],
+    ]
+    assert by_group(rows, {}) == {}
+    assert by_group(rows, dict.fromkeys("abc", "x")) == {}
+
+
+def test_the_tables_of_two_models_over_two_folds(make_run, models, add_objects):
+    for fold in range(2):
+        add_objects(make_run("a", "a", fold), fold, failed=["p1_2"])
+        add_objects(make_run("b", "b", fold), fold, shift=4)
+    make_run("c", "c")  # without the pool
+    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    assert list(tables) == ["objects", "distances", "clustering", "objects_groups", "distances_groups"]
+    crack, stain, every = dictionaries(tables["objects"])[1:4]
+    # per picture: a crack that moved by 1 of 3 rows, IoU 1/2, is no match, and a spot; two stains that became one
+    assert (crack["model"], crack["class"], crack["tp"], crack["fp"], crack["fn"]) == ("a", "crack", 0, 16, 8)
+    assert (stain["tp"], stain["fp"], stain["fn"]) == (0, 8, 16)
+    assert (every["class"], every["fp"], every["fn"]) == (EVERY, 24, 24)
+    first = dictionaries(tables["distances"])[1]
+    assert (first["scored"], first["failed"]) == (7, 1)
+    assert dictionaries(tables["objects"])[1]["failed"] == 0
+    assert {row["group"] for row in dictionaries(tables["objects_groups"])} == {
+        "gp0_0", "gp0_1", "gp1_0", "gp1_1",
+    }  # fmt: skip
+    assert not any(row["class"] == "background" for row in dictionaries(tables["objects_groups"]))
+    assert [row["scored"] for row in dictionaries(tables["clustering"])] == [8, 8]
+
+
+def test_nothing_without_the_pool(make_run, models):
+    make_run("a", "a")
+    assert object_tables(models(), "val", "plain") == []
+
+
+def test_the_rows_are_those_that_the_metrics_wrote(make_run, add_objects, masks):
+    folder = make_run()
+    add_objects(folder)
+    found = read_objects(folder / "objects.jsonl", 3)
+    assert list(found) == [("val", "plain")]
+    assert [row.id for row in found["val", "plain"]] == ["p0_0", "p0_1", "p0_2", "p0_3"]
+    assert found["val", "plain"][2].metrics.panoptic.model_dump() == panoptic_counts(*masks(2, 1), 3)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"panoptic": panoptic(1, 0, 0, 1.0)}, r"picture 'a': `tp` should have 3 values"),
+        ({"panoptic": {"tp": [0]}}, r"picture 'a': `metrics.panoptic.fp`: Field required"),
+        ({"surface": surface(["x", None, None], [0] * 3, [0] * 3)}, r"`metrics.surface.hd95.0"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(tmp_path, metrics, message):
+    path = tmp_path / "objects.jsonl"
+    path.write_text(json.dumps({"id": "a", "part": "val/plain", "metrics": metrics, "errors": {}}) + "\n")
+    with pytest.raises(DataError, match=message):
+        read_objects(path, 3)
