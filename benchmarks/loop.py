@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.callbacks.progress import quieten_lightning
 from hsl.cli import conf_dir
+from hsl.run import make_repeatable
 from hsl.run.building import build_task
 
 STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 60, 4, 3, 8, 128
@@ -86,7 +87,7 @@ def run_by_hand(cfg: DictConfig, data: Any, steps: int) -> float:
 
 def run() -> list[dict[str, Any]]:
     quieten_lightning()
-    lightning.seed_everything(0, verbose=False)
+    make_repeatable(0)
     with tempfile.TemporaryDirectory() as folder:
         cfg = config(folder)
         cfg.run_dir = str(Path(folder) / "run")

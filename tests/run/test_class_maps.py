@@ -12,9 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from hsl.batch import Batch
-from hsl.metrics.clustering import clustering_scores
 from hsl.metrics.row_file import read_rows
-from hsl.run.class_maps import bind_classes, class_map_path, object_scores, save_class_maps
+from hsl.run.class_maps import class_map_path, object_scores, save_class_maps
 
 HEAD = "segmentation"
 MASK = [[0, 1, 1], [0, 0, 255]]
@@ -88,8 +87,3 @@ def test_without_settings_there_is_no_pool(tmp_path: Path) -> None:
     with object_scores(tmp_path / "objects.jsonl", None, HEAD, data_of()) as sinks:
         assert sinks == []
     assert not list(tmp_path.iterdir())
-
-
-def test_the_number_of_classes_goes_to_those_that_ask() -> None:
-    assert bind_classes(lambda prediction, target, num_classes: num_classes, 4)(0, 0) == 4
-    assert bind_classes(clustering_scores, 4) is clustering_scores

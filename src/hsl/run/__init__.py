@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> float | None:
         print(f"finished already: {folder.path} (rerun=true runs it again)")
         return folder.result(cfg.monitor)
     quieten_lightning()
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    make_repeatable(cfg.seed)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
     task = build_task(cfg, data)
@@ -87,6 +87,14 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
         score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
     print(f"{cfg.monitor} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
     return monitored.value
+
+
+def make_repeatable(seed: int) -> None:
+    """Seed every generator; ``trainer.deterministic`` chooses the kernels."""
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    # with deterministic kernels torch also fills every new tensor with NaN, to show reads of memory that nothing has
+    # written: a few percent of a step's time, for a fault that our operations do not have
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def score(

@@ -1,28 +1,24 @@
 """Where the class maps of an evaluation go: into files, and to the metrics that run on other cores."""
 
 import functools
-import inspect
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from hydra.utils import instantiate
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from hsl.batch import Batch
 from hsl.callbacks.evaluation import ClassMaps, Sink
+from hsl.callbacks.object_scores import bind_classes, submit
 from hsl.data.datamodule import DataModule
 from hsl.metrics.pool import MetricPool
 from hsl.reports.pictures import write_class_map
 
 FOLDER = Path("predictions") / "classes"
 OBJECTS = "objects.jsonl"
-Instances = Callable[[str], NDArray[np.integer[Any]] | None]
 
 
 def class_map_path(part: str, inference: str, name: str) -> Path:
@@ -73,19 +69,3 @@ def object_scores(path: Path, settings: DictConfig | None, head: str, data: Data
             f"! {len(summary.failed)} of {summary.num_pictures} pictures have an error record in {path}, "
             f"first `{name}` ({part}). Their other scores stand."
         )
-
-
-def bind_classes(metric: Callable[..., Any], num_classes: int) -> Callable[..., Any]:
-    """The metric with ``num_classes`` given, if it names it as a parameter."""
-    wants_classes = "num_classes" in inspect.signature(metric).parameters
-    return functools.partial(metric, num_classes=num_classes) if wants_classes else metric
-
-
-def submit(pool: MetricPool, head: str, instances: Instances, part: str, batch: Batch, class_maps: ClassMaps) -> None:
-    """Hand the class maps of a batch and what they are compared with to the pool."""
-    targets = batch["masks"][head].cpu().numpy().astype(np.uint8)
-    for name, classes, target in zip(batch["id"], class_maps, targets, strict=True):
-        height, width = classes.shape
-        objects = instances(name)
-        further = {} if objects is None else {"target_instances": objects}
-        pool.submit(name, classes, target[:height, :width], part, **further)

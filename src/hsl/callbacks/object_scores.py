@@ -1,0 +1,120 @@
+"""Tier 2 during validation: class maps go to processes beside the training, which goes on."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+
+from hsl.batch import Batch
+from hsl.config import ConfigError
+from hsl.metrics.pool import MetricPool
+
+Instances = Callable[[str], NDArray[Any] | None]
+
+
+class ObjectScores(Callback):
+    """Writes a line of object scores for every picture of a validation, every n epochs.
+
+    The lines are filed under ``val/epoch_<n>`` with the epoch counted from 0. In a distributed run each process writes
+    the pictures it saw, into a file that names its rank.
+
+    Args:
+        path: the JSON lines; a resumed run goes on with them.
+        metrics: name to a function of prediction, target and, where it names them, ``num_classes`` and
+            ``target_instances``.
+        workers: number of processes, or ``auto``: the cores this process may use less one.
+        every_n_epochs: at least 1.
+        head: the dense head that is scored.
+
+    Raises:
+        ConfigError: ``every_n_epochs`` is below 1.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        metrics: Mapping[str, Callable[..., Any]],
+        workers: int | Literal["auto"],
+        every_n_epochs: int,
+        head: str = "segmentation",
+    ) -> None:
+        if every_n_epochs < 1:
+            raise ConfigError(f"`every_n_epochs` should be at least 1. Found `every_n_epochs = {every_n_epochs}`.")
+        self.path, self.metrics, self.workers = Path(path), dict(metrics), workers
+        self.every_n_epochs, self.head = every_n_epochs, head
+        self._pool: MetricPool | None = None
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        rank = f".rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = self.path.with_name(f"{self.path.stem}{rank}{self.path.suffix}")
+        num_classes = len(cast(Any, trainer).datamodule.classes[self.head])
+        bound = {name: bind_classes(metric, num_classes) for name, metric in self.metrics.items()}
+        self._pool = MetricPool(path, bound, workers=self.workers, resume=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        epoch = trainer.current_epoch
+        if self._pool is None or trainer.sanity_checking or (epoch + 1) % self.every_n_epochs:
+            return
+        predictions = outputs[self.head].argmax(dim=1).to(torch.uint8).cpu().numpy()
+        sizes = batch["size"].tolist()
+        class_maps = [prediction[:h, :w] for prediction, (h, w) in zip(predictions, sizes, strict=True)]
+        instances = cast(Any, trainer).datamodule.instances
+        submit(self._pool, self.head, instances, f"val/epoch_{epoch}", batch, class_maps)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        if self._pool is not None:
+            self._pool.poll()
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        if self._pool is not None:
+            self._pool.abort()
+            self._pool = None
+
+
+def bind_classes(metric: Callable[..., Any], num_classes: int) -> Callable[..., Any]:
+    """The metric with ``num_classes`` given, if it names it as a parameter."""
+    wants_classes = "num_classes" in inspect.signature(metric).parameters
+    return functools.partial(metric, num_classes=num_classes) if wants_classes else metric
+
+
+def submit(
+    pool: MetricPool, head: str, instances: Instances, part: str, batch: Batch, class_maps: Sequence[NDArray[np.uint8]]
+) -> None:
+    """Hand the class maps of a batch, each at the size of its source, and what they are compared with to the pool.
+
+    Args:
+        pool: scores them on other cores.
+        head: whose masks are the target.
+        instances: id to its map of object ids, or ``None``: then objects are connected components.
+        part: what the lines are filed under.
+        batch: with ``id`` and ``masks``.
+        class_maps: of each picture of the batch.
+    """
+    targets = batch["masks"][head].cpu().numpy().astype(np.uint8)
+    for name, classes, target in zip(batch["id"], class_maps, targets, strict=True):
+        height, width = classes.shape
+        objects = instances(name)
+        further = {} if objects is None else {"target_instances": objects}
+        pool.submit(name, classes, target[:height, :width], part, **further)
