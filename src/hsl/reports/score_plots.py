@@ -158,7 +158,9 @@ def confusion_plot(matrix: NDArray[np.int64], classes: Sequence[str], label: str
         [name, *[int(n) for n in row]] for name, row in zip(classes, matrix, strict=True)
     ]
     caption = f"{label}, counts pooled over the folds present; rows sum to 100 %."
-    return Plot(f"confusion_{number + 1:02d}_{slug(label)}", caption, figure, ["true class", *classes], rows, on_card=True)
+    return Plot(
+        f"confusion_{number + 1:02d}_{slug(label)}", caption, figure, ["true class", *classes], rows, on_card=True
+    )
 
 
 def curves_plot(models: Sequence[Model]) -> Plot | None:

@@ -94,7 +94,7 @@ def make_repeatable(seed: int) -> None:
     lightning.seed_everything(seed, workers=True, verbose=False)
     # with deterministic kernels torch also fills every new tensor with NaN, to show reads of memory that nothing has
     # written: a few percent of a step's time, for a fault that our operations do not have
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of theirs
 
 
 def score(
