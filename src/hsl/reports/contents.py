@@ -205,8 +205,15 @@ def _model_json(rank: int | None, model: Model, parts: Sequence[str]) -> dict[st
         "folds": model.folds,
         "missing": {str(fold): reason for fold, reason in model.missing.items()},
         "refused": model.refused or None,
-        "parts": {part: {way: _scores_json(model, part, way) for way in INFERENCES} for part in parts},
+        "parts": _parts_json(model, parts),
+        "primary": model.primary,
+        "tasks": {task: _parts_json(model.on_task(task), parts) for task in model.tasks},
+        "h_mean": {part: {way: asdict(model.h_mean(part, way)) for way in INFERENCES} for part in parts},
     }
+
+
+def _parts_json(model: Model, parts: Sequence[str]) -> dict[str, Any]:
+    return {part: {way: _scores_json(model, part, way) for way in INFERENCES} for part in parts}
 
 
 def _scores_json(model: Model, part: str, inference: str) -> dict[str, Any] | None:

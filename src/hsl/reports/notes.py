@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hsl.reports.pixel_counts import CONFUSION_METRICS
 from hsl.reports.results import OVERALL, Model, Scores
 from hsl.reports.run_folder import Run
+from hsl.reports.weighting_hints import degraded, hints
 
 FEW_GROUPS = 3
 
@@ -29,6 +30,8 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
         *_few_groups(models, part, inference),
         *_failed_objects(models, part, inference),
         *_method(models, part),
+        *(Note("warning", text) for text in degraded(models)),
+        *(Note("info", text) for text in hints(models)),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
 
@@ -87,6 +90,8 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
         for problem in run.problems:
             yield Note("info", problem)
         yield from _contradictions(run)
+        for task in run.tasks:
+            yield from _contradictions(run.on_task(task), f" of {task}")
     used = {run.folder for model in models for run in model.finished.values()}
     older = [str(run.folder) for run in runs if run.status == "finished" and run.folder not in used]
     if older:
@@ -98,7 +103,7 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
         yield Note("info", "Some runs were made with uncommitted changes; see provenance.")
 
 
-def _contradictions(run: Run) -> Iterator[Note]:
+def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
     """The stored scores must follow from the stored counts, which every score here is taken from."""
     for part, inferences in (run.metrics.parts if run.metrics else {}).items():
         for inference, stored in inferences.items():
@@ -117,7 +122,7 @@ def _contradictions(run: Run) -> Iterator[Note]:
             if unlike:
                 yield Note(
                     "warning",
-                    f"`{run.folder}/metrics.json` contradicts the counts of the run on {part}, {inference}: "
+                    f"`{run.folder}/metrics.json` contradicts the counts{of_task} of the run on {part}, {inference}: "
                     f"{'; '.join(unlike)} by the counts. The report uses the counts; evaluate the run again.",
                 )
             pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference))

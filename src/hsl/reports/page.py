@@ -27,7 +27,15 @@ from hsl.reports.run_folder import Run
 from hsl.reports.statistics import Summary
 from hsl.reports.tables import Cell, Column, Table
 
-PLACED = ("ranking", "ranking_test", "pairwise", "per_class", "folds", "pictures")  # tables with a section of their own
+PLACED = (
+    "ranking",
+    "ranking_test",
+    "pairwise",
+    "per_class",
+    "folds",
+    "pictures",
+    "tasks",
+)  # tables with a section of their own
 NUMBERED = {"class": "class", "group": "group", "model": "model", "first": "model", "second": "model"}
 
 

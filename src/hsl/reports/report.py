@@ -22,6 +22,7 @@ from hsl.reports.plot_files import save_plots
 from hsl.reports.report_plots import report_plots
 from hsl.reports.results import OVERALL, models_of
 from hsl.reports.tables import Table, write_table
+from hsl.reports.task_table import task_table
 from hsl.reports.variance import variance_table
 
 PRINTED = ("rank", "model", "folds", "miou", "miou_tta", "miou_pooled")  # a terminal is narrow
@@ -34,7 +35,7 @@ def report(cfg: DictConfig) -> Path:
         The page.
 
     Raises:
-        ConfigError: ``metric`` is none of the overall scores.
+        ConfigError: ``metric`` is none of the overall scores, or ``pareto`` names no two tasks.
         DataError: no run folder matches.
     """
     if cfg.metric not in OVERALL:
@@ -59,6 +60,8 @@ def report(cfg: DictConfig) -> Path:
         "variance": variance_table(in_order, cfg.metric, cfg.part, cfg.inference_name),
     }
     tables |= {table.name: table for table in object_tables(in_order, cfg.part, cfg.inference_name)}
+    if any(model.tasks for model in in_order):
+        tables["tasks"] = task_table(in_order, cfg.part, cfg.inference_name)
     if "test" in parts and cfg.part != "test":
         test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
         tables["ranking_test"] = contents.ranking_table(test, "test")
@@ -67,7 +70,8 @@ def report(cfg: DictConfig) -> Path:
     results = contents.cv_results(ranked, pairs, notes, runs, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     page = output / "index.html"
-    plots = report_plots([model for model in in_order if model.finished], cfg.metric, cfg.part, cfg.inference_name)
+    ready = [model for model in in_order if model.finished]
+    plots = report_plots(ready, cfg.metric, cfg.part, cfg.inference_name, cfg.pareto)
     save_plots(list(plots.values()), output / "plots")
     settings = (cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name)
     write_page(page, runs, in_order, tables, plots, pairs, notes, *settings)

@@ -9,11 +9,15 @@ from hsl.reports.failure_gallery import failure_counts
 from hsl.reports.plot_files import Plot
 from hsl.reports.results import Model
 from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot
+from hsl.reports.task_plots import pareto_plot, task_curves_plot, task_plot
+from hsl.reports.weighting_plots import weighting_plots
 
 DISTANCES = ("hd95", "assd")
 
 
-def report_plots(models: Sequence[Model], metric: str, part: str, inference: str) -> dict[str, Plot]:
+def report_plots(
+    models: Sequence[Model], metric: str, part: str, inference: str, pareto: Sequence[str] | None = None
+) -> dict[str, Plot]:
     """Name to plot; one whose data no run left is absent.
 
     Args:
@@ -21,6 +25,10 @@ def report_plots(models: Sequence[Model], metric: str, part: str, inference: str
         metric: the score that ranks.
         part: val or test.
         inference: plain or tta.
+        pareto: two tasks whose trade-off is drawn; none: see `task_plots.pareto_tasks`.
+
+    Raises:
+        ConfigError: ``pareto`` names no two tasks of the models.
     """
     plots: list[Plot | None] = []
     if models:
@@ -41,6 +49,8 @@ def report_plots(models: Sequence[Model], metric: str, part: str, inference: str
     failures = {model.label: failure_counts(model.objects(part, inference)) for model in models}
     if any(sum(pair) for kinds in failures.values() for pair in kinds.values()):
         plots.append(failure_plot(failures))
+    plots += [task_plot(models, part, inference), pareto_plot(models, part, inference, pareto)]
+    plots += [task_curves_plot(models), *weighting_plots(models)]
     for i, model in enumerate(models):
         if (matrix := model.pooled_confusion(part, inference)) is not None:
             plots.append(confusion_plot(matrix, model.classes, model.label, i))

@@ -4,7 +4,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -95,6 +95,41 @@ class Model:
     @property
     def classes(self) -> list[str]:
         return next((run.metrics.classes for run in self.finished.values() if run.metrics), [])
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that every finished run has scores of its own for; empty for a network of one head."""
+        runs = list(self.finished.values())
+        return [task for task in runs[0].tasks if all(task in run.tasks for run in runs)] if runs else []
+
+    @property
+    def primary(self) -> list[str]:
+        """The tasks that the loss calls primary; all of them where it does not say."""
+        loss = next((run.config.get("loss") for run in self.finished.values()), None)
+        chosen = loss.get("primary", "all") if isinstance(loss, Mapping) else "all"
+        return [task for task in self.tasks if chosen == "all" or task in chosen]
+
+    def on_task(self, task: str) -> "Model":
+        """The model as if this task of `tasks` were all it was scored on."""
+        return replace(self, finished={key: run.on_task(task) for key, run in self.finished.items()})
+
+    def h_mean(self, part: str, inference: str) -> Summary:
+        """Harmonic mean of the mIoU of the primary tasks of each run, over folds; 0 where one of them is 0.
+
+        NaN where the model has no tasks, a primary one is not scored, or averaging is refused.
+        """
+        found = [self.on_task(task).scores(part, inference) for task in self.primary]
+        if self.refused or not found:
+            return Summary(math.nan, math.nan, 0)
+        folds = [fold for fold in found[0] if all(fold in each for each in found)]
+        per_fold = [
+            [
+                harmonic_mean([one.overall["miou"] for one in run])
+                for run in zip(*[each[k] for each in found], strict=True)
+            ]
+            for k in folds
+        ]
+        return mean_std([mean_std(seeds).mean for seeds in per_fold])
 
     def seeds(self, fold: int) -> list[Run]:
         """The finished runs of a fold, by seed."""

@@ -47,13 +47,18 @@ class StoredScores(BaseModel):
     ece: float | None = None
     nll: float | None = None
     brier: float | None = None
+    tasks: dict[str, "StoredScores"] = {}
 
 
 class Metrics(BaseModel):
-    """``metrics.json``: part (val, test) to inference (plain, tta) to scores."""
+    """``metrics.json``: part (val, test) to inference (plain, tta) to scores.
+
+    A network of several heads has scores of its own per task, beside those of the space in which they are fused.
+    """
 
     monitor: Monitor
     classes: list[str]
+    task_classes: dict[str, list[str]] = {}
     parts: dict[str, dict[str, StoredScores]]
 
 
@@ -191,18 +196,23 @@ def read_page(path: Path, kind: type[Page]) -> Page:
 
 
 def read_metrics(path: Path) -> Metrics:
-    """``metrics.json``, whose confusion matrices fit its classes."""
+    """``metrics.json``, whose confusion matrices fit its classes and those of its tasks."""
     metrics = read_page(path, Metrics)
-    size = len(metrics.classes)
     for part, inferences in metrics.parts.items():
         for inference, scores in inferences.items():
-            rows = scores.confusion
-            if len(rows) != size or any(len(row) != size or min(row) < 0 for row in rows):
-                raise DataError(
-                    f"`{path}`: the confusion matrix of {part}/{inference} should be {size} x {size} "
-                    "counts, one per class. Evaluate the run again."
-                )
+            place = f"{part}/{inference}"
+            _check_confusion(path, place, scores.confusion, len(metrics.classes))
+            for task, found in scores.tasks.items():
+                _check_confusion(path, f"{place}/{task}", found.confusion, len(metrics.task_classes.get(task, ())))
     return metrics
+
+
+def _check_confusion(path: Path, place: str, rows: Sequence[Sequence[int]], size: int) -> None:
+    if len(rows) != size or any(len(row) != size or min(row) < 0 for row in rows):
+        raise DataError(
+            f"`{path}`: the confusion matrix of {place} should be {size} x {size} counts, one per class. "
+            "Evaluate the run again."
+        )
 
 
 def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:

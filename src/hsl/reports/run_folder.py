@@ -1,7 +1,7 @@
 """Reading one run folder, as far as it can be read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hsl.reports.run_files import (
     read_objects,
     read_page,
 )
+from hsl.reports.weighting_steps import WeightingSteps, read_weighting
 
 STATUSES = ("finished", "failed", "interrupted", "running")
 
@@ -37,6 +38,8 @@ class Run:
     ``status`` is finished, failed, interrupted, running or unreadable; ``reason`` says why it is unfinished.
     ``problems`` are side files that could not be read. ``images`` maps (part, inference) to id to row,
     ``pictures`` to the pixel counts of every picture; ``rows`` maps them to the lines of ``objects.jsonl``.
+    ``task_pictures`` has per task of a network of several heads what ``pictures`` has for the fused classes;
+    ``weighting`` is what the task weighting did, none where it was not logged.
     """
 
     folder: Path
@@ -52,6 +55,8 @@ class Run:
     problems: Sequence[str] = ()
     pictures: Mapping[tuple[str, str], Pictures] = field(default_factory=dict)
     rows: Mapping[tuple[str, str], Sequence[ObjectRow]] = field(default_factory=dict)
+    task_pictures: Mapping[str, Mapping[tuple[str, str], Pictures]] = field(default_factory=dict)
+    weighting: WeightingSteps | None = None
 
     @property
     def fold(self) -> int:
@@ -67,6 +72,23 @@ class Run:
         used = self.provenance.get("weights_used") or {}
         digest = f" ({str(used['sha256'])[:8]})" if used.get("sha256") else ""
         return f"{used.get('source', 'unknown')}{digest}"
+
+    @property
+    def tasks(self) -> list[str]:
+        """The heads that were scored each on its own mask, in the order of the task definition."""
+        return scored_tasks(self.metrics) if self.metrics else []
+
+    def on_task(self, task: str) -> "Run":
+        """The run as if this task of `tasks` were all it was scored on; it has no rows of pictures or objects."""
+        if self.metrics is None:
+            return self
+        parts = {
+            part: {way: scores.tasks[task] for way, scores in inferences.items() if task in scores.tasks}
+            for part, inferences in self.metrics.parts.items()
+        }
+        metrics = Metrics(monitor=self.metrics.monitor, classes=self.metrics.task_classes[task], parts=parts)
+        pictures = self.task_pictures.get(task, {})
+        return replace(self, metrics=metrics, pictures=pictures, images={}, rows={}, examples=(), task_pictures={})
 
     def confusion(self, part: str, inference: str) -> NDArray[np.int64] | None:
         """Pooled confusion matrix ``int64 (C, C)``, rows the truth; none where it was not scored.
@@ -102,6 +124,17 @@ def read_run(folder: Path) -> Run:
     problems: list[str] = []
     num_classes = len(metrics.classes) if metrics else 0
     split = _or_problem(problems, read_page, folder / "splits.json", Split)
+    task_pictures = (
+        {}
+        if metrics is None
+        else {
+            task: _or_problem(
+                problems, read_pixel_counts, folder / f"pixel_counts_{task}.npz", len(metrics.task_classes[task])
+            )
+            or {}
+            for task in scored_tasks(metrics)
+        }
+    )
     return Run(
         folder,
         status,
@@ -117,8 +150,16 @@ def read_run(folder: Path) -> Run:
         if metrics
         else {},
         rows=_or_problem(problems, read_objects, folder / "objects.jsonl", num_classes) or {} if metrics else {},
+        task_pictures=task_pictures,
+        weighting=_or_problem(problems, read_weighting, folder / "weighting.jsonl"),
         problems=problems if status == "finished" else (),
     )
+
+
+def scored_tasks(metrics: Metrics) -> list[str]:
+    """The tasks that have scores of their own, in the order of ``task_classes``."""
+    found = {task for ways in metrics.parts.values() for scores in ways.values() for task in scores.tasks}
+    return [task for task in metrics.task_classes if task in found]
 
 
 def _status(provenance: Mapping[str, Any], folder: Path) -> tuple[str, str]:

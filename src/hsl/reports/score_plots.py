@@ -173,7 +173,7 @@ def curves_plot(models: Sequence[Model]) -> Plot | None:
     rows = [
         (models[i].label, run.fold, run.seed, epoch, value)
         for i, run in runs
-        for epoch, value in _points(run.history, name)
+        for epoch, value in history_points(run.history, name)
     ]
     if len(rows) < 2:
         return None
@@ -182,7 +182,7 @@ def curves_plot(models: Sequence[Model]) -> Plot | None:
         axes = figure.add_subplot()
         named: set[int] = set()
         for i, run in runs:
-            points = _points(run.history, name)
+            points = history_points(run.history, name)
             style = series_style(i)
             label = "" if i in named else short(models[i].label)
             marker = {
@@ -227,7 +227,10 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["bottom"].set_color(SOFT)
 
 
-def _points(history: Mapping[str, Sequence[float]], name: str) -> list[tuple[float, float]]:
+def history_points(history: Mapping[str, Sequence[float]], name: str) -> list[tuple[float, float]]:
+    """Epochs and finite values of a column of ``history.csv``; empty without it."""
+    if name not in history:
+        return []
     epochs = history.get("epoch", range(len(history[name])))
     pairs = zip(epochs, history[name], strict=True)
     return [(epoch, value) for epoch, value in pairs if math.isfinite(epoch) and math.isfinite(value)]

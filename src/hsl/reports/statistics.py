@@ -53,6 +53,17 @@ def mean_std(values: Sequence[float]) -> Summary:
     return Summary(mean, math.sqrt(squares / (len(known) - 1)), len(known))
 
 
+def harmonic_mean(values: Sequence[float]) -> float:
+    """Of at least one value, each at least 0; 0 where one of them is 0, NaN where one is NaN.
+
+    >>> harmonic_mean([0.25, 0.75]), harmonic_mean([0.0, 0.5])
+    (0.375, 0.0)
+    """
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return len(values) / math.fsum(1 / value for value in values) if all(values) else 0.0
+
+
 def paired_bootstrap(
     differences: Sequence[float],
     n: int = 10_000,
