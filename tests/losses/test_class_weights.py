@@ -61,10 +61,10 @@ def test_ratio_holds_after_normalisation(max_ratio: float) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_absent_class_weighs_nothing_and_is_named(method: str) -> None:
-    with pytest.warns(UserWarning, match="Class 1 has no pixel") as caught:
-        weights = weigh_classes(torch.tensor([900, 0, 100]), method)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="Classes 1, 3 have no pixel") as caught:
+        weights = weigh_classes(torch.tensor([900, 0, 100, 0]), method)  # type: ignore[arg-type]
     assert len(caught) == 1
-    assert weights[1] == 0
+    assert weights[[1, 3]].tolist() == [0, 0]
     torch.testing.assert_close(weights[[0, 2]], weigh_classes(torch.tensor([900, 100]), method))  # type: ignore[arg-type]
 
 

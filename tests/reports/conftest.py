@@ -158,17 +158,67 @@ def counts_of(confusion, num_pictures):
     }
 
 
-def write_counts(folder, parts):
+def write_counts(folder, parts, name="pixel_counts"):
     """``pixel_counts.npz``; ``parts`` maps (part, inference) to ids and the confusion matrix they add up to."""
     stored = [counts_of(matrix, len(ids)) for ids, matrix in parts.values()]
     keys = [(part, inference) for (part, inference), (ids, _) in parts.items() for _ in ids]
     np.savez_compressed(
-        folder / "pixel_counts.npz",
-        ids=np.array([name for ids, _ in parts.values() for name in ids]),
+        folder / f"{name}.npz",
+        ids=np.array([each for ids, _ in parts.values() for each in ids]),
         part=np.array([part for part, _ in keys]),
         inference=np.array([inference for _, inference in keys]),
-        **{name: np.concatenate([each[name] for each in stored]) for name in stored[0]},
+        **{key: np.concatenate([each[key] for each in stored]) for key in stored[0]},
     )
+
+
+@pytest.fixture
+def add_tasks():
+    """``add_tasks(folder, {"genus": 0.8}, fold=0)``: tasks of two classes, of whose 100 pixels a share is right.
+
+    The rest of the second class is taken for the first. The validation curves end at half of that share.
+    """
+
+    def add(folder, right, fold=0, split=None, part="val"):
+        page = json.loads((folder / "metrics.json").read_text())
+        ids = (split or split_of())["folds"][fold]["val"] if part == "val" else ["t0", "t1"]
+        for task, share in right.items():
+            hits = round(100 * share)
+            confusion = [[100, 0], [100 - hits, hits]]
+            write_counts(folder, {(part, "plain"): (ids, confusion)}, f"pixel_counts_{task}")
+            page.setdefault("task_classes", {})[task] = ["none", task]
+            page["parts"][part]["plain"].setdefault("tasks", {})[task] = scores(confusion, len(ids))
+        (folder / "metrics.json").write_text(json.dumps(page))
+        table = pd.read_csv(folder / "history.csv")
+        for task, share in right.items():
+            table[f"val/miou/{task}"] = np.linspace(0.1, share / 2, len(table))
+        table.to_csv(folder / "history.csv", index=False)
+        return folder
+
+    return add
+
+
+@pytest.fixture
+def add_weighting():
+    """``add_weighting(folder, {"genus": 3.0}, {("genus", "health"): [0.5, -0.2]})``: 40 logged steps.
+
+    A norm is the median of norms that vary by a tenth; the cosines of a pair are repeated until the last step.
+    """
+
+    def add(folder, norms=(), cosines=(), failures=0, num_steps=40, objectives=("genus", "health")):
+        lines = []
+        for i in range(num_steps):
+            step = 10 * (i + 1)
+            line = {"step": step, "epoch": i // 4}
+            line |= {f"weight/{name}": 1 + 0.01 * i * k for k, name in enumerate(objectives)}
+            if norms:
+                line |= {"solver_failures": min(i, failures), "steps": step, "degraded": 0.0}
+                line |= {f"norm/{name}": value * (0.9, 1.0, 1.1)[i % 3] for name, value in dict(norms).items()}
+            line |= {f"cosine/{a}/{b}": values[i % len(values)] for (a, b), values in dict(cosines).items()}
+            lines.append(json.dumps(line) + "\n")
+        (folder / "weighting.jsonl").write_text("".join(lines))
+        return folder
+
+    return add
 
 
 def masks_of(i, shift):

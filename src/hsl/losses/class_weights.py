@@ -20,6 +20,7 @@ def weigh_classes(
     max_ratio: float = 40.0,
     beta: float = 0.9999,
     presence_pixels: Tensor | None = None,
+    name: str = "Classes",
 ) -> Tensor:
     """One weight per class, mean 1 over the classes present, an absent class 0.
 
@@ -44,6 +45,7 @@ def weigh_classes(
             pixels weighs the same.
         presence_pixels: ``int64 (C,)``, of ``median_frequency`` only: valid pixels of the training pictures
             that contain the class.
+        name: what the warning of absent classes calls them.
 
     Returns:
         ``float32 (C,)``.
@@ -68,9 +70,10 @@ def weigh_classes(
         weights = _given(method, present, max_ratio)
     positive = present & (weights > 0)
     weights = torch.where(present, weights, 0.0).clamp(max=max_ratio * weights[positive].min().item())
-    for index in (~present).nonzero().flatten().tolist():
+    absent = (~present).nonzero().flatten().tolist()
+    if absent:
         warnings.warn(
-            f"Class {index} has no pixel in the training part: its weight is 0 and it cannot be learned.",
+            f"{name} {', '.join(map(str, absent))} have no pixel in the training part: weight 0, and nothing to learn.",
             stacklevel=2,
         )
     return (weights / weights[present].mean()).float()

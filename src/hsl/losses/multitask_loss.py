@@ -81,7 +81,12 @@ class MultitaskLoss(nn.Module):
                 self._check_takers(task)
                 pixels = None if presence_pixels is None else presence_pixels[task]
                 made = weigh_classes(
-                    class_counts[task], setting["class_weights"], max_ratio=max_ratio, beta=beta, presence_pixels=pixels
+                    class_counts[task],
+                    setting["class_weights"],
+                    max_ratio=max_ratio,
+                    beta=beta,
+                    presence_pixels=pixels,
+                    name=f"Of task `{task}`, classes",
                 )
             # Derived from config and data, so not part of a checkpoint.
             self.register_buffer(f"class_weights_{task}", made, persistent=False)

@@ -17,7 +17,7 @@ from hsl.reports.labels import differences, flatten, labels
 from hsl.reports.pixel_counts import BOUNDARY_METRICS, CONFUSION_METRICS, METRICS, PixelCounts
 from hsl.reports.run_files import ObjectRow, Split
 from hsl.reports.run_folder import Run
-from hsl.reports.statistics import Summary, mean_std
+from hsl.reports.statistics import Summary, harmonic_mean, mean_std
 
 OVERALL = METRICS
 PER_CLASS = ("iou", "dice", "precision", "recall", "f1", *BOUNDARY_METRICS)
@@ -118,18 +118,14 @@ class Model:
 
         NaN where the model has no tasks, a primary one is not scored, or averaging is refused.
         """
-        found = [self.on_task(task).scores(part, inference) for task in self.primary]
-        if self.refused or not found:
-            return Summary(math.nan, math.nan, 0)
-        folds = [fold for fold in found[0] if all(fold in each for each in found)]
-        per_fold = [
-            [
-                harmonic_mean([one.overall["miou"] for one in run])
-                for run in zip(*[each[k] for each in found], strict=True)
-            ]
-            for k in folds
-        ]
-        return mean_std([mean_std(seeds).mean for seeds in per_fold])
+
+        def of_run(run: Run) -> float | None:
+            found = [Scores.of_run(run.on_task(task), part, inference) for task in self.primary]
+            known = [scores.overall["miou"] for scores in found if scores]
+            return harmonic_mean(known) if known and len(known) == len(found) else None
+
+        folds = {} if self.refused else self._per_fold(of_run)
+        return mean_std([mean_std(seeds).mean for seeds in folds.values()])
 
     def seeds(self, fold: int) -> list[Run]:
         """The finished runs of a fold, by seed."""

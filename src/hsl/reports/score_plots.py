@@ -37,12 +37,13 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def short(label: str, length: int = 34) -> str:
-    """The beginning of a label that is too long for a plot.
+    """The ends of a label that is too long for a plot: it begins with the encoder and ends with what differs.
 
-    >>> short("a very long name", 8)
-    'a very …'
+    >>> short("a very long name", 9)
+    'a v… name'
     """
-    return label if len(label) <= length else label[: length - 1] + "…"
+    start = length // 3
+    return label if len(label) <= length else f"{label[:start]}…{label[start + 1 - length :]}"
 
 
 def slug(label: str) -> str:
@@ -225,6 +226,14 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
     axes.hlines(np.arange(len(names)), 0, 1, transform=axes.get_yaxis_transform(), color=LINE, linewidth=0.5, zorder=0)
     axes.spines["bottom"].set_color(SOFT)
+
+
+def name_panels(panels: Sequence[Axes], used: int, columns: int, x: str, y: str) -> None:
+    """Axis names where a row or column of small plots begins or ends; those after the ``used`` first are hidden."""
+    for place, axes in enumerate(panels):
+        axes.set_visible(place < used)
+        axes.set_xlabel(x if place + columns >= used else "")
+        axes.set_ylabel("" if place % columns else y)
 
 
 def history_points(history: Mapping[str, Sequence[float]], name: str) -> list[tuple[float, float]]:

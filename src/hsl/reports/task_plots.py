@@ -1,4 +1,4 @@
-"""Plots of the tasks of networks with several heads. Each function returns a `Plot`, or none where nothing is to show."""
+"""Plots of the tasks of networks with several heads. Each function returns a `Plot`, none where there is no data."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from hsl.config import ConfigError
 from hsl.reports.plot_files import INK, REPORT_STYLE, SOFT, Plot
 from hsl.reports.results import Model
-from hsl.reports.score_plots import WIDTH, history_points, legend_below, series_style, settled, short
+from hsl.reports.score_plots import WIDTH, history_points, legend_below, name_panels, series_style, settled, short
 from hsl.reports.statistics import Summary
 
 PANELS = 3  # side by side
@@ -38,7 +38,7 @@ def task_plot(models: Sequence[Model], part: str, inference: str) -> Plot | None
         return None
     with matplotlib.rc_context(REPORT_STYLE):
         polar = {"projection": "polar"} if len(tasks) > 2 else None
-        figure = Figure(figsize=(6.0, 5.4) if polar else (WIDTH, 3.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.4 if polar else 3.2), layout="constrained")
         axes = figure.add_subplot(**polar or {})
         for place, (i, summaries) in enumerate(found.items()):
             means = [100 * summaries[task].mean if task in summaries else math.nan for task in tasks]
@@ -48,7 +48,7 @@ def task_plot(models: Sequence[Model], part: str, inference: str) -> Plot | None
             else:
                 deviations = [100 * summaries[task].std if task in summaries else math.nan for task in tasks]
                 _bars(axes, means, deviations, label, style["color"], (place, len(found)))
-        top = 10 * math.ceil(10 * max(known) + 1e-9)
+        top = min(100, 10 * math.ceil(10 * max(known) + 1e-9))
         if polar:
             _name_spokes(axes, tasks, top)
         else:
@@ -121,9 +121,9 @@ def pareto_plot(models: Sequence[Model], part: str, inference: str, chosen: Sequ
     if len(points) < 2:
         return None
     means = {i: (both[0].mean, both[1].mean) for i, both in points.items()}
-    best = sorted((means[i] for i in means if not _is_beaten(means[i], list(means.values()))))
+    best = sorted(means[i] for i in means if not _is_beaten(means[i], list(means.values())))
     with matplotlib.rc_context(REPORT_STYLE):
-        figure = Figure(figsize=(6.0, 5.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         axes = figure.add_subplot()
         front = 100 * np.array(best)
         axes.step(front[:, 0], front[:, 1], where="pre", color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
@@ -142,15 +142,15 @@ def pareto_plot(models: Sequence[Model], part: str, inference: str, chosen: Sequ
         for i, both in points.items()
     ]
     caption = (
-        f"{pair[0]} against {pair[1]}, {part}, {inference} inference: mean over folds, one sample standard deviation to "
-        "either side. Models on the dashed line are beaten in both tasks by none; the axes do not start at 0."
+        f"{pair[0]} against {pair[1]}, {part}, {inference} inference: mean over folds, one sample standard deviation "
+        "to either side. Models on the dashed line are beaten in both tasks by none; the axes do not start at 0."
     )
     columns = ("model", *(f"{task}_{what}" for what in ("mean", "std") for task in pair), "unbeaten")
     return Plot("pareto", caption, figure, columns, rows)
 
 
 def pareto_tasks(models: Sequence[Model], part: str, inference: str) -> tuple[str, str] | None:
-    """The two primary tasks where the models that have two agree on them, else those with the widest spread of means."""
+    """The two primary tasks where the models that have two agree on them, else the two whose means differ most."""
     pairs = {tuple(model.primary) for model in models if len(model.primary) == 2}
     if len(pairs) == 1:
         (first, second), *_ = pairs
@@ -178,7 +178,7 @@ def task_curves_plot(models: Sequence[Model]) -> Plot | None:
     lines = math.ceil(len(tasks) / columns)
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 + 2.1 * lines), layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False, sharex=True).flat
+        panels = list(figure.subplots(lines, columns, squeeze=False).flat)
         drawn: dict[int, Any] = {}
         for axes, task in zip(panels, tasks, strict=False):
             for i, run in runs:
@@ -191,10 +191,7 @@ def task_curves_plot(models: Sequence[Model]) -> Plot | None:
             axes.set_title(short(task, 24))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.grid(True)
-        for axes in list(panels)[len(tasks) :]:
-            axes.set_visible(False)
-        figure.supxlabel("epoch", fontsize=9)
-        figure.supylabel("val mIoU (%)", fontsize=9)
+        name_panels(panels, len(tasks), columns, "epoch", "val mIoU (%)")
         handles = [drawn[i] for i in sorted(drawn)]
         names = [short(models[i].label) for i in sorted(drawn)]
         figure.legend(handles, names, loc="outside lower left", ncols=min(3, len(names)), fontsize=8)

@@ -28,9 +28,9 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
             role = "primary" if task in model.primary else "auxiliary"
             rows.append([*_row(model, task, role, model.on_task(task), part, inference), None])
     caption = (
-        f"Scores of every task, {part}, {inference} inference, from the pixel counts of the task. Mean ± sample standard "
-        "deviation over folds. Global: the heads fused into the classes in which models of one head are scored too. "
-        "H-mean: harmonic mean over the primary tasks, per run. Tasks have unlike classes, so their scores are compared "
+        f"Scores of every task, {part}, {inference} inference, from the pixel counts of the task. Mean ± sample "
+        "standard deviation over folds. Global: the heads fused into the classes that models of one head are scored on "
+        "too. H-mean: harmonic mean over the primary tasks, per run. Tasks have unlike classes: compare their scores "
         "between models, not with one another."
     )
     return Table("tasks", caption, columns, rows)

@@ -32,8 +32,9 @@ def degraded(models: Sequence[Model]) -> Iterator[str]:
         ]
         if found:
             yield (
-                f"{model.label}: DEGRADED, the solver of the task weights failed in more than {100 * MAX_FAILURES:g} % of "
-                f"the steps, which had weights of 1 instead; its scores are not those of its method. {'; '.join(found)}."
+                f"{model.label}: DEGRADED, the solver of the task weights failed in more than {100 * MAX_FAILURES:g} % "
+                f"of the steps, which had weights of 1 instead; its scores are not those of its method. "
+                f"{'; '.join(found)}."
             )
 
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from hsl.reports.plot_files import REPORT_STYLE, SOFT, Plot
 from hsl.reports.results import Model
-from hsl.reports.score_plots import WIDTH, series_style, settled, short
+from hsl.reports.score_plots import WIDTH, name_panels, series_style, settled, short
 from hsl.reports.weighting_steps import Series
 
 PANELS = 2  # side by side
-POINTS = 100  # of a line; a long run would hide its course behind noise
+POINTS = 50  # of a line; a long run would hide its course behind noise
 MAX_PAIRS = 7  # a colour each
 WEIGHTS = (
-    "What each objective is multiplied with over the steps, constant weights included",
+    "What each objective is multiplied with over the steps, constant weights included (unlike axes)",
     "weight",
 )
 NORMS = (
@@ -25,8 +25,8 @@ NORMS = (
     "gradient norm",
 )
 COSINES = (
-    f"Cosine of the gradients of two objectives over the steps, of the {MAX_PAIRS} pairs with the lowest median; below 0 "
-    "they conflict",
+    f"Cosine of the gradients of two objectives over the steps, of at most {MAX_PAIRS} pairs, those with the lowest "
+    "median; below 0 they conflict",
     "cosine",
 )
 
@@ -75,7 +75,7 @@ def _plot(name: str, about: str, unit: str, models: Sequence[Model], logged: Seq
     lines = math.ceil(len(shown) / columns)
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * lines), layout="constrained")
-        panels = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
+        panels = list(figure.subplots(lines, columns, squeeze=False, sharey=name != "weights").flat)
         for axes, i in zip(panels, shown, strict=False):
             for (fold, seed), (steps, series) in logged[i].items():
                 for objective, values in series.items():
@@ -91,10 +91,7 @@ def _plot(name: str, about: str, unit: str, models: Sequence[Model], logged: Seq
             axes.set_title(short(models[i].label, 44))
             axes.tick_params(labelleft=True)
             axes.grid(True)
-        for axes in panels[len(shown) :]:
-            axes.set_visible(False)
-        figure.supxlabel("step", fontsize=9)
-        figure.supylabel(unit, fontsize=9)
+        name_panels(panels, len(shown), columns, "step", unit)
         looks = [{key: value for key, value in series_style(k).items() if key != "marker"} for k in range(len(names))]
         handles = [
             panels[0].plot([], [], linewidth=1.6, label=each, **look)[0]
