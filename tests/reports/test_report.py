@@ -109,3 +109,34 @@ def test_an_unknown_metric(make_run, run_report):
 def test_no_runs(run_report):
     with pytest.raises(DataError, match=r"Found none for `.*/outputs/\*`"):
         run_report()
+
+
+def test_tasks_and_their_weighting_have_a_section(make_run, add_tasks, add_weighting, run_report):
+    for name, genus in (("a", 0.9), ("b", 0.6)):
+        folder = add_tasks(make_run(name, name), {"genus": genus, "health": 1.2 - genus, "fish": 0.5})
+        add_weighting(folder, {"genus": 8.0, "health": 1.0}, {("genus", "health"): [-0.4]})
+    make_run("flat", "flat", 0, FULL)
+    page = run_report("pareto=[fish,genus]")
+    text = page.read_text(encoding="utf8")
+    for name in ("task_scores", "pareto", "task_curves", "weights", "gradient_norms", "gradient_cosines"):
+        assert text.count(f'id="plot-{name}"') == 1
+    assert text.count('id="table-tasks"') == 1
+    assert '<a href="#tasks">' in text
+    assert "fish against genus" in text
+    assert "gradient of genus (8) is 8.0 times that of health" in text
+    results = json.loads((page.parent / "cv_results.json").read_text())
+    by_label = {model["label"]: model for model in results["models"]}
+    assert list(by_label["a"]["tasks"]) == ["genus", "health", "fish"]
+    assert by_label["a"]["tasks"]["genus"]["val"]["plain"]["pooled"]["miou"] == pytest.approx((100 / 110 + 0.9) / 2)
+    assert by_label["a"]["h_mean"]["val"]["plain"]["num"] == 1
+    assert by_label["flat"]["tasks"] == {}
+    assert "global,one head,3," in (page.parent / "tables" / "tasks.csv").read_text()
+    with pytest.raises(ConfigError, match=r"`pareto` should name two of the tasks genus, health, fish"):
+        run_report("pareto=[genus,coral]")
+
+
+def test_models_of_one_head_have_no_section_of_tasks(make_run, run_report):
+    make_run()
+    page = run_report()
+    assert 'id="tasks"' not in page.read_text(encoding="utf8")
+    assert not (page.parent / "tables" / "tasks.csv").exists()

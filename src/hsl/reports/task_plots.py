@@ -81,8 +81,11 @@ def _polygon(axes: Axes, means: Sequence[float], label: str, style: dict[str, An
 def _name_spokes(axes: Any, tasks: Sequence[str], top: float) -> None:
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
-    axes.set_xticks(np.linspace(0, 2 * np.pi, len(tasks), endpoint=False), tasks)
-    axes.tick_params(axis="x", pad=9)
+    angles = np.linspace(0, 2 * np.pi, len(tasks), endpoint=False)
+    axes.set_xticks(angles, tasks)
+    for name, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        side = round(math.sin(angle), 6)
+        name.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
     axes.set_ylim(0, top)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter("{x:.0f} %")
