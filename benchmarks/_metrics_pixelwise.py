@@ -23,7 +23,7 @@ from hsl.metrics.surface import surface_distances
 
 SHAPE = (4, 40, 512, 512)
 ROUNDS = 5
-TOLERANCE = 1e-3  # of the calibration error: torchmetrics adds a million confidences in float32
+TOLERANCE = 1e-6  # of the calibration error
 CLASSES, PICTURES, SIDE = 6, 24, 256
 VERSIONS = {name: version(name) for name in ("torch", "torchmetrics")}
 
@@ -35,10 +35,11 @@ def run() -> list[dict[str, Any]]:
 
 def tier_one(device: str) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    logits = (4 * torch.randn(SHAPE, generator=generator)).to(device)
+    # so mild that no probability rounds to 1, for which torchmetrics has a sixteenth bin
+    logits = (1.5 * torch.randn(SHAPE, generator=generator)).to(device)
     coarse = torch.randint(SHAPE[1], (SHAPE[0], 1, 16, 16), generator=generator).float()
     target = torch.nn.functional.interpolate(coarse, SHAPE[2:]).long()[:, 0].to(device)
-    logits.scatter_add_(1, target[:, None], torch.full_like(target[:, None], 9, dtype=torch.float32))
+    logits.scatter_add_(1, target[:, None], torch.full_like(target[:, None], 3, dtype=torch.float32))
     calls = {"ours": partial(ours, logits, target), "peer": partial(peer, logits, target)}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     found: dict[str, tuple[Tensor, Tensor]] = {}
