@@ -45,7 +45,8 @@ def assert_same_training(one: Path, two: Path) -> None:
     a, b = weights(one), weights(two)
     assert a["global_step"] == b["global_step"]
     for key, value in a["state_dict"].items():
-        assert torch.equal(value, b["state_dict"][key]), key
+        other = b["state_dict"][key]
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else str(value) == str(other), key
     assert a["lr_schedulers"] == b["lr_schedulers"]
     torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
     history = [pd.read_csv(folder / "history.csv") for folder in (one, two)]

@@ -1,6 +1,6 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ def predict(cfg: DictConfig) -> None:
     loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
     sources = {record.id: record.image for record in records}
     for batch in loader:
-        for name, probability in _probabilities(task, data, batch):
+        for name, probability, tasks in _predicted(task, data, batch):
             image = decode_image(sources[name].read(), sources[name].name, value_range)
             rows.append(_write(Path(cfg.output), name, image, probability, facts["classes"][HEAD]))
+            for head, classes in tasks.items():
+                _write_mask(Path(cfg.output) / "tasks" / head / f"{name}.png", classes)
     write_atomically(Path(cfg.output) / "areas.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     print(f"{len(rows)} pictures segmented: {cfg.output}")
     if broken:
@@ -66,14 +68,19 @@ def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, A
 
 
 @torch.inference_mode()
-def _probabilities(task: SegmentationTask, data: DataModule, batch: Batch) -> list[tuple[str, NDArray[np.float32]]]:
-    """Id and class probabilities ``(C, H, W)`` of each picture at its own size, by the path that ``evaluate`` takes."""
+def _predicted(
+    task: SegmentationTask, data: DataModule, batch: Batch
+) -> Iterator[tuple[str, NDArray[np.float32], dict[str, NDArray[np.uint8]]]]:
+    """Id, class probabilities ``(C, H, W)`` and the class map of each task, at the picture's own size.
+
+    By the path that ``evaluate`` takes.
+    """
     batch["image"] = batch["image"].to(task.device)
-    logits = task.predict(data.on_after_batch_transfer(batch, 0))[HEAD]
-    return [
-        (name, logits[i, :, :height, :width].softmax(dim=0).cpu().numpy())
-        for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True))
-    ]
+    outputs = task.predict(data.on_after_batch_transfer(batch, 0))
+    for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
+        logits = {head: output[i, :, :height, :width] for head, output in outputs.items()}
+        probability = logits.pop(HEAD).softmax(dim=0).cpu().numpy()
+        yield name, probability, {head: one.argmax(0).to(torch.uint8).cpu().numpy() for head, one in logits.items()}
 
 
 def _write(
@@ -84,8 +91,7 @@ def _write(
     classes: Sequence[str],
 ) -> dict[str, Any]:
     prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
-    _, png = cv2.imencode(".png", prediction)
-    write_atomically(output / "masks" / f"{name}.png", png.tobytes())
+    _write_mask(output / "masks" / f"{name}.png", prediction)
     overlay = pictures.overlay(image, prediction, confidence, classes)
     _, png = cv2.imencode(".png", overlay[..., ::-1])
     write_atomically(output / "overlays" / f"{name}.png", png.tobytes())
@@ -100,3 +106,8 @@ def _write(
     row |= {f"share/{each}": count / prediction.size for each, count in zip(classes, counts, strict=True)}
     means = [confidence[prediction == i].mean() if counts[i] else None for i in range(len(classes))]
     return row | {f"confidence/{each}": mean for each, mean in zip(classes, means, strict=True)}
+
+
+def _write_mask(path: Path, classes: NDArray[np.uint8]) -> None:
+    _, png = cv2.imencode(".png", classes)
+    write_atomically(path, png.tobytes())
