@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         monkeypatch.setattr(sys, "argv", ["hsl", *places, *arguments])
         monkeypatch.setenv("HSL_ONE_SENTENCE", "")  # both are set by run_verb; monkeypatch takes them back
         monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
         try:
             run_verb(verb)
         except SystemExit as ended:
@@ -203,6 +205,11 @@ def test_help_says_what_a_verb_does_with_an_example(run: Run, verb: str) -> None
     code, printed = run(verb, "--help")
     assert code == 0
     assert "Example: " in printed
+
+
+def test_a_warning_is_one_line_without_the_code_that_gave_it(run: Run) -> None:
+    run("train", "fold=9")
+    assert warnings.formatwarning("Class 3 is absent.", UserWarning, "loss.py", 83) == "! Class 3 is absent.\n"
 
 
 def test_an_unknown_verb_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

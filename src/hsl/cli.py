@@ -51,6 +51,8 @@ def run_verb(verb: str) -> None:
     if os.environ.get(TRACEBACK_VARIABLE) != "1":
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
         os.environ[QUIET_VARIABLE] = "1"
+    if os.environ.get(QUIET_VARIABLE) == "1":
+        warnings.formatwarning = _one_line
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
     try:
@@ -58,6 +60,11 @@ def run_verb(verb: str) -> None:
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _exit_with_sentence(error)
         raise
+
+
+def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
+    """A warning is for the user: what it says, not the line of code that says it."""
+    return f"! {message}\n"
 
 
 def user_sentence(error: BaseException) -> str | None:
