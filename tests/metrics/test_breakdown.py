@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsl.metrics.boundary import boundary_width
-from hsl.metrics.breakdown import ErrorBreakdown, error_breakdown, near_contour
+from hsl.metrics.breakdown import error_breakdown, near_contour
 from hsl.metrics.functional import confusion_matrix, scores
+from hsl.metrics.pixelwise import Pixelwise
 
 
 def make(seed: int, num_classes: int = 4, shape: tuple[int, int, int] = (2, 16, 21)) -> tuple[Tensor, Tensor]:
@@ -53,13 +54,23 @@ def near_by_definition(target: np.ndarray, width: int) -> np.ndarray:
     return near & (target != 255)
 
 
+def update(metric: Pixelwise, prediction: Tensor, target: Tensor, size: Tensor | None = None) -> None:
+    """With logits whose largest is that of the predicted class."""
+    one_hot = torch.nn.functional.one_hot(prediction.clamp(max=metric.num_classes - 1), metric.num_classes)
+    metric.update(one_hot.movedim(-1, 1).float(), target, size=size)
+
+
+def errors(metric: Pixelwise) -> dict[str, Tensor]:
+    return {name: value for name, value in metric.compute().items() if name.startswith("error_")}
+
+
 @pytest.mark.parametrize("ratio", [0.01, 0.05, 0.2])
 @pytest.mark.parametrize("num_classes", [1, 2, 4])
 def test_equal_to_a_loop(ratio: float, num_classes: int) -> None:
     prediction, target = make(3, num_classes)
-    metric = ErrorBreakdown(num_classes, ratio)
-    metric.update(prediction, target)
-    values = {name: value.item() for name, value in metric.compute().items()}
+    metric = Pixelwise(num_classes, ratio)
+    update(metric, prediction, target)
+    values = {name: value.item() for name, value in errors(metric).items()}
     assert values == pytest.approx(brute_force(prediction, target, ratio))
 
 
@@ -67,14 +78,14 @@ def test_equal_to_a_loop(ratio: float, num_classes: int) -> None:
 @given(st.integers(0, 10**6))
 def test_shares_add_up_to_one_minus_accuracy(seed: int) -> None:
     prediction, target = make(seed)
-    metric, parts = ErrorBreakdown(4), ErrorBreakdown(4)
-    metric.update(prediction, target)
+    metric, parts = Pixelwise(4), Pixelwise(4)
+    update(metric, prediction, target)
     accuracy = scores(confusion_matrix(prediction, target, 4))["pixel_accuracy"].item()
-    assert sum(metric.compute().values()).item() == pytest.approx(1 - accuracy)  # type: ignore[union-attr]
+    assert sum(errors(metric).values()).item() == pytest.approx(1 - accuracy)  # type: ignore[union-attr]
     assert torch.equal(metric.matrices.sum(0), confusion_matrix(prediction, target, 4))
     disturbed = torch.where(target == 255, 0, prediction)
     for index in (1, 0):
-        parts.update(disturbed[index : index + 1], target[index : index + 1])
+        update(parts, disturbed[index : index + 1], target[index : index + 1])
     assert torch.equal(parts.matrices, metric.matrices)
 
 
@@ -82,9 +93,9 @@ def test_by_hand() -> None:
     target = torch.zeros(1, 1, 8, dtype=torch.int64)
     target[..., 4:] = 1
     prediction = torch.tensor([[[1, 0, 0, 1, 0, 1, 1, 2]]])
-    metric = ErrorBreakdown(3, ratio=0.01)  # d = 1: columns 3 and 4
-    metric.update(prediction, target)
-    values = {name: value.item() for name, value in metric.compute().items() if value}
+    metric = Pixelwise(3, ratio=0.01)  # d = 1: columns 3 and 4
+    update(metric, prediction, target)
+    values = {name: value.item() for name, value in errors(metric).items() if value}
     eighth = 1 / 8
     assert values == {
         "error_background_interior": eighth,
@@ -96,21 +107,21 @@ def test_by_hand() -> None:
 
 def test_ideal_and_empty() -> None:
     _, target = make(1)
-    metric = ErrorBreakdown(4)
-    metric.update(torch.where(target == 255, 0, target), target)
-    assert sum(metric.compute().values()) == 0
+    metric = Pixelwise(4)
+    update(metric, torch.where(target == 255, 0, target), target)
+    assert all(value == 0 for value in errors(metric).values())
     metric.reset()
-    metric.update(torch.zeros_like(target), torch.full_like(target, 255))
-    assert all(math.isnan(value) for value in metric.compute().values())
-    assert set(error_breakdown(torch.ones(2, 1, 1))) == set(metric.compute())
+    update(metric, torch.zeros_like(target), torch.full_like(target, 255))
+    assert all(math.isnan(value) for value in errors(metric).values())
+    assert set(error_breakdown(torch.ones(2, 1, 1))) == set(errors(metric))
 
 
 def test_padding_is_cut_by_size() -> None:
     prediction, target = make(2, shape=(1, 16, 21))
     padded = [torch.nn.functional.pad(mask, (0, 60, 0, 9), value=v) for mask, v in ((prediction, 0), (target, 255))]
-    metric, other = ErrorBreakdown(4, 0.05), ErrorBreakdown(4, 0.05)
-    metric.update(prediction, target)
-    other.update(padded[0], padded[1], size=torch.tensor([[16, 21]]))
+    metric, other = Pixelwise(4, 0.05), Pixelwise(4, 0.05)
+    update(metric, prediction, target)
+    update(other, padded[0], padded[1], size=torch.tensor([[16, 21]]))
     assert torch.equal(metric.matrices, other.matrices)
 
 
@@ -121,10 +132,10 @@ def test_near_contour_ignores_holes() -> None:
 
 
 def test_pickle_and_errors() -> None:
-    metric = ErrorBreakdown(4)
+    metric = Pixelwise(4)
     prediction, target = make(1)
-    metric.update(prediction, target)
-    assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
+    update(metric, prediction, target)
+    assert errors(pickle.loads(pickle.dumps(metric))) == errors(metric)
     target[0, 0, 0] = 4
     with pytest.raises(ValueError, match="`target = 4`"):
-        metric.update(prediction, target)
+        update(metric, prediction, target)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from hsl.metrics.calibration import Calibration, CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.calibration import CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.pixelwise import Pixelwise
 
 
 def make(seed: int = 0, num_classes: int = 5, shape: tuple[int, int, int] = (3, 6, 7)) -> tuple[Tensor, Tensor]:
@@ -41,7 +42,7 @@ def brute_force(logits: Tensor, target: Tensor, num_bins: int = 15) -> dict[str,
 @pytest.mark.parametrize("num_classes", [2, 5, 30])
 def test_equal_to_a_loop_and_to_torchmetrics(num_classes: int) -> None:
     logits, target = make(num_classes, num_classes)
-    metric = Calibration(num_classes)
+    metric = Pixelwise(num_classes)
     metric.update(logits, target)
     values = metric.compute()
     for name, expected in brute_force(logits, target).items():
@@ -71,21 +72,22 @@ def test_pieces_are_the_whole() -> None:
 def test_certain_and_right_is_ideal() -> None:
     _, target = make()
     logits = 200.0 * (target.unsqueeze(1) == torch.arange(5).view(1, 5, 1, 1)).float()
-    metric = Calibration(5)
+    metric = Pixelwise(5)
     metric.update(logits, target)
-    assert all(value == 0 for value in metric.compute().values())
+    values = metric.compute()
+    assert all(values[name] == 0 for name in ("ece", "nll", "brier"))
 
 
 def test_certain_and_wrong() -> None:
     logits = torch.tensor([200.0, 0.0]).view(1, 2, 1, 1)
-    metric = Calibration(2)
+    metric = Pixelwise(2)
     metric.update(logits, torch.ones(1, 1, 1, dtype=torch.int64))
     values = metric.compute()
     assert (values["ece"].item(), values["nll"].item(), values["brier"].item()) == (1, 200, 2)
 
 
 def test_all_ignored_is_nan() -> None:
-    metric = Calibration(5)
+    metric = Pixelwise(5)
     metric.update(make()[0], torch.full((3, 6, 7), 255))
     assert all(math.isnan(value) for value in metric.compute().values())
 
@@ -104,7 +106,7 @@ def test_half_precision() -> None:
 @given(st.integers(0, 10**6))
 def test_batches_ignored_pixels_and_order_change_nothing(seed: int) -> None:
     logits, target = make(seed)
-    whole, parts = Calibration(5), Calibration(5)
+    whole, parts = Pixelwise(5), Pixelwise(5)
     whole.update(logits, target)
     disturbed = torch.where((target == 255).unsqueeze(1), torch.randn_like(logits), logits)
     for index in (2, 0, 1):
@@ -114,7 +116,7 @@ def test_batches_ignored_pixels_and_order_change_nothing(seed: int) -> None:
 
 
 def test_pickle() -> None:
-    metric = Calibration(5)
+    metric = Pixelwise(5)
     metric.update(*make())
     assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
 
@@ -140,10 +142,10 @@ def test_by_hand() -> None:
 def test_error_table() -> None:
     logits, target = make()
     with pytest.raises(ValueError, match="should be"):
-        Calibration(5).update(logits, target[:, :3])
+        Pixelwise(5).update(logits, target[:, :3])
     target[0, 0, 0] = 9
     with pytest.raises(ValueError, match="`target = 9`"):
-        Calibration(5).update(logits, target)
+        Pixelwise(5).update(logits, target)
 
 
 @pytest.mark.gpu

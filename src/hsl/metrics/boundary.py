@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.confusion import predicted_classes
-from hsl.metrics.functional import checked_classes, flag_counts, share
+from hsl.metrics.functional import flag_counts, share
 
 WIDTH_RATIO = 0.02
 COUNT_NAMES = (
@@ -171,51 +169,6 @@ def boundary_scores(counts: Tensor) -> dict[str, Tensor]:
         "boundary_iou_per_class": iou,
         "boundary_f1_per_class": f1,
     }
-
-
-class Boundary(Metric):
-    """Boundary IoU and F1 pooled over the data set, summed over devices.
-
-    Args:
-        num_classes: C.
-        ratio: d as a share of the picture's diagonal.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
-
-    counts: Tensor
-
-    def __init__(self, num_classes: int, ratio: float = WIDTH_RATIO) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.ratio = ratio
-        zeros = torch.zeros(len(COUNT_NAMES), num_classes, dtype=torch.int64)
-        self.add_state("counts", zeros, dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
-        """Add the pictures of a batch.
-
-        Args:
-            logits: ``(B, C, H, W)``, or predicted classes ``int64 (B, H, W)``.
-            target: ``int64 (B, H, W)``.
-            size: height and width of each picture where the batch is padded; d follows from it.
-
-        Raises:
-            ValueError: shapes do not fit, or a target is neither a class nor ``IGNORE_INDEX``.
-        """
-        classes = checked_classes(target, self.num_classes)
-        prediction = predicted_classes(logits, self.num_classes).to(torch.uint8)
-        for picture, truth, (height, width) in zip(prediction, classes, sizes_of(target, size), strict=True):
-            picture, truth = picture[:height, :width], truth[:height, :width]
-            maps = boundary_maps(picture, truth, self.num_classes, boundary_width(height, width, self.ratio))
-            self.counts += boundary_counts(maps, picture, truth, self.num_classes)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``boundary_iou`` and ``boundary_f1`` of everything seen, see ``boundary_scores``."""
-        values = boundary_scores(self.counts)
-        return {name: values[name] for name in ("boundary_iou", "boundary_f1")}
 
 
 def sizes_of(target: Tensor, size: Tensor | None) -> Sequence[tuple[int, int]]:

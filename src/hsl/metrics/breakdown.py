@@ -1,13 +1,9 @@
 """What kind of errors a segmentation makes: disjoint shares of the valid pixels."""
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.boundary import WIDTH_RATIO, boundary_width, contours, dilate, sizes_of
-from hsl.metrics.confusion import predicted_classes
-from hsl.metrics.functional import checked_classes, pair_counts
+from hsl.metrics.boundary import contours, dilate
 
 KINDS = ("background", "missed", "classification")
 PLACES = ("interior", "boundary")
@@ -50,42 +46,3 @@ def error_breakdown(matrices: Tensor) -> dict[str, Tensor]:
         for kind, pixels in zip(KINDS, counts, strict=True)
         for index, place in enumerate(PLACES)
     }
-
-
-class ErrorBreakdown(Metric):
-    """Error breakdown pooled over the pixels of the data set, summed over devices.
-
-    Args:
-        num_classes: C.
-        ratio: d as a share of the picture's diagonal.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    is_differentiable = False
-
-    matrices: Tensor
-
-    def __init__(self, num_classes: int, ratio: float = WIDTH_RATIO) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.ratio = ratio
-        zeros = torch.zeros(2, num_classes, num_classes, dtype=torch.int64)
-        self.add_state("matrices", zeros, dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
-        """Add the pictures of a batch; arguments and errors as in ``boundary.Boundary``.
-
-        Raises:
-            ValueError: shapes do not fit, or a target is neither a class nor ``IGNORE_INDEX``.
-        """
-        classes = checked_classes(target, self.num_classes)
-        prediction = predicted_classes(logits, self.num_classes)
-        for picture, truth, (height, width) in zip(prediction, classes, sizes_of(target, size), strict=True):
-            picture, truth = picture[:height, :width], truth[:height, :width]
-            near = near_contour(truth, boundary_width(height, width, self.ratio))
-            self.matrices += pair_counts(picture, truth, self.num_classes, near, 2)
-
-    def compute(self) -> dict[str, Tensor]:
-        """``error_<kind>_<place>`` of everything seen, see ``error_breakdown``."""
-        return error_breakdown(self.matrices)

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.functional import checked_classes, count
+from hsl.metrics.functional import count
 
 NUM_BINS = 15
 
@@ -84,50 +83,6 @@ def calibration_scores(counts: CalibrationCounts) -> dict[str, Tensor]:
     total = counts.pixels.sum((-2, -1)).double()
     ece = (counts.pixels[..., 1, :] - counts.confidence).abs().sum(-1) / total
     return {"ece": ece, "nll": counts.nll / total, "brier": counts.brier / total}
-
-
-class Calibration(Metric):
-    """Calibration pooled over the pixels of the data set, summed over devices.
-
-    Args:
-        num_classes: C.
-        num_bins: bins of the expected calibration error.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    is_differentiable = False
-
-    pixels: Tensor
-    confidence: Tensor
-    nll: Tensor
-    brier: Tensor
-
-    def __init__(self, num_classes: int, num_bins: int = NUM_BINS) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.num_bins = num_bins
-        self.add_state("pixels", torch.zeros(2, num_bins, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("confidence", torch.zeros(num_bins, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("nll", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("brier", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
-        """Add the pixels of a batch: ``logits (B, C, H, W)``, ``target int64 (B, H, W)``.
-
-        Raises:
-            ValueError: shapes do not fit, or a target is neither a class nor ``IGNORE_INDEX``.
-        """
-        del size  # padding is ignored already
-        _, counts = calibrate(logits, checked_classes(target, self.num_classes), self.num_bins)
-        self.pixels += counts.pixels
-        self.confidence += counts.confidence
-        self.nll += counts.nll
-        self.brier += counts.brier
-
-    def compute(self) -> dict[str, Tensor]:
-        """``ece``, ``nll``, ``brier`` of everything seen, see ``calibration_scores``."""
-        return calibration_scores(CalibrationCounts(self.pixels, self.confidence, self.nll, self.brier))
 
 
 def _pieces(logits: Tensor, classes: Tensor, prediction: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
