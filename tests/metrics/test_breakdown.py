@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hsl.metrics.boundary import boundary_width
-from hsl.metrics.breakdown import error_breakdown, near_contour
+from hsl.metrics.breakdown import error_breakdown
 from hsl.metrics.functional import confusion_matrix, scores
 from hsl.metrics.pixelwise import Pixelwise
 
@@ -123,12 +123,6 @@ def test_padding_is_cut_by_size() -> None:
     update(metric, prediction, target)
     update(other, padded[0], padded[1], size=torch.tensor([[16, 21]]))
     assert torch.equal(metric.matrices, other.matrices)
-
-
-def test_near_contour_ignores_holes() -> None:
-    classes = torch.zeros(5, 5, dtype=torch.uint8)
-    classes[2, 2] = 255
-    assert not near_contour(classes, 2).any()
 
 
 def test_pickle_and_errors() -> None:

@@ -2,16 +2,8 @@
 
 from torch import Tensor
 
-from hsl.batch import IGNORE_INDEX
-from hsl.metrics.boundary import contours, dilate
-
 KINDS = ("background", "missed", "classification")
 PLACES = ("interior", "boundary")
-
-
-def near_contour(classes: Tensor, width: int) -> Tensor:
-    """Valid pixels within ``width`` (chessboard distance) of another class in the target: ``bool (H, W)``."""
-    return dilate(contours(classes), width - 1) & (classes != IGNORE_INDEX)
 
 
 def error_breakdown(matrices: Tensor) -> dict[str, Tensor]:
@@ -29,6 +21,7 @@ def error_breakdown(matrices: Tensor) -> dict[str, Tensor]:
         ``float64 (...)``: ``error_<kind>_<place>``, six of them.
 
     Example:
+        >>> import torch
         >>> interior, boundary = torch.tensor([[5, 1], [0, 2]]), torch.tensor([[0, 0], [2, 0]])
         >>> shares = error_breakdown(torch.stack([interior, boundary]))
         >>> shares["error_background_interior"].item(), shares["error_missed_boundary"].item()

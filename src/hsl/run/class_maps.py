@@ -28,7 +28,7 @@ def class_map_path(part: str, inference: str, name: str) -> Path:
         >>> class_map_path("val", "plain", "exp1_num_3").as_posix()
         'predictions/classes/val_plain/exp1_num_3.png'
         >>> class_map_path("val", "plain", "site 1/a").name  # another id must not end at the same file
-        'site-1-a-4ff4d97f.png'
+        'site-1-a-3580befc.png'
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
     stem = safe if safe == name else f"{safe}-{zlib.crc32(name.encode()):08x}"
