@@ -75,3 +75,19 @@ def test_one_model_differs_from_nothing():
 
 def test_no_encoder_at_all():
     assert labels([{"lr": "1"}, {"lr": "2"}], "encoder.name") == ["– · lr=1", "– · lr=2"]
+
+
+def test_with_many_differences_the_few_that_tell_the_models_apart_are_shown():
+    """Groups go by the innermost part they have; copies below task and what follows from the rest are left out."""
+    fixed = {"e.name": '"a"', "weighting._target_": '"hsl.weighting.scalar.Fixed"', "data.tasks": "null", "w": "1"}
+    flat = {**fixed, "decoder._target_": '"hsl.models.decoders.segformer"', "loss.gamma": "1"}
+    multi = {"decoder._target_": '"hsl.models.x.hierarchical"', "data.tasks": '"coral"', "loss.gamma": "2", "w": "2"}
+    aggregation = {"e.name": '"a"', "weighting._target_": '"hsl.weighting.aggregation.Aggregation"', **multi}
+    nash = {**aggregation, "weighting.method._target_": '"hsl.weighting.gramian.nash_mtl"'}
+    mgda = {**aggregation, "weighting.method._target_": '"hsl.weighting.gramian.mgda"'}
+    assert labels([flat, nash, mgda, {**fixed, **multi}], "e.name") == [
+        "a · weighting=Fixed · decoder=segformer",
+        "a · weighting=nash_mtl · decoder=hierarchical",
+        "a · weighting=mgda · decoder=hierarchical",
+        "a · weighting=Fixed · decoder=hierarchical",
+    ]

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ABSENT = "–"
-SHOWN = 3  # differences in a label; the page lists them all
+SHOWN = 3  # with more differences a label has only those that tell the models apart; the page lists them all
 
 
 def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
@@ -64,14 +64,43 @@ def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
     full = [_plain(model.get(name_key, ABSENT)).removeprefix("tu-") for model in models]  # smp's mark of timm
     short = [name.partition(".")[0] for name in full]  # without the tag of published weights
     bases = full if len(set(short)) < len(set(full)) else short
+    found = differences(models, name_key)
+    columns = {_last(key): [one[key] for one in found] for key in found[0]} if found else {}
+    if len(columns) > SHOWN:
+        values = {_last(key): [one[key] for one in found] for key in found[0] if not key.endswith("._target_")}
+        columns = _telling(bases, _words(found) | values)
     made: list[str] = []
-    for base, found in zip(bases, differences(models, name_key), strict=True):
-        parts = [f"{_last(key)}={value}" for key, value in found.items()]
-        more = [f"+{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
-        label = " · ".join([base, *parts[:SHOWN], *more])
+    for i, base in enumerate(bases):
+        parts = [f"{name}={column[i]}" for name, column in columns.items()]
+        label = " · ".join([base, *parts])
         same = sum(other == label or other.startswith(f"{label} (") for other in made)
         made.append(f"{label} ({same + 1})" if same else label)
     return made
+
+
+def _words(found: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """A word per model for each group of the config whose parts differ: ``weighting=nash_mtl``.
+
+    It is the innermost part that the model has there: a method inside an aggregation says more than the aggregation.
+    """
+    groups = {key.split(".")[0] for key in found[0] if key.endswith("._target_")} - {"task"}  # which holds copies
+    words: dict[str, list[str]] = {}
+    for group in sorted(groups):
+        targets = [key for key in found[0] if key.startswith(f"{group}.") and key.endswith("._target_")]
+        targets.sort(key=lambda key: -key.count("."))
+        words[group] = [next((one[key] for key in targets if one[key] != ABSENT), ABSENT) for one in found]
+    return words
+
+
+def _telling(bases: Sequence[str], columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The few columns that tell the models apart, the one with the most values first."""
+    seen: list[tuple[str, ...]] = [(base,) for base in bases]
+    kept: dict[str, list[str]] = {}
+    for name in sorted(columns, key=lambda name: -len(set(columns[name]))):
+        longer = [(*one, value) for one, value in zip(seen, columns[name], strict=True)]
+        if len(set(longer)) > len(set(seen)):
+            kept[name], seen = columns[name], longer
+    return kept
 
 
 def _decides(names: Sequence[str], column: Sequence[str]) -> bool:
