@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hsl.config import DataError
 from hsl.metrics.boundary import COUNT_NAMES, boundary_scores
-from hsl.metrics.breakdown import error_breakdown
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibration_scores
 from hsl.metrics.functional import scores as confusion_scores
+from hsl.metrics.pixelwise import pixel_scores
 
 CONFUSION_METRICS = ("miou", "micro_iou", "mean_dice", "pixel_accuracy")
 BOUNDARY_METRICS = ("boundary_iou", "boundary_f1")
@@ -81,8 +81,7 @@ class PixelCounts:
 
     def scores(self) -> dict[str, float]:
         """Every score of the sums of one data set: ``METRICS`` and the six ``error_<kind>_<place>``."""
-        errors = error_breakdown(_tensor(self.matrices))
-        return {name: float(self.score(name)) for name in METRICS} | {n: float(v) for n, v in errors.items()}
+        return pixel_scores({each.name: getattr(self, each.name) for each in fields(self)})
 
     def per_class(self) -> dict[str, Floats]:
         """``(..., C)``: iou, dice, precision, recall, f1, boundary_iou, boundary_f1; NaN: in neither mask."""

@@ -47,7 +47,8 @@ class Scores:
     @classmethod
     def of_counts(cls, counts: PixelCounts) -> "Scores":
         """Recompute every score; ``overall`` has the error shares too, ``per_class`` the boundary scores."""
-        return cls(counts.scores(), counts.per_class(), int(np.isfinite(counts.per_class()["iou"]).sum()))
+        per_class = counts.per_class()
+        return cls(counts.scores(), per_class, int(np.isfinite(per_class["iou"]).sum()))
 
     @classmethod
     def of_run(cls, run: Run, part: str, inference: str) -> "Scores | None":
