@@ -55,8 +55,7 @@ class ObjectScores(Callback):
         rank = f".rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.path.with_name(f"{self.path.stem}{rank}{self.path.suffix}")
         num_classes = len(cast(Any, trainer).datamodule.classes[self.head])
-        bound = {name: bind_classes(metric, num_classes) for name, metric in self.metrics.items()}
-        self._pool = MetricPool(path, bound, workers=self.workers, resume=True)
+        self._pool = open_pool(path, self.metrics, self.workers, num_classes)
 
     def on_validation_batch_end(
         self,
@@ -91,6 +90,14 @@ class ObjectScores(Callback):
         if self._pool is not None:
             self._pool.abort()
             self._pool = None
+
+
+def open_pool(
+    path: Path, metrics: Mapping[str, Callable[..., Any]], workers: int | Literal["auto"], num_classes: int
+) -> MetricPool:
+    """A pool that goes on with the lines of ``path`` and tells ``num_classes`` to the metrics that name it."""
+    bound = {str(name): bind_classes(metric, num_classes) for name, metric in metrics.items()}
+    return MetricPool(path, bound, workers=workers, resume=True)
 
 
 def bind_classes(metric: Callable[..., Any], num_classes: int) -> Callable[..., Any]:

@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 
 from hsl.batch import Batch
 from hsl.callbacks.evaluation import ClassMaps, Sink
-from hsl.callbacks.object_scores import bind_classes, submit
+from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.datamodule import DataModule
-from hsl.metrics.pool import MetricPool
 from hsl.reports.pictures import write_class_map
 
 FOLDER = Path("predictions") / "classes"
@@ -56,11 +55,8 @@ def object_scores(path: Path, settings: DictConfig | None, head: str, data: Data
     if settings is None:
         yield []
         return
-    metrics = {
-        str(name): bind_classes(metric, len(data.classes[head]))
-        for name, metric in instantiate(settings.metrics).items()
-    }
-    with MetricPool(path, metrics, workers=settings.workers, resume=True) as pool:
+    metrics, num_classes = instantiate(settings.metrics), len(data.classes[head])
+    with open_pool(path, metrics, settings.workers, num_classes) as pool:
         yield [functools.partial(submit, pool, head, data.instances)]
     summary = pool.close()
     if summary.failed:
