@@ -14,7 +14,8 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from benchmarks._memory import peak_mib
-from hsl.callbacks.object_scores import submit
+from benchmarks._metrics_surface import in_turn
+from hsl.callbacks.object_scores import class_maps_of, submit
 from hsl.metrics.clustering import clustering_scores
 from hsl.metrics.panoptic import panoptic_counts
 from hsl.metrics.pixelwise import Pixelwise
@@ -40,20 +41,13 @@ def tier_one(device: str) -> list[dict[str, Any]]:
     coarse = torch.randint(SHAPE[1], (SHAPE[0], 1, 16, 16), generator=generator).float()
     target = torch.nn.functional.interpolate(coarse, SHAPE[2:]).long()[:, 0].to(device)
     logits.scatter_add_(1, target[:, None], torch.full_like(target[:, None], 3, dtype=torch.float32))
-    calls = {"ours": partial(ours, logits, target), "peer": partial(peer, logits, target)}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    for _ in range(ROUNDS):  # in turn, so that a slow minute of the machine hits both
-        for name, call in calls.items():
-            start = time.perf_counter()
-            found[name] = call()
-            seconds[name].append(time.perf_counter() - start)
-    mine, theirs = (min(seconds[name]) for name in calls)
-    equal = torch.equal(found["ours"][0], found["peer"][0])
-    difference = abs(float(found["ours"][1] - found["peer"][1]))
+    measure = partial(ours, logits, target)
+    (mine, theirs), found = in_turn(measure, partial(peer, logits, target), ROUNDS)
+    equal = torch.equal(found[0][0], found[1][0])
+    difference = abs(float(found[0][1] - found[1][1]))
     sizes = {"logits": list(SHAPE), "device": device, "threads": torch.get_num_threads(), "ece_difference": difference}
     goal = 0.4 if device == "cuda" else 0.7
-    memory = peak_mib(calls["ours"], device) / (logits.numel() * 4 / 2**20)
+    memory = peak_mib(measure, device) / (logits.numel() * 4 / 2**20)
     return [
         {
             "name": "metrics: time of tier 1 complete by torchmetrics' confusion matrix and calibration error",
@@ -129,6 +123,5 @@ def validate(network: torch.nn.Module, images: Tensor, masks: Tensor, pool: Metr
         metric.update(logits, target)
         if pool is not None:
             batch: Any = {"id": [str(start + i) for i in range(len(target))], "masks": {"segmentation": target}}
-            class_maps = list(logits.argmax(1).to(torch.uint8).numpy())
-            submit(pool, "segmentation", {}.get, part, batch, class_maps)
+            submit(pool, "segmentation", {}.get, part, batch, list(class_maps_of(logits)))
     metric.compute()

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.config import ConfigError
+from hsl.metrics.confusion import predicted_classes
 from hsl.metrics.pool import MetricPool
 
 Instances = Callable[[str], NDArray[Any] | None]
@@ -69,7 +71,7 @@ class ObjectScores(Callback):
         epoch = trainer.current_epoch
         if self._pool is None or trainer.sanity_checking or (epoch + 1) % self.every_n_epochs:
             return
-        predictions = outputs[self.head].argmax(dim=1).to(torch.uint8).cpu().numpy()
+        predictions = class_maps_of(outputs[self.head])
         sizes = batch["size"].tolist()
         class_maps = [prediction[:h, :w] for prediction, (h, w) in zip(predictions, sizes, strict=True)]
         instances = cast(Any, trainer).datamodule.instances
@@ -90,6 +92,11 @@ class ObjectScores(Callback):
         if self._pool is not None:
             self._pool.abort()
             self._pool = None
+
+
+def class_maps_of(logits: Tensor) -> NDArray[np.uint8]:
+    """The class of each pixel ``(B, H, W)``, on the host, of logits ``(B, C, H, W)``."""
+    return predicted_classes(logits, logits.shape[1]).to(torch.uint8).cpu().numpy()
 
 
 def open_pool(

@@ -14,7 +14,7 @@ from pathlib import Path
 from hsl.metrics.pool_slot import Array, Slot
 from hsl.metrics.pool_worker import Picture
 
-SLOTS = 2  # one picture being scored, one waiting, so that the worker never waits for the training
+SLOTS = 8  # a batch is handed over without waiting for its first picture to be scored
 STOP_TIMEOUT_S = 10.0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PROGRAM = """
