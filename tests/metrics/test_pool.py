@@ -249,14 +249,14 @@ def test_an_exception_in_the_parent_keeps_the_lines(tmp_path: Path, faults: Any)
     def interrupted() -> None:
         with MetricPool(path, {"slow": faults.slow}, workers=2) as pool:
             pids.extend(pool.worker_pids)
-            for id, prediction, target in pictures():
+            for id, prediction, target in pictures(2 * SLOTS + 6):
                 pool.submit(id, prediction, target)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     rows = by_id(path)
-    assert 0 < len(rows) < 12
+    assert 0 < len(rows) < 2 * SLOTS + 6
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -318,7 +318,7 @@ KILLED = """
         print(child, flush=True)
         for index in range(40):
             pool.submit(str(index), np.full((4, 4), 1), np.zeros((4, 4), int))
-            if index == 12:
+            if index == 24:
                 os.kill(os.getpid(), signal.{signal})
 """
 
@@ -330,7 +330,7 @@ def test_a_killed_parent_leaves_valid_lines_and_no_workers(tmp_path: Path, fault
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == -getattr(signal, name)
     before = by_id(path)
-    assert 0 < len(before) <= 13
+    assert 0 < len(before) <= 25
     *pids, child = (int(pid) for pid in ended.stdout.split())
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
@@ -338,10 +338,10 @@ def test_a_killed_parent_leaves_valid_lines_and_no_workers(tmp_path: Path, fault
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     with MetricPool(path, {"slow": faults.slow}, workers=2, resume=True) as pool:
-        for index in range(20):
+        for index in range(30):
             pool.submit(str(index), np.full((4, 4), 1), np.zeros((4, 4), int))
     assert pool.close().num_resumed == len(before)
-    assert len(by_id(path)) == 20
+    assert len(by_id(path)) == 30
 
 
 def test_errors_of_the_arguments(tmp_path: Path, faults: Any) -> None:
