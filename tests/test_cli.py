@@ -219,3 +219,53 @@ def test_an_unknown_verb_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "train" in capsys.readouterr().err
+
+
+def main_with(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """The verb's config and what is left of the command line when ``main`` hands over."""
+    from hsl import cli
+
+    called: list[str] = []
+    monkeypatch.setattr(cli, "run_verb", lambda verb: called.extend([verb, *sys.argv[1:]]))
+    monkeypatch.setattr(sys, "argv", ["hsl", *words])
+    cli.main()
+    return called
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["label", "review", "labels=x", "port=0"], ["label_review", "labels=x", "port=0"]),
+        (["label", "review", "--help"], ["label_review", "--help"]),
+        (["train", "fold=1"], ["train", "fold=1"]),
+        (["train", "-m", "fold=0,1"], ["train", "-m", "fold=0,1"]),
+        (["audit", "~encoder"], ["audit", "~encoder"]),
+    ],
+)
+def test_a_verb_may_be_two_words(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: list[str]) -> None:
+    assert main_with(monkeypatch, *words) == expected
+
+
+@pytest.mark.parametrize("words", [["label", "revew"], ["label_review"], ["train", "review"]])
+def test_a_wrong_second_word_lists_the_verbs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main_with(monkeypatch, *words)
+    printed = capsys.readouterr().err
+    assert f"`hsl {' '.join(words)}`" in printed
+    assert "label review" in printed
+
+
+def test_the_overview_shows_verbs_of_two_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main_with(monkeypatch, "--help")
+    printed = capsys.readouterr().out
+    assert "  label review " in printed
+    assert "label_review" not in printed
+
+
+def test_the_help_of_a_verb_of_two_words(run: Run) -> None:
+    assert "`hsl label review --cfg job`" in run("label_review", "--help")[1]

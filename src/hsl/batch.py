@@ -19,13 +19,17 @@ class Sample(TypedDict):
     """One picture as the data set hands it out.
 
     ``masks[head]`` is ``int64 (h, w)`` and may be larger or smaller than ``image``: at evaluation the network
-    sees the picture at its own size while the mask keeps the size of the source.
+    sees the picture at its own size while the mask keeps the size of the source. ``labels[head]`` is the label of the
+    whole picture: ``int64 ()``, -1 where it is not known, or ``float32 (K,)`` of 0, 1 and NaN where several may be
+    present. ``weights[head]`` is ``float32 (h, w)`` or ``(1, 1)``: what each pixel of the mask weighs in the loss.
     """
 
     id: str
     image: Tensor
     masks: dict[str, Tensor]
     size: tuple[int, int]
+    labels: NotRequired[dict[str, Tensor]]
+    weights: NotRequired[dict[str, Tensor]]
 
 
 class Batch(TypedDict):
@@ -33,17 +37,25 @@ class Batch(TypedDict):
 
     ``image`` is ``(B, 3, H, W)``. ``masks[head]`` is ``(B, h, w)``; where the sources differ in size it is padded at
     the bottom and right with ``IGNORE_INDEX``. ``size`` is ``int64 (B, 2)``: height and width of each source.
-    ``masks`` is absent when there are none (prediction).
+    ``masks`` is absent when there are none (prediction). ``labels`` and ``weights`` are those of ``Sample``, stacked;
+    they are absent where the data set has none. ``unlabelled[head]`` is bool ``(B, H, W)``, true where nobody annotated
+    (absent: all is annotated). ``targets[head]`` is what a head that is no classifier should give: ``hv`` float32
+    ``(B, H, W)`` in [0, 1], ``reconstruction`` float32 ``(B, 3, H, W)`` in [0, 1].
     """
 
     id: list[str]
     image: Tensor
     size: Tensor
     masks: NotRequired[dict[str, Tensor]]
+    labels: NotRequired[dict[str, Tensor]]
+    weights: NotRequired[dict[str, Tensor]]
+    unlabelled: NotRequired[dict[str, Tensor]]
+    targets: NotRequired[dict[str, Tensor]]
 
 
 Outputs: TypeAlias = "dict[str, Tensor]"
-"""What a network or predictor returns: one tensor per head. A dense head gives logits ``(B, C, H, W)``."""
+"""What a network or predictor returns: one tensor per head. A dense head gives logits ``(B, C, H, W)``, an image head
+``(B, K)``."""
 
 Objectives: TypeAlias = "dict[str, Tensor]"
 """What a loss returns: one unweighted scalar per objective. The weighting makes the total."""

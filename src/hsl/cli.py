@@ -30,13 +30,14 @@ def conf_dir() -> Path:
 
 def main() -> None:
     """Entry point of the console script ``hsl``."""
-    verbs = {path.stem: path for path in sorted(conf_dir().glob("[!_]*.yaml"))}
-    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    verbs = {_spoken(path.stem): path for path in sorted(conf_dir().glob("[!_]*.yaml"))}
+    num_words = 2 if len(sys.argv) > 2 and sys.argv[2].isalpha() else 1  # anything else is a setting or a flag
+    verb = " ".join(sys.argv[1 : 1 + num_words]) or "--help"
     if verb not in verbs:
         _print_overview(verbs, verb)
         sys.exit(0 if verb in ("-h", "--help") else EXIT_USER_ERROR)
-    del sys.argv[1]
-    run_verb(verb)
+    del sys.argv[1 : 1 + num_words]
+    run_verb(verbs[verb].stem)
 
 
 def run_verb(verb: str) -> None:
@@ -46,7 +47,7 @@ def run_verb(verb: str) -> None:
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(_header(conf_dir() / f"{verb}.yaml"))
-        print(f"\nEvery key can be set as key=value; `hsl {verb} --cfg job` shows them all.")
+        print(f"\nEvery key can be set as key=value; `hsl {_spoken(verb)} --cfg job` shows them all.")
         return
     if os.environ.get(TRACEBACK_VARIABLE) != "1":
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
@@ -60,6 +61,11 @@ def run_verb(verb: str) -> None:
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _exit_with_sentence(error)
         raise
+
+
+def _spoken(verb: str) -> str:
+    """A config of two words is a verb of two words: ``label_review`` is ``hsl label review``."""
+    return verb.replace("_", " ")
 
 
 def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
@@ -132,5 +138,5 @@ def _print_overview(verbs: dict[str, Path], verb: str) -> None:
         return
     print("hsl VERB key=value ...\n")
     for name, path in verbs.items():
-        print(f"  {name:<10} {_header(path).splitlines()[0]}")
+        print(f"  {name:<12} {_header(path).splitlines()[0]}")
     print("\n`hsl VERB --help` shows an example.")

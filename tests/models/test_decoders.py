@@ -96,9 +96,10 @@ def test_channels_last_survives_the_stride_without_features(name: str) -> None:
 
 
 def test_deeplabv3plus_looks_at_strides_4_16_and_32() -> None:
-    decoder = deeplabv3plus(CONVOLUTIONAL, channels=32, rates=[6, 12, 18], dropout=0.5).eval()
+    decoder = deeplabv3plus(CONVOLUTIONAL, channels=32, skip_channels=24, rates=[6, 12, 18], dropout=0.5).eval()
     rates = [conv[0][0].dilation for conv in list(decoder.body.aspp[0].convs)[1:4]]
     assert rates == [(6, 6), (12, 12), (18, 18)]
+    assert decoder.body.block1[0].out_channels == 24
     assert looked_at(decoder) == [False, False, True, False, True, True]
 
 

@@ -11,7 +11,11 @@ from hsl.models.encoders import Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SMALL = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
+SMALL = ["resnet10t", "convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
+FAMILIES = [  # in test_families.py
+    "cspdarknet53", "ghostnetv2", "skresnet34", "mobileone_s1", "regnety_016", "inception_v4", "resnet50d",
+    "densenet121", "deit_small", "vit_hybrid", "coatnet_0", "swin_tiny",
+]  # fmt: skip
 LARGE = ["convnext_tiny", "mit_b2", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
 
 
@@ -27,12 +31,13 @@ def pyramid(encoder: Encoder, side: int) -> list[tuple[int, ...]]:
 
 
 def test_every_option_is_tested() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {*SMALL, *LARGE, "generic"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*SMALL, *LARGE, *FAMILIES, "generic"}
 
 
 @pytest.mark.parametrize(
     ("name", "millions"),
     [
+        ("resnet10t", 4.92),
         ("convnext_atto", 3.37),
         ("mit_b0", 3.32),
         ("maxvit_pico", 7.26),
@@ -112,7 +117,7 @@ def test_options_reach_timm() -> None:
         ("convnext_tinny", {}, "Near to it: convnext_tiny"),
         ("convnext_atto.foo", {}, "Tags of convnext_atto: .*d2_in1k"),
         ("timm-tf_efficientnet_lite0", {}, "Use `tu-tf_efficientnet_lite0`"),
-        ("test_vit", {}, "cannot be built as an encoder"),
+        ("crossvit_tiny_240", {}, "cannot be built as an encoder"),
         ("convnext_atto", {"drop_pth_rate": 0.1}, "drop_pth_rate"),
         ("mit_b0", {"drop_path_rate": 0.1}, "takes no options"),
     ],

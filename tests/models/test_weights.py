@@ -245,6 +245,40 @@ def test_path_that_fits_nowhere(tmp_path: Path) -> None:
         build_encoder("mit_b0", weights=str(tmp_path / "own.pth"), normalization=IMAGENET)
 
 
+def a_run(folder: Path, name: str) -> Path:
+    """A run folder with a best checkpoint as Lightning writes it: encoder, decoder, heads, and more than weights."""
+    encoder = build_encoder(name, weights=None, normalization=IMAGENET)
+    state = {f"network.encoder.{key}": value + 1 for key, value in encoder.state_dict().items()}
+    others = {"network.decoder.x": torch.ones(1), "network.heads.classification.weight": torch.ones(1)}
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": state | others, "epoch": 3}, folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mit_b0", "test_vit"])
+def test_a_run_of_ours_fills_the_whole_encoder(tmp_path: Path, name: str) -> None:
+    run = a_run(tmp_path / "run", name)
+    encoder = build_encoder(name, weights=str(run), normalization=IMAGENET)
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, saved[f"network.encoder.{key}"])
+    used = encoder.weights_used
+    assert (used["source"], used["path"], used["requested"]) == ("run", str(run), str(run))
+    assert used["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert json.loads(json.dumps(used)) == used
+
+
+def test_a_run_of_another_encoder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a run with the encoder `tu-test_convnext`.*Found other tensors"):
+        build_encoder("test_convnext", weights=str(a_run(tmp_path, "test_resnet")), normalization=IMAGENET)
+
+
+def test_a_run_that_did_not_finish(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Found no checkpoints/best.ckpt"):
+        build_encoder("test_resnet", weights=str(tmp_path), normalization=IMAGENET)
+
+
 def test_path_to_nothing() -> None:
     with pytest.raises(ConfigError, match=r"`encoder.weights = imagenett`, which is no file"):
         build_encoder("mit_b0", weights="imagenett", normalization=IMAGENET)

@@ -14,6 +14,7 @@ import yaml
 
 from hsl.metrics.clustering import clustering_scores
 from hsl.metrics.failures import object_failures
+from hsl.metrics.image_scores import image_scores
 from hsl.metrics.panoptic import panoptic_counts
 from hsl.metrics.pixelwise import Pixelwise, add_states, pixel_scores
 from hsl.metrics.pool_worker import encode, plain
@@ -195,6 +196,89 @@ def add_tasks():
         return folder
 
     return add
+
+
+LEAF = ["healthy", "miner", "rust"]
+
+
+def guesses(names, skill, several, classes):
+    """Targets and probabilities that follow from the names of the pictures; the skill is the share of right ones."""
+    targets, probabilities = [], []
+    for name in names:
+        rng = np.random.default_rng([*name.encode()])
+        shown = rng.random(len(classes)) < 0.5 if several else np.arange(len(classes)) == rng.integers(len(classes))
+        sure = rng.random(len(classes)) * 0.3
+        right = np.random.default_rng([*name.encode(), 7]).random() < skill
+        seen = shown if right else np.roll(shown, 1) if not several else ~shown
+        found = np.where(seen, 1 - sure, sure)
+        targets.append(shown.astype(np.float32) if several else int(shown.argmax()))
+        probabilities.append(found if several else found / found.sum())
+    return np.array(targets), np.array(probabilities)
+
+
+@pytest.fixture(scope="session")
+def add_image_head():
+    """``add_image_head(folder, fold, skill)``: an image head beside the dense one, or instead of it (``dense=False``).
+
+    ``given`` are targets and probabilities instead of made-up ones, ``unknown`` ids without a label.
+    """
+
+    def add(
+        folder,
+        fold=0,
+        skill=0.8,
+        several=False,
+        dense=True,
+        split=None,
+        part="val",
+        classes=LEAF,
+        given=None,
+        unknown=(),
+    ):
+        page = json.loads((folder / "metrics.json").read_text())
+        ids = (split or split_of())["folds"][fold]["val"] if part == "val" else ["t0", "t1"]
+        targets, probabilities = given or guesses(ids, skill, several, classes)
+        known = np.array([name not in unknown for name in ids])
+        limits = [0.5] * len(classes) if several else None
+        found = image_scores(probabilities[known], targets[known], limits)
+        per_class = found.pop("per_class")
+        stored = {"kind": "multi" if several else "single", **found}
+        stored["per_class"] = {
+            name: {score: float(values[i]) for score, values in per_class.items()} for i, name in enumerate(classes)
+        }
+        stored |= {"thresholds": dict.fromkeys(classes, 0.5)} if several else {}
+        if not dense:
+            page |= {"classes": [], "parts": {part: {"plain": {}}}}
+            page["monitor"] = {"name": "val/accuracy", "mode": "max", "value": 0.5, "epoch": 1}
+            for name in ("pixel_counts.npz", "per_image.csv"):
+                (folder / name).unlink(missing_ok=True)
+            (folder / "history.csv").write_text("epoch,phase,val/accuracy\n0,A,0.3\n1,B,0.5\n")
+        page["image_classes"] = {"classification": list(classes)}
+        page["parts"].setdefault(part, {}).setdefault("plain", {})["image_heads"] = {"classification": stored}
+        (folder / "metrics.json").write_text(json.dumps(without_nan(page)))
+        rows = []
+        for name, target, one, is_known in zip(ids, targets, probabilities, known, strict=True):
+            truth = target == 1 if several else np.arange(len(classes)) == target
+            guess = one >= 0.5 if several else np.arange(len(classes)) == one.argmax()
+            row = {"id": name, "group": f"g{name[:-1]}{int(name[-1]) // 2}", "part": part, "inference": "plain"}
+            row |= {"head": "classification", "target": "|".join(np.array(classes)[truth]) if is_known else None}
+            row |= {"prediction": "|".join(np.array(classes)[guess]), "loss": 0.1}
+            row["correct"] = int((truth == guess).all()) if is_known else None
+            rows.append(row | {f"probability/{each}": p for each, p in zip(classes, one, strict=True)})
+        path = folder / "image_predictions.csv"
+        table = pd.DataFrame(rows).astype({"correct": "Int64"})
+        table.to_csv(path, mode="a", header=not path.exists(), index=False)
+        return folder
+
+    return add
+
+
+def without_nan(node):
+    if isinstance(node, dict):
+        return {key: without_nan(value) for key, value in node.items()}
+    if isinstance(node, list | np.ndarray):
+        return [without_nan(value) for value in (node if isinstance(node, list) else node.tolist())]
+    return None if isinstance(node, float) and np.isnan(node) else node
 
 
 @pytest.fixture

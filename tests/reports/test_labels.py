@@ -1,4 +1,6 @@
-from hsl.reports.labels import differences, flatten, labels
+import pytest
+
+from hsl.reports.labels import differences, flatten, foldless, labels
 
 A = {"encoder.name": '"tu-convnext_atto.d2_in1k"', "encoder.stride": "32", "lr": "0.001"}
 B = {"encoder.name": '"mit_b0"', "encoder.stride": "16", "lr": "0.001"}
@@ -91,3 +93,41 @@ def test_with_many_differences_the_few_that_tell_the_models_apart_are_shown():
         "a · weighting=mgda · decoder=hierarchical",
         "a · weighting=Fixed · decoder=hierarchical",
     ]
+
+
+def test_pseudo_labels_read_well():
+    tiers = {"A": 1.0, "B": 0.5, "C": None}
+    part = {"_target_": "hsl.data.labels.PseudoLabels", "folder": "outputs/labels/fold0", "tier_weights": tiers}
+    pseudo = {"encoder": {"name": "a"}, "data": {"labels": {**part, "weigh_by_confidence": False, "unchecked": True}}}
+    plain = {"encoder": {"name": "a"}, "data": {"labels": None}}
+    assert labels([flatten(pseudo), flatten(plain)], "encoder.name") == ["a · labels=PseudoLabels", "a · labels=null"]
+    refined = {**part, "folder": "outputs/labels/fold0_round_1"}
+    rounds = [flatten({"encoder": {"name": "a"}, "data": {"labels": each}}) for each in (part, refined)]
+    assert labels(rounds, "encoder.name") == [
+        "a · folder=outputs/labels/fold0",
+        "a · folder=outputs/labels/fold0_round_1",
+    ]
+
+
+def test_a_part_that_is_off_is_a_choice_like_the_others():
+    off = A | {"scheduler": "null"}
+    on = A | {"scheduler._target_": '"hsl.tasks.schedulers.Poly"'}
+    assert labels([off, on], "encoder.name") == ["convnext_atto · scheduler=null", "convnext_atto · scheduler=Poly"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (
+            '"outputs/cam/fold2/2026-01-31_10-00-00-s1/checkpoints/best.ckpt"',
+            '"outputs/cam/fold*/checkpoints/best.ckpt"',
+        ),
+        ('"labels/fold2"', '"labels/fold*"'),
+        ('"labels/fold2_round_1"', '"labels/fold*_round_1"'),
+        ('["a/fold2/x", "b/fold1/x"]', '["a/fold*/x", "b/fold1/x"]'),
+        ('"manifold2/fold22/fold_2"', '"manifold2/fold22/fold_2"'),
+        ("2", "2"),
+    ],
+)
+def test_paths_below_runs_of_the_same_fold_are_alike_in_all_folds(value, expected):
+    assert foldless(value, 2) == expected

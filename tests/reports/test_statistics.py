@@ -9,6 +9,7 @@ from hsl.reports.statistics import (
     Summary,
     corrected_resampled_t,
     holm,
+    mcnemar,
     mean_std,
     paired_bootstrap,
     wilcoxon,
@@ -164,3 +165,12 @@ def test_corrected_t_without_spread():
 def test_wrong_arguments(call):
     with pytest.raises(ValueError, match=r"`\w+` should .* Found"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(0, 0, 1.0), (3, 3, 1.0), (0, 5, 2 / 2**5), (1, 5, 2 * (1 + 6) / 2**6), (10, 2, 2 * (1 + 12 + 66) / 2**12)],
+)
+def test_mcnemar_by_hand(first, second, expected):
+    assert mcnemar(first, second) == pytest.approx(expected)
+    assert mcnemar(second, first) == mcnemar(first, second)

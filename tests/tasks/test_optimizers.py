@@ -1,9 +1,14 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from hsl.config import ConfigError
 from hsl.tasks.optimizers import adamw, parameter_groups, scale_learning_rate, sgd
+from hsl.tasks.schedulers import onecycle
 
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.01, "batch_size": 8}
 SGD = {"lr": 1e-2, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8}
@@ -28,9 +33,10 @@ def test_norms_and_biases_are_not_decayed() -> None:
     )
 
 
-def test_frozen_parameters_are_kept_for_later() -> None:
-    module = make_module().requires_grad_(False)
-    assert sum(len(group["params"]) for group in parameter_groups(module, 0.01)) == 7
+def test_frozen_parameters_are_left_out() -> None:
+    module = make_module()
+    module[0].requires_grad_(False)  # type: ignore[index]
+    assert sum(len(group["params"]) for group in parameter_groups(module, 0.01)) == 5
 
 
 def test_empty_groups_are_left_out() -> None:
@@ -97,3 +103,68 @@ def test_sgd_error_table(arguments: dict[str, object]) -> None:
 
 def test_scale() -> None:
     assert scale_learning_rate(0.1, 24, 16) == pytest.approx(0.15)
+
+
+class Task(nn.Module):
+    """A network like those of the runs, and a loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        heads = nn.ModuleDict({"a": nn.Linear(4, 2), "ab": nn.Linear(4, 2)})
+        self.network = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4)), "heads": heads})
+        self.weighting = nn.ParameterDict({"variance": nn.Parameter(torch.zeros(2))})
+
+
+def rates(module: nn.Module, groups: list[dict[str, Any]]) -> dict[str, float | None]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {names[id(parameter)]: group.get("lr") for group in groups for parameter in group["params"]}
+
+
+def test_each_module_has_its_rate_and_its_decay() -> None:
+    module = Task()
+    groups = parameter_groups(module, 0.01, {"encoder": 1e-5, "encoder.1": 1e-4, "heads.a": 1e-2})
+    assert rates(module, groups) == {
+        "network.heads.ab.weight": None, "network.heads.ab.bias": None, "weighting.variance": None,
+        "network.encoder.0.weight": 1e-5, "network.encoder.0.bias": 1e-5,
+        "network.encoder.1.weight": 1e-4, "network.encoder.1.bias": 1e-4,
+        "network.heads.a.weight": 1e-2, "network.heads.a.bias": 1e-2,
+    }  # fmt: skip
+    assert all((group["weight_decay"] > 0) == (one.ndim > 1) for group in groups for one in group["params"])
+    assert "lr" not in groups[0]  # the rate that history.csv shows is that of the rest
+
+
+@pytest.mark.parametrize("make", [adamw, sgd])
+def test_modules_keep_their_ratio_over_the_schedule(make: Callable[..., Optimizer]) -> None:
+    arguments = ADAMW if make is adamw else SGD
+    optimizer = make(Task(), **arguments, reference_batch_size=4, lr_by_module={"encoder": 1e-5})
+    assert {group["lr"] for group in optimizer.param_groups} == {2 * float(arguments["lr"]), 2e-5}  # type: ignore[arg-type]
+    scheduler = onecycle(optimizer, total_steps=10, pct_start=0.3)
+    top = 0.0
+    for _ in range(10):
+        first, *_, last = (group["lr"] for group in optimizer.param_groups)
+        assert last / first == pytest.approx(2e-5 / (2 * float(arguments["lr"])))  # type: ignore[arg-type]
+        top = max(top, last)
+        optimizer.step()
+        scheduler.step()
+    assert top == pytest.approx(2e-5)
+
+
+def test_an_empty_map_is_none() -> None:
+    module = Task()
+    plain, mapped = parameter_groups(module, 0.01), parameter_groups(module, 0.01, {})
+    assert [[id(one) for one in group["params"]] for group in plain] == [
+        [id(one) for one in group["params"]] for group in mapped
+    ]
+
+
+@pytest.mark.parametrize("path", ["encode", "network.encoder", "", "heads.b", "heads.a"])
+def test_a_module_without_anything_to_train_is_an_error(path: str) -> None:
+    module = Task()
+    module.network["heads"]["a"].requires_grad_(False)  # type: ignore[index, operator]
+    with pytest.raises(ConfigError, match=rf"encoder, heads.*Found `{path}`"):
+        adamw(module, **ADAMW, lr_by_module={path: 1e-5})  # type: ignore[arg-type]
+
+
+def test_a_rate_of_a_module_is_above_0() -> None:
+    with pytest.raises(ConfigError, match="lr"):
+        adamw(Task(), **ADAMW, lr_by_module={"encoder": 0.0})  # type: ignore[arg-type]

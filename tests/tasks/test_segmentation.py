@@ -20,7 +20,7 @@ from hsl.weighting.scalar import Fixed
 class Network(nn.Module):
     """The first two channels of the picture, scaled, are the logits of every head."""
 
-    def __init__(self, classes: Any) -> None:
+    def __init__(self, classes: Any, image_classes: Any) -> None:
         super().__init__()
         self.heads = list(classes)
         self.scale = nn.Parameter(torch.ones(()))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX, Batch, Outputs
 from hsl.metrics.functional import scores
+from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]
@@ -50,8 +51,9 @@ class Evaluation(Callback):
         head: the dense head whose pictures are kept. The others are scored as well.
 
     Attributes:
-        parts: by loader, what is known of `head`.
-        tasks: by loader and head, what is known of the others.
+        parts: by loader, what is known of `head`; empty where the network has no such head.
+        tasks: by loader and head, what is known of the other dense heads.
+        images: by loader and head, what is known of the image heads.
         sinks: what else wants every class map of the coming test run.
     """
 
@@ -69,9 +71,10 @@ class Evaluation(Callback):
         self.sinks: Sequence[Sink] = ()
         self.parts: dict[int, PartResult] = {}
         self.tasks: dict[int, dict[str, PartResult]] = {}
+        self.images: dict[int, dict[str, ImageResult]] = {}
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.parts, self.tasks = {}, {}
+        self.parts, self.tasks, self.images = {}, {}, {}
 
     def on_test_batch_end(
         self,
@@ -85,14 +88,37 @@ class Evaluation(Callback):
         predicted: Outputs = outputs
         if self.predictor is not None:
             predicted = cast(Any, pl_module).predict(batch, self.predictor)
-        part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
-        class_maps = part.add(predicted[self.head], batch, self.head)
-        for head in predicted.keys() - {self.head}:
+        for head in [head for head, output in predicted.items() if output.ndim == 2]:
+            self.images.setdefault(dataloader_idx, {}).setdefault(head, ImageResult()).add(predicted[head], batch, head)
+        for head in (predicted.keys() & batch.get("masks", {}).keys()) - {self.head}:
             others = self.tasks.setdefault(dataloader_idx, {})
             others.setdefault(head, PartResult(num_examples=0)).add(predicted[head], batch, head)
+        if self.head not in predicted:
+            return
+        part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
+        class_maps = part.add(predicted[self.head], batch, self.head)
         name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps)
+
+
+class ImageResult:
+    """What an image head says of the pictures of one part, under one predictor.
+
+    ``targets`` are ``()`` or ``(K,)`` a picture, ``probabilities`` ``(K,)``; in the order of the pictures seen.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.probabilities: list[NDArray[np.float32]] = []
+        self.targets: list[NDArray[Any]] = []
+
+    def add(self, logits: Tensor, batch: Batch, head: str) -> None:
+        """Take the logits ``(B, K)`` of one batch."""
+        labels = batch["labels"][head]
+        self.ids += batch["id"]
+        self.probabilities += list(probabilities_of(logits, several=labels.ndim == 2).cpu().numpy())
+        self.targets += list(labels.cpu().numpy())
 
 
 class PartResult:

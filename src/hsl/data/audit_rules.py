@@ -187,7 +187,7 @@ def mismatched_files(subject: Subject) -> list[Finding]:
         named = tuple(file for name in broken for file in subject.files(name) if file in scan.errors[name])
         findings.append(Finding("e", STOP, message, broken, named))
     unpaired = tuple(name for name in scan.ids if subject.records[name].mask is None)
-    if unpaired:
+    if unpaired and not subject.catalogue.masks_optional:
         files = tuple(map(subject.image, unpaired))
         message = (
             f"{len(unpaired)} pictures have no mask: {name_some([f'`{file}`' for file in files])}. Add "

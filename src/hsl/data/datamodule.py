@@ -16,8 +16,12 @@ from hsl.config import DataError
 from hsl.data.arguments import check_arguments
 from hsl.data.audit import Audit
 from hsl.data.cache import Decoder, PictureCache
-from hsl.data.dataset import PictureDataset
+from hsl.data.counts import class_counts, presence
+from hsl.data.dataset import PictureDataset, unmasked_pictures
 from hsl.data.decode import decode_instances
+from hsl.data.hard_examples import HardExamples
+from hsl.data.image_labels import HEAD, read_image_labels
+from hsl.data.labels import PseudoLabels
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.patches import PatchSampling, TrainingPatches
 from hsl.data.records import Catalogue, Record
@@ -58,6 +62,9 @@ class DataModule(LightningDataModule):
         tasks: What several heads read of the masks, see `hsl.data.tasks.read_heads`.
         patches: What is cut out of the training pictures; ``None``: they stay whole.
         evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
+        image_labels: The column, or columns, that say what a picture as a whole shows; see `read_image_labels`.
+        hard_examples: Draws training pictures by the loss of other runs; ``None``: each comes once an epoch.
+        labels: Pseudo-labels that take the place of the training masks; ``None``: the masks of the data set.
 
     Raises:
         ConfigError: An argument is outside its range; all of them are named.
@@ -83,6 +90,9 @@ class DataModule(LightningDataModule):
         tasks: str | Path | None = None,
         patches: PatchSampling | None = None,
         evaluation_size: str = "image_size",
+        image_labels: str | Sequence[str] | None = None,
+        labels: PseudoLabels | None = None,
+        hard_examples: HardExamples | None = None,
     ) -> None:
         super().__init__()
         check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)
@@ -91,6 +101,7 @@ class DataModule(LightningDataModule):
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
         self._reader, self._split, self._audit = reader, split, audit
         self._num_workers, self._tasks, self._patches = num_workers, tasks, patches
+        self._columns, self.pseudo_labels, self._hard = image_labels, labels, hard_examples
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._augment = augmentation(self.image_size)
@@ -111,9 +122,17 @@ class DataModule(LightningDataModule):
         self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
         if self._patches is not None:
             self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest
-        self.scan = scan(self.catalogue, self._cache_dir, self._scan_workers())
+        workers = os.cpu_count() or 1 if self._num_workers == "auto" else max(1, int(self._num_workers))
+        self.scan = scan(self.catalogue, self._cache_dir, workers)
         self.fold_assignment = stored_split(self._split, self.catalogue, self.scan, self._cache_dir)
         self.parts = self.fold_assignment.parts(self.fold)
+        columns = self._columns
+        self.image_labels = None if columns is None else read_image_labels(columns, self.catalogue.records)
+        self._training_labels = None
+        if self.pseudo_labels is not None:  # the split is that of the data set; only then are training masks replaced
+            self._training_labels = self.pseudo_labels.read(self.catalogue, self.fold_assignment, self.fold)
+            self.catalogue = self._training_labels.relabelled(self.catalogue, set(self.parts["train"]))
+            self.scan = scan(self.catalogue, self._cache_dir, workers)
         self.audit = self._audit(self.catalogue, self.scan, self.fold_assignment, self.fold)
         self._inspected = True
 
@@ -130,16 +149,11 @@ class DataModule(LightningDataModule):
         self.audit.raise_if_stopped()
         self._place = {record.id: place for place, record in enumerate(self.catalogue.records)}
         rows = self.scan.rows(tuple(self._place))
+        first = [self._place[name] for part in PARTS for name in self.parts[part]]
         self._pictures = PictureCache(
-            self.catalogue.records,
-            self.scan.image_sizes[rows],
-            self.scan.mask_sizes[rows],
-            Decoder.of(self.catalogue),
-            kind=self._cache,
-            gigabytes=self._cache_gigabytes,
-            cache_dir=self._cache_dir,
-            first=[self._place[name] for part in PARTS for name in self.parts[part]],
-        )
+            self.catalogue.records, self.scan.image_sizes[rows], self.scan.mask_sizes[rows], Decoder.of(self.catalogue),
+            kind=self._cache, gigabytes=self._cache_gigabytes, cache_dir=self._cache_dir, first=first,
+        )  # fmt: skip
         self._prepared = True
 
     @property
@@ -148,24 +162,24 @@ class DataModule(LightningDataModule):
         return dict(self.heads.classes)
 
     @property
+    def image_classes(self) -> dict[str, tuple[str, ...]]:
+        """Class names of the head that says what a picture as a whole shows; empty without ``image_labels``."""
+        return {} if self.image_labels is None else {HEAD: self.image_labels.classes}
+
+    @property
     def class_counts(self) -> dict[str, Tensor]:
-        """By head ``int64 (C,)``: pixels of each class in the training part; ignored pixels count nowhere."""
-        return {head: torch.from_numpy(n.sum(0)) for head, n in self.heads.count(self._histograms("train")).items()}
+        """How often each class occurs in the training part; see `hsl.data.counts`."""
+        return class_counts(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     @property
     def presence_pixels(self) -> dict[str, Tensor]:
-        """By head ``int64 (C,)``: valid pixels of the training pictures that show the class (Eigen & Fergus 2015)."""
-        presence = self.heads.count_presence(self._histograms("train"))
-        return {head: torch.from_numpy(pixels) for head, pixels in presence.items()}
+        """What a class could at most have got in the training part; see `hsl.data.counts.presence`."""
+        return presence(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:
         """By part ``int64 (C,)``: pixels of each class of `head`, ignored ones left out; empty parts are left out."""
-        return {
-            part: self.heads.count(self._histograms(part))[self.head].sum(0) for part, ids in self.parts.items() if ids
-        }
-
-    def _histograms(self, part: str) -> NDArray[np.int64]:
-        return self.scan.class_counts[self.scan.rows(self.parts[part])]
+        counted = {part: class_counts(self.heads, self.scan, ids, None) for part, ids in self.parts.items() if ids}
+        return {part: counts[self.head].numpy() for part, counts in counted.items()}
 
     def group(self, name: str) -> str:
         """The group of one picture: the value of the attribute that the split keeps whole, else its id."""
@@ -174,8 +188,8 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Augmented pictures, or patches of them, in random order."""
-        num_processed = None if self.trainer is None else self._num_processed
-        return self._loader("train", self._augment, shuffle=True, num_processed=num_processed)
+        processed = None if self.trainer is None else self._num_processed
+        return self._loader("train", self._augment, shuffle=True, num_processed=processed)
 
     def val_dataloader(self) -> Loader:
         """The validation part as it is evaluated."""
@@ -215,17 +229,7 @@ class DataModule(LightningDataModule):
             on_broken: Called for each picture that cannot be read, which is then left out; default: its error
                 is raised.
         """
-        unmasked = [Record(record.id, record.image, None, None, {}, None) for record in records]
-        nothing = np.zeros((len(records), 2), dtype=np.int64)
-        pictures = PictureCache(unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0)
-        dataset = PictureDataset(
-            [record.id for record in records],
-            pictures,
-            range(len(records)),
-            self._evaluate,
-            head=self.head,
-            seed=self.seed,
-        )
+        dataset = unmasked_pictures(records, value_range, self._evaluate, self.head, self.seed)
         unknown = np.arange(len(records))[:, None] if self._evaluate.size is None else None  # so each is a batch
         order = BatchOrder(len(records), self.batch_size, shuffle=False, seed=self.seed, sizes=unknown)
         workers = self._choose_workers(len(order), 0)
@@ -253,43 +257,40 @@ class DataModule(LightningDataModule):
         return batch
 
     def _loader(
-        self,
-        part: str,
-        transform: Transform,
-        *,
-        shuffle: bool,
-        num_processed: Callable[[], int] | None = None,
+        self, part: str, transform: Transform, *, shuffle: bool, num_processed: Callable[[], int] | None = None
     ) -> Loader:
         ids = self.parts[part]
+        labels = self._training_labels if shuffle else None
+        if labels and self.image_labels is None:  # pictures that count nowhere would teach nothing
+            ids = tuple(name for name in ids if name in labels.weights)
         if not ids:
             raise DataError(
                 f"The {part} part of `{self.catalogue.name}`, fold {self.fold}, should hold pictures. "
                 "Found none. Change `data.split`."
             )
         if not shuffle:
-            sizes = self.scan.mask_sizes[self.scan.rows(ids)].tolist()
+            sizes = self.scan.image_sizes[self.scan.rows(ids)].tolist()
             ids = tuple(name for _, name in sorted(zip(sizes, ids, strict=True)))
-        extents = None if shuffle else self.scan.mask_sizes[self.scan.rows(ids)]
+        extents = None if shuffle else self.scan.image_sizes[self.scan.rows(ids)]
         places, patches = tuple(self._place[name] for name in ids), None
         if shuffle and self._patches is not None:
             patches = TrainingPatches(self._patches, self.catalogue.classes, ids, self._pictures, places, self.seed)
             ids, places = patches.ids, patches.places
         dataset = PictureDataset(
-            ids, self._pictures, places, transform, head=self.head, seed=self.seed, patches=patches
-        )
-        own_sizes = extents if self._evaluate.size is None else None
-        order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes)
+            ids, self._pictures, places, transform, head=self.head, seed=self.seed, patches=patches,
+            image_labels=None if self.image_labels is None else {HEAD: self.image_labels.values},
+            labels=labels, fill_masks=self.catalogue.masks_optional,
+        )  # fmt: skip
+        own_sizes = None if self._evaluate.size else extents
+        chances = self._hard.chances(ids) if self._hard and shuffle else None
+        order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes, chances=chances)
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)
 
     def _choose_workers(self, num_batches: int, mask_bytes: int) -> int:
         area = max(self.image_size[0] * self.image_size[1], 0 if self._evaluate.size else mask_bytes)
         batch_bytes = self.batch_size * (3 * area + max(area, mask_bytes))
-        forked_only = self._cache == "ram"
-        return choose_num_workers(self._num_workers, num_batches, batch_bytes, forked_only=forked_only)
-
-    def _scan_workers(self) -> int:
-        return os.cpu_count() or 1 if self._num_workers == "auto" else max(1, int(self._num_workers))
+        return choose_num_workers(self._num_workers, num_batches, batch_bytes, forked_only=self._cache == "ram")
 
     def _num_processed(self) -> int:
         """Batches of this epoch whose step is done. Lightning restores it before it makes the loaders."""

@@ -1,6 +1,6 @@
 """The map-style data set of one part of a split, and how its samples become batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,9 +9,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from hsl.batch import IGNORE_INDEX, Batch, Sample
-from hsl.data.cache import PictureCache
+from hsl.data.cache import Decoder, PictureCache
+from hsl.data.labels import TrainingLabels
 from hsl.data.patches import TrainingPatches
+from hsl.data.records import Record
 from hsl.data.transforms import Transform
+
+CONFIDENCE = "confidence"
+"""Under this name a map of confidence goes through the augmentation, as if it were one more mask."""
 
 Key = tuple[int, int]
 """Epoch and place in the part: all that a sample may depend on besides the run's seed."""
@@ -31,6 +36,9 @@ class PictureDataset(Dataset[Sample]):
         head: The head that the masks belong to.
         seed: The run's seed.
         patches: What is cut out of the pictures; ``None``: they stay whole.
+        image_labels: By head what is known of each picture as a whole, ``(N, ...)`` in the order of ``pictures``.
+        labels: What the pixels of each mask weigh; ``None``: all the same.
+        fill_masks: Whether a picture without a mask gets one that is ``IGNORE_INDEX`` everywhere.
     """
 
     def __init__(
@@ -43,10 +51,14 @@ class PictureDataset(Dataset[Sample]):
         head: str,
         seed: int,
         patches: TrainingPatches | None = None,
+        image_labels: Mapping[str, Tensor] | None = None,
+        labels: TrainingLabels | None = None,
+        fill_masks: bool = False,
     ) -> None:
         self._ids, self._pictures, self._places = tuple(ids), pictures, tuple(places)
         self._transform, self._head, self._seed = transform, head, seed
-        self._patches = patches
+        self._patches, self._labels, self._fill_masks = patches, labels, fill_masks
+        self._image_labels = dict(image_labels or {})
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -59,18 +71,55 @@ class PictureDataset(Dataset[Sample]):
             DataError: The picture cannot be read.
         """
         epoch, index = key
-        name, picture = self._ids[index], self._pictures[self._places[index]]
+        source, place = self._ids[index], self._places[index]
+        name, picture = source, self._pictures[place]
         if self._patches is not None:
             name, picture = self._patches.cut(picture, index, epoch)
-        masks = {} if picture.mask is None else {self._head: picture.mask}
-        image, masks = self._transform(picture.image, masks, (self._seed, epoch, index))
         height, width = picture.image.shape[:2]
-        return {
+        masks = {} if picture.mask is None else {self._head: picture.mask}
+        if self._fill_masks and not masks:
+            masks = {self._head: np.full((height, width), IGNORE_INDEX, np.uint8)}
+        confidence = None if self._labels is None else self._labels.confidence(source)
+        if confidence is not None:
+            masks[CONFIDENCE] = confidence
+        image, masks = self._transform(picture.image, masks, (self._seed, epoch, index))
+        confidence = masks.pop(CONFIDENCE, None)
+        sample: Sample = {
             "id": name,
             "image": _tensor(image.transpose(2, 0, 1)),
             "masks": {head: _tensor(mask) for head, mask in masks.items()},
             "size": (height, width),
         }
+        if self._image_labels:
+            sample["labels"] = {head: values[place] for head, values in self._image_labels.items()}
+        if self._labels is not None:
+            sample["weights"] = {self._head: _weights(self._labels, source, image.shape[:2], confidence)}
+        return sample
+
+
+def _weights(labels: TrainingLabels, name: str, size: tuple[int, ...], confidence: NDArray[np.uint8] | None) -> Tensor:
+    """``(h, w)`` where confidence counts, else one weight for all pixels, ``(1, 1)``."""
+    weight = labels.weights.get(name, 0.0)
+    if not labels.weigh_by_confidence:
+        return torch.full((1, 1), weight)
+    if confidence is None:  # a picture that counts nowhere has none
+        return torch.zeros(size)
+    return torch.from_numpy(np.require(confidence, requirements=["C", "W"])).float().mul_(weight / 255)
+
+
+def unmasked_pictures(
+    records: Sequence[Record],
+    value_range: tuple[float, float] | None,
+    transform: Transform,
+    head: str,
+    seed: int,
+) -> PictureDataset:
+    """Pictures from outside the data set, in order. Their masks, if any, are not read; nothing is cached."""
+    unmasked = [Record(record.id, record.image, None, None, {}, None) for record in records]
+    nothing = np.zeros((len(records), 2), dtype=np.int64)
+    pictures = PictureCache(unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0)
+    ids = [record.id for record in records]
+    return PictureDataset(ids, pictures, range(len(records)), transform, head=head, seed=seed)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -87,6 +136,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     heads = samples[0]["masks"].keys()
     if heads:
         batch["masks"] = {head: _stacked([sample["masks"][head] for sample in samples]) for head in heads}
+    if "labels" in samples[0]:
+        batch["labels"] = default_collate([sample["labels"] for sample in samples])
+    if "weights" in samples[0]:
+        batch["weights"] = default_collate([sample["weights"] for sample in samples])
     return batch
 
 

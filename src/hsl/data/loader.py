@@ -35,6 +35,8 @@ class BatchOrder(Sampler[list[Key]]):
         seed: The run's seed.
         sizes: At evaluation ``(N, 2)``: height and width of the pictures that a batch can only stack if they are
             alike; ``None``: all are.
+        chances: In training ``(N,)``: pictures are drawn with replacement, each with its chance; ``None``: every
+            picture comes once.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class BatchOrder(Sampler[list[Key]]):
         shuffle: bool,
         seed: int,
         sizes: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+        chances: np.ndarray[Any, np.dtype[np.float64]] | None = None,
     ) -> None:
         self.num_pictures, self.batch_size, self.shuffle, self.seed = num_pictures, batch_size, shuffle, seed
         self._sizes = np.zeros((num_pictures, 2), np.int64) if sizes is None else sizes
+        self._chances = chances
         self.epoch = 0
         self.start = 0
 
@@ -81,7 +85,11 @@ class BatchOrder(Sampler[list[Key]]):
     def _share(self, rank: int, world: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if not self.shuffle:
             return np.arange(rank, self.num_pictures, world)
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_pictures)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self._chances is None:
+            order = rng.permutation(self.num_pictures)
+        else:
+            order = rng.choice(self.num_pictures, self.num_pictures, p=self._chances)
         return order[: len(order) // world * world][rank::world]
 
     def _check(self, world: int) -> None:

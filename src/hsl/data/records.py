@@ -91,6 +91,7 @@ class Catalogue:
         palette: Colour -> class index, for masks stored as colours. ``None``: masks hold indices.
         value_range: The values of a picture of more than 8 bits that become 0 and 255. ``None``: 0 and 65535.
         ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
+        masks_optional: Whether a picture may come without a mask: none of its pixels then counts.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Catalogue:
     palette: Mapping[tuple[int, int, int], int] | None = None
     value_range: tuple[float, float] | None = None
     ignore_index: int = 255
+    masks_optional: bool = False
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

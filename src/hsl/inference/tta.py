@@ -28,6 +28,8 @@ class TestTimeAugmentation:
     .. math:: \log \bar p = \log \frac{1}{T} \sum_{t=1}^{T} t^{-1}\bigl(\mathrm{softmax}(f(t(x)))\bigr)
 
     with ``f`` the predictor inside, ``t`` one of ``T`` symmetries of the square and the softmax over classes.
+    Of an image head, whose output ``(B, K)`` is the same whatever the orientation, it is the mean of the logits: one
+    that says which of several classes are present has a sigmoid for each, not a softmax over all.
     The mean is returned as log-probabilities: ``softmax`` of an output is exactly the mean, so losses,
     metrics and calibration read it like any logits. It is summed in float32 and in log space, so a
     probability too small for a float stays apart from zero. The orientations run one after the other; memory
@@ -50,7 +52,7 @@ class TestTimeAugmentation:
         self.transforms = _checked([each for name in names for each in _expand(name)])
 
     def __call__(self, network: nn.Module, images: Tensor) -> Outputs:
-        """Log-probabilities ``float32 (B, C, H, W)`` of every head, for ``images`` ``(B, 3, H, W)``.
+        """Log-probabilities ``float32 (B, C, H, W)`` of every dense head, for ``images`` ``(B, 3, H, W)``.
 
         Raises:
             ValueError: a head is not dense or has fewer than 2 channels: there are no class probabilities per
@@ -59,10 +61,17 @@ class TestTimeAugmentation:
         total: Outputs = {}
         for name in self.transforms:
             for head, output in self.predictor(network, turn(images, name)).items():
+                if output.ndim == 2:
+                    share = output.float() / len(self.transforms)
+                    total[head] = total[head] + share if head in total else share
+                    continue
                 _check_dense(head, output)
                 log_probabilities = turn_back(output.float().log_softmax(1), name)
                 total[head] = torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
-        return {head: output - math.log(len(self.transforms)) for head, output in total.items()}
+        return {
+            head: output - math.log(len(self.transforms)) if output.ndim == 4 else output
+            for head, output in total.items()
+        }
 
 
 def turn(images: Tensor, name: str) -> Tensor:

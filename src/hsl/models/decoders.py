@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_decoder
-from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder, SeparableConv2d
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
@@ -94,12 +94,15 @@ def fpn(encoder_channels: Sequence[int], *, pyramid_channels: int, channels: int
     return Decoder(body, channels, stride=4)
 
 
-def deeplabv3plus(encoder_channels: Sequence[int], *, channels: int, rates: Sequence[int], dropout: float) -> Decoder:
+def deeplabv3plus(
+    encoder_channels: Sequence[int], *, channels: int, skip_channels: int, rates: Sequence[int], dropout: float
+) -> Decoder:
     """DeepLabv3+ (Chen 2018): atrous pyramid at stride 16, joined with stride 4.
 
     The paper dilates the encoder's last stage to keep it at stride 16. Transformers cannot be dilated, so
     every encoder is left as it is: its features at stride 32 are upsampled and stacked on those of stride 16.
     The pooled branch has no batch norm: it sees one value per channel and picture, and fails on a batch of 1.
+    The features of stride 4 are projected to `skip_channels`, 48 in the paper.
     """
     *finer, stride_16, stride_32 = encoder_channels
     body = DeepLabV3PlusDecoder(
@@ -112,6 +115,9 @@ def deeplabv3plus(encoder_channels: Sequence[int], *, channels: int, rates: Sequ
         aspp_dropout=dropout,
     )
     body.aspp[0].convs[-1][2] = nn.Identity()
+    body.block1[0] = nn.Conv2d(encoder_channels[2], skip_channels, 1, bias=False)
+    body.block1[1] = nn.BatchNorm2d(skip_channels)
+    body.block2[0] = SeparableConv2d(skip_channels + channels, channels, kernel_size=3, padding=1, bias=False)
     return Decoder(body, channels, stride=4, select=_stack_deepest)
 
 

@@ -1,16 +1,20 @@
 """Encoders: every pyramid of features that smp or timm can build, by name."""
 
 import difflib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
+from timm.models.maxxvit import TransformerBlock2d
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.models.plain_pyramid import build_plain_pyramid
 from hsl.models.weights import load_weights
 
 NUM_LEVELS = 6
@@ -24,6 +28,7 @@ class Encoder(nn.Module):
         out_channels: channels at strides 1, 2, 4, 8, 16, 32; 0 at stride 2 where the architecture has none.
         stride: the sides of a picture must be multiples of it, in pixels. 32, or the size of the picture the
             encoder was built for if its attention windows follow that size.
+        fixed_size: whether `stride` is the only side that a picture may have (CoAtNet's attention is built for it).
         normalization: ``mean`` and ``std`` per channel of a picture in [0, 1], as in pretraining.
         weights_used: where the first weights came from; see `hsl.models.weights.load_weights`.
     """
@@ -42,13 +47,26 @@ class Encoder(nn.Module):
         self.name = name
         self.out_channels: list[int] = [int(channels) for channels in body.out_channels]  # type: ignore[union-attr]
         self.stride = stride
+        self.fixed_size = any(isinstance(module, TransformerBlock2d) for module in body.modules())
         self.normalization = {key: [float(v) for v in values] for key, values in normalization.items()}
         self.weights_used = weights_used
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Picture ``(B, 3, H, W)`` to features ``(B, out_channels[i], H / 2^i, W / 2^i)`` for i = 0..5."""
+        """Picture ``(B, 3, H, W)`` to features ``(B, out_channels[i], H / 2^i, W / 2^i)`` for i = 0..5.
+
+        Where the architecture rounds a size down, its features are resized bilinearly.
+
+        Raises:
+            ConfigError: the encoder takes one size only, and this is another.
+        """
+        height, width = image.shape[-2:]
+        if self.fixed_size and not height == width == self.stride:
+            raise ConfigError(
+                f"`{self.name}` was built for pictures of {self.stride} x {self.stride}. Found {height} x {width}. "
+                f"Use `inference=sliding_window inference.window={self.stride}`, or another encoder."
+            )
         features: list[Tensor] = self.body(image)
-        return features
+        return [_resized(feature, (height >> i, width >> i)) for i, feature in enumerate(features)]
 
 
 def build_encoder(
@@ -57,7 +75,7 @@ def build_encoder(
     weights: str | None,
     normalization: Mapping[str, Sequence[float]],
     size_multiple: int = 32,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     package: str | None = None,
     **options: Any,
 ) -> Encoder:
@@ -69,27 +87,31 @@ def build_encoder(
         weights: ``auto``, ``imagenet``, ``None`` or a path; see `hsl.models.weights.load_weights`.
         normalization: ``mean`` and ``std`` of pretraining; the data module applies it.
         size_multiple: the sides of a picture must be multiples of it, in pixels.
-        image_size: side of the pictures to come, in pixels. Encoders whose attention windows follow it
-            (MaxViT) are built for it; the others are only checked against it.
+        image_size: side of the pictures to come, in pixels, or height and width. Encoders whose attention follows
+            it (MaxViT, CoAtNet; transformers without ``dynamic_img_size``) are built for it, for the greatest
+            common divisor where the sides differ; the others are only checked against it.
         package: a Python package with the weights, asked before the hub.
-        **options: further arguments of ``timm.create_model``, such as ``drop_path_rate``.
+        **options: further arguments of ``timm.create_model``, such as ``drop_path_rate``; ``dynamic_img_size=True``
+            and, for Swin, ``strict_img_size=False`` let one transformer take pictures of any size.
 
     Raises:
         ConfigError: the name is unknown, the size is not possible, or the weights are not to be had.
     """
     name = _resolve(name)
-    if image_size is not None:
-        _check_size(name, image_size, size_multiple)
+    sides = [image_size] if isinstance(image_size, int) else list(image_size or [])
+    for side in sides:
+        _check_size(name, side, size_multiple)
     stride = size_multiple
     cfg = _timm_cfg(name)
-    if cfg is not None and cfg.fixed_input_size:
-        stride = image_size or cfg.input_size[-1]
+    follows_size = cfg is not None and cfg.fixed_input_size
+    if follows_size and not options.get("dynamic_img_size") and options.get("strict_img_size", True):
+        stride = math.gcd(*sides) or cfg.input_size[-1]
         options["img_size"] = stride
     if options and not name.startswith("tu-"):
         raise ConfigError(f"Encoder `{name}` of smp takes no options. Found {sorted(options)}. Delete them.")
-    body = _build(name, options)
+    body = _build(name, options, maybe_plain=follows_size)
     used = load_weights(body, name, weights, package, options)
-    if used["source"] != "random":
+    if used["source"] not in ("random", "run"):
         _check_normalization(name, normalization)
     return Encoder(body, name=name, stride=stride, normalization=normalization, weights_used=used)
 
@@ -132,9 +154,12 @@ def _check_size(name: str, image_size: int, size_multiple: int) -> None:
         )
 
 
-def _build(name: str, options: Mapping[str, Any]) -> nn.Module:
+def _build(name: str, options: Mapping[str, Any], *, maybe_plain: bool) -> nn.Module:
     try:
-        body: nn.Module = get_encoder(name, weights=None, **options)
+        plain = build_plain_pyramid(name.removeprefix("tu-"), options) if maybe_plain else None
+        body: nn.Module = plain or get_encoder(name, weights=None, **options)
+    except ConfigError:
+        raise
     except (ValueError, RuntimeError, TypeError, AssertionError, LookupError) as error:
         # smp and timm have no error type of their own for "has no pyramid" or "unknown option".
         raise ConfigError(
@@ -146,7 +171,22 @@ def _build(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"`{name}` should have features down to stride 32. Found channels {body.out_channels}. "
             "Choose another encoder."
         )
+    if name.startswith("tu-inception_"):
+        _pad_borders(body)
     return body
+
+
+def _pad_borders(body: nn.Module) -> None:
+    """Inception's stem and reductions drop the border, which shifts its features against the picture: pad there."""
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and module.kernel_size in (3, (3, 3)):
+            module.padding = 1 if isinstance(module, nn.MaxPool2d) else (1, 1)
+
+
+def _resized(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    if feature.shape[-2:] == size:
+        return feature
+    return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
 
 def _check_normalization(name: str, normalization: Mapping[str, Sequence[float]]) -> None:

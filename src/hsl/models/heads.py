@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor, nn
 
+from hsl.config import ConfigError
+
 
 class DenseHead(nn.Module):
     """Class logits for every pixel: a convolution, then bilinear upsampling to the size of the picture.
@@ -29,3 +31,33 @@ class DenseHead(nn.Module):
         if self.upsampling == 1:
             return logits
         return F.interpolate(logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)
+
+
+class ImageHead(nn.Module):
+    """Class logits of the whole picture: the mean of the encoder's deepest features, dropout, a linear layer.
+
+    Args:
+        in_channels: channels of the deepest features.
+        num_classes: number of classes K.
+        dropout: probability that a pooled feature is left out in training, in [0, 1).
+
+    Raises:
+        ConfigError: ``dropout`` is outside its range.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"`dropout` of an image head should be in [0, 1). Found `dropout = {dropout}`.")
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(in_channels, num_classes)
+        initialize_head(self)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Features ``(B, in_channels, h, w)`` to their mean over the picture ``(B, in_channels)``."""
+        return features.mean(dim=(2, 3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(B, in_channels, h, w)`` to logits ``(B, K)``."""
+        logits: Tensor = self.classify(self.dropout(self.embed(features)))
+        return logits

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,15 +17,16 @@ Share = Callable[[Features], Features]
 
 
 class SegmentationNetwork(nn.Module):
-    """Encoder -> decoder -> one output per head.
+    """Encoder -> decoder -> one output per head; image heads read the encoder's deepest features.
 
     Args:
         encoder: a built encoder.
         decoder: makes the decoder from ``encoder_channels`` and, if it has a branch for every head, their names
-            ``heads``.
+            ``heads``. Not called, and may be ``None``, where there are image heads only.
         heads: makes each head, by its name, from ``in_channels``, ``num_classes`` and ``upsampling``; or what makes
             them all, whatever heads the data have.
-        classes: class names of each head, in the order of the class indices.
+        classes: class names of each dense head, in the order of the class indices.
+        image_classes: class names of each image head.
 
     Raises:
         ConfigError: a head has no classes in the data, or the data has classes without a head.
@@ -33,29 +35,34 @@ class SegmentationNetwork(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        decoder: Callable[..., Decoder | MultitaskDecoder],
+        decoder: Callable[..., Decoder | MultitaskDecoder] | None,
         heads: Mapping[str, Head] | Head,
         classes: Mapping[str, Sequence[str]],
+        image_classes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
+        self.image_heads = tuple(image_classes or ())
         makers = dict.fromkeys(classes, heads) if callable(heads) else heads
-        if set(makers) != set(classes):
+        if set(makers) != {*classes, *self.image_heads}:
             raise ConfigError(
-                f"`heads` should be the heads of the data, {sorted(classes)}. Found `heads = {sorted(makers)}`. "
-                "Name them alike in `task` and `data`, or take `task=multitask`."
+                f"`heads` should be the heads of the data, {sorted({*classes, *self.image_heads})}. "
+                f"Found `heads = {sorted(makers)}`. Name them alike in `task` and `data`, take `task=multitask`, or "
+                "give the column of the image labels with `data.image_labels`."
             )
         self.encoder = encoder
-        names = {"heads": tuple(makers)} if "heads" in inspect.signature(decoder).parameters else {}
-        self.decoder = decoder(encoder_channels=encoder.out_channels, **names)
-        channels = self.decoder.out_channels
-        made = {
-            name: head(
+        dense = {name: maker for name, maker in makers.items() if name in classes}
+        self.decoder = _decode(decoder, encoder, tuple(dense))
+        made = {}
+        for name, head in dense.items():
+            channels = self.decoder.out_channels
+            made[name] = head(
                 in_channels=channels if isinstance(channels, int) else channels[name],
                 num_classes=len(classes[name]),
                 upsampling=self.decoder.stride,
             )
-            for name, head in makers.items()
-        }
+        for name in self.image_heads:
+            number = len((image_classes or {})[name])
+            made[name] = makers[name](in_channels=encoder.out_channels[-1], num_classes=number)
         self.heads = nn.ModuleDict(made)
 
     @property
@@ -64,7 +71,7 @@ class SegmentationNetwork(nn.Module):
         return self.encoder.stride
 
     def forward(self, image: Tensor, share: Share | None = None) -> Outputs:
-        """Normalised picture ``(B, 3, H, W)`` to one output per head: a dense one gives ``(B, C, H, W)``.
+        """Normalised picture ``(B, 3, H, W)`` to one output per head: ``(B, C, H, W)``, of an image head ``(B, K)``.
 
         Args:
             image: the picture.
@@ -81,7 +88,26 @@ class SegmentationNetwork(nn.Module):
                 "Resize it, or pad it with an inference predictor."
             )
         features = self.encoder(image)
-        decoded = self.decoder(features if share is None else share(features))
-        if isinstance(decoded, Tensor):
-            return {name: head(decoded) for name, head in self.heads.items()}
-        return {name: head(decoded[name]) for name, head in self.heads.items()}
+        if share is not None:
+            features = share(features)
+        outputs = {name: self.heads[name](features[-1]) for name in self.image_heads}
+        if self.decoder is None:
+            return outputs
+        decoded = self.decoder(features)
+        for name, head in self.heads.items():
+            if name not in outputs:
+                outputs[name] = head(decoded if isinstance(decoded, Tensor) else decoded[name])
+        return outputs
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Picture ``(B, 3, H, W)`` to the mean of its deepest features ``(B, D)``."""
+        features: Tensor = self.encoder(image)[-1]
+        return features.mean(dim=(2, 3))
+
+
+def _decode(decoder: Callable[..., Decoder | MultitaskDecoder] | None, encoder: Encoder, heads: tuple[str, ...]) -> Any:
+    """The decoder of these dense heads; ``None`` without any."""
+    if not heads or decoder is None:
+        return None
+    names = {"heads": heads} if "heads" in inspect.signature(decoder).parameters else {}
+    return decoder(encoder_channels=encoder.out_channels, **names)

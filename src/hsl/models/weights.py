@@ -1,8 +1,8 @@
 """Where the first weights of an encoder come from, and how they get in.
 
 ``encoder.weights`` is ``auto`` (published weights, else random with a warning), ``imagenet`` (published or an
-error), ``null`` (random) or the path of a state dict. Published weights are looked for in an installed
-package, then in the local cache of the hub, then on the hub itself, if it answers within seconds.
+error), ``null`` (random), the path of a state dict, or a run folder of ours. Published weights are looked for in
+an installed package, then in the local cache of the hub, then on the hub itself, if it answers within seconds.
 """
 
 import hashlib
@@ -24,7 +24,11 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
 from hsl.config import ConfigError
+from hsl.models.plain_pyramid import PlainPyramid
 from hsl.models.state_dict import Filled, fill, first_line, read_state_dict
+
+RUN_PREFIX = "network.encoder.body."
+"""What the keys of an encoder start with in a checkpoint of ours."""
 
 PROBE_TIMEOUT_S = 5.0
 """The hub library repeats a failed request for half a minute, so it is asked only after one quick knock."""
@@ -52,14 +56,15 @@ def load_weights(
     Args:
         body: the encoder of smp, changed in place.
         name: its name, ``tu-...`` for one of timm.
-        requested: ``auto``, ``imagenet``, a path or ``None``.
+        requested: ``auto``, ``imagenet``, a path or ``None``. A run folder fills the encoder to the last key
+            from its best checkpoint, whatever its decoder and heads were.
         package: an installed Python package with the weights as a ``.pth`` file, asked before the hub.
         options: what timm was given besides the name.
 
     Returns:
         What a run records: ``requested``, ``source`` (``package:``, ``hub:`` or ``file:`` and a name, or
-        ``random``), ``tag``, ``sha256`` of the file, ``reason`` for random weights, ``missing`` and
-        ``unexpected`` keys and the number of ``head_keys``, which only the classifier could take.
+        ``random``; ``run`` with its ``path``), ``tag``, ``sha256`` of the file, ``reason`` for random weights,
+        ``missing`` and ``unexpected`` keys and the number of ``head_keys``, which only the classifier could take.
 
     Raises:
         ConfigError: the weights are not to be had, do not fit in shape, or have no key in common.
@@ -67,6 +72,9 @@ def load_weights(
     """
     if requested is None:
         return _record(requested, reason="`encoder.weights=null`")
+    if (folder := Path(requested).expanduser()).is_dir():
+        digest = _load_run(body, name, folder)
+        return {**_record(requested), "source": "run", "path": str(folder), "sha256": digest}
     try:
         origin = locate(name, requested, package)
     except WeightsUnavailableError as error:
@@ -77,7 +85,8 @@ def load_weights(
             stacklevel=2,
         )
         return _record(requested, reason=str(error))
-    filled = fill(body, name, read_state_dict(origin.path), options, where=str(origin.path))
+    published = body.model if isinstance(body, PlainPyramid) else body  # of a plain transformer; its levels are ours
+    filled = fill(published, name, read_state_dict(origin.path), options, where=str(origin.path))
     _check(filled, origin, name)
     digest = hashlib.sha256(origin.path.read_bytes()).hexdigest()
     return _record(requested, origin=origin, sha256=digest, filled=filled)
@@ -89,7 +98,7 @@ def locate(name: str, requested: str, package: str | None) -> Origin:
         path = Path(requested).expanduser()
         if not path.is_file():
             raise ConfigError(
-                "`encoder.weights` should be auto, imagenet, null or the path of a state dict. "
+                "`encoder.weights` should be auto, imagenet, null, a run folder or the path of a state dict. "
                 f"Found `encoder.weights = {requested}`, which is no file. Mend the path."
             )
         return Origin(f"file:{path.name}", path.stem, path, published=False)
@@ -98,6 +107,27 @@ def locate(name: str, requested: str, package: str | None) -> Origin:
     repository, revision, tag = _published(name)
     path = _file_of_hub(repository, revision)
     return Origin(f"hub:{repository}", tag, path, published=True)
+
+
+def _load_run(body: nn.Module, name: str, folder: Path) -> str:
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        raise ConfigError(
+            f"`encoder.weights = {folder}` should be a finished run. Found no checkpoints/best.ckpt in it. "
+            "Finish it with `resume=last`, or choose another."
+        )
+    state = read_state_dict(checkpoint)
+    own = {key.removeprefix(RUN_PREFIX): value for key, value in state.items() if key.startswith(RUN_PREFIX)}
+    wanted = body.state_dict()
+    unlike = [key for key in own.keys() & wanted.keys() if own[key].shape != wanted[key].shape]
+    wrong = sorted([*(own.keys() ^ wanted.keys()), *unlike])
+    if wrong:
+        raise ConfigError(
+            f"`encoder.weights = {folder}` should be a run with the encoder `{name}` at the same `data.image_size`. "
+            f"Found other tensors: {_some(wrong)}. Choose the encoder and size of that run."
+        )
+    nn.Module.load_state_dict(body, own)  # smp's encoders override it with other signatures
+    return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
 
 
 def _file_of_package(package: str) -> Path | None:

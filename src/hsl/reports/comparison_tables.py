@@ -49,7 +49,7 @@ def pairwise_classes_table(comparisons: Sequence[Comparison]) -> Table:
     columns += [Column("images", "pictures", "count")]
     columns += [Column(key, title, "count") for key, title in TALLY]
     rows: list[Sequence[Cell]] = [
-        [one.first, one.second, each.name, each.wins + each.ties + each.losses, *_tally(each)]
+        [one.first, one.second, each.name, each.wins + each.ties + each.losses, *tally_cells(each)]
         for one in comparisons
         for each in one.classes
     ]
@@ -66,22 +66,24 @@ def _row(one: Comparison, kind: str) -> list[Cell]:
         one.second,
         one.num_images if one.by_image else None,
         one.by_image.mean if one.by_image else None,
-        _interval(one.by_image, kind),
-        _interval(one.by_group, kind),
+        interval_cell(one.by_image, kind),
+        interval_cell(one.by_group, kind),
         one.pooled.mean if one.pooled else None,
-        _interval(one.pooled, kind),
+        interval_cell(one.pooled, kind),
         one.wilcoxon_holm_p,
         one.corrected_t_p,
         one.rank_biserial,
         one.cohens_dz,
-        *_tally(one.pictures),
+        *tally_cells(one.pictures),
         one.verdict,
     ]
 
 
-def _interval(interval: Interval | None, kind: str) -> str | None:
+def interval_cell(interval: Interval | None, kind: str) -> str | None:
+    """Both ends as a reader sees them."""
     return f"[{text_of(interval.low, kind)}, {text_of(interval.high, kind)}]" if interval else None
 
 
-def _tally(found: Tally | None) -> list[Cell]:
+def tally_cells(found: Tally | None) -> list[Cell]:
+    """The columns of ``TALLY``."""
     return [found.wins, found.ties, found.losses] if found else [None, None, None]

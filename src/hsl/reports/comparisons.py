@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from hsl.reports.paired_pictures import NotPairedError, Scored, common_folds, sc
 from hsl.reports.pixel_counts import LOWER_IS_BETTER
 from hsl.reports.resampling import pooled_bootstrap
 from hsl.reports.results import Model
+from hsl.reports.run_files import Split
 from hsl.reports.statistics import Interval, corrected_resampled_t, holm, paired_bootstrap, wilcoxon
 
 
@@ -130,7 +131,9 @@ def _pair(first: Model, second: Model, part: str, inference: str, resamples: int
         by_group=paired_bootstrap(values, resamples, seed, groups) if grouped else None,
         pooled=_pooled(ours, theirs, ids, groups if grouped else ids, metric, resamples, seed),
         wilcoxon_p=wilcoxon(values),
-        corrected_t_p=_fold_test(first, second, folds, part, inference, metric),
+        corrected_t_p=fold_test(
+            first.overall(metric, part, inference), second.overall(metric, part, inference), folds, first.split
+        ),
         rank_biserial=rank_biserial(values),
         cohens_dz=cohens_dz(values),
         pictures=tally(values, metric not in LOWER_IS_BETTER),
@@ -155,12 +158,13 @@ def _by_class(ours: Scored, theirs: Scored, ids: Sequence[str], classes: Sequenc
     return [tally((first - second)[:, i].tolist(), name=name) for i, name in enumerate(classes)]
 
 
-def _fold_test(first: Model, second: Model, folds: Sequence[int], part: str, inference: str, metric: str) -> float:
-    """p of the corrected resampled t-test over the folds' pooled scores; NaN with one fold."""
-    ours, theirs = (model.overall(metric, part, inference) for model in (first, second))
+def fold_test(
+    ours: Mapping[int, float], theirs: Mapping[int, float], folds: Sequence[int], split: Split | None
+) -> float:
+    """p of the corrected resampled t-test over the folds' scores; NaN with one fold."""
     values = [ours[fold] - theirs[fold] for fold in folds if fold in ours and fold in theirs]
-    if len(values) < 2 or first.split is None or not np.isfinite(values).all():
+    if len(values) < 2 or split is None or not np.isfinite(values).all():
         return math.nan
-    parts = [first.split.folds[fold] for fold in folds]
+    parts = [split.folds[fold] for fold in folds]
     share = float(np.mean([len(fold.val) / max(1, len(fold.train)) for fold in parts]))
     return corrected_resampled_t(values, share)[1]

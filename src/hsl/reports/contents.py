@@ -82,7 +82,7 @@ def ranking_table(
             for row, (_, model) in zip(rows, models, strict=True)
         ]
     caption = (
-        f"Scores on the {_part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
+        f"Scores on the {part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
         "fold are pooled over its pictures; mIoU is the macro mean over the classes scored."
         + (
             " Interval: bootstrap of the pooled score over groups (pictures where no group holds two)."
@@ -127,9 +127,9 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
         for fold in sorted({*done, *model.missing}):
             rows += [_fold_row(model, run, part) for run in done.get(fold, [])]
             if fold in model.missing:
-                gap: list[Cell] = [model.label, _fold_name(model, fold), None, model.missing[fold]]
+                gap: list[Cell] = [model.label, fold_name(model, fold), None, model.missing[fold]]
                 rows.append([*gap, *[None] * (len(columns) - len(gap))])
-    return Table("folds", f"Every fold on its own, {_part_title(part)}.", columns, rows)
+    return Table("folds", f"Every fold on its own, {part_title(part)}.", columns, rows)
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
@@ -137,9 +137,9 @@ def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
     stored = run.metrics.parts.get(part, {}).get("plain") if run.metrics else None
     return [
         model.label,
-        _fold_name(model, run.fold),
+        fold_name(model, run.fold),
         run.seed,
-        run.status,
+        run.state,
         stored.num_images if stored else None,
         *[_overall(scores[inference], "miou") for inference in INFERENCES],
         *[_overall(scores["plain"], name) for name in OVERALL[1:]],
@@ -169,7 +169,7 @@ def per_class_table(models: Sequence[Model], part: str) -> Table:
             row += [summaries[score][i] for score in PER_CLASS]
             rows.append([*row, tta[i], float(pooled.per_class["iou"][i]) if pooled else None])
     caption = (
-        f"Per class, {_part_title(part)}. Mean ± sample standard deviation over the folds that score the "
+        f"Per class, {part_title(part)}. Mean ± sample standard deviation over the folds that score the "
         f"class; one in neither truth nor prediction of a fold is not scored there ({NONE}). "
         "For pixels Dice equals F1."
     )
@@ -191,7 +191,7 @@ def cv_results(
         "notes": [asdict(note) for note in notes],
         "runs": [{"folder": str(run.folder), "status": run.status, "reason": run.reason} for run in runs],
     }
-    result: dict[str, Any] = _null_for_nan(page)
+    result: dict[str, Any] = null_for_nan(page)
     return result
 
 
@@ -235,7 +235,8 @@ def _pooled_json(scores: Scores) -> dict[str, Any]:
     return {**scores.overall, "classes_scored": scores.classes_scored, "per_class": classes}
 
 
-def _part_title(part: str) -> str:
+def part_title(part: str) -> str:
+    """What a reader calls it."""
     return {"val": "validation part of each fold", "test": "held-out test part"}.get(part, part)
 
 
@@ -243,7 +244,7 @@ def _overall(scores: Scores | None, name: str) -> float | None:
     return None if scores is None else scores.overall[name]
 
 
-def _fold_name(model: Model, fold: int) -> str:
+def fold_name(model: Model, fold: int) -> str:
     """Its number, and the group that was left out if there is one."""
     names = [each.name for each in model.split.folds] if model.split else []
     return f"{fold}: {names[fold]}" if fold < len(names) and names[fold] != str(fold) else str(fold)
@@ -262,9 +263,10 @@ def _true_pixels(model: Model, part: str) -> list[int]:
     return [int(number) for number in np.sum(firsts, axis=0)] if firsts else [0] * len(model.classes)
 
 
-def _null_for_nan(node: Any) -> Any:
+def null_for_nan(node: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
     if isinstance(node, Mapping):
-        return {str(key): _null_for_nan(value) for key, value in node.items()}
+        return {str(key): null_for_nan(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_null_for_nan(value) for value in node]
+        return [null_for_nan(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node

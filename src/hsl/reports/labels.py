@@ -1,6 +1,7 @@
 """What two runs have in common and what sets two models apart, read from their configs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -30,6 +31,22 @@ def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str =
     return flat
 
 
+def foldless(value: str, fold: int) -> str:
+    """A path below the run folder of the same fold, without the fold and the time of that run.
+
+    The labels and the first weights of a fold come from runs of that fold, so their paths differ in one model.
+
+    >>> foldless("outputs/cam/fold2/2026-01-31_10-00-00/best.ckpt", 2), foldless("fold20/a", 2)
+    ('outputs/cam/fold*/best.ckpt', 'fold20/a')
+    """
+    return re.sub(rf"(?<![^/\"_-])fold{fold}(?![^/\"_-])(/\d{{4}}-\d\d-\d\d_[^/\"]*)?", "fold*", value)
+
+
+def without_fold(flat: Mapping[str, str], fold: int) -> dict[str, str]:
+    """`foldless` values of a flattened config."""
+    return {key: foldless(value, fold) for key, value in flat.items()}
+
+
 def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict[str, str]]:
     """What differs between models beyond the encoder, one short key each.
 
@@ -41,6 +58,11 @@ def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict
         name_key: the key of the encoder's name, such as ``encoder.name``.
     """
     room = name_key.rpartition(".")[0] + "."
+    targets = {key for model in models for key in model if key.endswith("._target_")}
+    models = [  # a part that is switched off is another choice of the same key: null
+        {f"{key}._target_" if f"{key}._target_" in targets else key: value for key, value in model.items()}
+        for model in models
+    ]
     columns: dict[tuple[str, ...], list[str]] = {}
     for key in sorted({key for model in models for key in model}):
         column = tuple(model.get(key, ABSENT) for model in models)
@@ -83,13 +105,19 @@ def _words(found: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
     It is the innermost part that the model has there: a method inside an aggregation says more than the aggregation.
     """
-    groups = {key.split(".")[0] for key in found[0] if key.endswith("._target_")} - {"task"}  # which holds copies
+    every = [key for key in found[0] if key.endswith("._target_")]
     words: dict[str, list[str]] = {}
-    for group in sorted(groups):
-        targets = [key for key in found[0] if key.startswith(f"{group}.") and key.endswith("._target_")]
+    for group in sorted({_group(key) for key in every} - {"task"}):  # which holds copies
+        targets = [key for key in every if _group(key) == group]
         targets.sort(key=lambda key: -key.count("."))
         words[group] = [next((one[key] for key in targets if one[key] != ABSENT), ABSENT) for one in found]
     return words
+
+
+def _group(key: str) -> str:
+    """The group of the config: the first part of the key, below ``data`` the second (``data.labels``)."""
+    parts = key.split(".")
+    return parts[1] if parts[0] == "data" and len(parts) > 2 else parts[0]
 
 
 def _telling(bases: Sequence[str], columns: Mapping[str, list[str]]) -> dict[str, list[str]]:

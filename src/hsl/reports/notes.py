@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hsl.reports import event_hints, image_notes
 from hsl.reports.pixel_counts import CONFUSION_METRICS
 from hsl.reports.results import OVERALL, Model, Scores
 from hsl.reports.run_folder import Run
@@ -29,9 +30,14 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
         *_runs(runs, models),
         *_few_groups(models, part, inference),
         *_failed_objects(models, part, inference),
+        *(Note("warning", text) for text in event_hints.reverted(models)),
+        *(Note("warning", text) for text in image_notes.unlike_classes(models)),
         *_method(models, part),
         *(Note("warning", text) for text in degraded(models)),
         *(Note("info", text) for text in hints(models)),
+        *(Note("info", text) for text in image_notes.left_out(models)),
+        *(Note("info", text) for text in image_notes.unscored(models, part, inference)),
+        *(Note("info", text) for text in event_hints.memory(models)),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
 
@@ -72,7 +78,7 @@ def _unlike(models: Sequence[Model]) -> Iterator[Note]:
             "warning",
             "The models do not all share one split of one data set; those that do not are unpaired.",
         )
-    scored = {tuple(model.classes) for model in ready}
+    scored = {tuple(model.classes) for model in ready if model.classes}
     if len(scored) > 1:
         yield Note("warning", "The models were trained on unlike class lists; their mIoU is not comparable.")
 
@@ -90,6 +96,7 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
         for problem in run.problems:
             yield Note("info", problem)
         yield from _contradictions(run)
+        yield from (Note("warning", text) for text in image_notes.contradictions(run))
         for task in run.tasks:
             yield from _contradictions(run.on_task(task), f" of {task}")
     used = {run.folder for model in models for run in model.finished.values()}

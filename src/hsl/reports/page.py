@@ -18,6 +18,7 @@ from hsl.reports.comparisons import Comparison
 from hsl.reports.contents import TITLES
 from hsl.reports.failure_gallery import KINDS, failure_gallery
 from hsl.reports.galleries import Shown, galleries, stored_pictures
+from hsl.reports.image_scores import head_of
 from hsl.reports.notes import Note
 from hsl.reports.palette import SERIES, SERIES_DARK, hex_colour
 from hsl.reports.plot_files import Plot
@@ -35,6 +36,13 @@ PLACED = (
     "folds",
     "pictures",
     "tasks",
+    "phases",
+    "image_ranking",
+    "image_ranking_test",
+    "image_pairwise",
+    "image_per_class",
+    "image_thresholds",
+    "image_folds",
 )  # tables with a section of their own
 NUMBERED = {"class": "class", "group": "group", "model": "model", "first": "model", "second": "model"}
 
@@ -51,6 +59,7 @@ def write_page(
     metric: str,
     part: str,
     inference: str,
+    image_title: str = "",
 ) -> None:
     """Render and write ``index.html``.
 
@@ -66,11 +75,14 @@ def write_page(
         metric: the score that ranks.
         part: the part it is taken on.
         inference: the inference it is taken with.
+        image_title: name of the score that ranks the image heads, empty where there are none.
     """
     ready = [model for model in models if model.finished]
-    classes = list(dict.fromkeys(name for model in ready for name in model.classes))
-    first = ready[0].classes if ready else []
-    groups = sorted({row.group for run in runs for rows in run.images.values() for row in rows.values()} - {""})
+    dense = [model for model in ready if model.classes]
+    every = [*(model.classes for model in ready), *(head.classes for model in ready if (head := head_of(model)))]
+    classes = list(dict.fromkeys(name for names in every for name in names))
+    first = dense[0].classes if dense else []
+    groups = _groups(runs)
     numbers = {"class": classes, "group": groups, "model": [model.label for model in models]}
     environment = _environment(numbers)
     script = environment.get_template("table.js").render()
@@ -84,7 +96,10 @@ def write_page(
         rest=[table for name, table in tables.items() if name not in PLACED],
         comparisons=comparisons,
         notes=notes,
-        metric_title=TITLES[metric],
+        with_dense="ranking" in tables,
+        ranked_by=", ".join(
+            [TITLES[metric]] * ("ranking" in tables) + [f"{image_title} of the image heads"] * bool(image_title)
+        ),
         data_names=sorted({str(run.provenance["data"]) for run in runs if "data" in run.provenance}),
         part=part,
         inference=inference,
@@ -92,11 +107,11 @@ def write_page(
         classes=classes,
         groups=groups,
         colours=[(name, hex_colour(i)) for i, name in enumerate(first)],
-        heat=pooled_iou(ready, part, inference),
-        without_counts=[model.label for model in ready if model.pixel_counts(part, inference) is None],
-        without_objects=[model.label for model in ready if not model.objects(part, inference)],
-        pictures=galleries(ready, first, num_pictures),
-        failures=_failures(ready, first, part),
+        heat=pooled_iou(dense, part, inference),
+        without_counts=[model.label for model in dense if model.pixel_counts(part, inference) is None],
+        without_objects=[model.label for model in dense if not model.objects(part, inference)],
+        pictures=galleries(dense, first, num_pictures),
+        failures=_failures(dense, first, part),
         failure_titles=KINDS,
         audits=facts.audits(runs),
         packages=packages,
@@ -107,6 +122,12 @@ def write_page(
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_atomically(path, content.encode())
+
+
+def _groups(runs: Sequence[Run]) -> list[str]:
+    named = {row.group for run in runs for rows in run.images.values() for row in rows.values()}
+    named |= {group for run in runs for pictures in run.image_pictures.values() for group in pictures.groups}
+    return sorted(named - {""})
 
 
 def led_by(table: Table, key: str, place: int) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,13 @@ class Scored:
         return np.array([sum(name in run.places for run in self.runs) for name in ids], dtype=np.int64)
 
 
-def common_folds(first: Model, second: Model) -> list[int]:
+def common_folds(first: Model, second: Model, classes: Callable[[Model], object] = attrgetter("classes")) -> list[int]:
     """The folds that both have finished.
+
+    Args:
+        first: a model.
+        second: another.
+        classes: what both must know alike; by default the classes of their pixels.
 
     Raises:
         NotPairedError: a model is refused, their data, fold assignments, test pictures or classes are unlike or
@@ -93,7 +99,7 @@ def common_folds(first: Model, second: Model) -> list[int]:
         raise NotPairedError("they have unlike test pictures")
     if first.split and second.split and first.split.assignment != second.split.assignment:
         raise NotPairedError("they have unlike fold assignments of the same data")
-    if first.classes != second.classes:
+    if classes(first) != classes(second):
         raise NotPairedError("they have unlike class lists")
     folds = sorted(set(first.folds) & set(second.folds))
     if not folds:

@@ -49,6 +49,16 @@ class PixelCounts:
         total: NDArray[Any] = self.matrices.sum(-3)
         return total
 
+    @property
+    def num_pictures(self) -> int:
+        """Length of the first dimension."""
+        return len(self.nll)
+
+    @property
+    def width(self) -> int:
+        """Numbers per picture in the largest array."""
+        return int(self.matrices[0].size)
+
     def __add__(self, other: "PixelCounts") -> "PixelCounts":
         return PixelCounts(*[mine + theirs for mine, theirs in zip(self._arrays, other._arrays, strict=True)])
 

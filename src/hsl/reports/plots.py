@@ -48,8 +48,10 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path:
         save_figure(draw_confusion(confusion, classes, title), path)
 
 
-def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], title: str = "") -> Figure:
-    """The figure of `confusion_matrix`."""
+def draw_confusion(
+    confusion: NDArray[np.int64], classes: Sequence[str], title: str = "", unit: str = "pixel"
+) -> Figure:
+    """The figure of `confusion_matrix`; ``unit`` is what was counted."""
     num_classes, total = len(classes), confusion.sum(axis=1)
     share = np.divide(confusion * 100.0, total[:, None], out=np.full(confusion.shape, np.nan), where=total[:, None] > 0)
     cell = 0.5 if num_classes <= MANY_CLASSES else 0.24
@@ -63,7 +65,7 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], title: 
         _name_classes(axes, classes, total)
         axes.set(xlabel="predicted class", ylabel="true class", title=title)
         if num_classes <= MANY_CLASSES:
-            _write_cells(axes, share)
+            _write_cells(axes, share, unit)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
         bar.set_label("share of the true class (%)")
         bar.outline.set_visible(False)
@@ -211,7 +213,7 @@ def _name_classes(axes: Axes, classes: Sequence[str], total: NDArray[np.int64]) 
     axes.tick_params(which="both", length=0)
 
 
-def _write_cells(axes: Axes, share: NDArray[np.float64]) -> None:
+def _write_cells(axes: Axes, share: NDArray[np.float64], unit: str) -> None:
     for row, column in np.argwhere(np.isfinite(share)):
         value = share[row, column]
         text = "0" if value == 0 else "<0.1" if value < 0.1 else f"{value:.1f}" if value < 99.95 else "100"
@@ -219,7 +221,7 @@ def _write_cells(axes: Axes, share: NDArray[np.float64]) -> None:
         axes.text(int(column), int(row), text, ha="center", va="center", fontsize=7.5, color=colour)
     for row in np.flatnonzero(~np.isfinite(share).all(axis=1)):
         middle = (share.shape[1] - 1) / 2
-        axes.text(middle, int(row), "no pixel of this class", ha="center", va="center", color=GREY, fontsize=7.5)
+        axes.text(middle, int(row), f"no {unit} of this class", ha="center", va="center", color=GREY, fontsize=7.5)
 
 
 def _iou_text(value: float) -> str:

@@ -12,20 +12,23 @@ from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.reports import contents
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
-from hsl.reports.comparisons import compare, pooled_intervals
+from hsl.reports.comparisons import Comparison, compare, pooled_intervals
 from hsl.reports.gather import gather
+from hsl.reports.image_report import image_report, image_results
+from hsl.reports.image_scores import IMAGE_METRICS
 from hsl.reports.notes import Note, notes_on
 from hsl.reports.object_tables import object_tables
 from hsl.reports.page import write_page
+from hsl.reports.phases_table import phases_table
 from hsl.reports.picture_table import picture_table
 from hsl.reports.plot_files import save_plots
 from hsl.reports.report_plots import report_plots
-from hsl.reports.results import OVERALL, models_of
+from hsl.reports.results import OVERALL, Model, models_of
 from hsl.reports.tables import Table, write_table
 from hsl.reports.task_table import task_table
 from hsl.reports.variance import variance_table
 
-PRINTED = ("rank", "model", "folds", "miou", "miou_tta", "miou_pooled")  # a terminal is narrow
+PRINTED = {"rank", "model", "folds", "miou", "miou_tta", "miou_pooled", "accuracy", "macro_f1"}  # a terminal is narrow
 
 
 def report(cfg: DictConfig) -> Path:
@@ -35,54 +38,90 @@ def report(cfg: DictConfig) -> Path:
         The page.
 
     Raises:
-        ConfigError: ``metric`` is none of the overall scores, or ``pareto`` names no two tasks.
+        ConfigError: ``metric`` or ``image_metric`` is none of the scores, or ``pareto`` names no two tasks.
         DataError: no run folder matches.
     """
     if cfg.metric not in OVERALL:
         raise ConfigError(f"`metric` should be one of {', '.join(OVERALL)}. Found `metric = {cfg.metric}`.")
+    if cfg.image_metric not in IMAGE_METRICS:
+        raise ConfigError(
+            f"`image_metric` should be one of {', '.join(IMAGE_METRICS)}. Found `image_metric = {cfg.image_metric}`."
+        )
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
     output = Path(cfg.output)
     runs = gather(patterns)
     models = models_of(runs, list(cfg.ignore), cfg.name_key)
-    ranked = contents.ranked(models, cfg.metric, cfg.part, cfg.inference_name)
-    in_order = [model for _, model in ranked]
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
-    pairs = compare(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed, cfg.metric)
-    intervals = pooled_intervals(in_order, cfg.part, cfg.inference_name, cfg.resamples, cfg.seed, cfg.metric)
-    notes = notes_on(runs, in_order, cfg.part, cfg.inference_name)
-    tables = {
-        "ranking": contents.ranking_table(ranked, cfg.part, cfg.metric, intervals),
-        "per_class": contents.per_class_table(in_order, cfg.part),
-        "folds": contents.folds_table(in_order, cfg.part),
-        "pairwise": pairwise_table(pairs, cfg.metric),
-        "pairwise_classes": pairwise_classes_table(pairs),
-        "pictures": picture_table(in_order, cfg.part, cfg.inference_name),
-        "variance": variance_table(in_order, cfg.metric, cfg.part, cfg.inference_name),
-    }
-    tables |= {table.name: table for table in object_tables(in_order, cfg.part, cfg.inference_name)}
-    if any(model.tasks for model in in_order):
-        tables["tasks"] = task_table(in_order, cfg.part, cfg.inference_name)
-    if "test" in parts and cfg.part != "test":
-        test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
-        tables["ranking_test"] = contents.ranking_table(test, "test")
+    chosen = (cfg.part, cfg.inference_name)
+    images = image_report(models, cfg.image_metric, *chosen, parts, cfg.resamples, cfg.seed)
+    ranked = contents.ranked(_dense(models, bool(images.ranked)), cfg.metric, *chosen)
+    dense = [model for _, model in ranked]
+    in_order = dense + [model for _, model in images.ranked if model not in dense]
+    pairs = compare(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
+    notes = notes_on(runs, in_order, *chosen)
+    tables = (_tables(cfg, ranked, pairs, parts) if dense else {}) | dict(images.tables)
+    if (phases := phases_table(in_order)) is not None:
+        tables["phases"] = phases
     for table in tables.values():
         write_table(table, output / "tables")
-    results = contents.cv_results(ranked, pairs, notes, runs, parts)
+    order = ranked + [(None, model) for model in in_order if model not in dense]
+    results = contents.cv_results(order, pairs, notes, runs, parts) | image_results(images, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     page = output / "index.html"
     ready = [model for model in in_order if model.finished]
-    plots = report_plots(ready, cfg.metric, cfg.part, cfg.inference_name, cfg.pareto)
+    places = {model.label: i for i, model in enumerate(ready)}
+    plots = report_plots(ready, cfg.metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
     save_plots(list(plots.values()), output / "plots")
-    settings = (cfg.num_pictures, cfg.metric, cfg.part, cfg.inference_name)
+    settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
     write_page(page, runs, in_order, tables, plots, pairs, notes, *settings)
-    _print(tables["ranking"], notes, page)
+    _print([tables[name] for name in ("ranking", "image_ranking") if name in tables], notes, page)
     return page
 
 
-def _print(table: Table, notes: Sequence[Note], page: Path) -> None:
+def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:
+    """Those with dense heads, and those that never finished; none where all that finished have image heads only."""
+    found = [model for model in models if model.classes or not model.finished]
+    return found if any(model.finished for model in found) or not with_images else []
+
+
+def _tables(
+    cfg: DictConfig, ranked: Sequence[tuple[int | None, Model]], pairs: Sequence[Comparison], parts: Sequence[str]
+) -> dict[str, Table]:
+    """The tables of the dense heads, by name."""
+    chosen = (cfg.part, cfg.inference_name)
+    models = [model for _, model in ranked]
+    intervals = pooled_intervals(models, *chosen, cfg.resamples, cfg.seed, cfg.metric)
+    tables = {
+        "ranking": contents.ranking_table(ranked, cfg.part, cfg.metric, intervals),
+        "per_class": contents.per_class_table(models, cfg.part),
+        "folds": contents.folds_table(models, cfg.part),
+        "pairwise": pairwise_table(pairs, cfg.metric),
+        "pairwise_classes": pairwise_classes_table(pairs),
+        "pictures": picture_table(models, *chosen),
+        "variance": variance_table(models, cfg.metric, *chosen),
+    }
+    tables |= {table.name: table for table in object_tables(models, *chosen)}
+    if any(model.tasks for model in models):
+        tables["tasks"] = task_table(models, *chosen)
+    if "test" in parts and cfg.part != "test":
+        test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
+        tables["ranking_test"] = contents.ranking_table(test, "test")
+    return tables
+
+
+def _print(tables: Sequence[Table], notes: Sequence[Note], page: Path) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 120  # a file has no edge
+    for table in tables:
+        console.print(_shown(table))
+    for note in notes:
+        if note.level == "warning":
+            console.print(f"! {note.text}", style="yellow", markup=False)
+    print(page)
+
+
+def _shown(table: Table) -> RichTable:
     shown = RichTable()
     kept = [i for i, column in enumerate(table.columns) if column.key in PRINTED]
     for i in kept:
@@ -96,8 +135,4 @@ def _print(table: Table, notes: Sequence[Note], page: Path) -> None:
         )
     for row in table.texts:
         shown.add_row(*[row[i] for i in kept])
-    console.print(shown)
-    for note in notes:
-        if note.level == "warning":
-            console.print(f"! {note.text}", style="yellow", markup=False)
-    print(page)
+    return shown

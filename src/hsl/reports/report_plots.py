@@ -21,7 +21,7 @@ def report_plots(
     """Name to plot; one whose data no run left is absent.
 
     Args:
-        models: those with finished runs, best first.
+        models: those with finished runs, best first; of those without dense heads only the learning curves are drawn.
         metric: the score that ranks.
         part: val or test.
         inference: plain or tta.
@@ -31,11 +31,13 @@ def report_plots(
         ConfigError: ``pareto`` names no two tasks of the models.
     """
     plots: list[Plot | None] = []
+    curves = curves_plot(models) if models else None
+    models = [model for model in models if model.classes]
     if models:
         plots.append(
             ranking_plot(models, metric, TITLES[metric], part, inference, 100 if KINDS[metric] == "share" else 1)
         )
-        plots.append(curves_plot(models))
+    plots.append(curves)
     if iou := pooled_iou(models, part, inference):
         plots.append(class_plot(iou, models[0].classes, part))
     counts = {model.label: model.pixel_counts(part, inference) for model in models}

@@ -1,11 +1,24 @@
 """The bootstrap of pooled scores: counts are summed over the pictures drawn, then scored."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from hsl.reports.pixel_counts import Floats, PixelCounts
+from hsl.reports.pixel_counts import Floats
 from hsl.reports.statistics import CHUNK, Interval
+
+
+class Counts(Protocol):
+    """Counts of pictures that add up: `PixelCounts` of dense heads, `ImageCounts` of image heads."""
+
+    @property
+    def num_pictures(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def total(self) -> "Counts": ...
+    def score(self, name: str, weights: Floats | None = None) -> Floats: ...
 
 
 def pooled_bootstrap(
@@ -13,8 +26,8 @@ def pooled_bootstrap(
     groups: Sequence[str],
     n: int,
     seed: int,
-    first: PixelCounts,
-    second: PixelCounts | None = None,
+    first: Counts,
+    second: Counts | None = None,
     level: float = 0.95,
 ) -> Interval:
     """Percentile bootstrap of a pooled score, or of its difference between two models on the same pictures.
@@ -26,7 +39,7 @@ def pooled_bootstrap(
     occur in the resample; a resample without a score is left out.
 
     Args:
-        metric: one of ``METRICS``.
+        metric: a score that the counts have.
         groups: the group of each of the N pictures; its id where pictures stand for themselves.
         n: resamples, at least 1.
         seed: of the resampling.
@@ -40,12 +53,12 @@ def pooled_bootstrap(
     Raises:
         ValueError: the numbers of pictures differ, or there is none.
     """
-    sizes = {len(groups), len(first.nll), len(first.nll) if second is None else len(second.nll)}
+    sizes = {len(groups), first.num_pictures, (second or first).num_pictures}
     if len(sizes) > 1 or sizes == {0}:
         raise ValueError(f"`groups`, `first`, `second` should be of the same pictures, at least 1. Found {sizes}.")
     models = [first] if second is None else [first, second]
     resampled = []
-    for weights in _draws(groups, n, seed, first.matrices[0].size):
+    for weights in _draws(groups, n, seed, first.width):
         resampled.append(_difference([model.score(metric, weights) for model in models]))
     known = np.concatenate(resampled)
     known = known[np.isfinite(known)]

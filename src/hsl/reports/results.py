@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from hsl.metrics.functional import scores as scores_of
-from hsl.reports.labels import differences, flatten, labels
+from hsl.reports.labels import differences, flatten, labels, without_fold
 from hsl.reports.pixel_counts import BOUNDARY_METRICS, CONFUSION_METRICS, METRICS, PixelCounts
 from hsl.reports.run_files import ObjectRow, Split
-from hsl.reports.run_folder import Run
+from hsl.reports.run_folder import Run, reverted_mark
 from hsl.reports.statistics import Summary, harmonic_mean, mean_std
 
 OVERALL = METRICS
@@ -125,7 +125,7 @@ class Model:
             known = [scores.overall["miou"] for scores in found if scores]
             return harmonic_mean(known) if known and len(known) == len(found) else None
 
-        folds = {} if self.refused else self._per_fold(of_run)
+        folds = {} if self.refused else self.per_fold(of_run)
         return mean_std([mean_std(seeds).mean for seeds in folds.values()])
 
     def seeds(self, fold: int) -> list[Run]:
@@ -134,11 +134,11 @@ class Model:
 
     def confusions(self, part: str, inference: str) -> dict[int, list[NDArray[np.int64]]]:
         """Fold to one matrix per seed; a fold not scored by every seed is left out."""
-        return self._per_fold(lambda run: run.confusion(part, inference))
+        return self.per_fold(lambda run: run.confusion(part, inference))
 
     def scores(self, part: str, inference: str) -> dict[int, list[Scores]]:
         """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
-        return self._per_fold(lambda run: Scores.of_run(run, part, inference))
+        return self.per_fold(lambda run: Scores.of_run(run, part, inference))
 
     def overall(self, name: str, part: str, inference: str) -> dict[int, float]:
         """Fold to an overall score; several seeds are averaged within their fold first."""
@@ -169,7 +169,7 @@ class Model:
 
     def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
         """Sum of the folds' pixel counts, none without any or when refused; see `pooled_over`."""
-        found = self._per_fold(lambda run: run.pixel_counts(part, inference))
+        found = self.per_fold(lambda run: run.pixel_counts(part, inference))
         complete = found.keys() == self.confusions(part, inference).keys()
         return pooled_over(found) if complete and not self.refused else None
 
@@ -186,13 +186,14 @@ class Model:
         A fold that some seed has no rows for is left out. The rows of a fold with fewer seeds stand there more
         often, so that each picture weighs the same.
         """
-        folds = self._per_fold(lambda run: run.objects(part, inference) or None)
+        folds = self.per_fold(lambda run: run.objects(part, inference) or None)
         if self.refused or not folds:
             return []
         factors = _factors(folds)
         return [row for fold, seeds in folds.items() for rows in seeds for row in list(rows) * factors[fold]]
 
-    def _per_fold(self, read: Callable[[Run], Read | None]) -> dict[int, list[Read]]:
+    def per_fold(self, read: Callable[[Run], Read | None]) -> dict[int, list[Read]]:
+        """Fold to what is read of each seed; a fold of which some seed has nothing is left out."""
         found = {fold: [read(run) for run in self.seeds(fold)] for fold in self.folds}
         return {
             fold: [value for value in values if value is not None]
@@ -225,7 +226,7 @@ def models_of(runs: Sequence[Run], ignore: Sequence[str], name_key: str) -> list
         ignore: patterns of config keys in which runs of one model may differ.
         name_key: the key of the encoder's name.
     """
-    flat = {run.folder: flatten(run.config, ignore) for run in runs if run.config}
+    flat = {run.folder: without_fold(flatten(run.config, ignore), run.fold) for run in runs if run.config}
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted((r for r in runs if r.config), key=lambda r: r.initialisation == "unknown"):
         config = repr(sorted(flat[run.folder].items()))
@@ -266,6 +267,7 @@ def _model(
         numbers |= set(range(len(run.split.folds))) if run.split else set()
     done = {fold for fold, _ in finished}
     missing = {fold: _reason(fold, runs, siblings) for fold in sorted(numbers - done)}
+    label += reverted_mark(list(finished.values()))
     return Model(label, initialisation, runs, finished, missing, _refusal(list(finished.values())), found)
 
 
@@ -284,7 +286,7 @@ def _reason(fold: int, runs: Sequence[Run], siblings: Sequence[Run]) -> str:
 
 def _refusal(runs: Sequence[Run]) -> str:
     """Why these runs must not be averaged; empty when they may."""
-    if len({tuple(run.metrics.classes) for run in runs if run.metrics}) > 1:
+    if len({repr((run.metrics.classes, run.metrics.image_classes)) for run in runs if run.metrics}) > 1:
         return "its runs have unlike classes"
     hashes = sorted({str(run.provenance.get("split_sha256", "?"))[:12] for run in runs})
     if len(hashes) > 1:

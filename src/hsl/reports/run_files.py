@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from hsl.config import DataError
 from hsl.metrics.row_file import read_rows
+from hsl.reports.image_files import StoredHead
 from hsl.reports.pictures import Example, read_index
 from hsl.reports.pixel_counts import METRICS
 
@@ -36,9 +37,9 @@ class StoredScores(BaseModel):
     The scores are not shown: those in the report are made from the counts of each picture, and have to agree.
     """
 
-    num_images: int
-    confusion: list[list[int]]
-    miou: float | None
+    num_images: int | None = None
+    confusion: list[list[int]] = []
+    miou: float | None = None
     micro_iou: float | None = None
     mean_dice: float | None = None
     pixel_accuracy: float | None = None
@@ -48,17 +49,20 @@ class StoredScores(BaseModel):
     nll: float | None = None
     brier: float | None = None
     tasks: dict[str, "StoredScores"] = {}
+    image_heads: dict[str, StoredHead] = {}
 
 
 class Metrics(BaseModel):
     """``metrics.json``: part (val, test) to inference (plain, tta) to scores.
 
     A network of several heads has scores of its own per task, beside those of the space in which they are fused.
+    ``classes`` is empty where it has no dense head, ``image_classes`` where it has no image head.
     """
 
     monitor: Monitor
     classes: list[str]
     task_classes: dict[str, list[str]] = {}
+    image_classes: dict[str, list[str]] = {}
     parts: dict[str, dict[str, StoredScores]]
 
 
@@ -198,10 +202,13 @@ def read_page(path: Path, kind: type[Page]) -> Page:
 def read_metrics(path: Path) -> Metrics:
     """``metrics.json``, whose confusion matrices fit its classes and those of its tasks."""
     metrics = read_page(path, Metrics)
+    if len(metrics.image_classes) > 1:
+        raise DataError(f"`{path}` should have one image head at most. Found {', '.join(metrics.image_classes)}.")
     for part, inferences in metrics.parts.items():
         for inference, scores in inferences.items():
             place = f"{part}/{inference}"
-            _check_confusion(path, place, scores.confusion, len(metrics.classes))
+            if scores.confusion or not scores.image_heads:  # a part may have labels of pictures and no masks
+                _check_confusion(path, place, scores.confusion, len(metrics.classes))
             for task, found in scores.tasks.items():
                 _check_confusion(path, f"{place}/{task}", found.confusion, len(metrics.task_classes.get(task, ())))
     return metrics
@@ -267,9 +274,9 @@ def read_objects(path: Path, num_classes: int) -> dict[tuple[str, str], list[Obj
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """``history.csv``: column to its values, NaN where there is none."""
+    """``history.csv``: column to its values, NaN where there is none; without the names of the phases."""
     rows = _read_table(path, ("epoch",))
-    return {name: [_number(row.get(name), path) for row in rows] for name in rows[0] if name}
+    return {name: [_number(row.get(name), path) for row in rows] for name in rows[0] if name and name != "phase"}
 
 
 def read_examples(folder: Path) -> list[Example]:

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import DataError
+from hsl.reports.image_files import ImagePictures, read_image_predictions
+from hsl.reports.labels import foldless
 from hsl.reports.pictures import Example
 from hsl.reports.pixel_counts import Pictures, PixelCounts, read_pixel_counts
+from hsl.reports.run_events import RunEvents, read_events
 from hsl.reports.run_files import (
     ImageRow,
     Metrics,
@@ -39,7 +42,8 @@ class Run:
     ``problems`` are side files that could not be read. ``images`` maps (part, inference) to id to row,
     ``pictures`` to the pixel counts of every picture; ``rows`` maps them to the lines of ``objects.jsonl``.
     ``task_pictures`` has per task of a network of several heads what ``pictures`` has for the fused classes;
-    ``weighting`` is what the task weighting did, none where it was not logged.
+    ``weighting`` is what the task weighting did, none where it was not logged. ``image_pictures`` maps
+    (part, inference) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory.
     """
 
     folder: Path
@@ -57,6 +61,8 @@ class Run:
     rows: Mapping[tuple[str, str], Sequence[ObjectRow]] = field(default_factory=dict)
     task_pictures: Mapping[str, Mapping[tuple[str, str], Pictures]] = field(default_factory=dict)
     weighting: WeightingSteps | None = None
+    image_pictures: Mapping[tuple[str, str], ImagePictures] = field(default_factory=dict)
+    events: RunEvents = field(default_factory=RunEvents)
 
     @property
     def fold(self) -> int:
@@ -67,9 +73,30 @@ class Run:
         return int(self.config["seed"])
 
     @property
+    def state(self) -> str:
+        """The status as a reader sees it."""
+        return f"{self.status}, reverted" if self.events.reverted else self.status
+
+    @property
+    def image_head(self) -> str:
+        """Name of the head that gives classes of a whole picture; empty where there is none."""
+        return next(iter(self.metrics.image_classes), "") if self.metrics else ""
+
+    @property
+    def several(self) -> bool:
+        """Whether the image head may find several classes in a picture."""
+        return several_classes(self.metrics) if self.metrics else False
+
+    @property
     def initialisation(self) -> str:
-        """Source and hash of the encoder's first weights; ``unknown`` when the run ended before it knew."""
+        """Source and hash of the encoder's first weights; ``unknown`` when the run ended before it knew.
+
+        The checkpoint of a run of the same fold has another hash in every fold: its path without the fold stands there.
+        """
         used = self.provenance.get("weights_used") or {}
+        requested = str(used.get("requested"))
+        if self.config and (path := foldless(requested, self.fold)) != requested:
+            return f"file:{path}"
         digest = f" ({str(used['sha256'])[:8]})" if used.get("sha256") else ""
         return f"{used.get('source', 'unknown')}{digest}"
 
@@ -98,7 +125,7 @@ class Run:
         if counts := self.pixel_counts(part, inference):
             return counts.confusion
         scores = self.metrics.parts.get(part, {}).get(inference) if self.metrics else None
-        return None if scores is None else np.array(scores.confusion, dtype=np.int64)
+        return np.array(scores.confusion, dtype=np.int64) if scores and scores.confusion else None
 
     def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
         """Sums over the pictures of a part; none where there are no counts per picture."""
@@ -123,6 +150,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder, reason=str(error), config=run.config, provenance=run.provenance)
     problems: list[str] = []
     num_classes = len(metrics.classes) if metrics else 0
+    dense = metrics is not None and num_classes > 0
     split = _or_problem(problems, read_page, folder / "splits.json", Split)
     task_pictures = (
         {}
@@ -143,17 +171,40 @@ def read_run(folder: Path) -> Run:
         provenance,
         metrics,
         split,
-        images=_or_problem(problems, read_images, folder / "per_image.csv") or {} if metrics else {},
+        images=_or_problem(problems, read_images, folder / "per_image.csv") or {} if dense else {},
         history=_or_problem(problems, read_history, folder / "history.csv") or {},
         examples=_or_problem(problems, read_examples, folder / "predictions") or (),
         pictures=(_or_problem(problems, read_pixel_counts, folder / "pixel_counts.npz", num_classes) or {})
-        if metrics
+        if dense
         else {},
-        rows=_or_problem(problems, read_objects, folder / "objects.jsonl", num_classes) or {} if metrics else {},
+        rows=_or_problem(problems, read_objects, folder / "objects.jsonl", num_classes) or {} if dense else {},
         task_pictures=task_pictures,
         weighting=_or_problem(problems, read_weighting, folder / "weighting.jsonl"),
+        image_pictures=_image_pictures(problems, folder, metrics) if metrics else {},
+        events=_or_problem(problems, read_events, folder) or RunEvents(),
         problems=problems if status == "finished" else (),
     )
+
+
+def reverted_mark(runs: Sequence[Run]) -> str:
+    """What is put behind the name of a model whose runs, or some of them, were taken back; empty where none was."""
+    folds = sorted({run.fold for run in runs if run.events.reverted})
+    listed = ", ".join(str(fold) for fold in folds)
+    every = folds and all(run.events.reverted for run in runs)
+    return " (reverted)" if every else f" (reverted in fold {listed})" if folds else ""
+
+
+def several_classes(metrics: Metrics) -> bool:
+    """Whether the image head may find several classes in a picture."""
+    scores = [way for ways in metrics.parts.values() for way in ways.values()]
+    return any(head.several for way in scores for head in way.image_heads.values())
+
+
+def _image_pictures(problems: list[str], folder: Path, metrics: Metrics) -> Mapping[tuple[str, str], ImagePictures]:
+    for head, classes in metrics.image_classes.items():
+        arguments = (folder / "image_predictions.csv", head, classes, several_classes(metrics))
+        return _or_problem(problems, read_image_predictions, *arguments) or {}
+    return {}
 
 
 def scored_tasks(metrics: Metrics) -> list[str]:

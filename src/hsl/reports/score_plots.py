@@ -15,6 +15,7 @@ from hsl.reports.palette import SERIES
 from hsl.reports.plot_files import INK, LINE, REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots import draw_confusion
 from hsl.reports.results import Model
+from hsl.reports.statistics import Summary
 
 WIDTH = 8.4  # inches: the page's column at its usual size
 MARKERS = "osD^vPX"
@@ -76,18 +77,40 @@ def ranking_plot(
         inference: plain or tta.
         factor: from the score to the unit of ``title``.
     """
+    scored = [
+        (i, model.label, model.overall(metric, part, inference), model.summary(metric, part, inference))
+        for i, model in enumerate(models)
+    ]
+    return spread_plot("ranking", scored, title, f"{part}, {inference} inference", factor)
+
+
+def spread_plot(
+    name: str,
+    scored: Sequence[tuple[int, str, Mapping[int, float], Summary]],
+    title: str,
+    where: str,
+    factor: float = 100,
+) -> Plot:
+    """A row per model: a dot per fold, the mean over folds, and one standard deviation to either side.
+
+    Args:
+        name: of the plot.
+        scored: place in the order of colours, label, fold to score, and the summary over folds; best first.
+        title: name of the score with the unit.
+        where: the score was taken, for the caption.
+        factor: from the score to the unit of ``title``.
+    """
     rows: list[tuple[str, str, float]] = []
     with matplotlib.rc_context(REPORT_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * max(1, len(models))), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * max(1, len(scored))), layout="constrained")
         axes = figure.add_subplot()
-        for y, model in enumerate(models):
-            folds = {k: factor * v for k, v in model.overall(metric, part, inference).items() if not math.isnan(v)}
-            summary = model.summary(metric, part, inference)
+        for y, (place, label, per_fold, summary) in enumerate(scored):
+            folds = {k: factor * v for k, v in per_fold.items() if not math.isnan(v)}
             mean, std = factor * summary.mean, factor * summary.std
-            rows += [(model.label, f"fold {fold}", value) for fold, value in folds.items()]
-            rows += [(model.label, "mean", mean)] if summary.num else []
-            rows += [(model.label, "sample standard deviation", std)] if summary.num > 1 else []
-            colour = series_style(y)["color"]
+            rows += [(label, f"fold {fold}", value) for fold, value in folds.items()]
+            rows += [(label, "mean", mean)] if summary.num else []
+            rows += [(label, "sample standard deviation", std)] if summary.num > 1 else []
+            colour = series_style(place)["color"]
             axes.plot(list(folds.values()), [y] * len(folds), "o", ms=5, color=colour, alpha=0.55, mew=0)
             if summary.num:
                 axes.plot([mean, mean], [y - 0.27, y + 0.27], color=colour, linewidth=2.4)
@@ -100,15 +123,15 @@ def ranking_plot(
                 va="center",
                 annotation_clip=False,
             )
-        name_rows(axes, [short(model.label) for model in models])
+        name_rows(axes, [short(label) for _, label, _, _ in scored])
         axes.set_xlabel(title)
         axes.grid(axis="x")
         settled(figure)
     caption = (
-        f"{title}, {part}, {inference} inference: a dot per fold, the mean as a bar, one sample standard deviation to "
+        f"{title}, {where}: a dot per fold, the mean as a bar, one sample standard deviation to "
         "either side. The axis does not start at 0."
     )
-    return Plot("ranking", caption, figure, ("model", "what", title), rows)
+    return Plot(name, caption, figure, ("model", "what", title), rows)
 
 
 def class_plot(iou: Mapping[str, Sequence[float]], classes: Sequence[str], part: str) -> Plot:

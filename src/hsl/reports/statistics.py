@@ -123,6 +123,22 @@ def wilcoxon(differences: Sequence[float]) -> float:
     return float(stats.wilcoxon(values).pvalue) if len(values) else 1.0
 
 
+def mcnemar(first: int, second: int) -> float:
+    """Two-sided p of McNemar's exact test: pictures that only one of two classifiers has right (McNemar 1947).
+
+    Where both are equally good, each of the ``first + second`` pictures falls to either side with probability 1/2;
+    p is that of the binomial distribution. Without any such picture, p = 1.
+
+    Args:
+        first: pictures that only the first has right, at least 0.
+        second: pictures that only the second has right, at least 0.
+
+    >>> mcnemar(1, 5)  # 2 (1 + 6) / 2^6
+    0.21875
+    """
+    return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
 def holm(p: Sequence[float]) -> list[float]:
     """Adjusted p values ``max_{j<=i} min(1, (m - j + 1) p_(j))``: family-wise error rate kept (Holm 1979).
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.evaluation import Evaluation
 from hsl.callbacks.monitored import MonitoredValue
+from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.progress import quieten_lightning
 from hsl.callbacks.provenance import Provenance
 from hsl.config import validate
@@ -25,8 +26,11 @@ from hsl.run.building import build_task, facts_of
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
 from hsl.run.folder import RunFolder, find_run_folder
+from hsl.run.phase_plan import check_phases
+from hsl.run.phases import PhasedRun
 from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
+from hsl.run.setup import make_callbacks, make_repeatable
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -51,6 +55,7 @@ def train(cfg: DictConfig) -> float | None:
     data: DataModule = instantiate(cfg.data)
     data.prepare()
     task = build_task(cfg, data)
+    check_phases(cfg, data, task)
     if folder.checkpoint is not None:
         load_weights(task, folder.checkpoint)  # one that does not fit is refused before a folder is made
     if not is_further_process(cfg.trainer):
@@ -66,7 +71,7 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(folder.path)
     provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
-    callbacks = _callbacks(cfg)
+    callbacks = make_callbacks(cfg)
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
         callbacks=[*callbacks.values(), MonitoredValue(cfg.monitor), provenance],
         logger=instantiate(cfg.logger),
@@ -79,22 +84,16 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
     with provenance.recording():
         folder.write_config(cfg)
         write_split_and_audit(folder.path, data)
-        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # the evaluation is this process's alone
-        best = callbacks["best_checkpoint"]
-        monitored = Monitored.of(cast(Any, best), folder.path)
+        if cfg.phases:
+            monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
+        else:
+            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()  # the evaluation is this process's alone
+            monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
         score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
-    print(f"{cfg.monitor} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
+    print(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
     return monitored.value
-
-
-def make_repeatable(seed: int) -> None:
-    """Seed every generator; ``trainer.deterministic`` chooses the kernels."""
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    # with deterministic kernels torch also fills every new tensor with NaN, to show reads of memory that nothing has
-    # written: a few percent of a step's time, for a fault that our operations do not have
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of theirs
 
 
 def score(
@@ -110,12 +109,14 @@ def score(
     quieten_lightning()
     load_weights(task, checkpoint)
     evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
+    backoff = [callback for callback in callbacks.values() if isinstance(callback, OomBackoff)]
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=list(evaluations), logger=False, default_root_dir=folder,
+        callbacks=[*evaluations, *backoff], logger=False, default_root_dir=folder,
         devices=1, strategy="auto", num_nodes=1, enable_progress_bar=False, enable_checkpointing=False,
     )  # fmt: skip
     keep = functools.partial(save_class_maps, folder)
-    with object_scores(folder / OBJECTS, OmegaConf.select(cfg, "metrics.pool"), evaluations[0].head, data) as pooled:
+    pool = OmegaConf.select(cfg, "metrics.pool") if task.scored_head else None  # a classifier finds no objects
+    with object_scores(folder / OBJECTS, pool, evaluations[0].head, data) as pooled:
         for evaluation in evaluations:
             evaluation.sinks = [*pooled, keep] if evaluation is evaluations[0] else pooled
         trainer.test(task, datamodule=data, verbose=False)
@@ -161,10 +162,6 @@ def write_split_and_audit(folder: Path, data: DataModule) -> None:
     write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
     write_atomically(folder / "audit.json", data.audit.to_json().encode())
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
-
-
-def _callbacks(cfg: DictConfig) -> dict[str, Any]:
-    return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
 
 
 def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,44 +16,89 @@ from hsl.tasks.segmentation import SegmentationTask
 
 
 def build_task(cfg: DictConfig, data: DataModule) -> SegmentationTask:
-    """The task for these data: classes and pixel counts of the training part of the fold."""
-    return _make_task(
-        cfg, data.classes, data.class_counts, data.presence_pixels, data.heads.source_tables, data.heads.members
-    )
+    """The task for these data: classes and counts of the training part of the fold."""
+    return _make_task(cfg, Facts.of(data))
 
 
 def rebuild_task(cfg: DictConfig, facts: Mapping[str, Any]) -> SegmentationTask:
     """The task of a run without its data, from what `facts_of` left in the provenance; weights are not loaded."""
-    counts, presence = (_tensors(facts[name]) for name in ("class_counts", "presence_pixels"))
-    tables, members = _tensors(facts["source_tables"]), torch.tensor(facts["members"])
-    return _make_task(cfg, facts["classes"], counts, presence, tables, members)
+    return _make_task(cfg, Facts.read(facts))
 
 
 def facts_of(data: DataModule) -> dict[str, Any]:
     """What `rebuild_task` needs to know of the data."""
-    return {
-        "classes": {head: list(names) for head, names in data.classes.items()},
-        "class_counts": _lists(data.class_counts),
-        "presence_pixels": _lists(data.presence_pixels),
-        "source_tables": _lists(data.heads.source_tables),
-        "members": data.heads.members.tolist(),
-    }
+    return Facts.of(data).as_json()
 
 
-def _make_task(
-    cfg: DictConfig,
-    classes: Mapping[str, Sequence[str]],
-    class_counts: Mapping[str, Tensor],
-    presence_pixels: Mapping[str, Tensor],
-    tables: Mapping[str, Tensor],
-    members: Tensor,
-) -> SegmentationTask:
-    several = tables.keys() != classes.keys()  # one head is no head of the network: the space in which all are scored
+@dataclass(frozen=True)
+class Facts:
+    """What only the data know of a task: by head the classes and how often they occur.
+
+    ``source_tables`` and ``members`` tell how several dense heads are fused, see `hsl.inference.global_space`.
+    """
+
+    classes: Mapping[str, Sequence[str]]
+    image_classes: Mapping[str, Sequence[str]]
+    several: bool
+    class_counts: Mapping[str, Tensor]
+    presence_pixels: Mapping[str, Tensor]
+    source_tables: Mapping[str, Tensor]
+    members: Tensor
+
+    @classmethod
+    def of(cls, data: DataModule) -> "Facts":
+        """The facts of prepared data."""
+        labels = data.image_labels
+        return cls(
+            data.classes,
+            data.image_classes,
+            labels is not None and labels.several,
+            data.class_counts,
+            data.presence_pixels,
+            data.heads.source_tables,
+            data.heads.members,
+        )
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> "Facts":
+        """What `as_json` made; runs of before there were image heads know nothing of them."""
+        return cls(
+            facts["classes"],
+            facts.get("image_classes", {}),
+            facts.get("several", False),
+            _tensors(facts["class_counts"]),
+            _tensors(facts["presence_pixels"]),
+            _tensors(facts["source_tables"]),
+            torch.tensor(facts["members"]),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Lists and strings, to stand in the provenance."""
+        return {
+            "classes": {head: list(names) for head, names in self.classes.items()},
+            "image_classes": {head: list(names) for head, names in self.image_classes.items()},
+            "several": self.several,
+            "class_counts": _lists(self.class_counts),
+            "presence_pixels": _lists(self.presence_pixels),
+            "source_tables": _lists(self.source_tables),
+            "members": self.members.tolist(),
+        }
+
+
+def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
+    named = cfg.task.network.heads
+    wanted = None if "_target_" in named else set(named)  # one maker serves all dense heads the data have
+    images = {head: names for head, names in facts.image_classes.items() if wanted is not None and head in wanted}
+    dense = facts.classes if wanted is None or wanted - images.keys() else {}
+    tables = {head: table for head, table in facts.source_tables.items() if dense}
+    several = tables.keys() != dense.keys()  # one head is no head of the network: the space in which all are scored
     task: SegmentationTask = instantiate(cfg.task)(
-        classes=classes,
-        class_counts={head: class_counts[head] for head in tables},
-        presence_pixels={head: presence_pixels[head] for head in tables},
-        fuse=functools.partial(fuse, tables=tables, members=members) if several else None,
+        classes=dense,
+        image_classes=images,
+        several=facts.several,
+        class_counts={head: facts.class_counts[head] for head in (*tables, *images)},
+        presence_pixels={head: facts.presence_pixels[head] for head in (*tables, *images)},
+        fuse=functools.partial(fuse, tables=tables, members=facts.members) if several else None,
     )
     return task
 

@@ -25,7 +25,8 @@ RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir")
 class RunFolder:
     """One run's place on disk.
 
-    ``checkpoint`` is where training goes on from; ``finished`` means that there is nothing left to do.
+    ``checkpoint`` is where training goes on from; a run of phases has none here, it finds the phase under way by its
+    ``phases.json``. ``finished`` means that there is nothing left to do.
     A new folder is made by ``claim`` only, so a mistake in the data leaves none behind.
     """
 
@@ -57,8 +58,9 @@ class RunFolder:
                 "a new run with `resume=null`."
             ) from None
         os.environ[CHILD_VARIABLE] = str(self.path)
-        for leftover in (self.path / "checkpoints").glob(".*.ckpt.*"):
-            leftover.unlink()  # what `kill -9` in the middle of a save left
+        for below in ("checkpoints", "phases/*/checkpoints"):
+            for leftover in self.path.glob(f"{below}/.*.ckpt.*"):
+                leftover.unlink()  # what `kill -9` in the middle of a save left
 
     def release(self) -> None:
         """Let go of the folder, so that a sweep's next run in this process can claim its own."""

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.callbacks.provenance import read_provenance
@@ -22,13 +23,14 @@ from hsl.files import write_atomically
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
+from hsl.run.image_results import image_row
 from hsl.tasks.segmentation import SegmentationTask
 
 HEAD = "segmentation"
 
 
 def predict(cfg: DictConfig) -> None:
-    """Segment every picture of a folder: class-index masks, overlays and a table of areas.
+    """Segment every picture of a folder: class-index masks, overlays and a table of areas; or say what it shows.
 
     A picture that cannot be read is reported and the rest is done; then the command ends with exit code 2.
 
@@ -44,16 +46,23 @@ def predict(cfg: DictConfig) -> None:
     value_range = facts["value_range"]
     broken: list[DataError] = []
     rows: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
     loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
     sources = {record.id: record.image for record in records}
     for batch in loader:
-        for name, probability, tasks in _predicted(task, data, batch):
-            image = decode_image(sources[name].read(), sources[name].name, value_range)
-            rows.append(_write(Path(cfg.output), name, image, probability, facts["classes"][HEAD]))
-            for head, classes in tasks.items():
-                _write_mask(Path(cfg.output) / "tasks" / head / f"{name}.png", classes)
-    write_atomically(Path(cfg.output) / "areas.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    print(f"{len(rows)} pictures segmented: {cfg.output}")
+        for name, outputs in _predicted(task, data, batch):
+            for head in [head for head, output in outputs.items() if output.ndim == 1]:
+                labels.append({"id": name, **image_row(outputs.pop(head), head, facts, run)})
+            if HEAD in outputs:
+                image = decode_image(sources[name].read(), sources[name].name, value_range)
+                probability = outputs.pop(HEAD).softmax(dim=0).numpy()
+                rows.append(_write(Path(cfg.output), name, image, probability, facts["classes"][HEAD]))
+            for head, logits in outputs.items():
+                _write_mask(Path(cfg.output) / "tasks" / head / f"{name}.png", logits.argmax(0).byte().numpy())
+    for table, name in ((rows, "areas.csv"), (labels, "labels.csv")):
+        if table:
+            write_atomically(Path(cfg.output) / name, pd.DataFrame(table).to_csv(index=False).encode())
+    print(f"{max(len(rows), len(labels))} pictures done: {cfg.output}")
     if broken:
         listed = " ".join(str(error) for error in broken)
         raise DataError(f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}")
@@ -68,19 +77,16 @@ def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, A
 
 
 @torch.inference_mode()
-def _predicted(
-    task: SegmentationTask, data: DataModule, batch: Batch
-) -> Iterator[tuple[str, NDArray[np.float32], dict[str, NDArray[np.uint8]]]]:
-    """Id, class probabilities ``(C, H, W)`` and the class map of each task, at the picture's own size.
+def _predicted(task: SegmentationTask, data: DataModule, batch: Batch) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Id and logits by head: ``(C, H, W)`` at the picture's own size, ``(K,)`` of an image head.
 
     By the path that ``evaluate`` takes.
     """
     batch["image"] = batch["image"].to(task.device)
     outputs = task.predict(data.on_after_batch_transfer(batch, 0))
     for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
-        logits = {head: output[i, :, :height, :width] for head, output in outputs.items()}
-        probability = logits.pop(HEAD).softmax(dim=0).cpu().numpy()
-        yield name, probability, {head: one.argmax(0).to(torch.uint8).cpu().numpy() for head, one in logits.items()}
+        yield name, {head: output[i][..., :height, :width].cpu() if output.ndim == 4 else output[i].cpu()
+                     for head, output in outputs.items()}  # fmt: skip
 
 
 def _write(

@@ -24,6 +24,7 @@ from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
 from hsl.metrics.row_file import read_rows
 from hsl.reports import pictures, plots
 from hsl.run.class_maps import OBJECTS, class_map_path
+from hsl.run.image_results import write_image_results
 
 
 @dataclass
@@ -104,6 +105,38 @@ def check_same_classes(run: Path, data: DataModule) -> None:
 
 def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
     """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
+    tables: dict[str, dict[str, Any]] = {part: {e.inference: {} for e in evaluations} for part in data.evaluation_parts}
+    dense = any(evaluation.parts for evaluation in evaluations)  # a classifier has no dense head
+    if dense:
+        _write_dense(folder, evaluations, data, tables)
+    for part, by_inference in write_image_results(folder, evaluations, data).items():
+        for inference, found in by_inference.items():
+            tables[part][inference]["image_heads"] = found
+    _plot_curves(folder, monitored)
+    classes = data.classes if dense else {}
+    page = {
+        "monitor": {
+            "name": monitored.name,
+            "mode": monitored.mode,
+            "value": monitored.value,
+            "epoch": monitored.epoch,
+        },
+        "classes": list(classes.get("segmentation", ())),
+        "task_classes": {head: list(names) for head, names in classes.items() if head != "segmentation"},
+        "image_classes": {head: list(names) for head, names in data.image_classes.items()},
+        "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
+        "objects": _object_rows(folder),
+    }
+    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
+
+
+def _write_dense(
+    folder: Path,
+    evaluations: list[Evaluation],
+    data: DataModule,
+    tables: dict[str, dict[str, Any]],
+) -> None:
+    """The dense heads: rows, counts, plots and examples into the folder, their scores into ``tables``."""
     parts = data.evaluation_parts
     results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
     classes = data.classes["segmentation"]
@@ -112,31 +145,17 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     frame = frame.sort_values(["part", "inference", "id"])
     write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
     write_atomically(folder / "pixel_counts.npz", _pixel_counts(results))
-    tables: dict[str, dict[str, Any]] = {}
     for part, inference, result in results:
-        tables.setdefault(part, {})[inference] = _scores(result, classes)
+        tables[part][inference] |= _scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
         write_atomically(folder / f"pixel_counts_{head}.npz", _pixel_counts(found))
         for part, inference, result in found:
             tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
-    _plot(folder, tables, data, monitored)
+    _plot(folder, tables, data)
     for part, _, result in results:
         best, worst = result.examples()
         if part == parts[-1] and best:
             pictures.write_examples(folder / "predictions", best, worst, data.original, classes)
-    page = {
-        "monitor": {
-            "name": monitored.name,
-            "mode": monitored.mode,
-            "value": monitored.value,
-            "epoch": monitored.epoch,
-        },
-        "classes": list(classes),
-        "task_classes": {head: list(names) for head, names in data.classes.items() if head != "segmentation"},
-        "parts": tables,
-        "objects": _object_rows(folder),
-    }
-    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
 
 
 def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[str, list[tuple[str, str, PartResult]]]:
@@ -149,7 +168,7 @@ def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[s
     return found
 
 
-def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, monitored: Monitored) -> None:
+def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> None:
     """The pictures of the last part: the test part where there is one, else validation."""
     part, classes = data.evaluation_parts[-1], data.classes["segmentation"]
     shown = tables[part]
@@ -159,6 +178,9 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule, mon
     ious = {name: [row["iou"] for row in one["per_class"].values()] for name, one in shown.items()}
     plots.iou_per_class(ious, classes, folder / "iou_per_class.png", part)
     plots.class_distribution(data.pixels_per_part(), classes, folder / "class_distribution.png")
+
+
+def _plot_curves(folder: Path, monitored: Monitored) -> None:
     history = folder / "history.csv"
     if history.is_file():
         curves = {str(name): column.tolist() for name, column in pd.read_csv(history).items()}

@@ -1,6 +1,7 @@
 """The LightningModule: wires network, loss, weighting, metrics and predictor, and owns the log names."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import lightning
@@ -13,12 +14,15 @@ from torchmetrics import Metric
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.inference.geometry import to_source_size
 from hsl.losses.finite import check_finite
+from hsl.tasks.micro_batches import MicroBatches
+from hsl.tasks.scoring import Scoring
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Trains a network with named heads and scores it on the pixels of the source masks.
+    """Trains a network with named heads and scores it: dense heads on the pixels of the source masks, image heads on
+    the labels of whole pictures.
 
     Args:
         network: called with ``classes``; maps ``(B, 3, H, W)`` to one tensor per head.
@@ -27,10 +31,12 @@ class SegmentationTask(lightning.LightningModule):
         optimizer: called with the task, whose loss and weighting may have parameters of their own.
         scheduler: called with the optimizer and ``total_steps``; stepped once per optimizer step.
         predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
-        metrics: each called with ``num_classes`` once per head; updated with logits and masks.
-        classes: class names of every head that is scored.
-        class_counts: pixels per class of every head that the network has, over the training part of the fold.
-        presence_pixels: valid pixels of the training pictures that show the class, per class of these heads.
+        metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
+        classes: class names of every dense head that is scored.
+        class_counts: pixels (image head: pictures) per class of every head of the network, over the training part.
+        presence_pixels: the most a class could have had of them; see `hsl.data.counts.presence`.
+        image_classes: class names of every image head.
+        several: whether a picture may show several of them.
         fuse: makes one head of several, in which models with other heads are scored too; ``None``: there is one.
     """
 
@@ -47,25 +53,25 @@ class SegmentationTask(lightning.LightningModule):
         class_counts: Mapping[str, Tensor],
         presence_pixels: Mapping[str, Tensor],
         fuse: Callable[[Outputs], Tensor] | None = None,
+        image_classes: Mapping[str, Sequence[str]] | None = None,
+        several: bool = False,
     ) -> None:
         super().__init__()
-        heads = {head: classes[head] for head in class_counts}
+        image_classes = image_classes or {}
+        heads = {head: classes[head] for head in class_counts if head not in image_classes}
         # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
-        self.network = network(classes=heads).to(memory_format=torch.channels_last)
+        made = network(classes=heads, image_classes=image_classes)
+        self.network = made.to(memory_format=torch.channels_last)
         self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.predictor = predictor
         self.fuse = fuse
-        # the space in which several heads are fused is no head of the network
-        self.scored_head = next(iter(classes.keys() - heads.keys()), next(iter(classes)))
-        self.metrics = nn.ModuleDict(
-            {
-                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
-                for head, names in classes.items()
-            }
-        )
+        # the space in which several heads are fused is no head of the network; a classifier has no dense head
+        self.scored_head = next(iter(classes.keys() - heads.keys()), next(iter(classes), None))
+        self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head)
+        self.micro_batches = MicroBatches()
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs of the network for pictures ``(B, 3, H, W)``."""
@@ -78,49 +84,56 @@ class SegmentationTask(lightning.LightningModule):
             batch: with ``image`` and ``size``.
             predictor: instead of the task's own.
         """
-        outputs = (predictor or self.predictor)(self.network, batch["image"])
-        sized = {head: to_source_size(logits.float(), batch["size"]) for head, logits in outputs.items()}
-        if self.fuse is not None:
+        return self.micro_batches.evaluate(partial(self._predict, predictor=predictor), batch)
+
+    def _predict(self, batch: Batch, predictor: Predictor | None = None) -> Outputs:
+        network = self.micro_batches.portioned(self.network)
+        outputs = (predictor or self.predictor)(network, batch["image"])
+        sized = {
+            head: to_source_size(logits.float(), batch["size"]) if logits.ndim == 4 else logits.float()
+            for head, logits in outputs.items()
+        }
+        if self.fuse is not None and self.scored_head is not None:
             sized[self.scored_head] = self.fuse(sized)
         return sized
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch) -> tuple[Tensor, Objectives]:
+        """Total and objectives of a training batch, or of a slice of it."""
         objectives: Objectives = self.loss(self.network(batch["image"], share=self.weighting.share), batch)
         check_finite(objectives, batch["id"], self.global_step)
-        total: Tensor = self.weighting(objectives)
+        return self.weighting(objectives), objectives
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        cut = self.micro_batches.active
+        total, objectives = self.micro_batches.learn(self, batch, batch_idx) if cut else self.losses(batch)
         self._log_losses("train", objectives, total.detach(), len(batch["id"]))
         return total
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if loss.requires_grad or not self.micro_batches.active:  # micro-batches went backward within `training_step`
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if not self.micro_batches.active:  # they began with no gradients
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def on_train_epoch_end(self) -> None:
         cast(Any, self.weighting).end_epoch()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
-        outputs = self.predict(batch)
-        if outputs[self.scored_head].device == batch["image"].device:  # else they are too large for it all at once
+        return self.micro_batches.evaluate(self._validate, batch, self.scoring)
+
+    def _validate(self, batch: Batch) -> Outputs:
+        outputs = self._predict(batch)
+        self.scoring.update(outputs, batch)
+        first = outputs[self.scored_head] if self.scored_head else next(iter(outputs.values()))
+        if first.device == batch["image"].device:  # else they are too large for it all at once
             objectives: Objectives = self.loss(outputs, batch)
             self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
-        for head, metrics in self._head_metrics():
-            logits = outputs[head].to(batch["image"].device)
-            for metric in metrics.values():
-                metric.update(logits, batch["masks"][head], size=batch["size"])
         return outputs
 
     def on_validation_epoch_end(self) -> None:
-        heads = self._head_metrics()
-        scores: dict[str, dict[str, Tensor]] = {}
-        for head, metrics in heads:
-            for metric in metrics.values():
-                for name, value in metric.compute().items():
-                    scores.setdefault(name, {})[head] = value
-                metric.reset()
-        for name, values in scores.items():
-            self.log(f"val/{name}", values[self.scored_head], sync_dist=True)
-            if len(heads) > 1:
-                self.log_dict({f"val/{name}/{head}": value for head, value in values.items()}, sync_dist=True)
-        primary = [head for head in getattr(self.loss, "primary", ()) if head in scores.get("miou", {})]
-        if primary:
-            means = torch.stack([scores["miou"][head] for head in primary])
-            self.log("val/h_mean", len(primary) / means.reciprocal().sum(), sync_dist=True)
+        self.log_dict(self.scoring.collect(getattr(self.loss, "primary", ())), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)
@@ -129,9 +142,6 @@ class SegmentationTask(lightning.LightningModule):
         optimizer = self.optimizer(self)
         scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _head_metrics(self) -> list[tuple[str, Mapping[str, Metric]]]:
-        return [(head, cast(Mapping[str, Metric], metrics)) for head, metrics in self.metrics.items()]
 
     def _log_losses(self, stage: str, objectives: Objectives, total: Tensor, num_images: int) -> None:
         parts = {f"{stage}/loss/{name}": value.detach() for name, value in objectives.items()}

@@ -13,12 +13,13 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")
 PARTS = ("train", "val", "test")
 
 
-def read_folder(root: str | Path) -> Catalogue:
+def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:
     """Read a data set that is a folder of files. Nothing is decoded.
 
     ==================  =================================================================================
     ``images/``         one picture per id: ``<id>.png``, ``.jpg``, ``.tif``, ``.webp`` or ``.bmp``
-    ``masks/``          ``<id>.png`` (or ``.tif``): class indices, or colours that ``dataset.yaml`` names
+    ``masks/``          ``<id>.png`` (or ``.tif``): class indices, or colours that ``dataset.yaml`` names;
+                        with ``masks_optional`` some or all may be missing
     ``dataset.yaml``    the classes, see ``hsl.data.formats.description``
     ``labels.csv``      optional: ``id`` and any other columns (``label``, ``group``, ...)
     ``splits.csv``      optional, the official split: ``id`` and ``split`` (train, val or test)
@@ -27,6 +28,7 @@ def read_folder(root: str | Path) -> Catalogue:
 
     Args:
         root: The folder.
+        masks_optional: Whether pictures may lack a mask, because only their labels are known.
 
     Returns:
         The catalogue, sorted by id.
@@ -41,8 +43,8 @@ def read_folder(root: str | Path) -> Catalogue:
         findings.raise_if_any(root)
     description = read_description(root / "dataset.yaml", findings)
     images = find_pictures(root / "images", findings)
-    masks = find_masks(root / "masks", findings)
-    check_pairs(images, masks, findings)
+    masks = {} if masks_optional and not (root / "masks").exists() else find_masks(root / "masks", findings)
+    check_pairs(images, masks, findings, masks_optional)
     instances = find_masks(root / "instances", findings) if (root / "instances").exists() else {}
     labels = read_table(root / "labels.csv", images, findings)
     splits = _read_splits(root / "splits.csv", images, findings)
@@ -51,7 +53,7 @@ def read_folder(root: str | Path) -> Catalogue:
         Record(
             id=id_,
             image=FileSource(path),
-            mask=FileSource(masks[id_]),
+            mask=FileSource(masks[id_]) if id_ in masks else None,
             instances=FileSource(instances[id_]) if id_ in instances else None,
             attributes=labels.get(id_, {}),
             split=splits.get(id_),
@@ -65,6 +67,7 @@ def read_folder(root: str | Path) -> Catalogue:
         palette=description.palette,
         value_range=description.value_range,
         ignore_index=description.ignore_index,
+        masks_optional=masks_optional,
     )
 
 
@@ -109,10 +112,12 @@ def find_masks(folder: Path, findings: Findings) -> dict[str, Path]:
     return masks
 
 
-def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], findings: Findings) -> None:
+def check_pairs(
+    images: Mapping[str, Path], masks: Mapping[str, Path], findings: Findings, masks_optional: bool = False
+) -> None:
     """Every picture should have a mask and every mask a picture. No files at all has been found before."""
     if images and masks:
-        bare = [str(path) for id_, path in images.items() if id_ not in masks]
+        bare = [str(path) for id_, path in images.items() if id_ not in masks and not masks_optional]
         findings.add_names(bare, "Every picture should have a mask `<id>.png`. None have", "Add it.")
         lone = [str(path) for id_, path in masks.items() if id_ not in images]
         findings.add_names(lone, "Every mask should have a picture of its name. None have", "Add or remove it.")

@@ -1,0 +1,82 @@
+"""What a training is compared with: a number, or a finished run."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hsl.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A value, and the run folder that has it; ``None``: it is the value alone."""
+
+    value: float
+    folder: Path | None = None
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the folder's best checkpoint."""
+        if self.folder is None:
+            raise ValueError("A baseline that is a number has no weights.")
+        path = self.folder / "checkpoints" / "best.ckpt"
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        return state
+
+    def check_fits(self, task: nn.Module) -> None:
+        """Refuse a folder whose weights could not be restored.
+
+        Raises:
+            ConfigError: its model is another one.
+        """
+        if self.folder is not None and _shapes(self.weights()) != _shapes(task.state_dict()):
+            raise ConfigError(
+                f"`rollback_gate.baseline` should be a run of the very model that is trained. Found `{self.folder}` "
+                "with another one. To compare with its value only, give the number."
+            )
+
+    def value_of(self, name: str, start: Mapping[str, float]) -> float:
+        """A value of the restored weights: ``start`` has those of the snapshot, the folder its own."""
+        return start[name] if self.folder is None else read_baseline(self.folder, name).value
+
+
+def read_baseline(folder: Path, metric: str) -> Baseline:
+    """The value of a finished run at its best checkpoint.
+
+    Raises:
+        ConfigError: the folder is no finished run, or does not know the metric.
+    """
+    pages = [folder / name for name in ("metrics.json", "checkpoints/best.ckpt")]
+    if missing := [str(path) for path in pages if not path.is_file()]:
+        raise ConfigError(
+            f"`rollback_gate.baseline` should be a number, null, or the folder of a finished run. Found "
+            f"`rollback_gate.baseline = {folder}` without {missing[0]}."
+        )
+    monitor = json.loads(pages[0].read_text(encoding="utf8"))["monitor"]
+    if monitor["name"] == metric:
+        return Baseline(float(monitor["value"]), folder)
+    rows = _rows(folder / "history.csv")
+    for row in rows:
+        if int(row["epoch"]) == monitor["epoch"] and row.get(metric):
+            return Baseline(float(row[metric]), folder)
+    known = sorted({name for row in rows for name in row if name.startswith("val/")} | {monitor["name"]})
+    raise ConfigError(
+        f"`rollback_gate.baseline` should be a run that knows `{metric}` at its best epoch. Found "
+        f"`rollback_gate.baseline = {folder}`, which has {', '.join(known)}."
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in state.items()}

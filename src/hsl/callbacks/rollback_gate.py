@@ -1,0 +1,194 @@
+"""A training that made things worse is taken back."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from hsl.callbacks.baseline import Baseline, read_baseline
+from hsl.config import ConfigError
+from hsl.files import write_atomically
+
+
+class RollbackGate(Callback):
+    """Restores weights and optimizer to the start of its scope, exactly, when the checkpoint kept is too bad.
+
+    At the start of the scope every validation picture is predicted and ``start.ckpt`` is saved beside ``best.ckpt``. At
+    the end the values of the epoch that ``best.ckpt`` keeps are compared:
+
+        kept  <=>  found >= baseline - tolerance (with min: found <= baseline + tolerance), and every minimum is met
+
+    A value that is not a number is never good enough. A reverted scope's ``best.ckpt`` holds what was restored, with
+    epoch -1, and ``rollback.json`` says so; one that was kept leaves its ``rollback.json`` too.
+
+    Args:
+        metric: what is watched, such as ``val/accuracy``.
+        mode: ``max`` or ``min``: which values of ``metric`` are good.
+        baseline: a number; the folder of a run of the same model, whose value at its best checkpoint counts and whose
+            weights are restored; or ``None``: the value at the start of the scope.
+        tolerance: how much worse than the baseline is still kept, at least 0; 0.005 in the published system.
+        path: ``rollback.json``.
+        scope: ``phase``: each phase of the run is judged by itself; ``run``: all of them together, after the last.
+        minimum: other validation values -> what they must at least be, such as ``{val/miou: 0.5}``.
+        phases: the phases that a gate of scope ``phase`` judges; ``None``: every one.
+
+    Attributes:
+        opens, closes: whether the coming fit is the first and the last of the scope.
+        decision: ``kept`` or ``reverted`` once the scope is over.
+
+    Raises:
+        ConfigError: an argument is out of range, the baseline does not exist, or lacks the metric.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        mode: Literal["max", "min"],
+        baseline: float | str | None,
+        tolerance: float,
+        path: str,
+        scope: Literal["phase", "run"] = "phase",
+        minimum: Mapping[str, float] | None = None,
+        phases: Sequence[str] | None = None,
+    ) -> None:
+        _check_choice("mode", mode, ("max", "min"))
+        _check_choice("scope", scope, ("phase", "run"))
+        if not tolerance >= 0:
+            raise ConfigError(f"`rollback_gate.tolerance` should be at least 0. Found {tolerance}.")
+        if scope == "run" and phases is not None:
+            raise ConfigError(f"`rollback_gate.phases` should be null with scope run. Found {list(phases)}.")
+        self.metric, self.mode, self.tolerance, self.scope = metric, mode, float(tolerance), scope
+        self.minimum = dict(minimum or {})
+        self.phases = None if phases is None else tuple(phases)
+        self.path = Path(path)
+        self.snapshot = self.path.parent / "checkpoints" / "start.ckpt"
+        self.baseline: Baseline | None = None
+        if isinstance(baseline, str):
+            self.baseline = read_baseline(Path(baseline), metric)
+        elif baseline is not None:
+            self.baseline = Baseline(float(baseline))
+        self.opens = self.closes = True
+        self.decision: str | None = None
+        self.values: dict[str, float] = {}
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if self.baseline is not None:
+            self.baseline.check_fits(pl_module)
+        if self.opens:
+            trainer.num_sanity_val_steps = math.inf  # Lightning's check before the training becomes a whole validation
+
+    def on_sanity_check_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.values = _validated(trainer)
+        monitor = str(_best_checkpoint(trainer).monitor)
+        for name in (self.metric, *self.minimum, monitor):
+            if name not in self.values:
+                known = ", ".join(sorted(self.values))
+                raise ConfigError(f"`rollback_gate` should watch, and `monitor` be, one of {known}. Found `{name}`.")
+        if self.baseline is not None:
+            self.baseline.value_of(monitor, self.values)  # a folder has to know what its weights are worth
+        if self.opens and self.baseline is None and not math.isfinite(self.values[self.metric]):
+            raise ConfigError(
+                f"`rollback_gate.baseline` should be a number where `{self.metric}` is none at the start. "
+                "Found `rollback_gate.baseline = null`."
+            )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.opens and not self.snapshot.is_file():
+            trainer.save_checkpoint(self.snapshot)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.values = _validated(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.values = state_dict["values"]
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        kept = _best_checkpoint(trainer)
+        if not self.closes or not kept.best_model_path:
+            return
+        if self.path.is_file():  # judged before, and then killed: what was decided stays
+            page = json.loads(self.path.read_text(encoding="utf8"))
+        else:
+            page = self._judge(Path(kept.best_model_path), str(kept.monitor))
+            if trainer.is_global_zero:
+                write_atomically(self.path, json.dumps(page, indent=2).encode())
+        self.decision = page["decision"]
+        if self.decision == "reverted":
+            self._restore(trainer, pl_module, kept, page)
+
+    def _judge(self, best: Path, monitor: str) -> dict[str, Any]:
+        start = self._values_in(self.snapshot)
+        found = self._values_in(best)
+        wanted = Baseline(start[self.metric]) if self.baseline is None else self.baseline
+        worse = wanted.value - found[self.metric] if self.mode == "max" else found[self.metric] - wanted.value
+        good = worse <= self.tolerance and all(found[name] >= least for name, least in self.minimum.items())
+        return {
+            "metric": self.metric,
+            "mode": self.mode,
+            "scope": self.scope,
+            "baseline": wanted.value,
+            "baseline_from": "start" if self.baseline is None else str(wanted.folder or "config"),
+            "found": _null(found[self.metric]),
+            "tolerance": self.tolerance,
+            "minimum": {name: {"least": least, "found": _null(found[name])} for name, least in self.minimum.items()},
+            "decision": "kept" if good else "reverted",
+            "restored_from": None if good else str(wanted.folder or self.snapshot),
+            "monitor": {"name": monitor, "restored": None if good else _null(wanted.value_of(monitor, start))},
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _restore(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        kept: ModelCheckpoint,
+        page: Mapping[str, Any],
+    ) -> None:
+        start = torch.load(self.snapshot, map_location="cpu", weights_only=True)
+        if self.baseline is not None and self.baseline.folder is not None:
+            start["state_dict"] = self.baseline.weights()
+        start["epoch"] = -1  # of before the first
+        pl_module.load_state_dict(start["state_dict"])
+        if self.opens:  # else the optimizer is that of another phase than the snapshot's
+            for optimizer, state in zip(trainer.optimizers, start["optimizer_states"], strict=True):
+                optimizer.load_state_dict(state)
+        if trainer.is_global_zero:
+            trainer.strategy.checkpoint_io.save_checkpoint(start, kept.best_model_path)
+        restored = page["monitor"]["restored"]
+        kept.best_model_score = torch.tensor(math.nan if restored is None else restored)
+
+    def _values_in(self, checkpoint: Path) -> dict[str, float]:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        values: dict[str, float] = state["callbacks"][self.state_key]["values"]
+        return values
+
+
+def _validated(trainer: lightning.Trainer) -> dict[str, float]:
+    values = trainer.callback_metrics
+    return {name: float(value) for name, value in sorted(values.items()) if name.startswith("val/")}
+
+
+def _best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
+    return next(one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"`rollback_gate.{name}` should be {' or '.join(choices)}. Found `{value}`.")
+
+
+def _null(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

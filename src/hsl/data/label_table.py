@@ -1,0 +1,133 @@
+"""The table of a folder of pseudo-labels: one row per labelled picture."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsl.config import DataError
+
+TIERS = ("A", "B", "C")
+SHARES = ("quality", "uncertain", "foreground")
+COLUMNS = ("id", "label", "tier", *SHARES, "rule_passed", "sources", "image")
+_ANEW = "Make the labels anew with `hsl label`."
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One labelled picture: a row of ``labels.csv``.
+
+    Attributes:
+        id: Of the picture.
+        label: Its class as a whole.
+        tier: A, B or C.
+        quality: Score in [0, 1].
+        uncertain: Share of the pixels that are 255.
+        foreground: Share of the pixels that are neither background nor 255.
+        rule_passed: Whether every rule for the label holds.
+        sources: Names of those that had a say, separated by blanks.
+        image: Where the picture itself lies.
+    """
+
+    id: str
+    label: str
+    tier: str
+    quality: float
+    uncertain: float
+    foreground: float
+    rule_passed: bool
+    sources: str
+    image: str
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """``labels.csv`` with its hash, and of ``labels.json`` what the spot check needs."""
+
+    folder: Path
+    data: str
+    classes: tuple[str, ...]
+    rows: tuple[LabelRow, ...]
+    sha256: str
+
+
+def read_labels(folder: Path) -> LabelTable:
+    """Read the table of a folder that `hsl label` wrote.
+
+    Raises:
+        DataError: A file is missing or damaged, a column is missing, or a row contradicts itself.
+    """
+    content = _read(folder / "labels.csv")
+    facts = read_json(folder / "labels.json")
+    if not isinstance(facts, dict) or not {"data", "classes"} <= facts.keys():
+        raise DataError(f"`{folder / 'labels.json'}` should hold data and classes. {_ANEW}")
+    rows = _rows(folder / "labels.csv", content)
+    return LabelTable(folder, facts["data"], tuple(facts["classes"]), rows, hashlib.sha256(content).hexdigest())
+
+
+def _rows(path: Path, content: bytes) -> tuple[LabelRow, ...]:
+    table = csv.DictReader(io.StringIO(content.decode("utf8", errors="replace"), newline=""))
+    if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
+        raise DataError(f"`{path}` should have the columns {missing}. {_ANEW}")
+    rows: dict[str, LabelRow] = {}
+    for number, cells in enumerate(table, start=2):
+        row = _row(f"`{path}`, line {number}", {name: cells[name] or "" for name in COLUMNS})
+        if row.id in rows:
+            raise DataError(f"`{path}` should name each picture once. Found `{row.id}` twice. {_ANEW}")
+        rows[row.id] = row
+    if not rows:
+        raise DataError(f"`{path}` should hold a labelled picture. Found none. Run `hsl label` on more pictures.")
+    return tuple(rows.values())
+
+
+def _row(place: str, cells: dict[str, str]) -> LabelRow:
+    if cells["id"] in ("", ".", "..") or set(cells["id"]) & set("/\\\0"):
+        raise DataError(f"{place}: an id should be part of a file name. Found `{cells['id']}`. {_ANEW}")
+    if cells["tier"] not in TIERS:
+        raise DataError(f"{place}: `tier` should be A, B or C. Found `{cells['tier']}`. {_ANEW}")
+    quality, uncertain, foreground = (_share(place, cells, name) for name in SHARES)
+    passed = cells["rule_passed"] == "1"
+    return LabelRow(
+        cells["id"],
+        cells["label"],
+        cells["tier"],
+        quality,
+        uncertain,
+        foreground,
+        passed,
+        cells["sources"],
+        cells["image"],
+    )
+
+
+def _share(place: str, cells: dict[str, str], name: str) -> float:
+    try:
+        value = float(cells[name])
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise DataError(f"{place}: `{name}` should be in [0, 1]. Found `{cells[name]}`. {_ANEW}")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"`{path}` cannot be read: {error.strerror}. Make it with `hsl label`.") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise DataError(f"`{path}` is damaged: {error}. Move it away and make it anew.") from error

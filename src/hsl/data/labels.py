@@ -1,0 +1,144 @@
+"""Pseudo-labels in place of the masks of the training pictures: a folder that `hsl label` wrote."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hsl.config import ConfigError, DataError
+from hsl.data.grouping import name_some
+from hsl.data.label_review import checked
+from hsl.data.label_table import read_json, read_labels
+from hsl.data.records import Catalogue, FileSource
+from hsl.data.splits import Split
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Which pseudo-labels take the place of the training masks, and what they weigh.
+
+    A tier without a weight is left out: its pictures keep the label of the whole picture, but no pixel of them counts.
+    Uncertain pixels are 255 in the masks and count nowhere. Masks of validation and test pictures are never replaced.
+
+    Args:
+        folder: What `hsl label` or a refinement round wrote.
+        tier_weights: Weight of each pixel by tier; the published values are 1.0 for A and 0.5 for B.
+        weigh_by_confidence: Whether a pixel's confidence multiplies its weight.
+        unchecked: Whether to train on labels without a passed spot check. It is recorded in the run's config.
+
+    Raises:
+        ConfigError: No tier has a weight, or one is negative.
+    """
+
+    folder: str
+    tier_weights: Mapping[str, float | None]
+    weigh_by_confidence: bool = False
+    unchecked: bool = False
+
+    def __post_init__(self) -> None:
+        weights = [weight for weight in self.tier_weights.values() if weight is not None]
+        if not weights or min(weights) < 0 or max(weights) == 0:
+            raise ConfigError(
+                "`data.labels.tier_weights` should hold weights of at least 0, one of them above 0. "
+                f"Found {dict(self.tier_weights)}."
+            )
+
+    def read(self, catalogue: Catalogue, split: Split, fold: int) -> "TrainingLabels":
+        """Read the folder's table and check that it belongs to this data set, split and fold.
+
+        Raises:
+            DataError: The folder is none, belongs to other data, another split or fold, holds a picture outside the
+                training part, has no picture in a tier with a weight, or its spot check is open or failed.
+        """
+        root = Path(self.folder)
+        facts = self._facts(root)
+        self._check_origin(root, facts, catalogue, split, fold)
+        tiers = {row.id: row.tier for row in read_labels(root).rows}
+        training = set(split.parts(fold)["train"])
+        if outside := sorted(tiers.keys() - training):
+            raise DataError(
+                f"`{root}` should hold training pictures only. Found {name_some(outside)} of another part. "
+                "Make the labels anew with `hsl label`."
+            )
+        weights = {tier: weight for tier, weight in self.tier_weights.items() if weight}
+        if not self.unchecked:
+            # those of a refinement round were made from labels that were checked
+            verdict = checked(Path(facts.get("reviewed", root)))
+            if verdict.get("demote_b"):
+                weights.pop("B", None)
+        else:
+            warnings.warn(f"The labels of `{root}` are used without a passed spot check.", stacklevel=2)
+        used = {name: weights[tier] for name, tier in tiers.items() if tier in weights}
+        if not used:
+            raise DataError(
+                f"`{root}` should have pictures in the tiers {sorted(weights)}. Found none among {len(tiers)} labels. "
+                "Loosen `tiers` or the class rules of `hsl label`, or give another tier a weight."
+            )
+        return TrainingLabels(root, used, tiers, self.weigh_by_confidence)
+
+    def _facts(self, root: Path) -> dict[str, Any]:
+        facts: dict[str, Any] = read_json(root / "labels.json")
+        if facts.get("format") != FORMAT:
+            raise DataError(
+                f"`{root / 'labels.json'}` should have format {FORMAT}. Found {facts.get('format')}. Make the labels "
+                "anew with `hsl label`."
+            )
+        return facts
+
+    def _check_origin(self, root: Path, facts: dict[str, Any], catalogue: Catalogue, split: Split, fold: int) -> None:
+        wanted = {"classes": list(catalogue.classes), "split_sha256": split.sha256, "fold": fold}
+        for key, value in wanted.items():
+            if facts[key] != value:
+                raise DataError(
+                    f"`{root}` should be made for these data, {key} = {value}. Found {key} = {facts[key]}: a picture "
+                    "held out here may have been labelled there. Run `hsl label` for this data set, split and fold."
+                )
+
+
+@dataclass(frozen=True)
+class TrainingLabels:
+    """The pseudo-labels of the training part of one fold.
+
+    Attributes:
+        root: Their folder.
+        weights: Id -> weight of its pixels; pictures that count nowhere are left out.
+        tiers: Id -> tier, of all pictures of the folder.
+        weigh_by_confidence: See `PseudoLabels`.
+    """
+
+    root: Path
+    weights: Mapping[str, float]
+    tiers: Mapping[str, str]
+    weigh_by_confidence: bool
+
+    def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
+        """The catalogue in which no training picture has the mask of the data set: it has a pseudo-label or none."""
+        records = tuple(
+            replace(record, mask=self._mask(record.id), instances=None) if record.id in training else record
+            for record in catalogue.records
+        )
+        return replace(catalogue, records=records, masks_optional=True)
+
+    def _mask(self, name: str) -> FileSource | None:
+        return FileSource(self.root / "masks" / f"{name}.png") if name in self.weights else None
+
+    def confidence(self, name: str) -> NDArray[np.uint8] | None:
+        """``uint8 (h, w)``, 255 is sure, of a picture that counts; ``None`` where confidence does not matter.
+
+        Raises:
+            DataError: The file is gone or broken.
+        """
+        if not self.weigh_by_confidence or name not in self.weights:
+            return None
+        path = self.root / "confidence" / f"{name}.png"
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if picture is None or picture.ndim != 2:
+            raise DataError(f"`{path}` should be a grey PNG. Found none. Make the labels anew with `hsl label`.")
+        return np.asarray(picture, dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Masks without a hand: made from the class of each picture, judged, checked by eye, refined."""

@@ -1,0 +1,102 @@
+"""Looking at a sample of the pseudo-labels: answers kept one by one in ``review.json`` beside the labels."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hsl.config import ConfigError, DataError
+from hsl.data.label_review import REVIEW, Answer, Review, Settings, judge, read_review, sample
+from hsl.data.label_table import LabelTable, read_labels
+from hsl.files import write_atomically
+
+
+def begin(folder: Path, settings: Settings) -> tuple[LabelTable, Review]:
+    """Open the review of a folder of pseudo-labels, or go on with the one that was begun.
+
+    Args:
+        folder: What `hsl label` wrote.
+        settings: Which pictures are looked at, and the thresholds; those of a review that was begun stay.
+
+    Returns:
+        The labels and the review, which lies in the folder.
+
+    Raises:
+        ConfigError: The review was begun with other settings.
+        DataError: The folder holds no labels, or the review belongs to others.
+    """
+    labels = read_labels(folder)
+    with _locked(folder):
+        review = read_review(labels)
+        if review is None:
+            chosen = sample(labels.rows, settings.per_class_and_tier, settings.seed)
+            review = _write(labels, settings, dict.fromkeys(chosen))
+    if review.settings != settings:
+        unlike = {key: value for key, value in review.settings if value != getattr(settings, key)}
+        raise ConfigError(
+            f"The review in `{folder}` was begun with {_said(unlike)}. Found "
+            f"{_said({key: getattr(settings, key) for key in unlike})}. Go on with the former values, or move "
+            f"{REVIEW} away and begin anew."
+        )
+    return labels, review
+
+
+def go_on(folder: Path) -> tuple[LabelTable, Review]:
+    """The labels and their review as they lie on the disk now.
+
+    Raises:
+        DataError: One of them is gone, or they no longer belong together.
+    """
+    labels = read_labels(folder)
+    review = read_review(labels)
+    if review is None:
+        raise DataError(f"`{folder / REVIEW}` is gone. Start `hsl label review` again.")
+    return labels, review
+
+
+def answer(folder: Path, picture: str, verdict: Answer | None) -> Review:
+    """Keep one answer; those that other windows gave in the meantime stay.
+
+    Args:
+        folder: Of the labels.
+        picture: Its id.
+        verdict: The answer; ``None`` takes it back.
+
+    Returns:
+        The review with it, as it lies on the disk.
+
+    Raises:
+        DataError: The picture is not in the sample, or labels and review no longer belong together.
+    """
+    with _locked(folder):
+        labels, review = go_on(folder)
+        if picture not in review.verdicts:
+            raise DataError(f"`{picture}` is not one of the {len(review.verdicts)} pictures of this review.")
+        return _write(labels, review.settings, {**review.verdicts, picture: verdict})
+
+
+def _write(labels: LabelTable, settings: Settings, verdicts: dict[str, Answer | None]) -> Review:
+    review = Review(
+        data=labels.data,
+        labels_sha256=labels.sha256,
+        settings=settings,
+        verdicts=verdicts,
+        verdict=asdict(judge(labels.rows, verdicts, settings)),
+        updated=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    write_atomically(labels.folder / REVIEW, review.model_dump_json(indent=1).encode())
+    return review
+
+
+def _said(values: dict[str, object]) -> str:
+    return ", ".join(f"`{key} = {value}`" for key, value in values.items())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer at a time, also between threads: each opens the file for itself."""
+    with (folder / f".{REVIEW}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

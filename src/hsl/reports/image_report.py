@@ -1,0 +1,106 @@
+"""The part of a report that is about image heads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hsl.metrics.image_counts import COUNTED
+from hsl.reports.contents import INFERENCES, null_for_nan
+from hsl.reports.image_comparisons import ImageComparison, compare_images, image_intervals
+from hsl.reports.image_plots import image_plots
+from hsl.reports.image_scores import IMAGE_METRICS, head_of, image_counts, image_scores, image_summary
+from hsl.reports.image_scores import image_overall as overall
+from hsl.reports.image_tables import (
+    IMAGE_TITLES,
+    image_folds_table,
+    image_pairwise_table,
+    image_per_class_table,
+    image_ranked,
+    image_ranking_table,
+    thresholds_table,
+)
+from hsl.reports.plot_files import Plot
+from hsl.reports.results import Model
+from hsl.reports.tables import Table
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """Models with their ranks, best first; empty where no run has an image head."""
+
+    ranked: Sequence[tuple[int | None, Model]] = ()
+    comparisons: Sequence[ImageComparison] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    title: str = ""
+
+    @property
+    def models(self) -> list[Model]:
+        """Those with finished runs, best first."""
+        return [model for _, model in self.ranked if model.finished]
+
+    def plots(self, places: Mapping[str, int], metric: str, part: str, inference: str) -> dict[str, Plot]:
+        """As `image_plots`."""
+        return image_plots(self.models, places, metric, part, inference)
+
+
+def image_report(
+    models: Sequence[Model], metric: str, part: str, inference: str, parts: Sequence[str], resamples: int, seed: int
+) -> ImageReport:
+    """Rank and compare the image heads.
+
+    Args:
+        models: all; those with finished runs and no image head are left out.
+        metric: one of ``IMAGE_METRICS``, which ranks.
+        part: val or test, which ranks and is compared.
+        inference: plain or tta.
+        parts: those that some run was scored on.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    own = [model for model in models if head_of(model) or not model.finished]
+    if not any(model.finished for model in own):
+        return ImageReport()
+    ranked = image_ranked(own, metric, part, inference)
+    in_order = [model for _, model in ranked]
+    settings = (part, inference, resamples, seed)
+    intervals = image_intervals(in_order, *settings, metric) if metric in COUNTED else {}
+    comparisons = compare_images(in_order, *settings)
+    tables = [
+        image_ranking_table(ranked, part, metric, intervals),
+        image_per_class_table(in_order, part, inference),
+        image_folds_table(in_order, part),
+        image_pairwise_table(comparisons),
+    ]
+    thresholds = thresholds_table(in_order, part)
+    tables += [] if thresholds is None else [thresholds]
+    if "test" in parts and part != "test":
+        tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric, {}))
+    return ImageReport(ranked, comparisons, {table.name: table for table in tables}, IMAGE_TITLES[metric])
+
+
+def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:
+    """What ``cv_results.json`` says of image heads; nothing where there are none."""
+    if not report.ranked:
+        return {}
+    models = [
+        {
+            "rank": rank,
+            "label": model.label,
+            "classes": list(head.classes) if (head := head_of(model)) else [],
+            "parts": {part: {way: _scores(model, part, way) for way in INFERENCES} for part in parts},
+        }
+        for rank, model in report.ranked
+    ]
+    comparisons = [{**asdict(one), "verdict": one.verdict} for one in report.comparisons]
+    return {"image_heads": null_for_nan({"models": models, "comparisons": comparisons})}
+
+
+def _scores(model: Model, part: str, inference: str) -> dict[str, Any] | None:
+    if not image_scores(model, part, inference):
+        return None
+    counts = image_counts(model, part, inference)
+    return {
+        "folds": {name: overall(model, name, part, inference) for name in IMAGE_METRICS},
+        "over_folds": {name: asdict(image_summary(model, name, part, inference)) for name in IMAGE_METRICS},
+        "pooled": None if counts is None else {name: float(counts.score(name)) for name in COUNTED},
+    }

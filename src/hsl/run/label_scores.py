@@ -1,0 +1,93 @@
+"""`hsl label score`: pseudo-labels against the masks of the data set, where it has some."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from hsl.batch import IGNORE_INDEX
+from hsl.config import DataError
+from hsl.data.datamodule import DataModule
+from hsl.data.decode import decode_mask
+from hsl.data.label_table import TIERS, read_labels
+from hsl.files import write_atomically
+from hsl.metrics.functional import scores
+from hsl.pseudo_labels.store import read_mask
+
+Counts = NDArray[np.int64]
+
+
+def score_labels(cfg: DictConfig) -> None:
+    """Compare pseudo-labels with true masks: IoU per class, of all pictures and of each tier; read only, for people.
+
+    Uncertain pixels of the labels count nowhere; their share stands beside.
+
+    Raises:
+        DataError: the labels belong to other classes, or no labelled picture has a mask.
+    """
+    data: DataModule = instantiate(cfg.data)
+    data.inspect()
+    labels = read_labels(Path(cfg.labels))
+    if labels.classes != data.catalogue.classes:
+        raise DataError(
+            f"`{labels.folder}` should have the classes of the data, {list(data.catalogue.classes)}. "
+            f"Found {list(labels.classes)}. Point `data.root` to the data that were labelled."
+        )
+    catalogue, known = data.catalogue, {record.id: record for record in data.catalogue.records}
+    palette = None if catalogue.palette is None else dict(catalogue.palette)
+    counts: dict[str, list[tuple[Counts, int, int]]] = {tier: [] for tier in TIERS}
+    for row in labels.rows:
+        record = known.get(row.id)
+        if record is None or record.mask is None:
+            continue
+        truth = decode_mask(record.mask.read(), record.mask.name, palette, catalogue.ignore_index)
+        counts[row.tier].append(_compare(read_mask(labels.folder, row.id), truth, len(labels.classes)))
+    if not any(counts.values()):
+        raise DataError(
+            f"`{catalogue.name}` should have masks of labelled pictures. Found none: nothing to compare with."
+        )
+    table = _table(counts, labels.classes)
+    write_atomically(labels.folder / "audit" / "scores.csv", table.to_csv(index=False).encode())
+    _print(table)
+    print(f"{labels.folder / 'audit' / 'scores.csv'}")
+
+
+def _compare(label: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> tuple[Counts, int, int]:
+    """Confusion ``(C, C)`` (rows truth) over the pixels that both know, uncertain pixels, known pixels of the truth."""
+    valid = truth != IGNORE_INDEX
+    sure = valid & (label != IGNORE_INDEX)
+    pairs = truth[sure].astype(np.int64) * num_classes + label[sure]
+    matrix = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    return matrix, int((valid & ~sure).sum()), int(valid.sum())
+
+
+def _table(counts: Mapping[str, list[tuple[Counts, int, int]]], classes: tuple[str, ...]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for tier, found in (("all", [one for each in counts.values() for one in each]), *counts.items()):
+        row: dict[str, Any] = {"tier": tier, "pictures": len(found)}
+        if found:
+            pooled = scores(torch.from_numpy(np.sum([matrix for matrix, _, _ in found], axis=0)))
+            row["uncertain"] = sum(unsure for _, unsure, _ in found) / sum(number for _, _, number in found)
+            row["miou"] = float(pooled["miou"])
+            row |= {f"iou/{name}": float(pooled["iou"][i]) for i, name in enumerate(classes)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _print(table: pd.DataFrame) -> None:
+    shown = Table(*map(str, table.columns))
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_cell(value) for value in row))
+    Console().print(shown)
+
+
+def _cell(value: Any) -> str:
+    return "" if pd.isna(value) else f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,80 @@
+"""The metrics of every head: what is told to them, and under which names they are logged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from hsl.batch import Batch, Outputs
+from hsl.metrics.image_scores import ImageScores
+
+
+class Scoring(nn.Module):
+    """Metrics by head. A dense head has those it is given, an image head `ImageScores`.
+
+    Args:
+        metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
+        classes: class names of every dense head that is scored.
+        image_classes: class names of every image head.
+        several: whether a picture may show several classes.
+        scored_head: the dense head whose scores are logged without its name.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Callable[..., Metric]],
+        classes: Mapping[str, Sequence[str]],
+        image_classes: Mapping[str, Sequence[str]],
+        several: bool,
+        scored_head: str | None,
+    ) -> None:
+        super().__init__()
+        self.scored_head = scored_head
+        self.dense = nn.ModuleDict(
+            {
+                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
+                for head, names in classes.items()
+            }
+        )
+        self.images = nn.ModuleDict({head: ImageScores(len(names), several) for head, names in image_classes.items()})
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take the outputs of a validation batch, dense ones at the size of the masks."""
+        for head, metrics in self._dense_heads():
+            logits = outputs[head].to(batch["image"].device)
+            for metric in metrics.values():
+                metric.update(logits, batch["masks"][head], size=batch["size"])
+        for head, metric in self._image_heads():
+            metric.update(outputs[head], batch["labels"][head])
+
+    def collect(self, primary: Sequence[str]) -> dict[str, Tensor]:
+        """The values to be logged, ``val/<score>`` and, of several dense heads, ``val/<score>/<head>``; starts anew.
+
+        Args:
+            primary: heads whose harmonic mean of mIoU is ``val/h_mean``; those that are not scored are left out.
+        """
+        scores: dict[str, dict[str, Tensor]] = {}
+        for head, metrics in self._dense_heads():
+            for metric in metrics.values():
+                for name, value in metric.compute().items():
+                    scores.setdefault(name, {})[head] = value
+                metric.reset()
+        found: dict[str, Tensor] = {}
+        for name, values in scores.items():
+            found[f"val/{name}"] = values[str(self.scored_head)]
+            if len(self.dense) > 1:
+                found |= {f"val/{name}/{head}": value for head, value in values.items()}
+        if means := [scores["miou"][head] for head in primary if head in scores.get("miou", {})]:
+            found["val/h_mean"] = len(means) / torch.stack(means).reciprocal().sum()
+        for _, image_metric in self._image_heads():
+            found |= {f"val/{name}": value for name, value in image_metric.compute().items()}
+            image_metric.reset()
+        return found
+
+    def _dense_heads(self) -> list[tuple[str, Mapping[str, Metric]]]:
+        return [(head, cast(Mapping[str, Metric], metrics)) for head, metrics in self.dense.items()]
+
+    def _image_heads(self) -> list[tuple[str, ImageScores]]:
+        return [(head, cast(ImageScores, metric)) for head, metric in self.images.items()]

@@ -1,0 +1,107 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hsl.config import ConfigError
+from hsl.losses.image_loss import ImageCrossEntropy, MultilabelFocal
+
+COUNTS = {"classification": torch.tensor([6, 3, 1])}
+KNOWN = {"classification": torch.tensor([10, 10, 10])}
+
+
+def batch(labels: torch.Tensor) -> Any:
+    return {"id": [], "image": None, "size": None, "labels": {"classification": labels}}
+
+
+def loss_of(loss: Any, logits: torch.Tensor, labels: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    return loss({"classification": logits}, batch(labels), *weights)["classification"]
+
+
+def test_cross_entropy_is_that_of_torch() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    assert loss_of(ImageCrossEntropy(COUNTS), logits, labels).item() == pytest.approx(
+        F.cross_entropy(logits, labels).item()
+    )
+    weighted = ImageCrossEntropy(COUNTS, class_weights=[1.0, 2.0, 3.0], label_smoothing=0.0)
+    weights = weighted.class_weights
+    assert weights is not None
+    assert loss_of(weighted, logits, labels).item() == pytest.approx(F.cross_entropy(logits, labels, weights).item())
+
+
+def test_unknown_labels_count_nowhere() -> None:
+    loss = ImageCrossEntropy(COUNTS, class_weights="inverse_sqrt")
+    logits = torch.randn(4, 3, requires_grad=True)
+    some = loss_of(loss, logits, torch.tensor([0, -1, 2, -1]))
+    assert some.item() == pytest.approx(loss_of(loss, logits[[0, 2]], torch.tensor([0, 2])).item())
+    none = loss_of(loss, logits, torch.full((4,), -1))
+    none.backward()
+    assert none.item() == 0
+    assert not logits.grad.any()  # type: ignore[union-attr]
+
+
+def test_pictures_may_weigh_unlike() -> None:
+    logits, labels = torch.randn(2, 3), torch.tensor([0, 1])
+    one = [F.cross_entropy(logits[i : i + 1], labels[i : i + 1]).item() for i in range(2)]
+    found = loss_of(ImageCrossEntropy(COUNTS), logits, labels, torch.tensor([1.5, 0.5]))
+    assert found.item() == pytest.approx((1.5 * one[0] + 0.5 * one[1]) / 2)
+
+
+def focal_by_hand(logits: torch.Tensor, labels: torch.Tensor, alpha: list[float] | None, gamma: float) -> float:
+    total, number = 0.0, 0
+    for row, truth in zip(logits.tolist(), labels.tolist(), strict=True):
+        for k, (value, label) in enumerate(zip(row, truth, strict=True)):
+            if math.isnan(label):
+                continue
+            p = 1 / (1 + math.exp(-value))
+            p_t = p if label else 1 - p
+            a_t = 1.0 if alpha is None else alpha[k] if label else 1 - alpha[k]
+            total -= a_t * (1 - p_t) ** gamma * math.log(p_t)
+            number += 1
+    return total / number
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [("dynamic", [0.4, 0.7, 0.9]), (0.25, [0.25] * 3), ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]), (None, None)],
+)
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_loss_against_a_loop(alpha: Any, expected: Any, gamma: float) -> None:
+    logits = torch.randn(4, 3)
+    labels = torch.tensor([[1.0, 0, 0], [1, 1, float("nan")], [0, 0, 0], [float("nan")] * 3])
+    found = loss_of(MultilabelFocal(COUNTS, KNOWN, alpha, gamma), logits, labels)
+    assert found.item() == pytest.approx(focal_by_hand(logits, labels, expected, gamma), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_finite_at_both_ends(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype).requires_grad_()
+    for labels in (torch.tensor([[1.0, 0, 1]]), torch.tensor([[0.0, 1, 0]])):
+        loss_of(MultilabelFocal(COUNTS, KNOWN), logits, labels).backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+
+
+def test_nothing_known_gives_zero() -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    found = loss_of(MultilabelFocal(COUNTS, KNOWN), logits, torch.full((2, 3), float("nan")))
+    found.backward()
+    assert found.item() == 0
+    assert not logits.grad.any()  # type: ignore[union-attr]
+
+
+def test_errors() -> None:
+    with pytest.raises(ConfigError, match=r"`loss.alpha`.*3 of them. Found `loss.alpha = \[0.5\]`"):
+        MultilabelFocal(COUNTS, KNOWN, [0.5])
+    with pytest.raises(ConfigError, match="dynamc"):
+        MultilabelFocal(COUNTS, KNOWN, "dynamc")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"`loss\.gamma`"):
+        MultilabelFocal(COUNTS, KNOWN, gamma=-1)
+    with pytest.raises(ConfigError, match=r"data\.image_labels"):
+        ImageCrossEntropy({"segmentation": torch.ones(2)})
+    with pytest.raises(ValueError, match="loss=bce"):
+        loss_of(ImageCrossEntropy(COUNTS), torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="loss=image_ce"):
+        loss_of(MultilabelFocal(COUNTS, KNOWN), torch.zeros(2, 3), torch.zeros(2))

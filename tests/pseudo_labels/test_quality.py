@@ -1,0 +1,102 @@
+import math
+
+import numpy as np
+import pytest
+
+from hsl.pseudo_labels.quality import mask_quality, tier_of
+
+TIERS = {"A": 0.8, "B": 0.5}
+
+
+def around(width: int, height: int) -> float:
+    """Crofton's perimeter of a rectangle: lines in four directions cross it so many times."""
+    return math.pi / 4 * (width + height + 2 * (width + height - 1) / math.sqrt(2))
+
+
+def canvas() -> np.ndarray:
+    return np.zeros((20, 20), dtype=np.uint8)
+
+
+def test_two_components_and_uncertain_pixels_by_hand() -> None:
+    mask = canvas()
+    mask[2:8, 2:8] = 1  # 36 pixels
+    mask[12:14, 12:18] = 2  # 12 pixels
+    mask[19] = 255  # 20 of 400
+    quality = mask_quality(mask)
+    assert quality.largest_share == 36 / 48
+    assert quality.uncertain == 0.05
+    assert quality.foreground == 0.12
+    compactness = 4 * math.pi * 48 / (around(6, 6) + around(6, 2)) ** 2
+    assert quality.compactness == pytest.approx(compactness)
+    expected = 0.4 * 0.75 + 0.3 * 0.95 + 0.2 * 0.6 + 0.1 * compactness
+    assert quality.score == pytest.approx(expected)
+
+
+def test_neighbours_by_a_corner_and_of_two_classes_are_one_component() -> None:
+    mask = canvas()
+    mask[0, 0], mask[1, 1], mask[2, 2] = 1, 2, 1
+    assert mask_quality(mask).largest_share == 1
+    mask[2, 2], mask[3, 3] = 0, 1
+    assert mask_quality(mask).largest_share == pytest.approx(2 / 3)
+
+
+def test_uncertain_pixels_do_not_join_components() -> None:
+    mask = canvas()
+    mask[5, 2:9] = 1
+    mask[5, 5] = 255
+    assert mask_quality(mask).largest_share == 0.5
+
+
+def test_no_foreground_scores_only_its_certainty() -> None:
+    mask = canvas()
+    mask[:5] = 255
+    quality = mask_quality(mask)
+    assert (quality.largest_share, quality.foreground, quality.compactness) == (0, 0, 0)
+    assert quality.score == pytest.approx(0.3 * 0.75)
+    assert mask_quality(np.full((4, 4), 255, dtype=np.uint8)).score == 0
+
+
+def test_the_edge_of_the_picture_counts_and_a_single_pixel_is_compact() -> None:
+    full = mask_quality(np.ones((10, 10), dtype=np.uint8))
+    assert full.score == pytest.approx(0.9 + 0.1 * 4 * math.pi * 100 / around(10, 10) ** 2)
+    one = canvas()
+    one[4, 4] = 1
+    assert mask_quality(one).compactness == 1
+
+
+def test_a_disc_is_compact_a_line_and_a_comb_are_not() -> None:
+    rows, columns = np.mgrid[:101, :101]
+    disc = ((rows - 50) ** 2 + (columns - 50) ** 2 <= 40**2).astype(np.uint8)
+    assert mask_quality(disc).compactness > 0.98
+    strip = np.zeros((101, 101), dtype=np.uint8)
+    strip[50:54] = 1
+    assert mask_quality(strip).compactness == pytest.approx(4 * math.pi * 404 / around(101, 4) ** 2)
+    comb = disc * (columns % 4 > 0)
+    assert mask_quality(comb.astype(np.uint8)).compactness < 0.1
+
+
+def test_coverage_is_capped() -> None:
+    a, b = canvas(), canvas()
+    a[:4], b[:8] = 1, 1  # 20 % and 40 % of the picture
+    without = [mask_quality(mask).score - 0.1 * mask_quality(mask).compactness for mask in (a, b)]
+    assert without == pytest.approx([0.9, 0.9])
+
+
+def test_an_empty_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match="pixel or more"):
+        mask_quality(np.zeros((0, 4), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("score", "passed", "failed"),
+    [(1.0, "A", "B"), (0.8, "A", "B"), (0.79, "B", "C"), (0.5, "B", "C"), (0.49, "C", "C"), (0.0, "C", "C")],
+)
+def test_tiers(score: float, passed: str, failed: str) -> None:
+    assert tier_of(score, True, TIERS) == passed
+    assert tier_of(score, False, TIERS) == failed
+
+
+@pytest.mark.parametrize("thresholds", [{"A": 0.8}, {"A": 0.5, "B": 0.8}, {"A": 0.8, "B": 0.5, "C": 0.1}])
+def test_thresholds_out_of_order(thresholds: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="least score"):
+        tier_of(0.6, True, thresholds)

@@ -1,0 +1,143 @@
+"""The folder of pseudo-labels: whole or not there, gone on with, never overwritten unasked."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hsl.config import ConfigError, DataError
+from hsl.data.label_table import LabelRow, read_labels
+from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask, read_page
+
+SETTINGS = {"data": "leaves", "classes": ["background", "leaf"], "fold": 0}
+ROW = LabelRow("b", "rust", "A", 0.9, 0.25, 0.5, True, "grabcut gradcam", "/pictures/b.jpg")
+MASK = np.array([[0, 1], [255, 1]], np.uint8)
+CONFIDENCE = np.array([[1.0, 0.6], [0.3, 0.0]], np.float32)
+
+
+def write(path: Path, *names: str, overwrite: bool = False) -> Path:
+    folder = LabelFolder(path, SETTINGS, overwrite=overwrite)
+    for name in names:
+        folder.add(replace(ROW, id=name), MASK, CONFIDENCE)
+    return folder.finish()
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels", "b", "a")
+    table = read_labels(path)
+    assert table.rows == (replace(ROW, id="a"), ROW)  # sorted by id
+    assert (table.data, table.classes) == ("leaves", ("background", "leaf"))
+    assert read_page(path).items() >= {"format": 1, **SETTINGS}.items()
+    assert (read_mask(path, "b") == MASK).all()
+    assert np.abs(read_confidence(path, "b") - CONFIDENCE).max() <= 0.5 / 255 + 1e-7
+    with Image.open(path / "confidence" / "b.png") as picture:
+        assert (np.asarray(picture) == [[255, 153], [76, 0]]).all()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["labels"]
+    assert sorted(one.name for one in path.iterdir()) == ["confidence", "labels.csv", "labels.json", "masks"]
+
+
+def test_nothing_is_at_the_place_before_all_is_done(tmp_path: Path) -> None:
+    folder = LabelFolder(tmp_path / "labels", SETTINGS)
+    folder.add(ROW, MASK, CONFIDENCE)
+    assert not (tmp_path / "labels").exists()
+    assert (folder.mask("b") == MASK).all()
+    assert folder.confidence("b")[0, 0] == 1
+    folder.close()
+
+
+def test_goes_on_after_a_kill_in_the_middle_of_a_row(tmp_path: Path) -> None:
+    folder = LabelFolder(tmp_path / "labels", SETTINGS)
+    folder.add(ROW, MASK, CONFIDENCE)
+    folder.close()
+    with (folder.work / "rows.jsonl").open("a") as log:
+        log.write('{"id": "c", "la')
+    again = LabelFolder(tmp_path / "labels", SETTINGS)
+    assert again.rows == {"b": ROW}
+    again.add(replace(ROW, id="a"), MASK, CONFIDENCE)
+    assert [row.id for row in read_labels(again.finish()).rows] == ["a", "b"]
+
+
+def test_other_settings_begin_anew(tmp_path: Path) -> None:
+    folder = LabelFolder(tmp_path / "labels", SETTINGS)
+    folder.add(ROW, MASK, CONFIDENCE)
+    folder.close()
+    other = LabelFolder(tmp_path / "labels", {**SETTINGS, "fold": 1})
+    assert other.rows == {}
+    assert not (other.work / "masks").exists()
+    other.close()
+
+
+def test_labels_are_replaced_when_asked_for_and_only_by_whole_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels", "a")
+    (path / "review.json").write_text("{}")
+    with pytest.raises(ConfigError, match="overwrite=true"):
+        LabelFolder(path, SETTINGS)
+    folder = LabelFolder(path, SETTINGS, overwrite=True)
+    folder.add(ROW, MASK, CONFIDENCE)
+    assert [row.id for row in read_labels(path).rows] == ["a"]
+    folder.finish()
+    assert [row.id for row in read_labels(path).rows] == ["b"]
+    assert not (path / "review.json").exists()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["labels"]
+
+
+def test_killed_while_it_was_moved(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels", "a", "b")
+    work = tmp_path / ".labels.partial"
+    path.rename(work)  # as after the last file and before the move, but for the two files that are removed after it
+    (work / "settings.json").write_text(json.dumps(SETTINGS, indent=1))
+    rows = [json.dumps(vars_of(row)) for row in read_labels(work).rows]
+    (work / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    folder = LabelFolder(path, SETTINGS)
+    assert set(folder.rows) == {"a", "b"}
+    folder.finish()
+    assert len(read_labels(path).rows) == 2
+
+
+def vars_of(row: LabelRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="holds something else"):
+        LabelFolder(tmp_path / "mine", SETTINGS, overwrite=True)
+    (tmp_path / "empty").mkdir()
+    assert read_labels(write(tmp_path / "empty", "a")).rows
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    first = LabelFolder(tmp_path / "labels", SETTINGS)
+    with pytest.raises(ConfigError, match="another process"):
+        LabelFolder(tmp_path / "labels", SETTINGS)
+    first.discard()
+    first.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_of_a_picture_keeps_its_colours(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8)
+    folder = LabelFolder(tmp_path / "labels", SETTINGS)
+    place = folder.keep_image("b", image)
+    folder.add(replace(ROW, image=str(place)), MASK, CONFIDENCE)
+    folder.finish()
+    with Image.open(place) as picture:
+        assert (np.asarray(picture) == image).all()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 7}'])
+def test_a_damaged_page_is_named(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "labels", "a")
+    (path / "labels.json").write_text(content)
+    with pytest.raises(DataError, match=r"labels\.json.*hsl label"):
+        read_page(path)
+
+
+def test_a_missing_mask_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels", "a")
+    with pytest.raises(DataError, match=r"masks/b\.png"):
+        read_mask(path, "b")

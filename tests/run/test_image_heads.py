@@ -1,0 +1,105 @@
+"""Runs with an image head: alone with several classes per picture, and beside a dense head."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+from sklearn.metrics import f1_score
+from tests.run.test_train import QUICK, only_run
+
+from hsl.config import ConfigError
+from hsl.run import evaluate, train
+from hsl.run.image_results import tune_thresholds
+from hsl.run.prediction import predict
+
+Make = Callable[..., DictConfig]
+KINDS = ["crack", "scratch", "paint_loss", "stain", "puncture"]
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.*",
+    "ignore:.*does not have many workers.*",
+    "ignore:Checkpoint directory.*",
+    "ignore:.*have no pixel in the training part.*",
+)
+
+
+def test_a_dense_and_an_image_head_on_one_encoder(tiny: Make, tmp_path: Path) -> None:
+    cfg = tiny("task=dual_head", "loss=dual_head", "data.image_labels=label", "monitor=val/accuracy",
+               "callbacks.evaluation.num_examples=0", "metrics=none")  # fmt: skip
+    value = train(cfg)
+    folder = only_run(tmp_path)
+    page = json.loads((folder / "metrics.json").read_text())
+    assert page["parts"]["val"]["plain"]["image_heads"]["classification"]["accuracy"] == pytest.approx(value)
+    for part, ways in page["parts"].items():
+        for way, found in ways.items():
+            assert found["miou"] >= 0
+            head = found["image_heads"]["classification"]
+            assert head["kind"] == "single"
+            assert np.sum(head["confusion"]) == head["num_images"] == found["num_images"], (part, way)
+    history = pd.read_csv(folder / "history.csv")
+    assert history["val/accuracy"].max() == pytest.approx(value)
+    assert {"train/loss/segmentation", "train/loss/classification", "val/miou", "val/macro_f1"} <= set(history)
+    table = pd.read_csv(folder / "image_predictions.csv")
+    plain = table[(table["part"] == "val") & (table["inference"] == "plain")]
+    assert plain["correct"].mean() == pytest.approx(value)
+    assert (plain["correct"] == (plain["target"] == plain["prediction"])).all()
+
+    evaluate(tiny(f"run={folder}", verb="evaluate"))
+    again = json.loads((folder / "evaluations" / "plain" / "metrics.json").read_text())
+    assert again["parts"]["val"]["plain"] == page["parts"]["val"]["plain"]
+    out = predicted(folder, tiny, tmp_path)
+    assert (out / "masks" / "odd.png").is_file()
+    assert pd.read_csv(out / "labels.csv")["prediction"].iloc[0] in page["image_classes"]["classification"]
+
+
+def test_several_classes_per_picture_without_a_dense_head(tiny: Make, tmp_path: Path) -> None:
+    cfg = tiny("task=classifier", "loss=focal_multilabel", f"data.image_labels=[{','.join(KINDS)}]",
+               "monitor=val/accuracy", *QUICK)  # fmt: skip
+    train(cfg)
+    folder = only_run(tmp_path)
+    page = json.loads((folder / "metrics.json").read_text())
+    assert page["classes"] == []
+    head = page["parts"]["val"]["plain"]["image_heads"]["classification"]
+    assert head["kind"] == "multi"
+    assert list(head["thresholds"]) == KINDS
+    assert page["parts"]["test"]["plain"]["image_heads"]["classification"]["thresholds"] == head["thresholds"]
+    assert not (folder / "per_image.csv").exists()
+    assert not (folder / "objects.jsonl").exists()
+    table = pd.read_csv(folder / "image_predictions.csv", keep_default_na=False)
+    for row in table.to_dict("records"):
+        shown = [kind for kind in KINDS if row[f"probability/{kind}"] >= head["thresholds"][kind]]
+        assert row["prediction"] == "|".join(shown)
+    out = predicted(folder, tiny, tmp_path)
+    assert sorted(path.name for path in out.iterdir()) == ["labels.csv"]
+
+
+def predicted(folder: Path, tiny: Make, tmp_path: Path) -> Path:
+    pictures, out = tmp_path / "pictures", tmp_path / "predicted"
+    pictures.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 91, 3), np.uint8)).save(pictures / "odd.png")
+    predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", verb="predict"))
+    return out
+
+
+def test_a_threshold_has_the_best_f1_of_all() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, targets = rng.random((40, 3)), (rng.random((40, 3)) > 0.7).astype(float)
+    targets[:5, 0] = np.nan
+    for k, threshold in enumerate(tune_thresholds(probabilities, targets)):
+        known = ~np.isnan(targets[:, k])
+        scores = [f1_score(targets[known, k], probabilities[known, k] >= limit) for limit in np.linspace(0, 1, 2001)]
+        found = f1_score(targets[known, k], probabilities[known, k] >= threshold)
+        assert found == pytest.approx(max(scores))
+    assert tune_thresholds(np.full((3, 2), 0.2), np.array([[0.0, 1.0]] * 3)) == [0.5, 0.5]
+
+
+def test_labels_and_task_have_to_fit(tiny: Make) -> None:
+    with pytest.raises(ConfigError, match=r"data\.image_labels"):
+        train(tiny("task=classifier", "loss=image_ce"))
+    with pytest.raises(ConfigError, match=r"columns of the data set.*Found \['weather'\]"):
+        train(tiny("task=classifier", "loss=image_ce", "data.image_labels=weather"))
