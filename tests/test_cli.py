@@ -240,6 +240,8 @@ def main_with(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
         (["train", "fold=1"], ["train", "fold=1"]),
         (["train", "-m", "fold=0,1"], ["train", "-m", "fold=0,1"]),
         (["audit", "~encoder"], ["audit", "~encoder"]),
+        (["options", "encoder"], ["options", "encoder"]),
+        (["runs", "outputs", "--json"], ["runs", "outputs", "--json"]),
     ],
 )
 def test_a_verb_may_be_two_words(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: list[str]) -> None:
@@ -269,3 +271,46 @@ def test_the_overview_shows_verbs_of_two_words(
 
 def test_the_help_of_a_verb_of_two_words(run: Run) -> None:
     assert "`hsl label review --cfg job`" in run("label_review", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "same"),
+    [
+        ("options", ["encoder"], ["group=encoder"]),
+        ("options", ["--json"], ["json=true"]),
+        ("options", ["data/split", "--json"], ["json=true", "group=data/split"]),
+        ("options", ["group=null", "json=false"], []),
+        ("runs", ["nowhere", "--json"], ["--root=nowhere", "json=true"]),
+    ],
+)
+def test_a_verb_without_hydra_takes_bare_words_and_flags(
+    run: Run, verb: str, words: list[str], same: list[str]
+) -> None:
+    code, printed = run(verb, *words)
+    assert code == 0, printed
+    assert printed.strip()
+    assert run(verb, *same) == (0, printed)
+
+
+def test_a_filter_needs_no_quotes_of_hydra(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x=1").mkdir()
+    code, printed = run("runs", f"root={tmp_path}/x=1", "filter=encoder=mit_b0,fold=0", "sort=-wall_time")
+    assert (code, printed) == (0, f"No run folder below `{tmp_path}/x=1`.\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "named"),
+    [
+        ("options", ["encodr"], ["`group` should be one of", "encoder", "`group = encodr`"]),
+        ("options", ["encoder", "loss"], ["`hsl options` takes each of group, json once", "`loss`"]),
+        ("options", ["gruop=loss"], ["group, json", "`gruop=loss`"]),
+        ("options", ["entry=os.getcwd"], ["group, json", "`entry=os.getcwd`"]),
+        ("options", ["--jsno"], ["group, json", "`--jsno`"]),
+        ("options", ["-m"], ["group, json", "`-m`"]),
+        ("options", ["json=maybe"], ["`json` should be true or false", "`json = maybe`"]),
+        ("runs", ["sort=dream"], ["wall_time", "`sort = dream`"]),
+        ("runs", ["limit=0"], ["`limit = 0`"]),
+    ],
+)
+def test_words_that_a_verb_without_hydra_does_not_know(run: Run, verb: str, words: list[str], named: list[str]) -> None:
+    expect(run(verb, *words), *named)

@@ -22,6 +22,7 @@ class Sample(TypedDict):
     sees the picture at its own size while the mask keeps the size of the source. ``labels[head]`` is the label of the
     whole picture: ``int64 ()``, -1 where it is not known, or ``float32 (K,)`` of 0, 1 and NaN where several may be
     present. ``weights[head]`` is ``float32 (h, w)`` or ``(1, 1)``: what each pixel of the mask weighs in the loss.
+    ``unlabelled`` and ``targets`` are those of ``Batch``, of one picture.
     """
 
     id: str
@@ -30,6 +31,8 @@ class Sample(TypedDict):
     size: tuple[int, int]
     labels: NotRequired[dict[str, Tensor]]
     weights: NotRequired[dict[str, Tensor]]
+    unlabelled: NotRequired[dict[str, Tensor]]
+    targets: NotRequired[dict[str, Tensor]]
 
 
 class Batch(TypedDict):

@@ -12,10 +12,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hsl.config import UserError, validate
+from hsl import options
+from hsl.config import ConfigError, UserError, validate
 
 EXIT_USER_ERROR = 2
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
@@ -32,6 +33,8 @@ def main() -> None:
     """Entry point of the console script ``hsl``."""
     verbs = {_spoken(path.stem): path for path in sorted(conf_dir().glob("[!_]*.yaml"))}
     num_words = 2 if len(sys.argv) > 2 and sys.argv[2].isalpha() else 1  # anything else is a setting or a flag
+    if num_words == 2 and sys.argv[1] in verbs and _bare_key(verbs[sys.argv[1]]):
+        num_words = 1  # the second word is a value
     verb = " ".join(sys.argv[1 : 1 + num_words]) or "--help"
     if verb not in verbs:
         _print_overview(verbs, verb)
@@ -45,9 +48,12 @@ def run_verb(verb: str) -> None:
 
     A mistake of the user is one sentence on stderr and exit code 2; ``HYDRA_FULL_ERROR=1`` shows the traceback.
     """
+    path = conf_dir() / f"{verb}.yaml"
+    plain = _bare_key(path) is not None
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(_header(conf_dir() / f"{verb}.yaml"))
-        print(f"\nEvery key can be set as key=value; `hsl {_spoken(verb)} --cfg job` shows them all.")
+        print(_header(path))
+        if not plain:
+            print(f"\nEvery key can be set as key=value; `hsl {_spoken(verb)} --cfg job` shows them all.")
         return
     if os.environ.get(TRACEBACK_VARIABLE) != "1":
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
@@ -57,6 +63,9 @@ def run_verb(verb: str) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
     try:
+        if plain:
+            _call_plainly(path, sys.argv[1:])
+            return
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _exit_with_sentence(error)
@@ -91,6 +100,7 @@ def user_sentence(error: BaseException) -> str | None:
     return str(error) if composing and not isinstance(error, InstantiationException) else None
 
 
+_WORDS = {"true": True, "false": False, "null": None}
 _RESUME = "Free some space, then go on with `resume=last`; nothing half-written is left."
 _WAY_OUT = {
     errno.ENOSPC: _RESUME,
@@ -120,6 +130,41 @@ def _call_entry(cfg: DictConfig) -> Any:
         else:  # a sweep first does its other runs and ends with the first error
             print(f"error: {user_sentence(error) or error}", file=sys.stderr)
         raise
+
+
+def _bare_key(path: Path) -> str | None:
+    """The key that a bare word of the verb sets. Only a verb that is read without Hydra has one."""
+    key: str | None = OmegaConf.select(OmegaConf.load(path), "word")
+    return key
+
+
+def _call_plainly(path: Path, words: list[str]) -> None:
+    """Set ``KEY=VALUE``, ``--KEY`` (true) and one bare word in a verb's own file and call its function.
+
+    Values are text but for true, false and null, so commas and equal signs in them need no quotes of Hydra's.
+
+    Raises:
+        ConfigError: a key is unknown, is given twice, or is no true or false where it has to be.
+    """
+    cfg: Any = OmegaConf.load(path)
+    keys = [str(key) for key in cfg if key not in ("entry", "word")]
+    given: dict[str, str | bool | None] = {}
+    for word in words:
+        key, equals, text = word.removeprefix("--").partition("=")
+        if not equals:
+            key, text = (key, "true") if word.startswith("-") else (cfg.word, word)
+        if key not in keys or key in given:
+            raise ConfigError(f"`hsl {path.stem}` takes each of {', '.join(keys)} once, as key=value. Found `{word}`.")
+        given[key] = _WORDS.get(text, text)
+        if isinstance(cfg[key], bool) and not isinstance(given[key], bool):
+            raise ConfigError(f"`{key}` should be true or false. Found `{key} = {text}`.")
+    hydra.utils.get_method(cfg.entry)(OmegaConf.merge(cfg, given))
+
+
+def list_options(cfg: DictConfig) -> None:
+    """The verb ``options``. It stands here because no other file knows where conf/ lies."""
+    groups = options.below(options.read_options(conf_dir()), cfg.group)
+    print(options.as_json(groups) if cfg.json else options.as_text(groups))
 
 
 def _header(path: Path) -> str:

@@ -157,7 +157,7 @@ def test_another_predictor_is_asked_instead_of_the_outputs() -> None:
 
 def test_sinks_get_every_class_map_at_the_size_of_its_source() -> None:
     evaluation, got = Evaluation("tta", 0), []
-    evaluation.sinks = [lambda part, batch, class_maps: got.append((part, batch["id"], class_maps))]
+    evaluation.sinks = [lambda part, batch, class_maps, objects: got.append((part, batch["id"], class_maps))]
     batch = batch_of(["a", "b"], [[[0, 1]], [[0, IGNORE_INDEX]]], [(1, 2), (1, 1)])
     outputs = {HEAD: torch.stack([logits_of([[0, 1]]), logits_of([[1, 1]])])}
     evaluation.on_test_batch_end(trainer_of("val"), Task(), outputs, batch, 0)  # type: ignore[arg-type]

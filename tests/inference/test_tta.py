@@ -152,7 +152,19 @@ def test_wrong_names(names, message):
         TestTimeAugmentation(plain, names)
 
 
-@pytest.mark.parametrize("shape", [(2, 5), (2, 1, 4, 4)])
+def test_image_heads_and_maps_are_averaged():
+    class Sums(nn.Module):
+        def forward(self, images):
+            first = images[:, :1]
+            return {"kind": first[:, 0, 0, :2], "depth": first}
+
+    images = torch.arange(32.0).reshape(2, 1, 4, 4).expand(2, 3, 4, 4)
+    found = TestTimeAugmentation(plain, ["identity", "hflip"])(Sums(), images)
+    torch.testing.assert_close(found["depth"], images[:, :1])  # turned there and back
+    torch.testing.assert_close(found["kind"], (images[:, 0, 0, :2] + images[:, 0, 0, 2:].flip(-1)) / 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (5,)])
 def test_only_dense_heads_with_classes(shape):
     class Fixed(nn.Module):
         def forward(self, images):

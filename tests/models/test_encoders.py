@@ -11,12 +11,13 @@ from hsl.models.encoders import Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SMALL = ["resnet10t", "convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
+SMALL = ["resnet10t", "convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0",
+         "efficientnet_lite0_cbam"]  # fmt: skip
 FAMILIES = [  # in test_families.py
     "cspdarknet53", "ghostnetv2", "skresnet34", "mobileone_s1", "regnety_016", "inception_v4", "resnet50d",
     "densenet121", "deit_small", "vit_hybrid", "coatnet_0", "swin_tiny",
 ]  # fmt: skip
-LARGE = ["convnext_tiny", "mit_b2", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
+LARGE = ["convnext_tiny", "convnext_tiny_cbam", "mit_b2", "mit_b3", "maxvit_tiny", "efficientnetv2_s", "resnet50"]
 
 
 def option(stem: str, image_size: int = 64, **changes: object) -> DictConfig:
@@ -43,7 +44,9 @@ def test_every_option_is_tested() -> None:
         ("maxvit_pico", 7.26),
         ("mobilenetv3_small", 0.93),
         ("efficientnet_lite0", 2.96),
+        ("efficientnet_lite0_cbam", 2.97),
         ("convnext_tiny", 27.82),
+        ("convnext_tiny_cbam", 27.91),
         ("mit_b2", 24.20),
         ("mit_b3", 44.07),
         ("maxvit_tiny", 30.12),

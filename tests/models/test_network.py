@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from hsl.config import ConfigError
 from hsl.models.encoders import Encoder
-from hsl.models.heads import DenseHead
+from hsl.models.heads import DenseHead, EmbeddingHead, ImageHead, MapHead
 from hsl.models.network import SegmentationNetwork
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -137,3 +137,38 @@ def test_what_is_shared_stands_between_encoder_and_decoder(encoder_name: str, de
     assert all(p.grad is None for p in model.encoder.parameters())
     assert all(p.grad is not None for p in model.decoder.parameters())
     assert all(each.grad is not None for each in seen[4:])
+
+
+def test_an_image_head_needs_no_decoder() -> None:
+    made = SegmentationNetwork(
+        encoder("mobilenetv3_small"), None, {"kind": ImageHead}, {}, image_classes={"kind": ["a", "b", "c"]}
+    )
+    images = torch.rand(2, 3, 64, 64)
+    outputs = made(images)
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {"kind": (2, 3)}
+    assert made.embed(images).shape == (2, made.encoder.out_channels[-1])
+    outputs["kind"].sum().backward()
+    assert [key for key, parameter in made.named_parameters() if parameter.grad is None] == []
+    with pytest.raises(ConfigError, match=r"data\.image_labels"):
+        SegmentationNetwork(encoder("mobilenetv3_small"), None, {"kind": ImageHead}, {})
+
+
+def test_only_wanted_heads_are_built_and_only_evaluated_ones_answer_later() -> None:
+    further = {
+        "hv": partial(MapHead, channels=1),
+        "embedding": EmbeddingHead,
+        "reconstruction": partial(MapHead, channels=3),
+    }
+    made = SegmentationNetwork(
+        encoder("mobilenetv3_small"),
+        instantiate(OmegaConf.load(CONF / "decoder" / "unet.yaml")),
+        {"segmentation": DenseHead},
+        {"segmentation": ["background", "object"]},
+        further_heads=further,
+        wanted=["segmentation", "hv", "embedding"],
+        evaluated=["hv"],
+    )
+    images = torch.rand(2, 3, 64, 64)
+    assert set(made.heads) == {"segmentation", "hv", "embedding"}
+    assert set(made(images)) == {"segmentation", "hv", "embedding"}
+    assert set(made.eval()(images)) == {"segmentation", "hv"}

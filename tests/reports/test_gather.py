@@ -1,7 +1,8 @@
 import pytest
 
 from hsl.config import DataError
-from hsl.reports.gather import find_run_folders, gather
+from hsl.reports.gather import gather
+from hsl.reports.run_pages import find_run_folders
 
 
 def test_runs_are_found_at_and_below_a_match_each_once(make_run, tmp_path):

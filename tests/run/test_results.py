@@ -41,6 +41,7 @@ def data_of(*parts: str) -> Any:
     return SimpleNamespace(
         evaluation_parts=parts,
         classes={"segmentation": CLASSES},
+        image_classes={},
         group=lambda name: f"group of {name}",
         original=lambda name: None,
         pixels_per_part=lambda: {"train": np.array([5, 5, 1])},
@@ -175,6 +176,23 @@ def test_metrics_come_last(tmp_path: Path, drawn: dict[str, Any], monkeypatch: p
         write_two_parts(tmp_path)
     assert (tmp_path / "per_image.csv").is_file()
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_run_also_gets_one_page_of_everything(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    (tmp_path / "config.yaml").write_text("name: a\nfold: 0\nseed: 0\n")
+    (tmp_path / "history.csv").write_text("epoch,val/miou\n0,0.25\n1,0.5\n")
+    write_two_parts(tmp_path)
+    page, metrics = (json.loads((tmp_path / name).read_text()) for name in ("results.json", "metrics.json"))
+    assert {"val": page["val"], "test": page["test"]} == metrics["parts"]
+    assert page["monitor"] == metrics["monitor"]
+    assert page["history"] == [{"epoch": 0, "val/miou": 0.25}, {"epoch": 1, "val/miou": 0.5}]
+    order = [(tmp_path / name).stat().st_mtime_ns for name in ("results.json", "metrics.json")]
+    assert order == sorted(order)
+
+
+def test_another_evaluation_of_a_run_gets_no_such_page(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    write_two_parts(tmp_path)
+    assert not (tmp_path / "results.json").exists()
 
 
 def checkpoint_callback(folder: Path, value: float | None) -> ModelCheckpoint:

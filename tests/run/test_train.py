@@ -17,6 +17,7 @@ from PIL import Image
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.config import ConfigError
+from hsl.data.run_lengths import encode_classes
 from hsl.losses.focal import Focal
 from hsl.metrics.row_file import read_rows
 from hsl.run import evaluate, train
@@ -146,6 +147,16 @@ def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
     assert sorted(table.index) == ["grey", "odd"]
     np.testing.assert_allclose(table.filter(like="share/").sum(axis=1), 1.0)
     assert table.filter(like="pixels/").loc["odd"].sum() == 37 * 91
+    (pictures / "broken.png").unlink()
+    predict(tiny(f"run={folder}", f"input={pictures}", f"output={tmp_path / 'rle'}", "format=rle", verb="predict"))
+    assert sorted(path.name for path in (tmp_path / "rle").iterdir()) == ["areas.csv", "predictions.csv"]
+    runs = pd.read_csv(tmp_path / "rle" / "predictions.csv")
+    for path in (pictures / "odd.png", pictures / "grey.jpg"):
+        mask = np.asarray(Image.open(out / "masks" / f"{path.stem}.png"))
+        rows = runs[runs.ImageId == path.name]
+        assert dict(zip(rows.ClassId, rows.EncodedPixels, strict=True)) == encode_classes(mask)
+    with pytest.raises(ConfigError, match=r"`format` should be one of png, rle. Found `format = tif`"):
+        predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", "format=tif", verb="predict"))
 
 
 def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

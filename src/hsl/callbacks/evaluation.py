@@ -16,11 +16,17 @@ from hsl.batch import IGNORE_INDEX, Batch, Outputs
 from hsl.metrics.functional import scores
 from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
+from hsl.metrics.watershed import split_objects
+
+DISTANCE = "hv"
+"""The head that says how deep each pixel lies in its object."""
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]
 ClassMaps = Sequence[NDArray[np.uint8]]
-Sink = Callable[[str, Batch, ClassMaps], None]
-"""Takes ``part/inference``, a batch and the class map of each of its pictures, at the size of the source."""
+ObjectMaps = Sequence[NDArray[np.int32]]
+Sink = Callable[[str, Batch, ClassMaps, ObjectMaps | None], None]
+"""Takes ``part/inference``, a batch, the class map of each of its pictures at the size of the source and, where the
+network has a distance head, its map of predicted object ids."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,17 @@ class Evaluation(Callback):
         class_maps = part.add(predicted[self.head], batch, self.head)
         name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
-            sink(f"{name}/{self.inference}", batch, class_maps)
+            sink(f"{name}/{self.inference}", batch, class_maps, _objects(predicted, batch, self.head))
+
+
+def _objects(outputs: Outputs, batch: Batch, head: str) -> ObjectMaps | None:
+    """The objects of each picture, cut apart by the predicted distance; ``None`` without a distance head."""
+    if DISTANCE not in outputs:
+        return None
+    probabilities = 1 - outputs[head].softmax(dim=1)[:, 0].cpu().numpy()
+    distances = outputs[DISTANCE][:, 0].cpu().numpy()
+    sizes = batch["size"].tolist()
+    return [split_objects(p[:h, :w], d[:h, :w]) for p, d, (h, w) in zip(probabilities, distances, sizes, strict=True)]
 
 
 class ImageResult:

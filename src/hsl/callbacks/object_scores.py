@@ -114,7 +114,13 @@ def bind_classes(metric: Callable[..., Any], num_classes: int) -> Callable[..., 
 
 
 def submit(
-    pool: MetricPool, head: str, instances: Instances, part: str, batch: Batch, class_maps: Sequence[NDArray[np.uint8]]
+    pool: MetricPool,
+    head: str,
+    instances: Instances,
+    part: str,
+    batch: Batch,
+    class_maps: Sequence[NDArray[np.uint8]],
+    object_maps: Sequence[NDArray[np.int32]] | None = None,
 ) -> None:
     """Hand the class maps of a batch, each at the size of its source, and what they are compared with to the pool.
 
@@ -125,10 +131,13 @@ def submit(
         part: what the lines are filed under.
         batch: with ``id`` and ``masks``.
         class_maps: of each picture of the batch.
+        object_maps: of each picture the ids of the predicted objects; ``None``: they are connected components.
     """
     targets = batch["masks"][head].cpu().numpy().astype(np.uint8)
-    for name, classes, target in zip(batch["id"], class_maps, targets, strict=True):
+    for i, (name, classes, target) in enumerate(zip(batch["id"], class_maps, targets, strict=True)):
         height, width = classes.shape
         objects = instances(name)
         further = {} if objects is None else {"target_instances": objects}
+        if object_maps is not None:
+            further["prediction_instances"] = object_maps[i]
         pool.submit(name, classes, target[:height, :width], part, **further)

@@ -23,6 +23,7 @@ from hsl.data.hard_examples import HardExamples
 from hsl.data.image_labels import HEAD, read_image_labels
 from hsl.data.labels import PseudoLabels
 from hsl.data.loader import BatchOrder, Loader
+from hsl.data.object_labels import ObjectLabels
 from hsl.data.patches import PatchSampling, TrainingPatches
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan, scan
@@ -64,7 +65,7 @@ class DataModule(LightningDataModule):
         evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
         image_labels: The column, or columns, that say what a picture as a whole shows; see `read_image_labels`.
         hard_examples: Draws training pictures by the loss of other runs; ``None``: each comes once an epoch.
-        labels: Pseudo-labels that take the place of the training masks; ``None``: the masks of the data set.
+        labels: What takes the place of the training masks; ``None``: nothing does.
 
     Raises:
         ConfigError: An argument is outside its range; all of them are named.
@@ -91,7 +92,7 @@ class DataModule(LightningDataModule):
         patches: PatchSampling | None = None,
         evaluation_size: str = "image_size",
         image_labels: str | Sequence[str] | None = None,
-        labels: PseudoLabels | None = None,
+        labels: PseudoLabels | ObjectLabels | None = None,
         hard_examples: HardExamples | None = None,
     ) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ class DataModule(LightningDataModule):
             return
         self.catalogue = self._reader(self.root)
         self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
-        if self._patches is not None:
+        if self._patches:
             self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest
         workers = os.cpu_count() or 1 if self._num_workers == "auto" else max(1, int(self._num_workers))
         self.scan = scan(self.catalogue, self._cache_dir, workers)
@@ -226,8 +227,7 @@ class DataModule(LightningDataModule):
         Args:
             records: Their masks, if any, are not read.
             value_range: See ``Catalogue``.
-            on_broken: Called for each picture that cannot be read, which is then left out; default: its error
-                is raised.
+            on_broken: Called for each picture that cannot be read, which is then left out; default: it is raised.
         """
         dataset = unmasked_pictures(records, value_range, self._evaluate, self.head, self.seed)
         unknown = np.arange(len(records))[:, None] if self._evaluate.size is None else None  # so each is a batch
@@ -262,7 +262,7 @@ class DataModule(LightningDataModule):
         ids = self.parts[part]
         labels = self._training_labels if shuffle else None
         if labels and self.image_labels is None:  # pictures that count nowhere would teach nothing
-            ids = tuple(name for name in ids if name in labels.weights)
+            ids = tuple(name for name in ids if labels.teaches(name))
         if not ids:
             raise DataError(
                 f"The {part} part of `{self.catalogue.name}`, fold {self.fold}, should hold pictures. "

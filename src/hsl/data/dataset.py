@@ -15,9 +15,6 @@ from hsl.data.patches import TrainingPatches
 from hsl.data.records import Record
 from hsl.data.transforms import Transform
 
-CONFIDENCE = "confidence"
-"""Under this name a map of confidence goes through the augmentation, as if it were one more mask."""
-
 Key = tuple[int, int]
 """Epoch and place in the part: all that a sample may depend on besides the run's seed."""
 
@@ -79,11 +76,9 @@ class PictureDataset(Dataset[Sample]):
         masks = {} if picture.mask is None else {self._head: picture.mask}
         if self._fill_masks and not masks:
             masks = {self._head: np.full((height, width), IGNORE_INDEX, np.uint8)}
-        confidence = None if self._labels is None else self._labels.confidence(source)
-        if confidence is not None:
-            masks[CONFIDENCE] = confidence
-        image, masks = self._transform(picture.image, masks, (self._seed, epoch, index))
-        confidence = masks.pop(CONFIDENCE, None)
+        maps = {} if self._labels is None else self._labels.maps(source)
+        image, masks = self._transform(picture.image, masks | maps, (self._seed, epoch, index))
+        maps = {key: masks.pop(key) for key in maps}
         sample: Sample = {
             "id": name,
             "image": _tensor(image.transpose(2, 0, 1)),
@@ -93,18 +88,14 @@ class PictureDataset(Dataset[Sample]):
         if self._image_labels:
             sample["labels"] = {head: values[place] for head, values in self._image_labels.items()}
         if self._labels is not None:
-            sample["weights"] = {self._head: _weights(self._labels, source, image.shape[:2], confidence)}
+            further = self._labels.annotate(source, sample["masks"][self._head], maps)
+            if "targets" in further:
+                sample["targets"] = further["targets"]
+            if "weights" in further:
+                sample["weights"] = {self._head: further["weights"]}
+            if "unlabelled" in further:
+                sample["unlabelled"] = {self._head: further["unlabelled"]}
         return sample
-
-
-def _weights(labels: TrainingLabels, name: str, size: tuple[int, ...], confidence: NDArray[np.uint8] | None) -> Tensor:
-    """``(h, w)`` where confidence counts, else one weight for all pixels, ``(1, 1)``."""
-    weight = labels.weights.get(name, 0.0)
-    if not labels.weigh_by_confidence:
-        return torch.full((1, 1), weight)
-    if confidence is None:  # a picture that counts nowhere has none
-        return torch.zeros(size)
-    return torch.from_numpy(np.require(confidence, requirements=["C", "W"])).float().mul_(weight / 255)
 
 
 def unmasked_pictures(
@@ -136,10 +127,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     heads = samples[0]["masks"].keys()
     if heads:
         batch["masks"] = {head: _stacked([sample["masks"][head] for sample in samples]) for head in heads}
-    if "labels" in samples[0]:
-        batch["labels"] = default_collate([sample["labels"] for sample in samples])
-    if "weights" in samples[0]:
-        batch["weights"] = default_collate([sample["weights"] for sample in samples])
+    for key in ("labels", "weights", "unlabelled", "targets"):
+        if key in samples[0]:
+            batch[key] = default_collate([sample[key] for sample in samples])
     return batch
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from iterstrat.ml_stratifiers import IterativeStratification, MultilabelStratifiedKFold
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -186,6 +186,28 @@ def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[
     return [[units.ids[i] for i in val] for val in parts]
 
 
+def share_out(units: Units, shares: Sequence[float], seed: int) -> list[list[str]]:
+    """Deal the groups into parts of given sizes, each with its share of the groups that contain a class.
+
+    Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011): the class in the fewest groups left goes first, each
+    of its groups to the part that lacks most of it. Shares are of groups: of pictures they are met as far as the groups
+    are alike in size.
+
+    Args:
+        units: The pictures.
+        shares: Share of the groups for each part; they add up to 1.
+        seed: Of the order of the groups, and of what is as good either way.
+
+    Returns:
+        The ids of each part.
+    """
+    _warn_of_rare_classes(units, sum(share > 0 for share in shares))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(units.names))
+    parts = IterativeStratification(units.present_in_groups()[order], np.asarray(shares), generator)
+    return [units.ids_of(order[parts == part].tolist()) for part in range(len(shares))]
+
+
 def name_some(names: Sequence[str], limit: int = 5) -> str:
     """The first few of many names, and how many more there are.
 
@@ -223,12 +245,12 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
     )
 
 
-def _warn_of_rare_classes(units: Units, num_folds: int) -> None:
+def _warn_of_rare_classes(units: Units, num_parts: int) -> None:
     counts = units.present_in_groups().sum(axis=0).tolist()
-    rare = [f"{name} ({n})" for name, n in zip(units.classes, counts, strict=True) if 0 < n < num_folds]
+    rare = [f"{name} ({n})" for name, n in zip(units.classes, counts, strict=True) if 0 < n < num_parts]
     if rare:
         log.warning(
-            "Classes in fewer groups than the %d folds, so absent from some validation parts: %s.",
-            num_folds,
+            "Classes in fewer groups than the %d folds or parts, so absent from some of them: %s.",
+            num_parts,
             ", ".join(rare),
         )

@@ -1,14 +1,17 @@
 """What is known of each picture as a whole: one class, or which of several are present."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.config import ConfigError, DataError
-from hsl.data.grouping import name_some
-from hsl.data.records import Record
+from hsl.data.grouping import Units, name_some
+from hsl.data.records import Catalogue, Record
+from hsl.data.scan import Scan
 
 HEAD = "classification"
 UNKNOWN = -1
@@ -32,6 +35,12 @@ class ImageLabels:
         """Whether a picture may show several classes."""
         return self.values.ndim == 2
 
+    def shown(self) -> NDArray[np.bool_]:
+        """``bool (N, K)``: whether a picture is known to show the class."""
+        if self.several:
+            return np.asarray(self.values == 1)
+        return np.asarray(self.values[:, None] == torch.arange(len(self.classes)))
+
     def count(self, places: Sequence[int]) -> Tensor:
         """``int64 (K,)``: pictures that show each class, among those at ``places``."""
         values = self.values[list(places)]
@@ -46,13 +55,16 @@ class ImageLabels:
         return known.sum(0)
 
 
-def read_image_labels(columns: str | Sequence[str], records: Sequence[Record]) -> ImageLabels:
+def read_image_labels(
+    columns: str | Sequence[str], records: Sequence[Record], key: str = "data.image_labels"
+) -> ImageLabels:
     """Read the labels off the attributes of the records.
 
     Args:
         columns: The column that names the one class of a picture; its classes are the values, sorted. Or several
             columns of 0 and 1, one for each class. An empty cell is a label that is not known.
         records: The pictures.
+        key: What errors call the option that names the columns.
 
     Raises:
         ConfigError: No picture has such an attribute.
@@ -62,25 +74,47 @@ def read_image_labels(columns: str | Sequence[str], records: Sequence[Record]) -
     known = sorted({name for record in records for name in record.attributes})
     if missing := [name for name in names if name not in known] or (not names and ["nothing"]):
         raise ConfigError(
-            f"`data.image_labels` should be columns of the data set, {known}. Found {missing}. "
+            f"`{key}` should be columns of the data set, {known}. Found {missing}. "
             "Name others, or add them to labels.csv."
         )
-    return _single(names[0], records) if isinstance(columns, str) else _several(names, records)
+    return _single(names[0], records, key) if isinstance(columns, str) else _several(names, records, key)
 
 
-def _single(column: str, records: Sequence[Record]) -> ImageLabels:
+def group_pictures(catalogue: Catalogue, scan: Scan, groups: str | None, labels: str | Sequence[str] | None) -> Units:
+    """The groups of a catalogue, with the classes in which the parts of a split are to be alike.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan.
+        groups: The attribute whose values stay whole; ``None``: each picture by itself.
+        labels: Columns as in `read_image_labels`; a label that is not known counts as not shown. ``None``: the classes
+            with a pixel in the mask of a picture.
+
+    Raises:
+        ConfigError: No picture has such a column.
+        DataError: The attribute is missing, or a column holds something else.
+    """
+    units = Units.of(catalogue, scan, groups)
+    if labels is None:
+        return units
+    records = sorted(catalogue.records, key=lambda record: record.id)
+    found = read_image_labels(labels, records, "data.split.labels")
+    return replace(units, present=found.shown(), classes=found.classes)
+
+
+def _single(column: str, records: Sequence[Record], key: str) -> ImageLabels:
     cells = [record.attributes.get(column) for record in records]
     classes = tuple(sorted({cell for cell in cells if cell is not None}))
     if len(classes) < 2:
         raise DataError(
             f"Column `{column}` should name at least 2 classes. Found {list(classes)}. Choose another column with "
-            "`data.image_labels`."
+            f"`{key}`."
         )
     place = {name: i for i, name in enumerate(classes)}
     return ImageLabels(classes, torch.tensor([UNKNOWN if cell is None else place[cell] for cell in cells]))
 
 
-def _several(columns: Sequence[str], records: Sequence[Record]) -> ImageLabels:
+def _several(columns: Sequence[str], records: Sequence[Record], key: str) -> ImageLabels:
     meaning = {"0": 0.0, "1": 1.0, None: float("nan")}
     table = [[record.attributes.get(column) for column in columns] for record in records]
     odd = [
@@ -91,7 +125,7 @@ def _several(columns: Sequence[str], records: Sequence[Record]) -> ImageLabels:
     ]
     if odd:
         raise DataError(
-            f"Columns of `data.image_labels` should hold 0, 1 or nothing. Found {name_some(odd)}. Correct labels.csv; "
+            f"Columns of `{key}` should hold 0, 1 or nothing. Found {name_some(odd)}. Correct labels.csv; "
             "for one class per picture name one column, not a list."
         )
     return ImageLabels(tuple(columns), torch.tensor([[meaning[cell] for cell in row] for row in table]))

@@ -4,11 +4,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hsl.config import ConfigError, DataError
 from hsl.data.grouping import name_some
@@ -50,7 +52,7 @@ class PseudoLabels:
                 f"Found {dict(self.tier_weights)}."
             )
 
-    def read(self, catalogue: Catalogue, split: Split, fold: int) -> "TrainingLabels":
+    def read(self, catalogue: Catalogue, split: Split, fold: int) -> "PseudoTrainingLabels":
         """Read the folder's table and check that it belongs to this data set, split and fold.
 
         Raises:
@@ -81,7 +83,7 @@ class PseudoLabels:
                 f"`{root}` should have pictures in the tiers {sorted(weights)}. Found none among {len(tiers)} labels. "
                 "Loosen `tiers` or the class rules of `hsl label`, or give another tier a weight."
             )
-        return TrainingLabels(root, used, tiers, self.weigh_by_confidence)
+        return PseudoTrainingLabels(root, used, self.weigh_by_confidence)
 
     def _facts(self, root: Path) -> dict[str, Any]:
         facts: dict[str, Any] = read_json(root / "labels.json")
@@ -102,24 +104,46 @@ class PseudoLabels:
                 )
 
 
+class Annotations(TypedDict, total=False):
+    """Entries of a sample beside picture and mask; see `hsl.batch.Sample`. Of the one head that the masks belong to."""
+
+    weights: Tensor
+    unlabelled: Tensor
+    targets: dict[str, Tensor]
+
+
+class TrainingLabels(Protocol):
+    """What takes the place of the masks of the training part of one fold."""
+
+    def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
+        """The catalogue with other masks, or none, of the training pictures."""
+
+    def teaches(self, name: str) -> bool:
+        """Whether any pixel of this picture counts."""
+
+    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+        """``uint8 (h, w)`` by name: what has to be augmented together with picture and mask."""
+
+    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+        """Further entries of the sample, of the augmented mask ``uint8 (h, w)`` and the augmented maps."""
+
+
 @dataclass(frozen=True)
-class TrainingLabels:
+class PseudoTrainingLabels:
     """The pseudo-labels of the training part of one fold.
 
     Attributes:
         root: Their folder.
         weights: Id -> weight of its pixels; pictures that count nowhere are left out.
-        tiers: Id -> tier, of all pictures of the folder.
         weigh_by_confidence: See `PseudoLabels`.
     """
 
     root: Path
     weights: Mapping[str, float]
-    tiers: Mapping[str, str]
     weigh_by_confidence: bool
 
     def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
-        """The catalogue in which no training picture has the mask of the data set: it has a pseudo-label or none."""
+        """No training picture has the mask of the data set: it has a pseudo-label or none."""
         records = tuple(
             replace(record, mask=self._mask(record.id), instances=None) if record.id in training else record
             for record in catalogue.records
@@ -127,18 +151,32 @@ class TrainingLabels:
         return replace(catalogue, records=records, masks_optional=True)
 
     def _mask(self, name: str) -> FileSource | None:
-        return FileSource(self.root / "masks" / f"{name}.png") if name in self.weights else None
+        return FileSource(self.root / "masks" / f"{name}.png") if self.teaches(name) else None
 
-    def confidence(self, name: str) -> NDArray[np.uint8] | None:
-        """``uint8 (h, w)``, 255 is sure, of a picture that counts; ``None`` where confidence does not matter.
+    def teaches(self, name: str) -> bool:
+        """Whether the picture is in a tier with a weight."""
+        return name in self.weights
+
+    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+        """The confidence, 255 is sure, where it matters.
 
         Raises:
             DataError: The file is gone or broken.
         """
-        if not self.weigh_by_confidence or name not in self.weights:
-            return None
+        if not self.weigh_by_confidence or not self.teaches(name):
+            return {}
         path = self.root / "confidence" / f"{name}.png"
         picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.ndim != 2:
             raise DataError(f"`{path}` should be a grey PNG. Found none. Make the labels anew with `hsl label`.")
-        return np.asarray(picture, dtype=np.uint8)
+        return {"confidence": np.asarray(picture, dtype=np.uint8)}
+
+    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+        """``weights``: ``(h, w)`` where confidence counts, else one for all pixels, ``(1, 1)``."""
+        weight = self.weights.get(name, 0.0)
+        if not self.weigh_by_confidence:
+            return {"weights": torch.full((1, 1), weight)}
+        if "confidence" not in maps:  # a picture that counts nowhere has none
+            return {"weights": torch.zeros(mask.shape)}
+        confidence = np.require(maps["confidence"], requirements=["C", "W"])
+        return {"weights": torch.from_numpy(confidence).float().mul_(weight / 255)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from hsl.config import ConfigError, DataError
 from hsl.data.grouping import Units, deal, name_some, official_test, set_apart
+from hsl.data.image_labels import group_pictures
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.files import write_atomically
@@ -98,6 +99,7 @@ def kfold(
     test_from: str,
     test_fraction: float,
     seed: int,
+    labels: str | Sequence[str] | None = None,
 ) -> Split:
     """K folds of whole groups, after the test pictures have left.
 
@@ -115,20 +117,22 @@ def kfold(
         test_fraction: Share of the pictures for the test in [0, 1), met as nearly as whole groups allow; for
             ``test_from="fraction"``. 0: no test pictures.
         seed: Two seeds make two assignments.
+        labels: Columns of labels whose classes count instead of those of the masks, see
+            `hsl.data.image_labels.group_pictures`.
 
     Raises:
         ConfigError: An argument is outside its range.
         DataError: The attribute is missing, there are too few groups, or a part would be empty.
     """
-    _check("num_folds", num_folds >= 2, "at least 2", num_folds)
-    _check(
+    check_argument("num_folds", num_folds >= 2, "at least 2", num_folds)
+    check_argument(
         "stratify",
         stratify in ("rarest_class", "all_classes", None),
         "rarest_class, all_classes or null",
         stratify,
     )
-    _check("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
-    units = Units.of(catalogue, scan, groups)
+    check_argument("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
+    units = group_pictures(catalogue, scan, groups, labels)
     if test_from == "official":
         test = official_test(catalogue)
     else:
@@ -140,7 +144,7 @@ def kfold(
                 catalogue.name,
             )
     vals = enumerate(deal(units.without(test), num_folds, stratify, seed))
-    return _split("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
+    return assemble("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
 
 
 def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
@@ -174,7 +178,7 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
             "validates on folds of the rest."
         )
     val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
-    return _split("holdout", catalogue, scan, groups, 0, test, {"0": val})
+    return assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
 
 
 def leave_one_group_out(catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: float, seed: int) -> Split:
@@ -192,7 +196,7 @@ def leave_one_group_out(catalogue: Catalogue, scan: Scan, *, groups: str, test_f
         ConfigError: An argument is outside its range.
         DataError: A record lacks the attribute, or fewer than two values are left.
     """
-    _check("groups", bool(groups), "the attribute to leave out by, such as material", groups)
+    check_argument("groups", bool(groups), "the attribute to leave out by, such as material", groups)
     units = Units.of(catalogue, scan, groups)
     test = set_apart(units, _fraction(test_fraction), seed, False)
     rest = units.without(test)
@@ -203,7 +207,7 @@ def leave_one_group_out(catalogue: Catalogue, scan: Scan, *, groups: str, test_f
             "`data.split.groups`, or a smaller `data.split.test_fraction`."
         )
     named = {name: rest.ids_of([number]) for number, name in enumerate(rest.names)}
-    return _split("leave_one_group_out", catalogue, scan, groups, seed, test, named)
+    return assemble("leave_one_group_out", catalogue, scan, groups, seed, test, named)
 
 
 def stored_split(
@@ -255,7 +259,7 @@ def _key(make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: S
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _split(
+def assemble(
     method: str,
     catalogue: Catalogue,
     scan: Scan,
@@ -264,6 +268,7 @@ def _split(
     test: Sequence[str],
     vals: Mapping[str, Sequence[str]],
 ) -> Split:
+    """The assignment whose folds validate with ``vals``, by name, and train with what is left."""
     rest = {record.id for record in catalogue.records}.difference(test)
     folds = []
     for name, val in vals.items():
@@ -279,10 +284,11 @@ def _split(
 
 
 def _fraction(value: float) -> float:
-    _check("test_fraction", 0 <= value < 1, "in [0, 1)", value)
+    check_argument("test_fraction", 0 <= value < 1, "in [0, 1)", value)
     return value
 
 
-def _check(name: str, fits: bool, wanted: str, value: Any) -> None:
+def check_argument(name: str, fits: bool, wanted: str, value: Any) -> None:
+    """Refuse a value of ``data.split`` that does not fit."""
     if not fits:
         raise ConfigError(f"`{name}` should be {wanted}. Found `{name} = {value}`. Set `data.split.{name}`.")

@@ -171,10 +171,13 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
         std: The same.
 
     Returns:
-        A new batch with ``float32`` pictures and ``int64`` masks.
+        A new batch with ``float32`` pictures and ``int64`` masks; with targets, the picture in [0, 1] is one of them.
     """
     result = batch.copy()
-    result["image"] = batch["image"].to(torch.float32).div_(255).sub_(mean).div_(std)
+    picture = batch["image"].to(torch.float32).div_(255)
+    if "targets" in batch:
+        result["targets"] = {**batch["targets"], "reconstruction": picture.clone()}
+    result["image"] = picture.sub_(mean).div_(std)
     if "masks" in batch:
         result["masks"] = {head: mask.long() for head, mask in batch["masks"].items()}
     return result

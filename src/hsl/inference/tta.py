@@ -29,7 +29,8 @@ class TestTimeAugmentation:
 
     with ``f`` the predictor inside, ``t`` one of ``T`` symmetries of the square and the softmax over classes.
     Of an image head, whose output ``(B, K)`` is the same whatever the orientation, it is the mean of the logits: one
-    that says which of several classes are present has a sigmoid for each, not a softmax over all.
+    that says which of several classes are present has a sigmoid for each, not a softmax over all. Of a map of one
+    channel, such as a distance, it is the mean of the values.
     The mean is returned as log-probabilities: ``softmax`` of an output is exactly the mean, so losses,
     metrics and calibration read it like any logits. It is summed in float32 and in log space, so a
     probability too small for a float stays apart from zero. The orientations run one after the other; memory
@@ -61,15 +62,16 @@ class TestTimeAugmentation:
         total: Outputs = {}
         for name in self.transforms:
             for head, output in self.predictor(network, turn(images, name)).items():
-                if output.ndim == 2:
-                    share = output.float() / len(self.transforms)
+                if output.ndim == 2 or (output.ndim == 4 and output.shape[1] == 1):
+                    restored = turn_back(output.float(), name) if output.ndim == 4 else output.float()
+                    share = restored / len(self.transforms)
                     total[head] = total[head] + share if head in total else share
                     continue
                 _check_dense(head, output)
                 log_probabilities = turn_back(output.float().log_softmax(1), name)
                 total[head] = torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
         return {
-            head: output - math.log(len(self.transforms)) if output.ndim == 4 else output
+            head: output - math.log(len(self.transforms)) if output.ndim == 4 and output.shape[1] > 1 else output
             for head, output in total.items()
         }
 

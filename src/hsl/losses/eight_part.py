@@ -135,7 +135,8 @@ class EightPartLoss(nn.Module):
         """Unweighted scalar per part whose weight is above 0.
 
         Args:
-            outputs: the ``required_heads``: logits ``(B, 1, H, W)``, ``hv (B, 1, H, W)``, ``reconstruction (B, 3, H,
+            outputs: the ``required_heads``: logits ``(B, 1, H, W)``, or ``(B, 2, H, W)`` of background and object,
+                whose difference is the one logit; ``hv (B, 1, H, W)``, ``reconstruction (B, 3, H,
                 W)``, and the embeddings ``(B, D, h, w)``, each of any size and **already of length 1 over D**: this is
                 checked at the first call, not made.
             batch: ``masks[head]``, ``int64 (B, H, W)`` of 0, 1 and 255; ``unlabelled[head]``, bool, where annotations
@@ -144,6 +145,8 @@ class EightPartLoss(nn.Module):
         Raises:
             ValueError: something is missing, shapes or types do not fit, or an embedding is longer than 1.
         """
+        if outputs[self.head].shape[1] == 2:
+            outputs = {**outputs, self.head: outputs[self.head].diff(dim=1)}
         self._check(outputs, batch)
         with torch.autocast(outputs[self.head].device.type, enabled=False):
             unlabelled = batch.get("unlabelled", {}).get(self.head)

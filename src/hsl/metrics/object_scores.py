@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from hsl.batch import IGNORE_INDEX
 from hsl.metrics.label_images import Bools, LabelImage, check_same_size
 from hsl.metrics.panoptic import Matching, match
-from hsl.metrics.segments import Segments, instances
+from hsl.metrics.segments import Segments, components, instances
 
 COUNTS = ("tp", "fp", "fn", "aji_intersection", "aji_union")
 
@@ -59,6 +60,30 @@ def object_counts(prediction: LabelImage, target: LabelImage, ignored: Bools | N
         "aji_intersection": intersection,
         "aji_union": union,
     }
+
+
+def instance_counts(
+    prediction: LabelImage,
+    target: LabelImage,
+    target_instances: LabelImage | None = None,
+    prediction_instances: LabelImage | None = None,
+) -> dict[str, int]:
+    """`object_counts` of class maps with one class of objects: what a pool of metrics calls.
+
+    Args:
+        prediction: class map ``(H, W)``.
+        target: the same of the annotation, 255 where nothing is known.
+        target_instances: ids of the annotated objects; ``None``: 8-neighbour components of ``target``.
+        prediction_instances: ids of the predicted objects; ``None``: components of ``prediction``.
+    """
+    known = target != IGNORE_INDEX
+    objects = components((prediction == 1).astype(np.uint8), [1]).ids if prediction_instances is None else None
+    truth = components(((target == 1) & known).astype(np.uint8), [1]).ids if target_instances is None else None
+    return object_counts(
+        objects if prediction_instances is None else prediction_instances,  # type: ignore[arg-type]
+        truth if target_instances is None else target_instances,  # type: ignore[arg-type]
+        ~known,
+    )
 
 
 def pool_objects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

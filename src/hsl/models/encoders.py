@@ -14,6 +14,7 @@ from timm.models.maxxvit import TransformerBlock2d
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.models.cbam import refine_stages
 from hsl.models.plain_pyramid import build_plain_pyramid
 from hsl.models.weights import load_weights
 
@@ -31,6 +32,7 @@ class Encoder(nn.Module):
         fixed_size: whether `stride` is the only side that a picture may have (CoAtNet's attention is built for it).
         normalization: ``mean`` and ``std`` per channel of a picture in [0, 1], as in pretraining.
         weights_used: where the first weights came from; see `hsl.models.weights.load_weights`.
+        cbam: attention blocks by stage that refine features inside the body; may be empty. See `hsl.models.cbam`.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Encoder(nn.Module):
         stride: int,
         normalization: Mapping[str, Sequence[float]],
         weights_used: dict[str, Any],
+        cbam: nn.ModuleDict | None = None,
     ) -> None:
         super().__init__()
         self.body = body
+        self.cbam = nn.ModuleDict() if cbam is None else cbam
         self.name = name
         self.out_channels: list[int] = [int(channels) for channels in body.out_channels]  # type: ignore[union-attr]
         self.stride = stride
@@ -77,6 +81,7 @@ def build_encoder(
     size_multiple: int = 32,
     image_size: int | Sequence[int] | None = None,
     package: str | None = None,
+    cbam_stages: Sequence[int] | None = None,
     **options: Any,
 ) -> Encoder:
     """Build an encoder by its name in smp or timm and load its first weights.
@@ -91,6 +96,8 @@ def build_encoder(
             it (MaxViT, CoAtNet; transformers without ``dynamic_img_size``) are built for it, for the greatest
             common divisor where the sides differ; the others are only checked against it.
         package: a Python package with the weights, asked before the hub.
+        cbam_stages: stages of an encoder of timm that end in a CBAM, some of 1 to 4 (strides 4 to 32). It starts from
+            random weights whatever ``weights`` is, and ``weights_used["cbam"]`` says of how many parameters.
         **options: further arguments of ``timm.create_model``, such as ``drop_path_rate``; ``dynamic_img_size=True``
             and, for Swin, ``strict_img_size=False`` let one transformer take pictures of any size.
 
@@ -113,7 +120,11 @@ def build_encoder(
     used = load_weights(body, name, weights, package, options)
     if used["source"] not in ("random", "run"):
         _check_normalization(name, normalization)
-    return Encoder(body, name=name, stride=stride, normalization=normalization, weights_used=used)
+    cbam = refine_stages(body, list(cbam_stages or []))
+    if cbam:
+        number = sum(parameter.numel() for parameter in cbam.parameters())
+        used["cbam"] = {"stages": sorted(map(int, cbam)), "source": "random", "parameters": number}
+    return Encoder(body, name=name, stride=stride, normalization=normalization, weights_used=used, cbam=cbam)
 
 
 def _resolve(name: str) -> str:

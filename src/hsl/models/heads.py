@@ -33,6 +33,56 @@ class DenseHead(nn.Module):
         return F.interpolate(logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)
 
 
+class MapHead(nn.Module):
+    """A map of numbers for every pixel, such as a distance or the colours of the picture.
+
+    Args:
+        in_channels: channels of the decoder's output.
+        upsampling: stride of the decoder's output.
+        channels: numbers per pixel.
+    """
+
+    def __init__(self, in_channels: int, upsampling: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.upsampling = upsampling
+        initialize_head(self)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Decoded ``(B, in_channels, h, w)`` to ``(B, channels, h * upsampling, w * upsampling)``, each in (0, 1)."""
+        values: Tensor = self.project(decoded).sigmoid()
+        if self.upsampling == 1:
+            return values
+        return F.interpolate(values, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)
+
+
+class EmbeddingHead(nn.Module):
+    """A vector of length 1 for every pixel of a coarser grid; a part of the training only.
+
+    Args:
+        in_channels: channels of the decoder's output.
+        upsampling: stride of the decoder's output.
+        dimension: D.
+        stride: of the grid, a multiple of ``upsampling``; finer ones are averaged.
+    """
+
+    def __init__(self, in_channels: int, upsampling: int, dimension: int = 32, stride: int = 4) -> None:
+        super().__init__()
+        if stride % upsampling:
+            raise ConfigError(
+                f"`stride` of an embedding head should be a multiple of the decoder's, {upsampling}. "
+                f"Found `stride = {stride}`."
+            )
+        self.project = nn.Conv2d(in_channels, dimension, 1)
+        self.pooling = stride // upsampling
+        initialize_head(self)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Decoded ``(B, in_channels, h, w)`` to ``(B, dimension, h / pooling, w / pooling)``, of length 1 over D."""
+        pooled = F.avg_pool2d(decoded, self.pooling) if self.pooling > 1 else decoded
+        return F.normalize(self.project(pooled).float(), dim=1)
+
+
 class ImageHead(nn.Module):
     """Class logits of the whole picture: the mean of the encoder's deepest features, dropout, a linear layer.
 

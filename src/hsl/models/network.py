@@ -27,6 +27,10 @@ class SegmentationNetwork(nn.Module):
             them all, whatever heads the data have.
         classes: class names of each dense head, in the order of the class indices.
         image_classes: class names of each image head.
+        further_heads: what makes heads that are no classifiers (maps, embeddings), from ``in_channels`` and
+            ``upsampling``.
+        wanted: which of these are built; ``None``: all.
+        evaluated: which of these answer at evaluation too; the others are there for the training.
 
     Raises:
         ConfigError: a head has no classes in the data, or the data has classes without a head.
@@ -39,6 +43,9 @@ class SegmentationNetwork(nn.Module):
         heads: Mapping[str, Head] | Head,
         classes: Mapping[str, Sequence[str]],
         image_classes: Mapping[str, Sequence[str]] | None = None,
+        further_heads: Mapping[str, Head] | None = None,
+        wanted: Sequence[str] | None = None,
+        evaluated: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.image_heads = tuple(image_classes or ())
@@ -63,6 +70,10 @@ class SegmentationNetwork(nn.Module):
         for name in self.image_heads:
             number = len((image_classes or {})[name])
             made[name] = makers[name](in_channels=encoder.out_channels[-1], num_classes=number)
+        chosen = {name: head for name, head in (further_heads or {}).items() if wanted is None or name in wanted}
+        for name, head in chosen.items():
+            made[name] = head(in_channels=self.decoder.out_channels, upsampling=self.decoder.stride)
+        self.training_heads = chosen.keys() - set(evaluated)
         self.heads = nn.ModuleDict(made)
 
     @property
@@ -95,7 +106,7 @@ class SegmentationNetwork(nn.Module):
             return outputs
         decoded = self.decoder(features)
         for name, head in self.heads.items():
-            if name not in outputs:
+            if name not in outputs and (self.training or name not in self.training_heads):
                 outputs[name] = head(decoded if isinstance(decoded, Tensor) else decoded[name])
         return outputs
 

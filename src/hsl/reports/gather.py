@@ -1,12 +1,10 @@
 """Finding run folders; one that is broken never stops a report."""
 
-import glob
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from hsl.config import DataError
 from hsl.reports.run_folder import Run, read_run
+from hsl.reports.run_pages import find_run_folders
 
 
 def gather(patterns: Sequence[str]) -> list[Run]:
@@ -23,16 +21,3 @@ def gather(patterns: Sequence[str]) -> list[Run]:
             "`outputs/<name>/fold<k>/<time>`. Quote the glob: runs='outputs/*'."
         )
     return [read_run(folder) for folder in folders]
-
-
-def find_run_folders(patterns: Sequence[str]) -> list[Path]:
-    """Folders with a config.yaml or a provenance.json, sorted, each once; hidden folders are passed over."""
-    found: dict[Path, Path] = {}
-    for pattern in patterns:
-        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
-            for here, folders, files in os.walk(match):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                if "config.yaml" in files or "provenance.json" in files:
-                    found.setdefault(Path(here).resolve(), Path(here))
-                    folders.clear()
-    return sorted(found.values())

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,17 +18,7 @@ from hsl.metrics.row_file import read_rows
 from hsl.reports.image_files import StoredHead
 from hsl.reports.pictures import Example, read_index
 from hsl.reports.pixel_counts import METRICS
-
-Page = TypeVar("Page", bound=BaseModel)
-
-
-class Monitor(BaseModel):
-    """What chose the checkpoint."""
-
-    name: str
-    mode: str
-    value: float | None
-    epoch: int
+from hsl.reports.run_pages import Monitor, read_page, read_text
 
 
 class StoredScores(BaseModel):
@@ -158,45 +148,15 @@ class ObjectRow(BaseModel):
     errors: dict[str, dict[str, str]]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf8")
-    except FileNotFoundError:
-        raise DataError(f"`{path}` is missing.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"`{path}` cannot be read: {error}.") from None
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The run's own config; it has the integers ``fold`` and ``seed``."""
     try:
-        content = yaml.safe_load(_text(path))
+        content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise DataError(f"`{path}` is no YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), int) for key in ("fold", "seed")):
         raise DataError(f"`{path}` should be a run's config with the integers `fold` and `seed`.")
     return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"`{path}` is no JSON: {error}. Evaluate the run again.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"`{path}` should be a JSON object. Found {type(content).__name__}.")
-    return content
-
-
-def read_page(path: Path, kind: type[Page]) -> Page:
-    """A JSON object with the fields of ``kind``."""
-    try:
-        return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"])
-        raise DataError(f"`{path}`: `{place}`: {first['msg']}. Evaluate the run again.") from None
 
 
 def read_metrics(path: Path) -> Metrics:
@@ -224,7 +184,7 @@ def _check_confusion(path: Path, place: str, rows: Sequence[Sequence[int]], size
 
 def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
-        rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error as error:
         raise DataError(f"`{path}` is no table: {error}.") from None
     absent = [name for name in needed if rows and rows[0].get(name) is None]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,11 @@ from hsl.reports.run_files import (
     read_examples,
     read_history,
     read_images,
-    read_json,
     read_metrics,
     read_objects,
-    read_page,
 )
+from hsl.reports.run_pages import read_json, read_page, run_status
 from hsl.reports.weighting_steps import WeightingSteps, read_weighting
-
-STATUSES = ("finished", "failed", "interrupted", "running")
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ def read_run(folder: Path) -> Run:
         run = Run(folder, config=read_config(folder / "config.yaml"))
         provenance = read_json(folder / "provenance.json")
         run = Run(folder, config=run.config, provenance=provenance)
-        status, reason = _status(provenance, folder)
+        status, reason = run_status(provenance, folder)
         metrics = read_metrics(folder / "metrics.json") if status == "finished" else None
     except DataError as error:
         return Run(folder, reason=str(error), config=run.config, provenance=run.provenance)
@@ -211,22 +207,6 @@ def scored_tasks(metrics: Metrics) -> list[str]:
     """The tasks that have scores of their own, in the order of ``task_classes``."""
     found = {task for ways in metrics.parts.values() for scores in ways.values() for task in scores.tasks}
     return [task for task in metrics.task_classes if task in found]
-
-
-def _status(provenance: Mapping[str, Any], folder: Path) -> tuple[str, str]:
-    status = provenance.get("status")
-    if status not in STATUSES:
-        raise DataError(
-            f"`{folder}/provenance.json`: `status` should be one of {', '.join(STATUSES)}. Found {status!r}."
-        )
-    seen = datetime.fromtimestamp((folder / "provenance.json").stat().st_mtime, UTC)
-    reasons = {
-        "finished": "",
-        "failed": str(provenance.get("error", "no error recorded")),
-        "interrupted": "stopped by a signal; resume=last goes on",
-        "running": f"still running, or killed: last sign of life {seen:%Y-%m-%d %H:%M} UTC",
-    }
-    return status, reasons[status]
 
 
 def _or_problem(problems: list[str], read: Any, *arguments: Any) -> Any:

@@ -176,5 +176,14 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         **facts_of(data),
         "weights_used": cast(Any, task.network).encoder.weights_used,
         "num_parameters": sum(p.numel() for p in task.network.parameters()),
+        "choices": _choices(),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
+
+
+def _choices() -> dict[str, Any]:
+    """Group to the option, or options, that were chosen; the resolved config does not say their names."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen: Any = OmegaConf.to_container(HydraConfig.get().runtime.choices)
+    return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from hsl.batch import Batch
-from hsl.callbacks.evaluation import ClassMaps, Sink
+from hsl.callbacks.evaluation import ClassMaps, ObjectMaps, Sink
 from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.datamodule import DataModule
 from hsl.reports.pictures import write_class_map
@@ -34,7 +34,9 @@ def class_map_path(part: str, inference: str, name: str) -> Path:
     return FOLDER / f"{part}_{inference}" / f"{stem}.png"
 
 
-def save_class_maps(folder: Path, part: str, batch: Batch, class_maps: ClassMaps) -> None:
+def save_class_maps(
+    folder: Path, part: str, batch: Batch, class_maps: ClassMaps, _objects: ObjectMaps | None = None
+) -> None:
     """Write each class map as an index PNG below the run folder."""
     where, inference = part.split("/")
     for name, classes in zip(batch["id"], class_maps, strict=True):

@@ -1,6 +1,6 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.callbacks.provenance import read_provenance
-from hsl.config import DataError
+from hsl.config import ConfigError, DataError
 from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_image
 from hsl.data.formats.folder import read_pictures
+from hsl.data.formats.severstal import COLUMNS
+from hsl.data.run_lengths import encode_classes
 from hsl.files import write_atomically
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
@@ -27,6 +29,7 @@ from hsl.run.image_results import image_row
 from hsl.tasks.segmentation import SegmentationTask
 
 HEAD = "segmentation"
+FORMATS = ("png", "rle")
 
 
 def predict(cfg: DictConfig) -> None:
@@ -34,19 +37,24 @@ def predict(cfg: DictConfig) -> None:
 
     A picture that cannot be read is reported and the rest is done; then the command ends with exit code 2.
 
+    With ``format=rle`` the classes but index 0 go to ``predictions.csv`` as run lengths, as `hsl.data.formats.severstal`
+    reads them (``ClassId`` is the class index), in place of masks and overlays. A picture of background has no row.
+
     Raises:
-        ConfigError: the run is none.
+        ConfigError: the run is none, or its model makes no masks to be written as run lengths.
         DataError: the input is no folder of pictures, or some could not be read.
     """
     run, run_cfg = open_run(cfg.run)
     records = read_pictures(cfg.input)
     facts = read_provenance(run / "provenance.json")
+    _check_format(cfg.format, facts["classes"])
     task = _trained(run, run_cfg, cfg, facts)
     data: DataModule = instantiate(run_cfg.data)
     value_range = facts["value_range"]
     broken: list[DataError] = []
     rows: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
+    runs: list[tuple[str, int, str]] = []
     loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
     sources = {record.id: record.image for record in records}
     for batch in loader:
@@ -54,11 +62,20 @@ def predict(cfg: DictConfig) -> None:
             for head in [head for head, output in outputs.items() if output.ndim == 1]:
                 labels.append({"id": name, **image_row(outputs.pop(head), head, facts, run)})
             if HEAD in outputs:
-                image = decode_image(sources[name].read(), sources[name].name, value_range)
                 probability = outputs.pop(HEAD).softmax(dim=0).numpy()
-                rows.append(_write(Path(cfg.output), name, image, probability, facts["classes"][HEAD]))
+                prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
+                classes = facts["classes"][HEAD]
+                rows.append(_areas(name, prediction, confidence, classes))
+                if cfg.format == "rle":
+                    runs += [(Path(sources[name].name).name, *each) for each in encode_classes(prediction).items()]
+                else:
+                    image = decode_image(sources[name].read(), sources[name].name, value_range)
+                    _write_pictures(Path(cfg.output), name, image, prediction, confidence, classes)
             for head, logits in outputs.items():
                 _write_mask(Path(cfg.output) / "tasks" / head / f"{name}.png", logits.argmax(0).byte().numpy())
+    if cfg.format == "rle":
+        table_of_runs = pd.DataFrame(runs, columns=list(COLUMNS))
+        write_atomically(Path(cfg.output) / "predictions.csv", table_of_runs.to_csv(index=False).encode())
     for table, name in ((rows, "areas.csv"), (labels, "labels.csv")):
         if table:
             write_atomically(Path(cfg.output) / name, pd.DataFrame(table).to_csv(index=False).encode())
@@ -66,6 +83,16 @@ def predict(cfg: DictConfig) -> None:
     if broken:
         listed = " ".join(str(error) for error in broken)
         raise DataError(f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}")
+
+
+def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
+    if wanted not in FORMATS:
+        raise ConfigError(f"`format` should be one of {', '.join(FORMATS)}. Found `format = {wanted}`. Choose one.")
+    if wanted == "rle" and HEAD not in classes:
+        raise ConfigError(
+            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(classes) or 'no masks'}. "
+            "Leave `format` away."
+        )
 
 
 def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
@@ -89,23 +116,28 @@ def _predicted(task: SegmentationTask, data: DataModule, batch: Batch) -> Iterat
                      for head, output in outputs.items()}  # fmt: skip
 
 
-def _write(
+def _write_pictures(
     output: Path,
     name: str,
     image: NDArray[np.uint8],
-    probability: NDArray[np.float32],
+    prediction: NDArray[np.uint8],
+    confidence: NDArray[np.float32],
     classes: Sequence[str],
-) -> dict[str, Any]:
-    prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
+) -> None:
     _write_mask(output / "masks" / f"{name}.png", prediction)
     overlay = pictures.overlay(image, prediction, confidence, classes)
     _, png = cv2.imencode(".png", overlay[..., ::-1])
     write_atomically(output / "overlays" / f"{name}.png", png.tobytes())
+
+
+def _areas(
+    name: str, prediction: NDArray[np.uint8], confidence: NDArray[np.float32], classes: Sequence[str]
+) -> dict[str, Any]:
     counts = np.bincount(prediction.ravel(), minlength=len(classes))
     row: dict[str, Any] = {
         "id": name,
-        "height": image.shape[0],
-        "width": image.shape[1],
+        "height": prediction.shape[0],
+        "width": prediction.shape[1],
         "confidence": confidence.mean(),
     }
     row |= {f"pixels/{each}": int(count) for each, count in zip(classes, counts, strict=True)}

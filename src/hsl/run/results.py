@@ -20,11 +20,14 @@ from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split
 from hsl.files import write_atomically
 from hsl.metrics.functional import scores
+from hsl.metrics.object_scores import pool_objects
+from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
 from hsl.metrics.row_file import read_rows
 from hsl.reports import pictures, plots
 from hsl.run.class_maps import OBJECTS, class_map_path
 from hsl.run.image_results import write_image_results
+from hsl.run.result_page import write_result_page
 
 
 @dataclass
@@ -104,7 +107,7 @@ def check_same_classes(run: Path, data: DataModule) -> None:
 
 
 def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
-    """Write metrics.json (last, so that its presence means complete), tables, plots and example pictures."""
+    """Write tables, plots, example pictures, results.json, and last metrics.json: its presence means complete."""
     tables: dict[str, dict[str, Any]] = {part: {e.inference: {} for e in evaluations} for part in data.evaluation_parts}
     dense = any(evaluation.parts for evaluation in evaluations)  # a classifier has no dense head
     if dense:
@@ -112,6 +115,9 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     for part, by_inference in write_image_results(folder, evaluations, data).items():
         for inference, found in by_inference.items():
             tables[part][inference]["image_heads"] = found
+    for part, by_inference in _instance_scores(folder).items():
+        for inference, found in by_inference.items():
+            tables[part][inference]["instances"] = found
     _plot_curves(folder, monitored)
     classes = data.classes if dense else {}
     page = {
@@ -127,7 +133,10 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
         "objects": _object_rows(folder),
     }
-    write_atomically(folder / "metrics.json", json.dumps(_null_for_nan(page), indent=2, allow_nan=False).encode())
+    page = _null_for_nan(page)
+    if (folder / "config.yaml").is_file():  # a run, not another evaluation of one
+        write_result_page(folder, page)
+    write_atomically(folder / "metrics.json", json.dumps(page, indent=2, allow_nan=False).encode())
 
 
 def _write_dense(
@@ -234,6 +243,20 @@ def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> bytes:
         **arrays,
     )
     return buffer.getvalue()
+
+
+def _instance_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Part -> inference -> AJI, F1 and PQ of the objects, where the pool counted them (``metrics=instances``)."""
+    rows = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else []
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for where in sorted({row["part"] for row in rows}):
+        counted = [row["metrics"] for row in rows if row["part"] == where and "objects" in row["metrics"]]
+        if counted:
+            part, inference = where.split("/")
+            pooled = pool_objects([each["objects"] for each in counted])
+            quality = pool_panoptic([each["panoptic"] for each in counted if "panoptic" in each])
+            found.setdefault(part, {})[inference] = pooled | {"pq": float(quality["pq"][1])}
+    return found
 
 
 def _object_rows(folder: Path) -> dict[str, Any] | None:

@@ -59,10 +59,12 @@ class SegmentationTask(lightning.LightningModule):
         super().__init__()
         image_classes = image_classes or {}
         heads = {head: classes[head] for head in class_counts if head not in image_classes}
-        # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
-        made = network(classes=heads, image_classes=image_classes)
-        self.network = made.to(memory_format=torch.channels_last)
         self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
+        # a loss whose parts can be off says which heads they need; one of classes needs no other
+        needs = {"wanted": self.loss.required_heads} if hasattr(self.loss, "required_heads") else {}
+        # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
+        made = network(classes=heads, image_classes=image_classes, **needs)
+        self.network = made.to(memory_format=torch.channels_last)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -127,7 +129,8 @@ class SegmentationTask(lightning.LightningModule):
         outputs = self._predict(batch)
         self.scoring.update(outputs, batch)
         first = outputs[self.scored_head] if self.scored_head else next(iter(outputs.values()))
-        if first.device == batch["image"].device:  # else they are too large for it all at once
+        # outputs elsewhere are too large for the device all at once; some losses need targets that only training has
+        if first.device == batch["image"].device and not hasattr(self.loss, "required_heads"):
             objectives: Objectives = self.loss(outputs, batch)
             self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
         return outputs

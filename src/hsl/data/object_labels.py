@@ -1,0 +1,169 @@
+"""Masks of which only some objects are annotated, and how deep each pixel lies in its object."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsl.batch import IGNORE_INDEX
+from hsl.config import ConfigError, DataError
+from hsl.data.decode import decode_instances, decode_mask
+from hsl.data.distance_maps import distance_map
+from hsl.data.labels import Annotations
+from hsl.data.records import Catalogue, Source
+from hsl.data.splits import Split
+
+DISTANCE = "hv"
+
+
+@dataclass(frozen=True)
+class ObjectLabels:
+    """For training, the masks of a data set with instance ids; validation and test keep theirs as they are.
+
+    Args:
+        annotated_fraction: Chance of each object to be annotated, in (0, 1]. It is drawn from the seed, the picture's
+            id and the object's id alone: a larger fraction holds the objects of a smaller one. Of all other pixels
+            nothing is known then.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: The fraction is out of range.
+    """
+
+    annotated_fraction: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.annotated_fraction <= 1:
+            raise ConfigError(
+                "`data.labels.annotated_fraction` should be in (0, 1]. "
+                f"Found `data.labels.annotated_fraction = {self.annotated_fraction}`."
+            )
+
+    def read(self, catalogue: Catalogue, split: Split, fold: int) -> "TrainingObjects":
+        """Check that there are two classes, and instance ids of every training picture.
+
+        Raises:
+            DataError: There are other classes, or a picture has no map of instance ids.
+        """
+        if len(catalogue.classes) != 2:
+            raise DataError(
+                f"`{catalogue.name}` should have two classes, background and object, for `data/labels=objects`. "
+                f"Found {list(catalogue.classes)}."
+            )
+        training = set(split.parts(fold)["train"])
+        sources = {record.id: record.instances for record in catalogue.records if record.id in training}
+        if missing := sorted(name for name, source in sources.items() if source is None):
+            raise DataError(
+                f"Every picture of `{catalogue.name}` should have a map of instance ids. Found none of {missing[0]} "
+                f"and {len(missing) - 1} more. Add `instances/<id>.png`."
+            )
+        found = {name: source for name, source in sources.items() if source is not None}
+        return TrainingObjects(found, self.annotated_fraction, self.seed)
+
+
+@dataclass(frozen=True)
+class AnnotatedObjects:
+    """A mask in which only the annotated objects are left: a source of bytes like any other."""
+
+    mask: Source
+    instances: Source
+    picture: str
+    fraction: float
+    seed: int
+    ignore_index: int
+
+    @property
+    def name(self) -> str:
+        """That of the whole mask."""
+        return self.mask.name
+
+    def read(self) -> bytes:
+        """A PNG: 1 in annotated objects, 255 where the mask ignores, else 0.
+
+        Raises:
+            DataError: A file cannot be read, or ids are missing.
+        """
+        ids = read_instances(self.instances)
+        mask = decode_mask(self.mask.read(), self.mask.name, None, self.ignore_index)
+        chosen = [number for number in range(1, int(ids.max()) + 1) if self.annotated(number)]
+        left = np.where(np.isin(ids, chosen), 1, 0).astype(np.uint8)
+        left[mask == IGNORE_INDEX] = self.ignore_index
+        return bytes(cv2.imencode(".png", left)[1].tobytes())
+
+    def annotated(self, number: int) -> bool:
+        """Whether the object of this id is."""
+        digest = hashlib.sha256(f"{self.seed}/{self.picture}/{number}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.fraction * 2**64
+
+    def stamp(self) -> str:
+        """Of both files and the draw."""
+        return f"{self.mask.stamp()}-{self.instances.stamp()}-{self.fraction}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class TrainingObjects:
+    """The training part of one fold, with its instance ids by picture."""
+
+    instances: Mapping[str, Source]
+    fraction: float
+    seed: int
+    _distances: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
+
+    def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
+        """Training pictures have masks of the annotated objects; with all of them annotated nothing changes."""
+        if self.fraction == 1:
+            return catalogue
+        records = tuple(
+            replace(record, mask=AnnotatedObjects(record.mask, self.instances[record.id], record.id, self.fraction,
+                                                  self.seed, catalogue.ignore_index))
+            if record.id in training and record.mask is not None else record
+            for record in catalogue.records
+        )  # fmt: skip
+        return replace(catalogue, records=records)
+
+    def teaches(self, name: str) -> bool:
+        """Every picture does."""
+        return name in self.instances
+
+    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+        """The distance map, 255 at the deepest pixel of each object; made once per picture and process."""
+        if name not in self._distances:
+            distances = distance_map(read_instances(self.instances[name]))
+            self._distances[name] = np.rint(distances * 255).astype(np.uint8)
+        return {DISTANCE: self._distances[name]}
+
+    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+        """``targets``: the distance map in [0, 1]; ``unlabelled``: all but annotated objects, where some are not."""
+        del name
+        distance = torch.from_numpy(np.require(maps[DISTANCE], requirements=["C", "W"])).float().div_(255)
+        found: Annotations = {"targets": {DISTANCE: distance}}
+        if self.fraction < 1:
+            found["unlabelled"] = mask == 0
+        return found
+
+
+def read_instances(source: Source) -> NDArray[Any]:
+    """Instance ids ``(H, W)``, 1 to n without a gap.
+
+    Raises:
+        DataError: The file cannot be read, holds no object, or an id between 1 and the largest is missing.
+    """
+    ids = decode_instances(source.read(), source.name)
+    present = np.unique(ids)
+    objects = present[present > 0]
+    if not objects.size:
+        raise DataError(f"`{source.name}` should hold an object. Found none. Add its ids, or remove the picture.")
+    if objects[-1] != objects.size:
+        absent = int(np.setdiff1d(np.arange(1, objects[-1] + 1), objects)[0])
+        raise DataError(
+            f"`{source.name}` should hold the ids 1 to {objects[-1]} without a gap. Found no {absent}. "
+            "Number the objects anew."
+        )
+    return ids

@@ -1,0 +1,154 @@
+"""CBAM: attention over channels, then over places, between the stages of an encoder.
+
+Source: Woo, Park, Lee, Kweon 2018, "CBAM: Convolutional Block Attention Module".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hsl.config import ConfigError
+from hsl.models.plain_pyramid import PlainPyramid
+
+STAGES = (1, 2, 3, 4)
+"""Stage s has its features at stride 2^(s + 1)."""
+
+
+class ChannelAttention(nn.Module):
+    r"""Weighs the channels of a map by what they are like on average and at their strongest.
+
+    .. math:: y = x \odot \sigma(W_1\,\mathrm{ReLU}(W_0\,\mathrm{mean}(x)) + W_1\,\mathrm{ReLU}(W_0\,\max(x)))
+
+    Mean and maximum over all places; both go through the same two layers, which have no bias. Source: equation 2.
+
+    Args:
+        channels: of the map.
+        reduction: the hidden layer has ``channels / reduction`` units, at least one.
+
+    Example:
+        >>> sum(p.numel() for p in ChannelAttention(64).parameters())
+        512
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=False)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        mean, strongest = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)
+        return features * torch.sigmoid(self.mlp(mean) + self.mlp(strongest))
+
+
+class SpatialAttention(nn.Module):
+    r"""Weighs the places of a map by a convolution over the mean and the maximum of their channels.
+
+    .. math:: y = x \odot \sigma(f([\mathrm{mean}_c(x), \max_c(x)]))
+
+    Source: equation 3; the borders are padded by zeros.
+
+    Args:
+        kernel_size: side of the convolution ``f``, odd.
+
+    Raises:
+        ConfigError: the side is even.
+    """
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ConfigError(f"`kernel_size` should be odd. Found `kernel_size = {kernel_size}`. Take 3 or 7.")
+        self.convolution = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        summary = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
+        return features * torch.sigmoid(self.convolution(summary))
+
+
+class CBAM(nn.Module):
+    """Channel attention, then spatial attention.
+
+    Args:
+        channels: of the map.
+        reduction: of `ChannelAttention`.
+        kernel_size: of `SpatialAttention`.
+
+    Example:
+        >>> CBAM(32)(torch.zeros(2, 32, 5, 9)).shape
+        torch.Size([2, 32, 5, 9])
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(channels, reduction)
+        self.spatial = SpatialAttention(kernel_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        refined: Tensor = self.spatial(self.channel(features))
+        return refined
+
+
+@dataclass(frozen=True, eq=False)
+class _Refine:
+    """A forward hook that replaces what a stage puts out. An object, so that a copy of the network uses its own."""
+
+    block: nn.Module
+    channels_last: bool
+
+    def __call__(self, stage: nn.Module, inputs: tuple[Any, ...], features: Tensor) -> Tensor:
+        if self.channels_last:
+            refined: Tensor = self.block(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            return refined
+        refined = self.block(features)
+        return refined
+
+
+def refine_stages(body: nn.Module, stages: Sequence[int]) -> nn.ModuleDict:
+    """Put a CBAM behind some stages of an encoder.
+
+    It works inside the network: the later stages, and everyone who reads the features of this one, see the refined
+    map. The names of the body's parameters stay, so that weights fit with and without CBAM.
+
+    Args:
+        body: An encoder of timm with stages as smp wraps it; changed in place.
+        stages: Some of 1 to 4; the features of stage s are those at stride 2^(s + 1).
+
+    Returns:
+        The blocks by their stage, with random weights. Whoever holds the body has to hold them too.
+
+    Raises:
+        ConfigError: A stage is none of 1 to 4, stands there twice, or the encoder is not one of timm with stages.
+    """
+    if len(set(stages)) < len(stages) or not set(stages) <= set(STAGES):
+        raise ConfigError(
+            f"`encoder.cbam_stages` should be different ones of {list(STAGES)}. Found {list(stages)}. "
+            "The usual choice is [3, 4]."
+        )
+    if not stages:
+        return nn.ModuleDict()
+    network: Any = getattr(body, "model", None)
+    if isinstance(body, PlainPyramid) or not hasattr(network, "feature_info"):
+        raise ConfigError(
+            "`encoder.cbam_stages` should be null for an encoder that is not one of timm with stages. "
+            f"Found {list(stages)}. Choose another encoder, such as convnext_tiny, or set it to null."
+        )
+    levels = {level["reduction"]: level for level in network.feature_info.get_dicts()}
+    modules = dict(network.named_modules())
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+    blocks = nn.ModuleDict()
+    for stage in stages:
+        level = levels[2 ** (stage + 1)]
+        block = blocks[str(stage)] = CBAM(level["num_chs"])
+        name = level["module"]  # timm's networks of a flat list have `stages_2` for `stages.2`
+        modules[name if name in modules else name.replace(".", "_")].register_forward_hook(
+            _Refine(block, channels_last)
+        )
+    return blocks

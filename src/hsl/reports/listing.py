@@ -1,0 +1,225 @@
+"""The verb ``runs``: run folders with their key numbers, quick also for hundreds of them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import BaseModel
+
+from hsl.config import ConfigError, DataError
+from hsl.reports.run_pages import Monitor, find_run_folders, read_page, read_text, run_status
+
+PART, INFERENCE = "val", "plain"  # whose scores are listed
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is listed of a run; none where there is nothing to say.
+
+    ``task``, ``encoder`` and ``loss`` are the words of the command line, ``value`` is that of ``monitor`` in the best
+    epoch. ``miou``, ``accuracy`` and ``macro_f1`` are those of the validation part, ``epochs`` how many were run,
+    ``wall_time`` is in seconds, ``reason`` says why a run is unfinished or its folder unreadable.
+    """
+
+    folder: str
+    name: str | None = None
+    task: str | None = None
+    encoder: str | None = None
+    loss: str | None = None
+    fold: int | None = None
+    seed: int | None = None
+    status: str = "unreadable"
+    monitor: str | None = None
+    value: float | None = None
+    best_epoch: int | None = None
+    miou: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    epochs: int | None = None
+    wall_time: float | None = None
+    started: str | None = None
+    reason: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+class Facts(BaseModel):
+    """What a listing needs of ``provenance.json``."""
+
+    name: str
+    fold: int
+    seed: int
+    started: str
+    wall_time_s: float
+    status: str
+    error: str = "no error recorded"
+    config: dict[str, Any]
+    choices: dict[str, Any] = {}
+
+
+class HeadScores(BaseModel):
+    """What a listing needs of an image head."""
+
+    accuracy: float | None = None
+    macro_f1: float | None = None
+
+
+class Scores(BaseModel):
+    """What a listing needs of a part."""
+
+    miou: float | None = None
+    image_heads: dict[str, HeadScores] = {}
+
+
+class Metrics(BaseModel):
+    """What a listing needs of ``metrics.json``."""
+
+    monitor: Monitor
+    parts: dict[str, dict[str, Scores]]
+
+
+def runs(cfg: DictConfig) -> None:
+    """Print the run folders below ``cfg.root``, as a table or as JSON.
+
+    Raises:
+        ConfigError: ``filter``, ``sort`` or ``limit`` cannot be understood.
+    """
+    limit = _limit(cfg.limit)
+    found = [read_row(folder) for folder in find_run_folders([str(cfg.root)])]
+    shown = arrange(found, cfg.filter, str(cfg.sort))[:limit]
+    if cfg.json:
+        print(json.dumps([asdict(row) for row in shown], indent=2))
+    elif found:
+        print(f"{as_text(shown)}\n{len(shown)} of {len(found)} runs")
+    else:
+        print(f"No run folder below `{cfg.root}`.")
+
+
+def read_row(folder: Path) -> Row:
+    """Read the few pages of a run that a listing needs; a broken one makes its status unreadable."""
+    row = Row(str(folder))
+    try:
+        facts = read_page(folder / "provenance.json", Facts)
+        row = replace(
+            row,
+            name=facts.name,
+            task=_choice(facts, "task"),
+            encoder=_choice(facts, "encoder"),
+            loss=_choice(facts, "loss"),
+            fold=facts.fold,
+            seed=facts.seed,
+            wall_time=facts.wall_time_s,
+            started=facts.started,
+            epochs=_num_epochs(folder / "history.csv"),
+        )
+        status, reason = run_status({"status": facts.status, "error": facts.error}, folder)
+        if status == "finished":
+            row = replace(row, **_numbers(read_page(folder / "metrics.json", Metrics)))
+    except DataError as error:
+        return replace(row, reason=str(error))
+    return replace(row, status=status, reason=reason)
+
+
+def arrange(rows: Iterable[Row], wanted: str | None, sort: str) -> list[Row]:
+    """Rows that pass a filter, in an order; what lacks the sorted value comes last either way.
+
+    Args:
+        rows: the runs.
+        wanted: ``column=value`` pairs with commas between them, which must all hold; values may hold ``*`` and ``?``.
+        sort: a column, the largest first, or ``-column``, the smallest first.
+
+    Raises:
+        ConfigError: a column is unknown, or a pair is none.
+
+    Example:
+        >>> [row.folder for row in arrange([Row("a", fold=0), Row("b"), Row("c", fold=2)], None, "fold")]
+        ['c', 'a', 'b']
+    """
+    patterns = _patterns(wanted)
+    column = sort.removeprefix("-")
+    _check_column(column, f"sort = {sort}")
+    kept = [row for row in rows if all(fnmatchcase(_plain(row, key), text) for key, text in patterns)]
+    known = [row for row in kept if getattr(row, column) is not None]
+    known.sort(key=lambda row: getattr(row, column), reverse=not sort.startswith("-"))
+    return known + [row for row in kept if getattr(row, column) is None]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """A table without the columns that say nothing, the folder last; below it why runs are unfinished."""
+    columns = [name for name in COLUMNS if name not in ("folder", "reason")] + ["folder"]
+    shown = [name for name in columns if any(_cell(row, name) for row in rows)]
+    table = [shown, *([_cell(row, name) for name in shown] for row in rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
+    lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
+    reasons = [f"{row.status}: {row.folder}: {row.reason.splitlines()[0]}" for row in rows if row.reason]
+    return "\n".join([*lines, "", *reasons] if reasons else lines)
+
+
+def _choice(facts: Facts, group: str) -> str | None:
+    """The option of a group; of a run that recorded none, what its config calls the part."""
+    if chosen := facts.choices.get(group):
+        return str(chosen)
+    node = facts.config.get(group)
+    if not isinstance(node, Mapping):
+        return None
+    return str(node.get("name") or str(node.get("_target_", "")).rpartition(".")[2]) or None
+
+
+def _numbers(metrics: Metrics) -> dict[str, Any]:
+    scores = metrics.parts.get(PART, {}).get(INFERENCE, Scores())
+    head = next(iter(scores.image_heads.values()), HeadScores())
+    return {
+        "monitor": metrics.monitor.name,
+        "value": metrics.monitor.value,
+        "best_epoch": metrics.monitor.epoch,
+        "miou": scores.miou,
+        "accuracy": head.accuracy,
+        "macro_f1": head.macro_f1,
+    }
+
+
+def _num_epochs(path: Path) -> int:
+    """Rows below the header of history.csv, which a run without a finished epoch has not written yet."""
+    return max(0, len(read_text(path).splitlines()) - 1) if path.is_file() else 0
+
+
+def _patterns(wanted: str | None) -> list[tuple[str, str]]:
+    pairs = [] if wanted is None else str(wanted).split(",")
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"`filter` should be column=value pairs such as encoder=mit_b0,fold=0. Found `{pair}`.")
+    patterns = [(key.strip(), text.strip()) for key, _, text in (pair.partition("=") for pair in pairs)]
+    for key, _ in patterns:
+        _check_column(key, f"filter = {wanted}")
+    return patterns
+
+
+def _check_column(name: str, setting: str) -> None:
+    if name not in COLUMNS:
+        raise ConfigError(f"A column should be one of {', '.join(COLUMNS)}. Found `{name}` in `{setting}`.")
+
+
+def _limit(given: Any) -> int | None:
+    if given is None:
+        return None
+    if str(given).isdecimal() and int(given) > 0:
+        return int(given)
+    raise ConfigError(f"`limit` should be a whole number above 0, or null for all runs. Found `limit = {given}`.")
+
+
+def _plain(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    return "" if value is None else str(value)
+
+
+def _cell(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    if name == "wall_time" and value is not None:
+        return str(timedelta(seconds=round(value)))
+    return f"{value:.4f}" if isinstance(value, float) else _plain(row, name)
