@@ -111,7 +111,7 @@ def test_labels_count_where_the_masks_say_nothing() -> None:
 
 def test_what_cannot_be_done(caplog: pytest.LogCaptureFixture) -> None:
     catalogue, scan = data([0, 0, 1, 1], [{0}] * 4)
-    with pytest.raises(DataError, match="Found none for .*of 2 groups. Set `data.split.val_fraction`"):
+    with pytest.raises(DataError, match=r"Found none for .*of 2 groups. Set `data.split.val_fraction`"):
         fractions(catalogue, scan, **USUAL)
     catalogue, scan = data(list(range(20)), [{0, 2} if i < 2 else {0} for i in range(20)])
     fractions(catalogue, scan, **USUAL)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
@@ -108,6 +108,8 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
     assert provenance["status"] == "finished"
     assert provenance["split_sha256"] == split["sha256"]
     assert provenance["weights_used"]["source"] == "random"
+    assert {"encoder": "mit_b0", "data": "demo", "data/split": "kfold"}.items() <= provenance["choices"].items()
+    assert not any(group.startswith("hydra/") for group in provenance["choices"])
     assert weights(folder, "best")["provenance"]["config"]["encoder"]["name"] == "mit_b0"
     for name in ("confusion_matrix", "iou_per_class", "class_distribution", "training_curves"):
         Image.open(folder / f"{name}.png").verify()
@@ -115,8 +117,18 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
     assert views == ["input.png", "overlay.png", "prediction.png", "truth.png"]
     assert not list(folder.rglob(".*.ckpt*"))  # no temporary file is left
 
+    check_result_page(folder, metrics, history)
     check_evaluate(folder, tiny)
     check_predict(folder, tiny, tmp_path)
+
+
+def check_result_page(folder: Path, metrics: dict[str, Any], history: pd.DataFrame) -> None:
+    """The one file for an interface repeats the numbers of the others."""
+    page = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
+    assert {"val": page["val"], "test": page["test"]} == metrics["parts"]
+    assert page["monitor"] == metrics["monitor"]
+    pd.testing.assert_frame_equal(pd.DataFrame(page["history"]), history)
+    assert page["config"] == OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
 
 
 def check_evaluate(folder: Path, tiny: Make) -> None:

@@ -37,8 +37,8 @@ def predict(cfg: DictConfig) -> None:
 
     A picture that cannot be read is reported and the rest is done; then the command ends with exit code 2.
 
-    With ``format=rle`` the classes but index 0 go to ``predictions.csv`` as run lengths, as `hsl.data.formats.severstal`
-    reads them (``ClassId`` is the class index), in place of masks and overlays. A picture of background has no row.
+    With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
+    0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
 
     Raises:
         ConfigError: the run is none, or its model makes no masks to be written as run lengths.

@@ -74,6 +74,7 @@ class SegmentationTask(lightning.LightningModule):
         self.scored_head = next(iter(classes.keys() - heads.keys()), next(iter(classes), None))
         self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head)
         self.micro_batches = MicroBatches()
+        self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs of the network for pictures ``(B, 3, H, W)``."""
@@ -108,6 +109,7 @@ class SegmentationTask(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         cut = self.micro_batches.active
         total, objectives = self.micro_batches.learn(self, batch, batch_idx) if cut else self.losses(batch)
+        self.objectives = None if cut else objectives
         self._log_losses("train", objectives, total.detach(), len(batch["id"]))
         return total
 
@@ -118,6 +120,9 @@ class SegmentationTask(lightning.LightningModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         if not self.micro_batches.active:  # they began with no gradients
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def on_after_backward(self) -> None:
+        self.objectives = None  # lets go of the graph
 
     def on_train_epoch_end(self) -> None:
         cast(Any, self.weighting).end_epoch()

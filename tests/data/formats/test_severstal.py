@@ -144,7 +144,7 @@ def test_rows_that_clash_are_both_named(tmp_path: Path) -> None:
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    found = message(write(tmp_path, "z.jpg,1,1 1", "a.jpg,1,9 1 3", *[f"b.jpg,9{i},1 1" for i in range(8)]))
+    found = message(write(tmp_path, "z.jpg,1,1 1", "a.jpg,1,9 1 3", *[f"b.jpg,9{i},{2 * i + 1} 1" for i in range(8)]))
     assert "has 3 faults" in found
     assert "and 3 more" in found
 

@@ -93,7 +93,7 @@ def read_severstal(root: str | Path, num_classes: int | None = None) -> Catalogu
 
     Returns:
         The catalogue of the classes background, defect_1, defect_2 ... Each record has the attributes defect_1,
-            defect_2 ... ("0" or "1", from the same rows as its mask), and is its own ``group`` unless a table names one.
+            defect_2 ... ("0" or "1", from the same rows as its mask). Its ``group`` is its id unless a table has one.
 
     Raises:
         ConfigError: ``num_classes`` is out of range.
