@@ -11,6 +11,7 @@ from torch import Tensor
 from hsl.metrics.functional import (
     checked_classes,
     confusion_matrix,
+    dice_empty_one,
     flag_counts,
     pair_counts,
     read_target,
@@ -225,3 +226,18 @@ def test_accelerator_equals_cpu_without_a_synchronisation(num_classes: int, per_
         torch.use_deterministic_algorithms(False)
     assert torch.equal((counts if per_image else counts[0]).cpu(), expected)
     assert int(labels.strays) == 0
+
+
+def test_dice_with_empty_as_one_against_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randint(0, 3, (7, 4, 4), generator=generator)
+    matrices[:, 2] = 0  # class 2 is in no truth
+    matrices[3:, :, 2] = 0  # and predicted in the first three only
+    values, nothing = [], []
+    for matrix in matrices.tolist():
+        for c in (1, 2, 3):
+            truth, predicted = sum(matrix[c]), sum(row[c] for row in matrix)
+            values.append(1.0 if truth + predicted == 0 else 2 * matrix[c][c] / (truth + predicted))
+            nothing.append(float(truth == 0))
+    found = dice_empty_one(matrices)
+    assert found == pytest.approx((sum(values) / 21, sum(nothing) / 21))

@@ -12,7 +12,7 @@ from hsl.models.checkpointing import checkpoint_gradients
 from hsl.models.encoders import Encoder, build_encoder
 
 NORMALIZATION = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-NAMES = ["test_convnext", "test_efficientnet", "test_resnet", "mobilenetv3_small_050", "densenet121"]
+NAMES = ["test_convnext", "test_efficientnet", "test_resnet", "mobilenetv3_small_050", "tu-densenet121"]
 
 
 def build(name: str = "test_convnext", weights: str | None = None, **options: object) -> Encoder:
@@ -137,8 +137,7 @@ def test_weights_load_into_the_body_and_the_attention_counts_as_random(tmp_path:
     torch.save(
         {key.replace("stages_", "stages.").replace("stem_", "stem."): value for key, value in body.items()}, path
     )
-    with pytest.warns(UserWarning):  # of the normalization
-        encoder = build(weights=str(path), cbam_stages=[4, 3])
+    encoder = build(weights=str(path), cbam_stages=[4, 3])
     assert encoder.weights_used["source"] == "file:weights.pth"
     assert encoder.weights_used["missing"] == []
     number = sum(parameter.numel() for parameter in encoder.cbam.parameters())
@@ -156,6 +155,7 @@ def test_weights_load_into_the_body_and_the_attention_counts_as_random(tmp_path:
         ("test_convnext", [5], r"should be different ones of \[1, 2, 3, 4\]. Found \[5\]"),
         ("test_convnext", [3, 3], r"Found \[3, 3\]"),
         ("mit_b0", [3], "not one of timm with stages"),
+        ("resnet18", [3], "such as tu-resnet50 for resnet50"),
         ("test_vit", [3], "not one of timm with stages"),
     ],
 )

@@ -103,7 +103,7 @@ class _Refine:
     block: nn.Module
     channels_last: bool
 
-    def __call__(self, stage: nn.Module, inputs: tuple[Any, ...], features: Tensor) -> Tensor:
+    def __call__(self, _stage: nn.Module, _inputs: tuple[Any, ...], features: Tensor) -> Tensor:
         if self.channels_last:
             refined: Tensor = self.block(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return refined
@@ -138,7 +138,7 @@ def refine_stages(body: nn.Module, stages: Sequence[int]) -> nn.ModuleDict:
     if isinstance(body, PlainPyramid) or not hasattr(network, "feature_info"):
         raise ConfigError(
             "`encoder.cbam_stages` should be null for an encoder that is not one of timm with stages. "
-            f"Found {list(stages)}. Choose another encoder, such as convnext_tiny, or set it to null."
+            f"Found {list(stages)}. Choose one of timm, such as tu-resnet50 for resnet50, or set it to null."
         )
     levels = {level["reduction"]: level for level in network.feature_info.get_dicts()}
     modules = dict(network.named_modules())

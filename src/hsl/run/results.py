@@ -19,7 +19,7 @@ from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split
 from hsl.files import write_atomically
-from hsl.metrics.functional import scores
+from hsl.metrics.functional import dice_empty_one, scores
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
@@ -205,9 +205,13 @@ def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
         | {"pixels": int(confusion[i].sum())}
         for i, name in enumerate(classes)
     }
+    pictures_alone = torch.from_numpy(np.stack([each["matrices"].sum(axis=0) for each in result.counts]))
+    empty_one, of_nothing = dice_empty_one(pictures_alone)
     return {
         "num_images": len(result.ids),
         **pixel_scores(counts),
+        "dice_empty_one": empty_one,
+        "dice_empty_one_predicting_nothing": of_nothing,
         "classes_scored": int(table["classes_scored"]),
         "per_class": per_class,
         "confusion": confusion.tolist(),
