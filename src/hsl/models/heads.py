@@ -27,10 +27,14 @@ class DenseHead(nn.Module):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoded ``(B, in_channels, h, w)`` to logits ``(B, C, h * upsampling, w * upsampling)``."""
-        logits: Tensor = self.classify(decoded)
-        if self.upsampling == 1:
-            return logits
-        return F.interpolate(logits, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)
+        return upsampled(self.classify(decoded), self.upsampling)
+
+
+def upsampled(values: Tensor, factor: int) -> Tensor:
+    """``(B, C, h, w)`` to ``(B, C, h * factor, w * factor)``, bilinear."""
+    if factor == 1:
+        return values
+    return F.interpolate(values, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 class MapHead(nn.Module):
@@ -50,10 +54,7 @@ class MapHead(nn.Module):
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Decoded ``(B, in_channels, h, w)`` to ``(B, channels, h * upsampling, w * upsampling)``, each in (0, 1)."""
-        values: Tensor = self.project(decoded).sigmoid()
-        if self.upsampling == 1:
-            return values
-        return F.interpolate(values, scale_factor=float(self.upsampling), mode="bilinear", align_corners=False)
+        return upsampled(self.project(decoded).sigmoid(), self.upsampling)
 
 
 class EmbeddingHead(nn.Module):

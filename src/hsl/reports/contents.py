@@ -1,7 +1,7 @@
 """Which tables a report has, and its numbers as JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -121,15 +121,23 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
     columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
     columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
     columns.append(Column("folder", "run folder"))
+    rows = fold_rows(models, lambda model, run: _fold_row(model, run, part), len(columns))
+    return Table("folds", f"Every fold on its own, {part_title(part)}.", columns, rows)
+
+
+def fold_rows(
+    models: Sequence[Model], row: Callable[[Model, Run], list[Cell]], num_columns: int
+) -> list[Sequence[Cell]]:
+    """A row per model, fold and seed; of a fold that is missing the reason in the fourth column, after the seed."""
     rows: list[Sequence[Cell]] = []
     for model in models:
         done = {fold: model.seeds(fold) for fold in model.folds}
         for fold in sorted({*done, *model.missing}):
-            rows += [_fold_row(model, run, part) for run in done.get(fold, [])]
+            rows += [row(model, run) for run in done.get(fold, [])]
             if fold in model.missing:
                 gap: list[Cell] = [model.label, fold_name(model, fold), None, model.missing[fold]]
-                rows.append([*gap, *[None] * (len(columns) - len(gap))])
-    return Table("folds", f"Every fold on its own, {part_title(part)}.", columns, rows)
+                rows.append([*gap, *[None] * (num_columns - len(gap))])
+    return rows
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:

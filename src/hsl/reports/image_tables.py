@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hsl.reports.comparison_tables import TALLY, interval_cell, tally_cells
-from hsl.reports.contents import fold_name, part_title
+from hsl.reports.contents import fold_name, fold_rows, part_title
 from hsl.reports.image_comparisons import ImageComparison
 from hsl.reports.image_scores import (
     IMAGE_PER_CLASS,
@@ -129,14 +129,7 @@ def image_folds_table(models: Sequence[Model], part: str) -> Table:
     columns += [Column("monitor", "monitored"), Column("monitored", "best monitored", "value")]
     columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
     columns.append(Column("folder", "run folder"))
-    rows: list[Sequence[Cell]] = []
-    for model in models:
-        done = {fold: model.seeds(fold) for fold in model.folds}
-        for fold in sorted({*done, *model.missing}):
-            rows += [_fold_row(model, run, part) for run in done.get(fold, [])]
-            if fold in model.missing:
-                gap: list[Cell] = [model.label, fold_name(model, fold), None, model.missing[fold]]
-                rows.append([*gap, *[None] * (len(columns) - len(gap))])
+    rows = fold_rows(models, lambda model, run: _fold_row(model, run, part), len(columns))
     return Table("image_folds", f"Every fold of the image heads on its own, {part_title(part)}.", columns, rows)
 
 

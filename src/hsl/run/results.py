@@ -25,6 +25,7 @@ from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
 from hsl.metrics.row_file import read_rows
 from hsl.reports import pictures, plots
+from hsl.reports.contents import null_for_nan
 from hsl.run.class_maps import OBJECTS, class_map_path
 from hsl.run.image_results import write_image_results
 from hsl.run.result_page import write_result_page
@@ -133,7 +134,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
         "objects": _object_rows(folder),
     }
-    page = _null_for_nan(page)
+    page = null_for_nan(page)
     if (folder / "config.yaml").is_file():  # a run, not another evaluation of one
         write_result_page(folder, page)
     write_atomically(folder / "metrics.json", json.dumps(page, indent=2, allow_nan=False).encode())
@@ -270,12 +271,3 @@ def _object_rows(folder: Path) -> dict[str, Any] | None:
     rows = list(read_rows(folder / OBJECTS))
     failed = [{"part": row["part"], "id": row["id"], "metrics": sorted(row["errors"])} for row in rows if row["errors"]]
     return {"num_pictures": len(rows), "failed": failed}
-
-
-def _null_for_nan(node: Any) -> Any:
-    """JSON has no NaN: what was not scored is null."""
-    if isinstance(node, dict):
-        return {key: _null_for_nan(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_null_for_nan(value) for value in node]
-    return None if isinstance(node, float) and math.isnan(node) else node
