@@ -14,7 +14,7 @@ def test_flatten_leaves_out_patterns_that_cross_dots():
         "off": None,
     }
     flat = flatten(config, ["fold", "*.root", "*cache*"])
-    assert flat == {"data.size": "[2, 3]", "empty": "{}", "off": "null"}
+    assert flat == {"data.size": "[2, 3]", "empty": "{}"}
 
 
 def test_the_label_is_the_encoder_without_mark_and_tag():
@@ -100,7 +100,7 @@ def test_pseudo_labels_read_well():
     part = {"_target_": "hsl.data.labels.PseudoLabels", "folder": "outputs/labels/fold0", "tier_weights": tiers}
     pseudo = {"encoder": {"name": "a"}, "data": {"labels": {**part, "weigh_by_confidence": False, "unchecked": True}}}
     plain = {"encoder": {"name": "a"}, "data": {"labels": None}}
-    assert labels([flatten(pseudo), flatten(plain)], "encoder.name") == ["a · labels=PseudoLabels", "a · labels=null"]
+    assert labels([flatten(pseudo), flatten(plain)], "encoder.name") == ["a · labels=PseudoLabels", "a · labels=none"]
     refined = {**part, "folder": "outputs/labels/fold0_round_1"}
     rounds = [flatten({"encoder": {"name": "a"}, "data": {"labels": each}}) for each in (part, refined)]
     assert labels(rounds, "encoder.name") == [
@@ -110,9 +110,9 @@ def test_pseudo_labels_read_well():
 
 
 def test_a_part_that_is_off_is_a_choice_like_the_others():
-    off = A | {"scheduler": "null"}
+    off = A
     on = A | {"scheduler._target_": '"hsl.tasks.schedulers.Poly"'}
-    assert labels([off, on], "encoder.name") == ["convnext_atto · scheduler=null", "convnext_atto · scheduler=Poly"]
+    assert labels([off, on], "encoder.name") == ["convnext_atto · scheduler=none", "convnext_atto · scheduler=Poly"]
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,21 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ABSENT = "–"
+OFF = "none"
+FIRST = ("loss", "labels", "decoder", "weighting", "patches", "phases", "inference", "optimizer", "scheduler")
+"""What says most about a model, where several keys tell models apart equally well."""
 SHOWN = 3  # with more differences a label has only those that tell the models apart; the page lists them all
 
 
 def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
-    """Dotted keys to values as JSON; lists are values.
+    """Dotted keys to values as JSON; lists are values. What is null is off, as if it were not there.
 
     Args:
         config: nested mappings.
         ignore: patterns of dotted keys to leave out (``*`` also crosses dots).
         prefix: put before every key.
 
-    >>> flatten({"fold": 1, "data": {"size": [2, 3]}}, ignore=["fold"])
+    >>> flatten({"fold": 1, "data": {"size": [2, 3], "patches": None}}, ignore=["fold"])
     {'data.size': '[2, 3]'}
     """
     flat: dict[str, str] = {}
@@ -26,7 +29,7 @@ def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str =
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, ignore, f"{key}.")
-        elif not any(fnmatchcase(key, pattern) for pattern in ignore):
+        elif value is not None and not any(fnmatchcase(key, pattern) for pattern in ignore):
             flat[key] = json.dumps(value, default=str)
     return flat
 
@@ -58,11 +61,6 @@ def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict
         name_key: the key of the encoder's name, such as ``encoder.name``.
     """
     room = name_key.rpartition(".")[0] + "."
-    targets = {key for model in models for key in model if key.endswith("._target_")}
-    models = [  # a part that is switched off is another choice of the same key: null
-        {f"{key}._target_" if f"{key}._target_" in targets else key: value for key, value in model.items()}
-        for model in models
-    ]
     columns: dict[tuple[str, ...], list[str]] = {}
     for key in sorted({key for model in models for key in model}):
         column = tuple(model.get(key, ABSENT) for model in models)
@@ -87,10 +85,10 @@ def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
     short = [name.partition(".")[0] for name in full]  # without the tag of published weights
     bases = full if len(set(short)) < len(set(full)) else short
     found = differences(models, name_key)
-    columns = {_last(key): [one[key] for one in found] for key in found[0]} if found else {}
+    columns = {_last(key): [_shown(key, one[key]) for one in found] for key in found[0]} if found else {}
     if len(columns) > SHOWN:
         values = {_last(key): [one[key] for one in found] for key in found[0] if not key.endswith("._target_")}
-        columns = _telling(bases, _words(found) | values)
+        columns = _telling(bases, values | _words(found))
     made: list[str] = []
     for i, base in enumerate(bases):
         parts = [f"{name}={column[i]}" for name, column in columns.items()]
@@ -109,8 +107,9 @@ def _words(found: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     words: dict[str, list[str]] = {}
     for group in sorted({_group(key) for key in every} - {"task"}):  # which holds copies
         targets = [key for key in every if _group(key) == group]
-        targets.sort(key=lambda key: -key.count("."))
-        words[group] = [next((one[key] for key in targets if one[key] != ABSENT), ABSENT) for one in found]
+        inner = -1 if group != "loss" else 1  # a loss of several heads says more than the terms that it is made of
+        targets.sort(key=lambda key: inner * key.count("."))
+        words[group] = [next((one[key] for key in targets if one[key] != ABSENT), OFF) for one in found]
     return words
 
 
@@ -121,14 +120,23 @@ def _group(key: str) -> str:
 
 
 def _telling(bases: Sequence[str], columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The few columns that tell the models apart, the one with the most values first."""
+    """The few columns that tell the models apart, the one with the most values first, then in the order of ``FIRST``."""
     seen: list[tuple[str, ...]] = [(base,) for base in bases]
     kept: dict[str, list[str]] = {}
-    for name in sorted(columns, key=lambda name: -len(set(columns[name]))):
+    for name in sorted(columns, key=lambda name: (-len(set(columns[name])), _place(name))):
         longer = [(*one, value) for one, value in zip(seen, columns[name], strict=True)]
         if len(set(longer)) > len(set(seen)):
             kept[name], seen = columns[name], longer
     return kept
+
+
+def _shown(key: str, value: str) -> str:
+    """A part that a model does not have is none; a value is absent because the part is another."""
+    return OFF if key.endswith("._target_") and value == ABSENT else value
+
+
+def _place(name: str) -> int:
+    return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
 def _decides(names: Sequence[str], column: Sequence[str]) -> bool:
