@@ -153,11 +153,6 @@ class PartResult:
         self._num_scored = 0
         self._num_examples = num_examples
 
-    @property
-    def confusions(self) -> list[NDArray[np.int64]]:
-        """``int64 (C, C)`` of each picture."""
-        return [counts["matrices"].sum(axis=0) for counts in self.counts]
-
     def add(self, logits: Tensor, batch: Batch, head: str) -> list[NDArray[np.uint8]]:
         """Take the logits ``(B, C, H, W)`` of one batch.
 

@@ -120,7 +120,7 @@ def _group(key: str) -> str:
 
 
 def _telling(bases: Sequence[str], columns: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The few columns that tell the models apart, the one with the most values first, then in the order of ``FIRST``."""
+    """The few columns that tell the models apart: the one with the most values first, then as in ``FIRST``."""
     seen: list[tuple[str, ...]] = [(base,) for base in bases]
     kept: dict[str, list[str]] = {}
     for name in sorted(columns, key=lambda name: (-len(set(columns[name])), _place(name))):
