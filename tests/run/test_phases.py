@@ -147,7 +147,9 @@ def kill(monkeypatch: pytest.MonkeyPatch, phase: str, epoch: int) -> None:
     monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)
 
 
-@pytest.mark.parametrize(("phase", "epoch"), [("A", 1), ("B", 1)])  # behind the last epoch of A; within B
+@pytest.mark.parametrize(
+    ("phase", "epoch"), [pytest.param("A", 1, marks=pytest.mark.slow), ("B", 1)]
+)  # behind the last epoch of A; within B
 @pytest.mark.usefixtures("unscored")
 def test_resumed_equals_uninterrupted(
     tiny: Make, monkeypatch: pytest.MonkeyPatch, run: Path, phase: str, epoch: int
@@ -176,6 +178,7 @@ def test_resumed_equals_uninterrupted(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unscored")
 def test_a_phase_that_stopped_early_trains_no_further_epoch(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = {"trainer.max_epochs": 4, "callbacks.early_stopping": {"patience": 1, "min_delta": 10.0}}
@@ -189,6 +192,7 @@ def test_a_phase_that_stopped_early_trains_no_further_epoch(tiny: Make, monkeypa
     assert json.loads((only_run(cfg) / "phases.json").read_text())["A"]["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_a_reverted_phase_is_taken_back_and_the_next_one_skipped(tiny: Make) -> None:
     one = {"overrides": {"trainer.max_epochs": 1}}
     cfg = with_phases(tiny, {"A": one, "B": one, "C": one})
@@ -211,6 +215,7 @@ def test_a_reverted_phase_is_taken_back_and_the_next_one_skipped(tiny: Make) -> 
     assert json.loads((folder / "phases" / "B" / "rollback.json").read_text())["decision"] == "reverted"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unscored")
 def test_a_gate_of_the_run_judges_after_the_last_phase(tiny: Make) -> None:
     one = {"overrides": {"trainer.max_epochs": 1}}
