@@ -196,7 +196,12 @@ def warn_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 @pytest.mark.parametrize(
     ("interrupt", "at"),
-    [(interrupt_after_epoch, 0), (interrupt_after_epoch, 1), (warn_at_step, 1), (warn_at_step, 5)],
+    [
+        pytest.param(interrupt_after_epoch, 0, marks=pytest.mark.slow),
+        (interrupt_after_epoch, 1),
+        pytest.param(warn_at_step, 1, marks=pytest.mark.slow),
+        (warn_at_step, 5),
+    ],
 )
 def test_resumed_equals_uninterrupted(
     tiny: Make,
