@@ -25,7 +25,7 @@ demo: .venv/.installed ## train, evaluate and report on the embedded data
 	$(BIN)/hsl report runs='outputs/demo/*/*' output=outputs/demo/report
 
 test: .venv/.installed ## the default test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile # a thread for each of the two processes
 
 check: .venv/.installed ## linters and types
 	$(BIN)/ruff check .
