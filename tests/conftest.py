@@ -1,8 +1,10 @@
 """A tiny run for the tests that need a whole one."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,6 +13,11 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.cli import conf_dir
 
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
 TINY = (
     "encoder=mit_b0", "encoder.weights=null", "decoder.channels=[16,16,16,16,16]", "data.reader.num_pictures=24",
     "data.reader.size=64", "data.image_size=64", "data.batch_size=4", "data.num_workers=0",
@@ -31,8 +38,13 @@ def compose_tiny(folder: Path, demo_root: Path, *overrides: str, verb: str = "tr
     other_decoder = any(one.startswith("decoder=") for one in overrides)
     base = [one for one in TINY if not (other_decoder and one.startswith("decoder."))]
     chosen = [*base, *places, *overrides] if verb == "train" else list(overrides)
+    return composed(chosen, verb)
+
+
+def composed(overrides: Sequence[str], verb: str = "train") -> DictConfig:
+    """The config of a verb as the command line composes it."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(verb, overrides=chosen, return_hydra_config=True)
+        cfg = compose(verb, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -49,3 +61,18 @@ def tiny(tmp_path: Path, demo_root: Path) -> Callable[..., DictConfig]:
 def module_tiny(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Callable[..., DictConfig]:
     """The same below a folder that the tests of a module share."""
     return partial(compose_tiny, tmp_path_factory.mktemp("shared"), demo_root)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright; skipped where there is none, unless ``HSL_BROWSER=1`` asks for it."""
+    from playwright.sync_api import sync_playwright  # here, so that other tests do without it
+
+    if not CHROMIUM.exists():
+        if os.environ.get("HSL_BROWSER") == "1":
+            pytest.fail(f"{CHROMIUM} is missing, and HSL_BROWSER=1 asks for it. Install Debian's chromium.")
+        pytest.skip(f"{CHROMIUM} is missing")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()

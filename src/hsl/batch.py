@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # the processes that only read files do without torch
     from torch import Tensor
 
 IGNORE_INDEX = 255
+UNKNOWN_LABEL = -1
+"""Class of a picture of which it is not known."""
 
 
 class Sample(TypedDict):

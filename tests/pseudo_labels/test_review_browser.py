@@ -1,41 +1,22 @@
 """The review page in a real browser, served by the command line: Debian's Chromium, driven by Playwright."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from hsl.pseudo_labels.spot_check import answer
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
 TIERS = "AAAAABBC"
 
 pytestmark = [pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        if os.environ.get("HSL_BROWSER") == "1":
-            pytest.fail(f"{CHROMIUM} is missing, and HSL_BROWSER=1 asks for it. Install Debian's chromium.")
-        pytest.skip(f"{CHROMIUM} is missing")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 def draw_leaf(i, root):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from hsl.config import ConfigError, DataError
-from hsl.data.label_table import LabelRow, read_labels
-from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask, read_page
+from hsl.data.label_table import LabelRow, read_labels, read_page
+from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 
 SETTINGS = {"data": "leaves", "classes": ["background", "leaf"], "fold": 0}
 ROW = LabelRow("b", "rust", "A", 0.9, 0.25, 0.5, True, "grabcut gradcam", "/pictures/b.jpg")

@@ -1,19 +1,11 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 
-import os
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from playwright.sync_api import sync_playwright
 
 from hsl.reports.report import report
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
 
 pytestmark = [pytest.mark.slow]
 
@@ -24,18 +16,6 @@ def page_file(module_full_runs):
     overrides = [f"runs={module_full_runs}/outputs", f"output={module_full_runs}/report", "resamples=100"]
     with initialize_config_dir(str(conf), version_base="1.3"):
         return report(compose("report", overrides))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        if os.environ.get("HSL_BROWSER") == "1":
-            pytest.fail(f"{CHROMIUM} is missing, and HSL_BROWSER=1 asks for it. Install Debian's chromium.")
-        pytest.skip(f"{CHROMIUM} is missing")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from PIL import Image
 
 from hsl.cli import conf_dir
 from hsl.config import ConfigError, UserError
-from hsl.data.label_table import read_labels
+from hsl.data.label_table import read_labels, read_page
 from hsl.data.records import Record
-from hsl.pseudo_labels.store import LabelFolder, read_mask, read_page
+from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.run import label_classifiers, labelling
 from hsl.run.building import build_task, facts_of
 

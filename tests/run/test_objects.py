@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
+from tests.conftest import composed
 from tests.data.test_object_labels import write_data
 from tests.run.test_train import only_run
 
-from hsl.cli import conf_dir
 from hsl.config import DataError
 from hsl.run import train
 
@@ -35,12 +33,7 @@ def histology(root: Path, folder: Path, *overrides: str) -> DictConfig:
         "encoder=mobilenetv3_small", "encoder.weights=null", "decoder.channels=[16,8,8,8,8]", "trainer.max_epochs=2",
         "trainer.accelerator=cpu", "logger=none", "callbacks.evaluation.num_examples=0", *overrides,
     ]  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=chosen, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
+    return composed(chosen)
 
 
 def test_weak_labels_from_training_to_scored_objects(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from hsl.config import DataError
 from hsl.data.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.formats.folder import read_folder
-from hsl.data.label_table import LabelRow, read_labels
+from hsl.data.label_table import LabelRow, read_labels, read_page
 from hsl.data.splits import kfold
 from hsl.data.transforms import training_transform
-from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask, read_page
+from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 from hsl.run.refinement import kept_round, next_round, refine_round
 
 CLASSES = ["background", "leaf"]

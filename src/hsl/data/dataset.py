@@ -1,6 +1,7 @@
 """The map-style data set of one part of a split, and how its samples become batches."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,13 +89,8 @@ class PictureDataset(Dataset[Sample]):
         if self._image_labels:
             sample["labels"] = {head: values[place] for head, values in self._image_labels.items()}
         if self._labels is not None:
-            further = self._labels.annotate(source, sample["masks"][self._head], maps)
-            if "targets" in further:
-                sample["targets"] = further["targets"]
-            if "weights" in further:
-                sample["weights"] = {self._head: further["weights"]}
-            if "unlabelled" in further:
-                sample["unlabelled"] = {self._head: further["unlabelled"]}
+            mask = sample["masks"][self._head]
+            cast(Any, sample).update(self._labels.annotate(source, self._head, mask, maps))
         return sample
 
 

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsl.batch import UNKNOWN_LABEL
 from hsl.config import ConfigError, DataError
 from hsl.data.grouping import Units, name_some
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan
 
 HEAD = "classification"
-UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +46,12 @@ class ImageLabels:
         values = self.values[list(places)]
         if self.several:
             return (values == 1).sum(0)
-        return torch.bincount(values[values != UNKNOWN], minlength=len(self.classes))
+        return torch.bincount(values[values != UNKNOWN_LABEL], minlength=len(self.classes))
 
     def count_known(self, places: Sequence[int]) -> Tensor:
         """``int64 (K,)``: pictures of which it is known whether they show the class, among those at ``places``."""
         values = self.values[list(places)]
-        known = ~values.isnan() if self.several else (values != UNKNOWN)[:, None].expand(-1, len(self.classes))
+        known = ~values.isnan() if self.several else (values != UNKNOWN_LABEL)[:, None].expand(-1, len(self.classes))
         return known.sum(0)
 
 
@@ -111,7 +111,7 @@ def _single(column: str, records: Sequence[Record], key: str) -> ImageLabels:
             f"`{key}`."
         )
     place = {name: i for i, name in enumerate(classes)}
-    return ImageLabels(classes, torch.tensor([UNKNOWN if cell is None else place[cell] for cell in cells]))
+    return ImageLabels(classes, torch.tensor([UNKNOWN_LABEL if cell is None else place[cell] for cell in cells]))
 
 
 def _several(columns: Sequence[str], records: Sequence[Record], key: str) -> ImageLabels:

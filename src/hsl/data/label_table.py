@@ -5,12 +5,17 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hsl.config import DataError
+from hsl.data.grouping import name_some
+from hsl.data.splits import Split
 
+FORMAT = 1
+PAGE = "labels.json"
 TIERS = ("A", "B", "C")
 SHARES = ("quality", "uncertain", "foreground")
 COLUMNS = ("id", "label", "tier", *SHARES, "rule_passed", "sources", "image")
@@ -62,11 +67,52 @@ def read_labels(folder: Path) -> LabelTable:
         DataError: A file is missing or damaged, a column is missing, or a row contradicts itself.
     """
     content = _read(folder / "labels.csv")
-    facts = read_json(folder / "labels.json")
+    facts = read_json(folder / PAGE)
     if not isinstance(facts, dict) or not {"data", "classes"} <= facts.keys():
-        raise DataError(f"`{folder / 'labels.json'}` should hold data and classes. {_ANEW}")
+        raise DataError(f"`{folder / PAGE}` should hold data and classes. {_ANEW}")
     rows = _rows(folder / "labels.csv", content)
     return LabelTable(folder, facts["data"], tuple(facts["classes"]), rows, hashlib.sha256(content).hexdigest())
+
+
+def read_page(folder: Path) -> dict[str, Any]:
+    """``labels.json`` of a finished folder.
+
+    Raises:
+        DataError: It is missing, damaged, or of another format.
+    """
+    page: dict[str, Any] = read_json(folder / PAGE, _ANEW)
+    if page.get("format") != FORMAT:
+        raise DataError(f"`{folder / PAGE}` should have format {FORMAT}. Found {page.get('format')}. {_ANEW}")
+    return page
+
+
+def check_origin(
+    folder: Path, page: Mapping[str, Any], ids: Iterable[str], classes: Sequence[str], split: Split, fold: int
+) -> None:
+    """Refuse labels of other data, or of pictures that do not train here.
+
+    Args:
+        folder: Of the labels.
+        page: Its ``labels.json``.
+        ids: The labelled pictures.
+        classes: Those of the data set.
+        split: Its fold assignment.
+        fold: The one that is trained.
+
+    Raises:
+        DataError: Classes, split or fold are others, or a picture is outside the training part.
+    """
+    wanted = {"classes": list(classes), "split_sha256": split.sha256, "fold": fold}
+    for key, value in wanted.items():
+        if page[key] != value:
+            raise DataError(
+                f"`{folder}` should belong to these data, {key} = {value}. Found {key} = {page[key]}: a picture held "
+                "out here may have been labelled there. Run `hsl label` for this data set, split and fold."
+            )
+    if outside := sorted(set(ids) - set(split.parts(fold)["train"])):
+        raise DataError(
+            f"`{folder}` should hold training pictures only. Found {name_some(outside)} of another part. {_ANEW}"
+        )
 
 
 def _rows(path: Path, content: bytes) -> tuple[LabelRow, ...]:
@@ -121,7 +167,7 @@ def _read(path: Path) -> bytes:
         raise DataError(f"`{path}` cannot be read: {error.strerror}. Make it with `hsl label`.") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, way_out: str = "Move it away and make it anew.") -> Any:
     """The content of a JSON file.
 
     Raises:
@@ -130,4 +176,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_read(path))
     except ValueError as error:
-        raise DataError(f"`{path}` is damaged: {error}. Move it away and make it anew.") from error
+        raise DataError(f"`{path}` is damaged: {error}. {way_out}") from error

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.config import ConfigError, DataError
-from hsl.data.grouping import name_some
 from hsl.data.label_review import checked
-from hsl.data.label_table import read_json, read_labels
+from hsl.data.label_table import check_origin, read_labels, read_page
 from hsl.data.records import Catalogue, FileSource
 from hsl.data.splits import Split
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -60,15 +57,9 @@ class PseudoLabels:
                 training part, has no picture in a tier with a weight, or its spot check is open or failed.
         """
         root = Path(self.folder)
-        facts = self._facts(root)
-        self._check_origin(root, facts, catalogue, split, fold)
+        facts = read_page(root)
         tiers = {row.id: row.tier for row in read_labels(root).rows}
-        training = set(split.parts(fold)["train"])
-        if outside := sorted(tiers.keys() - training):
-            raise DataError(
-                f"`{root}` should hold training pictures only. Found {name_some(outside)} of another part. "
-                "Make the labels anew with `hsl label`."
-            )
+        check_origin(root, facts, tiers, catalogue.classes, split, fold)
         weights = {tier: weight for tier, weight in self.tier_weights.items() if weight}
         if not self.unchecked:
             # those of a refinement round were made from labels that were checked
@@ -85,30 +76,12 @@ class PseudoLabels:
             )
         return PseudoTrainingLabels(root, used, self.weigh_by_confidence)
 
-    def _facts(self, root: Path) -> dict[str, Any]:
-        facts: dict[str, Any] = read_json(root / "labels.json")
-        if facts.get("format") != FORMAT:
-            raise DataError(
-                f"`{root / 'labels.json'}` should have format {FORMAT}. Found {facts.get('format')}. Make the labels "
-                "anew with `hsl label`."
-            )
-        return facts
-
-    def _check_origin(self, root: Path, facts: dict[str, Any], catalogue: Catalogue, split: Split, fold: int) -> None:
-        wanted = {"classes": list(catalogue.classes), "split_sha256": split.sha256, "fold": fold}
-        for key, value in wanted.items():
-            if facts[key] != value:
-                raise DataError(
-                    f"`{root}` should be made for these data, {key} = {value}. Found {key} = {facts[key]}: a picture "
-                    "held out here may have been labelled there. Run `hsl label` for this data set, split and fold."
-                )
-
 
 class Annotations(TypedDict, total=False):
-    """Entries of a sample beside picture and mask; see `hsl.batch.Sample`. Of the one head that the masks belong to."""
+    """Entries of a sample beside picture and mask; see `hsl.batch.Sample`."""
 
-    weights: Tensor
-    unlabelled: Tensor
+    weights: dict[str, Tensor]
+    unlabelled: dict[str, Tensor]
     targets: dict[str, Tensor]
 
 
@@ -124,8 +97,8 @@ class TrainingLabels(Protocol):
     def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
         """``uint8 (h, w)`` by name: what has to be augmented together with picture and mask."""
 
-    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
-        """Further entries of the sample, of the augmented mask ``uint8 (h, w)`` and the augmented maps."""
+    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+        """Further entries of the sample, of the augmented mask ``uint8 (h, w)`` of ``head`` and the augmented maps."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +144,12 @@ class PseudoTrainingLabels:
             raise DataError(f"`{path}` should be a grey PNG. Found none. Make the labels anew with `hsl label`.")
         return {"confidence": np.asarray(picture, dtype=np.uint8)}
 
-    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
         """``weights``: ``(h, w)`` where confidence counts, else one for all pixels, ``(1, 1)``."""
         weight = self.weights.get(name, 0.0)
         if not self.weigh_by_confidence:
-            return {"weights": torch.full((1, 1), weight)}
+            return {"weights": {head: torch.full((1, 1), weight)}}
         if "confidence" not in maps:  # a picture that counts nowhere has none
-            return {"weights": torch.zeros(mask.shape)}
+            return {"weights": {head: torch.zeros(mask.shape)}}
         confidence = np.require(maps["confidence"], requirements=["C", "W"])
-        return {"weights": torch.from_numpy(confidence).float().mul_(weight / 255)}
+        return {"weights": {head: torch.from_numpy(confidence).float().mul_(weight / 255)}}

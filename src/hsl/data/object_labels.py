@@ -139,13 +139,13 @@ class TrainingObjects:
             self._distances[name] = np.rint(distances * 255).astype(np.uint8)
         return {DISTANCE: self._distances[name]}
 
-    def annotate(self, name: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
         """``targets``: the distance map in [0, 1]; ``unlabelled``: all but annotated objects, where some are not."""
         del name
         distance = torch.from_numpy(np.require(maps[DISTANCE], requirements=["C", "W"])).float().div_(255)
         found: Annotations = {"targets": {DISTANCE: distance}}
         if self.fraction < 1:
-            found["unlabelled"] = mask == 0
+            found["unlabelled"] = {head: mask == 0}
         return found
 
 

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hsl.batch import Batch, Objectives, Outputs
+from hsl.batch import UNKNOWN_LABEL, Batch, Objectives, Outputs
 from hsl.config import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
 
 OBJECTIVE = "classification"
-UNKNOWN = -1
 
 Alpha = float | Sequence[float] | Literal["dynamic"] | None
 
@@ -69,7 +68,7 @@ class ImageCrossEntropy(nn.Module):
                 f"`labels` should be one class per picture, (B,). Found {tuple(labels.shape)}. "
                 "Choose `loss=bce` or `loss=focal_multilabel` for several."
             )
-        known = labels != UNKNOWN
+        known = labels != UNKNOWN_LABEL
         target = torch.where(known, labels, 0)
         losses = F.cross_entropy(
             logits, target, self.class_weights, reduction="none", label_smoothing=self.label_smoothing

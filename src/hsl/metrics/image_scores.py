@@ -10,9 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics import Metric
 
+from hsl.batch import UNKNOWN_LABEL
 from hsl.metrics.image_counts import COUNTED, ImageCounts
-
-UNKNOWN = -1
 
 
 class ImageScores(Metric):
@@ -98,7 +97,7 @@ def image_scores(
 
 def one_hot(targets: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
     """``(N, K)`` of 0 and 1; NaN in the row of a picture whose class is -1, not known."""
-    known = targets != UNKNOWN
+    known = targets != UNKNOWN_LABEL
     truth = np.eye(num_classes)[np.where(known, targets, 0)]
     truth[~known] = np.nan
     return truth

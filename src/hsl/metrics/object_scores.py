@@ -76,14 +76,11 @@ def instance_counts(
         target_instances: ids of the annotated objects; ``None``: 8-neighbour components of ``target``.
         prediction_instances: ids of the predicted objects; ``None``: components of ``prediction``.
     """
-    known = target != IGNORE_INDEX
-    objects = components((prediction == 1).astype(np.uint8), [1]).ids if prediction_instances is None else None
-    truth = components(((target == 1) & known).astype(np.uint8), [1]).ids if target_instances is None else None
-    return object_counts(
-        objects if prediction_instances is None else prediction_instances,  # type: ignore[arg-type]
-        truth if target_instances is None else target_instances,  # type: ignore[arg-type]
-        ~known,
-    )
+    if prediction_instances is None:
+        prediction_instances = components((prediction == 1).astype(np.uint8), [1]).ids
+    if target_instances is None:
+        target_instances = components((target == 1).astype(np.uint8), [1]).ids
+    return object_counts(prediction_instances, target_instances, ignored=target == IGNORE_INDEX)
 
 
 def pool_objects(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from hsl.config import ConfigError, DataError
 from hsl.data.decode import decode_mask
-from hsl.data.label_table import COLUMNS, LabelRow
+from hsl.data.label_table import COLUMNS, FORMAT, PAGE, LabelRow
 from hsl.files import write_atomically
 
-FORMAT = 1
-PAGE, TABLE, ROWS, SETTINGS = "labels.json", "labels.csv", "rows.jsonl", "settings.json"
+TABLE, ROWS, SETTINGS = "labels.csv", "rows.jsonl", "settings.json"
 
 
 class LabelFolder:
@@ -144,28 +143,6 @@ def check_free(path: Path, overwrite: bool) -> None:
             f"`output` should be a new folder. Found `output = {path}`, which holds pseudo-labels. Choose another, or "
             "replace them, with their review, by `overwrite=true`."
         )
-
-
-def read_page(folder: Path) -> dict[str, Any]:
-    """``labels.json`` of a finished folder.
-
-    Raises:
-        DataError: there is none, it is broken, or of another format.
-    """
-    path = folder / PAGE
-    try:
-        page: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"`{folder}` should be a finished folder of pseudo-labels. {PAGE} cannot be read: {error}. Make one with "
-            "`hsl label`."
-        ) from error
-    if page.get("format") != FORMAT:
-        raise DataError(
-            f"`{path}` should have the format {FORMAT}. Found {page.get('format')}. Make the labels anew with "
-            "`hsl label`."
-        )
-    return page
 
 
 def read_mask(folder: Path, name: str) -> NDArray[np.uint8]:

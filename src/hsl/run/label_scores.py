@@ -19,7 +19,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_mask
 from hsl.data.label_table import TIERS, read_labels
 from hsl.files import write_atomically
-from hsl.metrics.functional import scores
+from hsl.metrics.functional import confusion_matrix, scores
 from hsl.pseudo_labels.store import read_mask
 
 Counts = NDArray[np.int64]
@@ -62,11 +62,10 @@ def score_labels(cfg: DictConfig) -> None:
 
 def _compare(label: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> tuple[Counts, int, int]:
     """Confusion ``(C, C)`` (rows truth) over the pixels that both know, uncertain pixels, known pixels of the truth."""
-    valid = truth != IGNORE_INDEX
-    sure = valid & (label != IGNORE_INDEX)
-    pairs = truth[sure].astype(np.int64) * num_classes + label[sure]
-    matrix = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    return matrix, int((valid & ~sure).sum()), int(valid.sum())
+    valid, unsure = truth != IGNORE_INDEX, label == IGNORE_INDEX
+    compared = torch.from_numpy(np.where(unsure, IGNORE_INDEX, truth)).long()
+    matrix = confusion_matrix(torch.from_numpy(np.where(unsure, 0, label)).long(), compared, num_classes)
+    return matrix.numpy(), int((valid & unsure).sum()), int(valid.sum())
 
 
 def _table(counts: Mapping[str, list[tuple[Counts, int, int]]], classes: tuple[str, ...]) -> pd.DataFrame:

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
-from hsl.data.grouping import name_some
-from hsl.data.label_table import LabelRow, LabelTable, read_labels
+from hsl.data.label_table import LabelRow, check_origin, read_labels, read_page
 from hsl.data.records import Record
 from hsl.files import write_atomically
 from hsl.pseudo_labels.judgement import Judgement
 from hsl.pseudo_labels.refine import Decision, decide, drift, drift_plot
-from hsl.pseudo_labels.store import LabelFolder, read_mask, read_page
+from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.run.label_audit import write_label_audit
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -50,7 +49,8 @@ def refine_round(task: SegmentationTask, data: DataModule, previous: Path, outpu
         DataError: ``previous`` is no folder of labels, belongs to other data, or holds a picture that does not train.
     """
     page, table = read_page(previous), read_labels(previous)
-    _check_origin(page, table, data)
+    ids = [row.id for row in table.rows]
+    check_origin(previous, page, ids, data.catalogue.classes, data.fold_assignment, data.fold)
     names = page["parameters"]["image_classes"]
     judgement = Judgement.of(page["rules"], page["tiers"], page["classes"], names)
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,25 +111,6 @@ def kept_round(folders: Sequence[Path], drifts: Sequence[float]) -> Path:
             "them, or train without refinement."
         )
     return folders[len(drifts) - (decision == Decision.DIVERGED)]
-
-
-def _check_origin(page: dict[str, Any], table: LabelTable, data: DataModule) -> None:
-    found = {key: page[key] for key in ("classes", "split_sha256", "fold")}
-    wanted = {
-        "classes": list(data.catalogue.classes),
-        "split_sha256": data.fold_assignment.sha256,
-        "fold": data.fold,
-    }
-    if found != wanted:
-        raise DataError(
-            f"`{table.folder}` should belong to these data, {wanted}. Found {found}. Make the labels anew with "
-            "`hsl label`."
-        )
-    if outside := sorted({row.id for row in table.rows} - set(data.parts["train"])):
-        raise DataError(
-            f"`{table.folder}` should hold training pictures only. Found {name_some(outside)}. Make the labels anew "
-            "with `hsl label`."
-        )
 
 
 @torch.inference_mode()

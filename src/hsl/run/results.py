@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     for part, by_inference in write_image_results(folder, evaluations, data).items():
         for inference, found in by_inference.items():
             tables[part][inference]["image_heads"] = found
-    for part, by_inference in _instance_scores(folder).items():
+    objects = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else None
+    for part, by_inference in _instance_scores(objects or []).items():
         for inference, found in by_inference.items():
             tables[part][inference]["instances"] = found
     _plot_curves(folder, monitored)
@@ -132,7 +133,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "task_classes": {head: list(names) for head, names in classes.items() if head != "segmentation"},
         "image_classes": {head: list(names) for head, names in data.image_classes.items()},
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
-        "objects": _object_rows(folder),
+        "objects": None if objects is None else _object_summary(objects),
     }
     page = null_for_nan(page)
     if (folder / "config.yaml").is_file():  # a run, not another evaluation of one
@@ -250,9 +251,8 @@ def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> bytes:
     return buffer.getvalue()
 
 
-def _instance_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Part -> inference -> AJI, F1 and PQ of the objects, where the pool counted them (``metrics=instances``)."""
-    rows = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else []
     found: dict[str, dict[str, dict[str, float]]] = {}
     for where in sorted({row["part"] for row in rows}):
         counted = [row["metrics"] for row in rows if row["part"] == where and "objects" in row["metrics"]]
@@ -264,10 +264,7 @@ def _instance_scores(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def _object_rows(folder: Path) -> dict[str, Any] | None:
+def _object_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many pictures the metric pool scored, and which have an error record instead of a score."""
-    if not (folder / OBJECTS).is_file():
-        return None
-    rows = list(read_rows(folder / OBJECTS))
     failed = [{"part": row["part"], "id": row["id"], "metrics": sorted(row["errors"])} for row in rows if row["errors"]]
     return {"num_pictures": len(rows), "failed": failed}
