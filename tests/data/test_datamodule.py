@@ -15,6 +15,7 @@ from hsl.config import ConfigError, DataError
 from hsl.data.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.formats.folder import read_folder, read_pictures
+from hsl.data.sampling import RareClasses
 from hsl.data.splits import kfold
 from hsl.data.transforms import training_transform
 
@@ -431,3 +432,27 @@ def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], r
 def test_evaluation_size_is_one_of_two(make: Callable[..., DataModule]) -> None:
     with pytest.raises(ConfigError, match=r"image_size or source. Found `data.evaluation_size = window`"):
         make(evaluation_size="window")
+
+
+def test_rare_classes_are_drawn_more_often_and_augmented_anew(make: Callable[..., DataModule], root: Path) -> None:
+    for number in range(4, NUM_PICTURES):  # class 2 stays in two groups, one of them may be held out
+        path = root / f"masks/p{number:02}.png"
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[mask == 2] = 0
+        cv2.imwrite(str(path), mask)
+    data = make(sampling=RareClasses())
+    data.prepare()
+    loader, seen = data.train_dataloader(), []
+    for epoch in range(100):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            seen += [
+                (epoch, name, image.numpy().tobytes()) for name, image in zip(batch["id"], batch["image"], strict=True)
+            ]
+    train = data.parts["train"]
+    rare = [name for name in train if name <= "p03"]
+    factor = (len(train) / len(rare)) ** 0.5
+    expected = len(rare) * factor / (len(rare) * factor + len(train) - len(rare))
+    assert np.mean([name in rare for _, name, _ in seen]) == pytest.approx(expected, abs=0.06)
+    assert len({(epoch, name) for epoch, name, _ in seen}) < len(seen)
+    assert len({(epoch, image) for epoch, _, image in seen}) == len(seen)

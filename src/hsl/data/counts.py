@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hsl.batch import IGNORE_INDEX
 from hsl.data.image_labels import HEAD, ImageLabels
 from hsl.data.scan import Scan
 from hsl.data.tasks import Heads
@@ -25,3 +28,8 @@ def presence(heads: Heads, scan: Scan, ids: Sequence[str], labels: ImageLabels |
     rows = scan.rows(ids)
     found = {head: torch.from_numpy(n) for head, n in heads.count_presence(scan.class_counts[rows]).items()}
     return found if labels is None else found | {HEAD: labels.count_known(rows.tolist())}
+
+
+def shown(scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """``(N, 255)``: whether a picture's mask has a value."""
+    return scan.class_counts[scan.rows(ids), :IGNORE_INDEX] > 0

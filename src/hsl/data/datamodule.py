@@ -16,16 +16,16 @@ from hsl.config import DataError
 from hsl.data.arguments import check_arguments
 from hsl.data.audit import Audit
 from hsl.data.cache import Decoder, PictureCache
-from hsl.data.counts import class_counts, presence
+from hsl.data.counts import class_counts, presence, shown
 from hsl.data.dataset import PictureDataset, unmasked_pictures
 from hsl.data.decode import decode_instances
-from hsl.data.hard_examples import HardExamples
 from hsl.data.image_labels import HEAD, read_image_labels
 from hsl.data.labels import PseudoLabels
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.object_labels import ObjectLabels
 from hsl.data.patches import PatchSampling, TrainingPatches
 from hsl.data.records import Catalogue, Record
+from hsl.data.sampling import Sampling
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
 from hsl.data.tasks import read_heads
@@ -64,7 +64,7 @@ class DataModule(LightningDataModule):
         patches: What is cut out of the training pictures; ``None``: they stay whole.
         evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
         image_labels: The column, or columns, that say what a picture as a whole shows; see `read_image_labels`.
-        hard_examples: Draws training pictures by the loss of other runs; ``None``: each comes once an epoch.
+        sampling: How often a training picture is drawn; ``None``: each comes once an epoch.
         labels: What takes the place of the training masks; ``None``: nothing does.
 
     Raises:
@@ -93,7 +93,7 @@ class DataModule(LightningDataModule):
         evaluation_size: str = "image_size",
         image_labels: str | Sequence[str] | None = None,
         labels: PseudoLabels | ObjectLabels | None = None,
-        hard_examples: HardExamples | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)
@@ -102,7 +102,7 @@ class DataModule(LightningDataModule):
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
         self._reader, self._split, self._audit = reader, split, audit
         self._num_workers, self._tasks, self._patches = num_workers, tasks, patches
-        self._columns, self.pseudo_labels, self._hard = image_labels, labels, hard_examples
+        self._columns, self.pseudo_labels, self._sampling = image_labels, labels, sampling
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._augment = augmentation(self.image_size)
@@ -282,7 +282,7 @@ class DataModule(LightningDataModule):
             labels=labels, fill_masks=self.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
-        chances = self._hard.chances(ids) if self._hard and shuffle else None
+        chances = self._sampling.chances(ids, shown(self.scan, ids)) if shuffle and self._sampling else None
         order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes, chances=chances)
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)

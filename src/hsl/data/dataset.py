@@ -16,7 +16,7 @@ from hsl.data.patches import TrainingPatches
 from hsl.data.records import Record
 from hsl.data.transforms import Transform
 
-Key = tuple[int, int]
+Key = tuple[int, ...]  # see `BatchOrder`
 """Epoch and place in the part: all that a sample may depend on besides the run's seed."""
 
 
@@ -62,13 +62,13 @@ class PictureDataset(Dataset[Sample]):
         return len(self._ids)
 
     def __getitem__(self, key: Key) -> Sample:
-        """The sample of an (epoch, index); pictures and masks are ``uint8``, a sample without mask has no
+        """The sample of an (epoch, index, ...); pictures and masks are ``uint8``, a sample without mask has no
         masks.
 
         Raises:
             DataError: The picture cannot be read.
         """
-        epoch, index = key
+        epoch, index = key[:2]
         source, place = self._ids[index], self._places[index]
         name, picture = source, self._pictures[place]
         if self._patches is not None:
@@ -78,7 +78,7 @@ class PictureDataset(Dataset[Sample]):
         if self._fill_masks and not masks:
             masks = {self._head: np.full((height, width), IGNORE_INDEX, np.uint8)}
         maps = {} if self._labels is None else self._labels.maps(source)
-        image, masks = self._transform(picture.image, masks | maps, (self._seed, epoch, index))
+        image, masks = self._transform(picture.image, masks | maps, (self._seed, *key))
         maps = {key: masks.pop(key) for key in maps}
         sample: Sample = {
             "id": name,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -15,7 +16,7 @@ from hsl.data.workers import PREFETCH, collector_paused, rank_and_world, start_w
 
 
 class BatchOrder(Sampler[list[Key]]):
-    """Yields batches of (epoch, index).
+    """Yields batches of (epoch, index), or with ``chances`` of (epoch, index, times the picture came before).
 
     In training the order is drawn from (seed, epoch), cut into batches of ``batch_size``, and each process
     takes its share of every batch. So ``batch_size`` is the effective batch whatever the number of processes,
@@ -75,21 +76,22 @@ class BatchOrder(Sampler[list[Key]]):
         """Begins with the batch number ``start``."""
         rank, world = rank_and_world()
         for batch in self._batches(rank, world)[self.start : len(self)]:
-            yield [(self.epoch, int(index)) for index in batch]
+            yield [(self.epoch, *map(int, row)) for row in batch]
 
     def _batches(self, rank: int, world: int) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
         share, step = self._share(rank, world), self.batch_size // world
-        alike = [share] if self.shuffle else np.split(share, _changes(self._sizes[share]))
+        alike = [share] if self.shuffle else np.split(share, _changes(self._sizes[share[:, 0]]))
         return [run[start : start + step] for run in alike for start in range(0, len(run), step)]
 
     def _share(self, rank: int, world: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if not self.shuffle:
-            return np.arange(rank, self.num_pictures, world)
+            return np.arange(rank, self.num_pictures, world)[:, None]
         rng = np.random.default_rng((self.seed, self.epoch))
         if self._chances is None:
-            order = rng.permutation(self.num_pictures)
+            order = rng.permutation(self.num_pictures)[:, None]
         else:
-            order = rng.choice(self.num_pictures, self.num_pictures, p=self._chances)
+            drawn = pd.Series(rng.choice(self.num_pictures, self.num_pictures, p=self._chances))
+            order = np.stack([drawn, drawn.groupby(drawn).cumcount()], axis=1)  # each time it is augmented anew
         return order[: len(order) // world * world][rank::world]
 
     def _check(self, world: int) -> None:

@@ -1,9 +1,10 @@
-"""Training pictures drawn by how wrong other models were about them."""
+"""How often each training picture is drawn: by the classes it shows, or by how wrong other models were about it."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,50 @@ from hsl.config import ConfigError, DataError
 from hsl.data.grouping import name_some
 
 TABLE = "image_predictions.csv"
+
+
+class Sampling(Protocol):
+    """What an epoch of the training part is drawn by, with replacement."""
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Chance of each picture to be the next that is drawn; they sum to 1.
+
+        Args:
+            ids: ``N`` pictures.
+            shown: ``(N, C)``: whether a picture shows a class.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RareClasses:
+    """Draws pictures of rare classes more often: repeat factor sampling (Gupta 2019, LVIS, section 5).
+
+    With f the share of the training pictures that show a class, a picture is drawn in proportion to the largest
+    ``sqrt(threshold / f)`` of its classes, and to 1 where that is less.
+
+    Args:
+        threshold: Classes in a smaller share of the pictures count as rare, in (0, 1].
+
+    Raises:
+        ConfigError: The threshold is out of range.
+    """
+
+    threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(
+                "`data.sampling.threshold` is a share of the training pictures and should be in (0, 1]. "
+                f"Found {self.threshold}."
+            )
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """See `Sampling`."""
+        del ids
+        share = shown.mean(axis=0).clip(1 / len(shown))  # a class that no picture shows counts for none
+        factors = (shown * np.sqrt(self.threshold / share)).max(axis=1, initial=1.0)
+        return np.asarray(factors / factors.sum())
 
 
 @dataclass(frozen=True)
@@ -39,23 +84,24 @@ class HardExamples:
     def __post_init__(self) -> None:
         if not self.runs or not 0 < self.share <= 1 or self.by not in ("loss", "error"):
             raise ConfigError(
-                "`data.hard_examples` should have run folders, a share in (0, 1] and `by` loss or error. "
+                "`data.sampling` by hard examples should have run folders, a share in (0, 1] and `by` loss or error. "
                 f"Found runs = {list(self.runs)}, share = {self.share}, by = {self.by}."
             )
 
-    def chances(self, ids: Sequence[str]) -> NDArray[np.float64]:
-        """Chance of each picture to be the next that is drawn; they sum to 1.
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """See `Sampling`.
 
         Raises:
             DataError: A table is missing, or a picture is in none of the validation parts.
         """
+        del shown
         known: dict[str, list[float]] = {}
         for run in self.runs:
             for name, value in self._read(Path(run) / TABLE).items():
                 known.setdefault(name, []).append(value)
         if missing := [name for name in ids if name not in known]:
             raise DataError(
-                f"`data.hard_examples.runs` should have validated every training picture. Found none that validated "
+                f"`data.sampling.runs` should have validated every training picture. Found none that validated "
                 f"{name_some(missing)}. Add the runs of the other folds."
             )
         badness = np.array([np.mean(known[name]) for name in ids])
