@@ -158,6 +158,7 @@ SOURCES = """
 """
 
 SCRIPT = """
+    import signal
     import sys
     from pathlib import Path
     import sources
@@ -166,6 +167,7 @@ SCRIPT = """
     from hsl.data.scan import scan
 
     if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born deaf to it
         reading.JUDGE_AFTER_S = reading.POOL_PAYS_S = 0.0
         source = getattr(sources, sys.argv[1])(sys.argv[2])
         records = tuple(Record(f"{i:03d}", source, None, None, {}, None) for i in range(400))

@@ -53,7 +53,10 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(drawn):
-    program = "from hsl.cli import main; main()"
+    hears = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as in tests/data/test_reading.py
+    )
+    program = f"{hears}; from hsl.cli import main; main()"
     words = ["label", "review", f"labels={drawn}", "port=0"]
     server = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True)
     yield re.search(r"http://\S+", server.stdout.readline()).group()
