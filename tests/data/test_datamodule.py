@@ -456,3 +456,14 @@ def test_rare_classes_are_drawn_more_often_and_augmented_anew(make: Callable[...
     assert np.mean([name in rare for _, name, _ in seen]) == pytest.approx(expected, abs=0.06)
     assert len({(epoch, name) for epoch, name, _ in seen}) < len(seen)
     assert len({(epoch, image) for epoch, _, image in seen}) == len(seen)
+
+
+def test_only_some_pictures(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    whole, some = make(), make(only={"group": ["g0", "g2", "g3", "g4", "g5"]})
+    for data in (whole, some):
+        data.prepare()
+    names = [record.id for record in some.catalogue.records]
+    assert sorted(name for part in some.parts.values() for name in part) == names
+    assert len(names) == NUM_PICTURES - 2
+    assert not {"p02", "p03"} & set(names)
+    assert some.fold_assignment.sha256 != whole.fold_assignment.sha256

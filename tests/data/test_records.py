@@ -1,10 +1,12 @@
 import os
 import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hsl.config import DataError
-from hsl.data.records import Catalogue, FileSource, Record
+from hsl.config import ConfigError, DataError
+from hsl.data.records import Catalogue, FileSource, Record, select
 
 
 def test_a_file_source_reads_the_bytes_as_they_are(tmp_path):
@@ -48,3 +50,26 @@ def test_a_catalogue_travels_to_another_process(tmp_path):
 def test_defaults_mean_index_masks_and_255():
     catalogue = Catalogue("set", (), ("clean", "crack"))
     assert (catalogue.palette, catalogue.value_range, catalogue.ignore_index) == (None, None, 255)
+
+
+def test_a_selection_by_attributes() -> None:
+    rows = {"a": {"label": "x", "site": "1"}, "b": {"label": "y", "site": "1"}, "c": {"label": "y"}, "d": {}}
+    source = FileSource(Path("p.png"))
+    records = tuple(Record(name, source, None, None, attributes, None) for name, attributes in rows.items())
+    catalogue = Catalogue("data", records, ("background", "crack"))
+
+    def ids(**only: Any) -> str:
+        return "".join(record.id for record in select(catalogue, only).records)
+
+    assert ids() == "abcd"
+    assert ids(label="y") == ids(label=["y"]) == "bc"
+    assert ids(label=["x", "y"]) == "abc"
+    assert ids(site=1) == "ab"  # YAML makes a number of it
+    assert ids(label="y", site=[1]) == "b"
+    with pytest.raises(ConfigError, match=r"`data\.only\.label`.*Found \['z'\].*\['x', 'y'\]"):
+        ids(label=["x", "z"])
+    with pytest.raises(ConfigError, match=r"data\.only\.colour"):
+        ids(colour="red")
+    rows["a"]["site"] = "2"
+    with pytest.raises(ConfigError, match="leaves no picture"):
+        ids(label="y", site=2)

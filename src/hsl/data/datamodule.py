@@ -24,7 +24,7 @@ from hsl.data.labels import PseudoLabels
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.object_labels import ObjectLabels
 from hsl.data.patches import PatchSampling, TrainingPatches
-from hsl.data.records import Catalogue, Record
+from hsl.data.records import Catalogue, Record, select
 from hsl.data.sampling import Sampling
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
@@ -49,12 +49,10 @@ class DataModule(LightningDataModule):
         fold: Number of the fold.
         image_size: Side in pixels, or height and width, of what the network sees.
         batch_size: The effective batch: pictures per step over all processes.
-        num_workers: Processes that load, for each process that trains; or ``"auto"``, see
-            `choose_num_workers`.
+        num_workers: Processes that load, for each process that trains; or ``"auto"``, see `choose_num_workers`.
         cache: Where decoded pictures are kept: ``"ram"``, ``"disk"`` or ``None``.
         cache_gigabytes: Bound of the cache, for each process that trains.
-        cache_dir: Folder for what outlives the run: scan, fold assignment, disk cache. ``None``: nothing
-            does.
+        cache_dir: Folder for what outlives the run: scan, fold assignment, disk cache. ``None``: nothing does.
         audit: ``audit(catalogue, scan, split, fold) -> Audit``.
         augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
         normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
@@ -65,6 +63,7 @@ class DataModule(LightningDataModule):
         evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
         image_labels: The column, or columns, that say what a picture as a whole shows; see `read_image_labels`.
         sampling: How often a training picture is drawn; ``None``: each comes once an epoch.
+        only: Attributes and the values that a picture may have of them; others are left out, see `select`.
         labels: What takes the place of the training masks; ``None``: nothing does.
 
     Raises:
@@ -94,13 +93,14 @@ class DataModule(LightningDataModule):
         image_labels: str | Sequence[str] | None = None,
         labels: PseudoLabels | ObjectLabels | None = None,
         sampling: Sampling | None = None,
+        only: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)
         self.root, self.fold, self.head, self.seed = root, fold, head, seed
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
-        self._reader, self._split, self._audit = reader, split, audit
+        self._reader, self._only, self._split, self._audit = reader, only or {}, split, audit
         self._num_workers, self._tasks, self._patches = num_workers, tasks, patches
         self._columns, self.pseudo_labels, self._sampling = image_labels, labels, sampling
         self._cache, self._cache_gigabytes = cache, cache_gigabytes
@@ -119,7 +119,7 @@ class DataModule(LightningDataModule):
         """
         if self._inspected:
             return
-        self.catalogue = self._reader(self.root)
+        self.catalogue = select(self._reader(self.root), self._only)
         self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
         if self._patches:
             self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest

@@ -4,12 +4,12 @@ A reader in ``hsl.data.formats`` makes a ``Catalogue``; everything after it (sca
 set) works on records alone and neither knows nor cares whether the bytes lie in a folder or in a table.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from hsl.config import DataError
+from hsl.config import ConfigError, DataError
 
 
 class Source(Protocol):
@@ -101,6 +101,29 @@ class Catalogue:
     value_range: tuple[float, float] | None = None
     ignore_index: int = 255
     masks_optional: bool = False
+
+
+def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:
+    """The pictures that have, of each attribute in ``only``, that value or one of those values.
+
+    Raises:
+        ConfigError: An attribute or a value occurs nowhere in the data set.
+    """
+    lists = {
+        name: [one] if isinstance(one, str) or not isinstance(one, Sequence) else one for name, one in only.items()
+    }
+    wanted = {name: {str(value) for value in values} for name, values in lists.items()}
+    for name, values in wanted.items():
+        found = {record.attributes[name] for record in catalogue.records if name in record.attributes}
+        if unknown := sorted(values - found):
+            raise ConfigError(
+                f"`data.only.{name}` should have values that occur in `{catalogue.name}`. Found {unknown}. "
+                f"Choose from {sorted(found)[:20]}, or another attribute."
+            )
+    kept = [r for r in catalogue.records if all(r.attributes.get(name) in values for name, values in wanted.items())]
+    if not kept:
+        raise ConfigError(f"`data.only = {dict(only)}` leaves no picture of `{catalogue.name}`. Ask for less at once.")
+    return replace(catalogue, records=tuple(kept))
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
