@@ -458,7 +458,7 @@ def test_rare_classes_are_drawn_more_often_and_augmented_anew(make: Callable[...
     assert len({(epoch, image) for epoch, _, image in seen}) == len(seen)
 
 
-def test_only_some_pictures(make: Callable[..., DataModule], tmp_path: Path) -> None:
+def test_only_some_pictures(make: Callable[..., DataModule]) -> None:
     whole, some = make(), make(only={"group": ["g0", "g2", "g3", "g4", "g5"]})
     for data in (whole, some):
         data.prepare()

@@ -131,3 +131,12 @@ def test_a_part_that_is_off_is_a_choice_like_the_others():
 )
 def test_paths_below_runs_of_the_same_fold_are_alike_in_all_folds(value, expected):
     assert foldless(value, 2) == expected
+
+
+def test_an_ablation_is_labelled_by_what_is_off():
+    parts = {f"loss.weights.{name}": "1.0" for name in ("edge", "hv", "hole", "total")}
+    models = [A | parts, *[A | parts | {off: "0"} for off in parts]]
+    assert labels(models, "encoder.name") == [
+        "convnext_atto",
+        *[f"convnext_atto · {part}=0" for part in ("edge", "hv", "hole", "total")],
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,7 +11,7 @@ ABSENT = "–"
 OFF = "none"
 FIRST = ("loss", "labels", "decoder", "weighting", "patches", "phases", "inference", "optimizer", "scheduler")
 """What says most about a model, where several keys tell models apart equally well."""
-SHOWN = 3  # with more differences a label has only those that tell the models apart; the page lists them all
+SHOWN = 2  # with more differences a label has only those that tell the models apart; the page lists them all
 
 
 def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
@@ -78,6 +79,8 @@ def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict
 def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
     """A short, unique name for each model: its encoder, then what else differs.
 
+    Where more than ``SHOWN`` parts are needed to tell them apart, a value that most models share is not said.
+
     >>> labels([{"e.name": '"tu-a.in1k"', "lr": "1"}, {"e.name": '"b"', "lr": "2"}], "e.name")
     ['a · lr=1', 'b · lr=2']
     """
@@ -89,9 +92,10 @@ def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
     if len(columns) > SHOWN:
         values = {_last(key): [one[key] for one in found] for key in found[0] if not key.endswith("._target_")}
         columns = _telling(bases, values | _words(found))
+    usual = {name: _of_most(column) for name, column in columns.items()} if len(columns) > SHOWN else {}
     made: list[str] = []
     for i, base in enumerate(bases):
-        parts = [f"{name}={column[i]}" for name, column in columns.items()]
+        parts = [f"{name}={column[i]}" for name, column in columns.items() if column[i] != usual.get(name)]
         label = " · ".join([base, *parts])
         same = sum(other == label or other.startswith(f"{label} (") for other in made)
         made.append(f"{label} ({same + 1})" if same else label)
@@ -128,6 +132,11 @@ def _telling(bases: Sequence[str], columns: Mapping[str, list[str]]) -> dict[str
         if len(set(longer)) > len(set(seen)):
             kept[name], seen = columns[name], longer
     return kept
+
+
+def _of_most(column: Sequence[str]) -> str | None:
+    value, count = Counter(column).most_common(1)[0]
+    return value if 2 * count > len(column) else None
 
 
 def _shown(key: str, value: str) -> str:
