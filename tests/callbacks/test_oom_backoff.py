@@ -109,7 +109,7 @@ def fitted(
         loss=Loss,
         weighting=weighting,
         optimizer=lambda module: SGD(module.parameters(), lr=0.1, momentum=0.9),
-        scheduler=lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1 - step / (total_steps + 1)),
+        scheduler=lambda optimizer, total_steps, **_: LambdaLR(optimizer, lambda step: 1 - step / (total_steps + 1)),
         predictor=lambda network, images: network(images),
         metrics={"confusion": Confusion},
         classes={"segmentation": ("clean", "crack")},
@@ -119,11 +119,13 @@ def fitted(
     if fails is not None:
         task.network.fails = fails
     backoff = OomBackoff(str(folder / "oom.json"), micro_batch, checkpointing)
-    settings = {"max_epochs": 2, "gradient_clip_val": 0.5, "num_sanity_val_steps": 0, **options}
+    settings = {
+        "max_epochs": 2, "gradient_clip_val": 0.5, "num_sanity_val_steps": 0, "logger": False,
+        "callbacks": [backoff] if with_callback else [], **options,
+    }  # fmt: skip
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[backoff] if with_callback else [], default_root_dir=folder,
-        **settings,
+        accelerator="cpu", devices=1, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder, **settings,
     )  # fmt: skip
     batches = DataLoader(pictures(), batch_size=4, collate_fn=collated)
     trainer.fit(task, batches, batches, ckpt_path=after, weights_only=True if after else None)
@@ -425,7 +427,7 @@ def test_a_real_error_of_a_capped_device_and_the_check_before_it(tmp_path: Path)
     counts = {"segmentation": torch.tensor([1, 1])}
     task = SegmentationTask(
         network=Wide, loss=Loss, weighting=Fixed, optimizer=lambda module: SGD(module.parameters(), lr=0.1),
-        scheduler=lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1.0),
+        scheduler=lambda optimizer, **_: LambdaLR(optimizer, lambda step: 1.0),
         predictor=lambda network, images: network(images), metrics={},
         classes={"segmentation": ("clean", "crack")}, class_counts=counts, presence_pixels=counts,
     )  # fmt: skip

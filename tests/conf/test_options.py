@@ -106,3 +106,26 @@ def test_a_verb_names_a_function_and_shows_an_example(path: Path) -> None:
 def test_experiments_only_override_what_exists() -> None:
     for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
         composed(f"experiment={path.stem}", "data.root=x")  # struct mode refuses an unknown key
+
+
+@pytest.mark.parametrize("split", ["kfold", "holdout", "fractions"])
+def test_an_experiment_goes_with_every_split(split: str) -> None:
+    """A preset that sets an argument of one split would hand it to another, which does not know it."""
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        cfg = composed(f"experiment={path.stem}", "data.root=x", f"data/split={split}")
+        made = hydra.utils.instantiate(cfg.data.split)
+        inspect.signature(made.func).bind(None, None, **made.keywords)
+
+
+def test_objects_are_prepared_as_the_loss_weighs_them() -> None:
+    def targets(*overrides: str) -> dict[str, float]:
+        cfg = composed("data=folder", "data.root=x", "data/labels=objects", *overrides)
+        return dict(hydra.utils.instantiate(cfg.data.labels).targets)
+
+    eight = ("task=multi_output", "loss=eight_part")
+    assert targets(*eight) == {"hv": 1.0, "reconstruction": 0.5}
+    assert targets(*eight, "loss.weights.hv=0") == {"hv": 0, "reconstruction": 0.5}
+    for loss in ("dice_focal", "lovasz"):  # which may be replaced by one that reads them
+        assert targets(f"loss={loss}") == {"hv": 1.0, "reconstruction": 1.0}
+    cfg = composed("data=folder", "data.root=x", "data/labels=objects", "output=x", verb="audit")
+    assert hydra.utils.instantiate(cfg.data.labels).targets == {"hv": 1.0, "reconstruction": 1.0}

@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,38 @@ def test_colour_and_blur_leave_masks_alone(image: NDArray[np.uint8], mask: NDArr
     np.testing.assert_array_equal(masks["a"], mask)
 
 
+@pytest.mark.parametrize("off", [None, False])
+@pytest.mark.parametrize("name", OFF)
+def test_null_and_false_turn_a_part_off(image: NDArray[np.uint8], name: str, off: Any) -> None:
+    transform = make((48, 32), **{name: off})
+    for index in range(5):
+        np.testing.assert_array_equal(transform(image, {}, (0, 0, index))[0], image)
+
+
+@pytest.mark.parametrize("off", [None, False])
+def test_one_flip_alone(image: NDArray[np.uint8], off: Any) -> None:
+    sideways, upside_down = (
+        make((48, 32), flips={"horizontal": a, "vertical": b})(image, {}, (0, 0, 0))[0] for a, b in [(1, off), (off, 1)]
+    )
+    np.testing.assert_array_equal(sideways, image[:, ::-1])
+    np.testing.assert_array_equal(upside_down, image[::-1])
+
+
+@pytest.mark.parametrize("off", [None, False])
+def test_light_without_colour_and_colour_without_light(image: NDArray[np.uint8], off: Any) -> None:
+    """Saturation and hue mean nothing to a grey picture; brightness and contrast keep it grey."""
+    grey = image[..., :1].repeat(3, 2)
+    no_light, no_colour = {"brightness": off, "contrast": off}, {"saturation": off, "hue": off}
+    sure = ALL["colour"] | {"probability": 1.0}
+    coloured, lit = (make((48, 32), colour=sure | some) for some in (no_light, no_colour))
+    unchanged = make((48, 32), colour=sure | no_light | no_colour)
+    for index in range(5):
+        assert np.abs(coloured(grey, {}, (0, 0, index))[0].astype(int) - grey).max() <= 1  # rounded
+        assert (coloured(image, {}, (0, 0, index))[0] != image).any()
+        assert (lit(grey, {}, (0, 0, index))[0] != grey).any()
+        np.testing.assert_array_equal(unchanged(image, {}, (0, 0, index))[0], image)
+
+
 def test_evaluation_resizes_the_picture_only(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     out, masks = EvaluationTransform((10, 20))(image, {"a": mask}, (0, 0, 0))
     assert out.shape == (10, 20, 3)
@@ -210,6 +243,10 @@ def test_normalized() -> None:
     assert result["masks"]["s"].item() == 255
     assert batch["image"].dtype == torch.uint8
     assert "masks" not in normalized({"id": [], "image": batch["image"], "size": batch["size"]}, mean, std)
+    travelling = {"hv": torch.zeros(1, 1, 1), "reconstruction": torch.empty(1, 0)}
+    targets = normalized(batch | {"targets": travelling}, mean, std)["targets"]  # type: ignore[typeddict-item]
+    torch.testing.assert_close(targets["reconstruction"].flatten(), torch.tensor([0, 0.2, 1]))
+    assert normalized(batch | {"targets": {"hv": travelling["hv"]}}, mean, std)["targets"].keys() == {"hv"}  # type: ignore[typeddict-item]
 
 
 @pytest.mark.parametrize(
@@ -222,9 +259,10 @@ def test_normalized() -> None:
         ("resized_crop", {"scale": [0.5, 1.0], "ratio": [2, 1]}, r"`ratio` should be a range above 0"),
         ("blur", {"sigma": [-1, 2], "probability": 0.5}, r"`augmentation\.blur = "),
         ("colour", {"brightness": 0.1}, r"missing 4 required"),
+        ("blur", True, r"`augmentation\.blur = True` cannot be built.*augmentation\.blur=null"),
     ],
 )
-def test_wrong_parts(name: str, part: dict[str, Any], message: str) -> None:
+def test_wrong_parts(name: str, part: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(**{name: part})
 
@@ -233,10 +271,10 @@ def test_wrong_parts(name: str, part: dict[str, Any], message: str) -> None:
 def test_options(option: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     """Every option builds, as it is and with each of its parts turned off."""
     config = OmegaConf.load(CONF / f"{option}.yaml")
-    for name in (None, *OFF):
+    for name, off in ((None, None), *itertools.product(OFF, (None, False))):
         changed = config.copy()
         if name is not None:
-            changed[name] = None
+            changed[name] = off
         transform = hydra.utils.instantiate(changed)(image_size=(16, 16))
         out, masks = transform(image, {"a": mask}, (0, 0, 0))
         assert out.shape == (16, 16, 3)

@@ -147,7 +147,7 @@ def test_values_and_gradients_are_finite(case: str, weak: bool, dtype: torch.dty
         outputs["segmentation"] = torch.full((B, 1, H, W), size, dtype=dtype)
         outputs["segmentation"][..., ::2] *= -1 if abs(size) == 1 else 1
         outputs["segmentation"].requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             found = make_loss()(outputs, make_batch(masks()[case], weak))
         assert all(value.dtype == torch.float32 and value.isfinite() for value in found.values())
         for part, value in found.items():
@@ -176,13 +176,14 @@ def test_wrong_certainty_still_has_a_slope() -> None:
     assert gradients[1].abs().sum() > 0.9
 
 
-def test_half_precision_equals_raised_outputs() -> None:
-    halves = make_outputs(dtype=torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_equals_raised_outputs(dtype: torch.dtype) -> None:
+    halves = make_outputs(dtype=dtype)
     batch = make_batch()
     results = []
     for outputs in (halves, {name: output.float() for name, output in halves.items()}):
         torch.manual_seed(0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=outputs is halves):
+        with torch.autocast("cpu", dtype, enabled=outputs is halves):
             results.append(make_loss()(outputs, batch))
     for part in PARTS:
         assert torch.equal(results[0][part], results[1][part])

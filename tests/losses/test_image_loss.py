@@ -101,7 +101,7 @@ def test_errors() -> None:
         MultilabelFocal(COUNTS, KNOWN, gamma=-1)
     with pytest.raises(ConfigError, match=r"data\.image_labels"):
         ImageCrossEntropy({"segmentation": torch.ones(2)})
-    with pytest.raises(ValueError, match="loss=bce"):
+    with pytest.raises(ConfigError, match="loss=dual_head_multilabel"):
         loss_of(ImageCrossEntropy(COUNTS), torch.zeros(2, 3), torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="loss=image_ce"):
+    with pytest.raises(ConfigError, match=r"loss=image_ce.*loss=dual_head"):
         loss_of(MultilabelFocal(COUNTS, KNOWN), torch.zeros(2, 3), torch.zeros(2))

@@ -13,6 +13,9 @@ from hsl.models.encoders import Encoder, build_encoder
 
 NORMALIZATION = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 NAMES = ["test_convnext", "test_efficientnet", "test_resnet", "mobilenetv3_small_050", "tu-densenet121"]
+TAKEN_BY_HOOKS = ["tu-xception41", "legacy_xception"]  # by timm, with the network rewritten and as it is
+A_LIST_PER_STAGE = ["selecsls42"]
+OUT_OF_REACH = ["coat_tiny", "hrnet_w18_small"]
 
 
 def build(name: str = "test_convnext", weights: str | None = None, **options: object) -> Encoder:
@@ -80,7 +83,7 @@ def test_few_channels_and_an_even_kernel() -> None:
         SpatialAttention(4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *TAKEN_BY_HOOKS, *A_LIST_PER_STAGE])
 def test_the_features_of_a_stage_are_the_refined_ones_and_the_next_stage_reads_them(name: str) -> None:
     plain, refined = build(name), build(name, cbam_stages=[3])
     refined.body.load_state_dict(plain.body.state_dict(), strict=True)  # type: ignore[arg-type]
@@ -93,6 +96,33 @@ def test_the_features_of_a_stage_are_the_refined_ones_and_the_next_stage_reads_t
         torch.testing.assert_close(after[4], refined.cbam["3"](before[4]))
         assert after[5].shape == before[5].shape
         assert not torch.allclose(after[5], before[5])
+
+
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_where_stages_are_out_of_reach_what_is_returned_is_refined_and_a_warning_says_so(name: str) -> None:
+    size = {"image_size": 64} if name == "coat_tiny" else {}
+    plain = build(name, **size)
+    with pytest.warns(UserWarning, match=rf"`{name}` at \[3\] for the decoder only.*Set it to \[4\]"):
+        refined = build(name, cbam_stages=[4, 3], **size)
+    nn.Module.load_state_dict(refined.body, plain.body.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before, after = plain(x), refined(x)
+    for level in range(4):
+        torch.testing.assert_close(after[level], before[level])
+    for stage in (3, 4):
+        with torch.inference_mode():
+            torch.testing.assert_close(after[stage + 1], refined.cbam[str(stage)](before[stage + 1]))
+        assert not torch.allclose(after[stage + 1], before[stage + 1])
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "mobilenetv3_small_050", *TAKEN_BY_HOOKS, *OUT_OF_REACH])
+def test_the_last_stage_is_refined_and_learns(name: str) -> None:
+    encoder = build(name, cbam_stages=[4], **({"image_size": 64} if name == "coat_tiny" else {})).train()
+    encoder(torch.rand(2, 3, 64, 64))[5].square().sum().backward()
+    for key, parameter in encoder.cbam.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
 
 
 def test_channels_last_as_in_swin() -> None:

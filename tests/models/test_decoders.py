@@ -66,18 +66,53 @@ def test_features_are_not_changed(name: str) -> None:
             partial(unet, channels=CHANNELS, interpolation="bilinear"),
             partial(smp.Unet, decoder_interpolation="bilinear"),
         ),
+        (
+            partial(unet, channels=CHANNELS, interpolation="nearest", attention="scse"),
+            partial(smp.Unet, decoder_attention_type="scse"),
+        ),
+        (
+            partial(unetplusplus, channels=CHANNELS, interpolation="nearest", attention="scse"),
+            partial(smp.UnetPlusPlus, decoder_attention_type="scse"),
+        ),
     ],
-    ids=["unet", "unetplusplus", "bilinear"],
+    ids=["unet", "unetplusplus", "bilinear", "unet_scse", "unetplusplus_scse"],
 )
 def test_same_numbers_as_smp(ours: Callable[..., Decoder], peer: Callable[..., torch.nn.Module], encoder: str) -> None:
     model = peer(encoder, encoder_weights=None).eval()
     decoder = ours(encoder_channels=model.encoder.out_channels).eval()
-    copied = zip(decoder.state_dict().values(), model.decoder.state_dict().values(), strict=True)
+    unused = ("blocks.4.attention1", "blocks.x_0_4.attention1")  # of a skip that the last block does not have
+    called = [value for name, value in model.decoder.state_dict().items() if not name.startswith(unused)]
+    copied = zip(decoder.state_dict().values(), called, strict=True)
     for own, theirs in copied:
         own.copy_(theirs)
     with torch.inference_mode():
         pyramid = model.encoder(torch.rand(1, 3, 64, 64))
         assert torch.allclose(decoder(pyramid), model.decoder(pyramid), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [CONVOLUTIONAL, WITHOUT_STRIDE_2], ids=["stride2", "no_stride2"])
+@pytest.mark.parametrize("name", ["unet", "unetplusplus"])
+def test_all_of_the_attention_learns(name: str, channels: list[int]) -> None:
+    plain, decoder = (option(name)(encoder_channels=channels, attention=word) for word in (None, "scse"))
+    decoder(features(channels, 64, 96)).square().mean().backward()
+    assert [key for key, p in decoder.named_parameters() if p.grad is None] == []
+    assert len(list(decoder.parameters())) > len(list(plain.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("make", "encoder_channels", "channels", "attention", "message"),
+    [
+        (unetplusplus, CONVOLUTIONAL, CHANNELS, "cbam", "should be null or scse. Found `decoder.attention = cbam`"),
+        (unet, CONVOLUTIONAL, CHANNELS, "cbam", "should be null or scse"),
+        (unet, CONVOLUTIONAL, [256, 128, 64, 32, 8], "scse", "at least 16 channels. Found 8"),
+        (unetplusplus, [3, 8, 24, 40, 80, 160], CHANNELS, "scse", "at least 16 channels. Found 8"),
+    ],
+)
+def test_attention_that_cannot_be(
+    make: Callable[..., Decoder], encoder_channels: list[int], channels: list[int], attention: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(encoder_channels, channels=channels, interpolation="nearest", attention=attention)
 
 
 @pytest.mark.parametrize("name", ["unet", "unetplusplus"])

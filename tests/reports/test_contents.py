@@ -66,6 +66,33 @@ def test_the_ranking_with_intervals(make_run, models):
     assert cells(table, "interval") == ["[85.00, 95.50]", None]
 
 
+def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, models):
+    # 4 pictures, none with stain, so half the values are 1 for anyone: 12 or 13 right pixels of crack in each
+    half = [25 / 50, 25 / 50, 24 / 50, 26 / 50]  # 2 x 12 or 13 of what 25 true and 25 predicted pixels add up to
+    for fold, confusion in enumerate([FULL, HALF]):
+        make_run("a", "a", fold, confusion, test=FULL)
+    found = models()
+    table = contents.ranking_table([(1, found[0])], "val")
+    keys = [column.key for column in table.columns]
+    place = keys.index("dice_empty_one")
+    assert keys[place + 1] == "dice_empty_one_predicting_nothing"
+    (dice,), (nothing,) = cells(table, keys[place]), cells(table, keys[place + 1])
+    assert (dice.num, dice.mean) == (2, pytest.approx((1 + (1 + sum(half) / 4) / 2) / 2, abs=0.01))
+    assert nothing == Summary(0.5, 0.0, 2)
+    assert "what predicting nothing scores" in table.caption
+    assert "dice_empty_one" in [column.key for column in contents.ranking_table([(1, found[0])], "test").columns]
+    page = contents.cv_results([(1, found[0])], [], [], [], ["val"])
+    told = page["models"][0]["parts"]["val"]["plain"]["over_folds"]
+    assert told["dice_empty_one_predicting_nothing"] == {"mean": 0.5, "std": 0.0, "num": 2}
+
+
+def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
+    (make_run() / "pixel_counts.npz").unlink()
+    table = contents.ranking_table([(1, models()[0])], "val")
+    assert not any(column.key.startswith("dice_empty") for column in table.columns)
+    assert "empty" not in table.caption
+
+
 def test_unlike_numbers_of_scored_classes_show(make_run, models):
     make_run(fold=0, confusion=FULL)
     make_run(fold=1, confusion=THREE)

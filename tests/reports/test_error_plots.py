@@ -53,7 +53,8 @@ def test_the_distances_are_the_data():
 
 
 def test_failures_stand_on_their_side():
-    plot = failure_plot({"a": {"missed": (3, 0), "merge": (2, 1)}, "b": {"spurious": (0, 7)}})
+    plot = failure_plot({"a": {"missed": (3, 0), "merge": (2, 1)}, "b": {"spurious": (0, 7)}}, "objects are apples")
+    assert plot.caption.endswith("objects are apples.")
     assert plot.rows == [("a", "missed", 3, 0), ("a", "merge", 2, 1), ("b", "spurious", 0, 7)]
     assert {"missed", "spurious", "merge", "split", "swap"} <= set(texts(plot))
 

@@ -8,7 +8,7 @@ from hsl.config import DataError
 from hsl.metrics.panoptic import panoptic_counts
 from hsl.reports.gather import gather
 from hsl.reports.object_tables import EVERY, object_tables
-from hsl.reports.objects import by_group, distances_of, failed, partition_of, quality_of
+from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
 from hsl.reports.results import models_of
 from hsl.reports.run_files import ObjectRow, read_objects
 
@@ -92,7 +92,7 @@ def test_the_tables_of_two_models_over_two_folds(make_run, models, add_objects):
         add_objects(make_run("b", "b", fold), fold, shift=4)
     make_run("c", "c")  # without the pool
     tables = {table.name: table for table in object_tables(models(), "val", "plain")}
-    assert list(tables) == ["objects", "distances", "clustering", "objects_groups", "distances_groups"]
+    assert list(tables) == ["objects", "objects_folds", "distances", "clustering", "objects_groups", "distances_groups"]
     crack, stain, every = dictionaries(tables["objects"])[1:4]
     # per picture: a crack that moved by 1 of 3 rows, IoU 1/2, is no match, and a spot; two stains that became one
     assert (crack["model"], crack["class"], crack["tp"], crack["fp"], crack["fn"]) == ("a", "crack", 0, 16, 8)
@@ -106,6 +106,63 @@ def test_the_tables_of_two_models_over_two_folds(make_run, models, add_objects):
     }  # fmt: skip
     assert not any(row["class"] == "background" for row in dictionaries(tables["objects_groups"]))
     assert [row["scored"] for row in dictionaries(tables["clustering"])] == [8, 8]
+
+
+def instances(folder, rows, part="val/plain"):
+    """Rows of ``metrics=instances``: per picture its panoptic counts, and the areas of AJI."""
+    with (folder / "objects.jsonl").open("w") as file:
+        for i, (counts, intersection, union) in enumerate(rows):
+            tp, fp, fn, iou_sum = counts
+            found = {"panoptic": {"tp": [0, tp, 0], "fp": [0, fp, 0], "fn": [0, fn, 0], "iou_sum": [0.0, iou_sum, 0.0]}}
+            found["objects"] = {"tp": tp, "fp": fp, "fn": fn, "aji_intersection": intersection, "aji_union": union}
+            file.write(json.dumps({"id": f"p{i}", "part": part, "metrics": found, "errors": {}}) + "\n")
+
+
+def test_aji_is_pooled_and_spread_over_folds(make_run, models):
+    folds = [[((2, 0, 0, 1.6), 30, 40), ((0, 2, 2, 0.0), 0, 60)], [((1, 1, 0, 0.75), 60, 100)]]
+    for fold, rows in enumerate(folds):
+        instances(make_run("a", "a", fold), rows)
+    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    assert list(tables) == ["objects", "objects_folds"], "tables without a row are left out"
+    *classes, every = dictionaries(tables["objects"])
+    assert (every["class"], every["aji"], every["tp"]) == (EVERY, pytest.approx(90 / 200), 3)
+    assert [row["aji"] for row in classes] == [None, None, None]
+    (row,) = dictionaries(tables["objects_folds"])
+    assert (row["folds"], row["aji"].num) == ("2 of 3", 2)
+    assert row["aji"].mean == pytest.approx((0.3 + 0.6) / 2)
+    assert row["aji"].std == pytest.approx(0.3 / math.sqrt(2))
+    assert row["rq"].mean == pytest.approx((4 / 8 + 2 / 3) / 2), "the F1 of each fold"
+    assert row["pq"].mean == pytest.approx((1.6 / 4 + 0.75 / 1.5) / 2)
+
+
+def test_runs_without_aji_have_no_column_of_it(make_run, models, add_objects):
+    add_objects(make_run("a", "a"))
+    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    assert not any(column.key == "aji" for name in tables for column in tables[name].columns)
+    assert "AJI" not in tables["objects"].caption
+    instances(make_run("b", "b"), [((1, 0, 0, 0.9), 9, 10)])
+    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    found = {row["model"]: row["aji"] for row in dictionaries(tables["objects_folds"])}
+    assert (found["a"].num, found["b"].mean) == (0, 0.9)
+
+
+def test_what_an_object_is_follows_from_the_runs(make_run, models, add_objects):
+    def config(weight):
+        return {"task": {"network": {"evaluated": ["hv"]}}, "loss": {"weights": {"hv": weight}}}
+
+    row = [((1, 0, 0, 0.9), 9, 10)]
+    basins, maps = "basins of a watershed on the predicted distance map", "the instance maps of the data set"
+    for name in ("a", "b", "c"):
+        instances(make_run(name, name, config=config(1.0)), row)
+    assert objects_are(models(), "val", "plain") == f"true objects are {maps}; predicted objects are {basins}"
+    instances(make_run("off", "off", config=config(0)), row)  # a part without weight has no head
+    add_objects(make_run("plain", "plain"))
+    found = models()
+    off, plain = (next(one.label for one in found if one.label.startswith(name)) for name in ("off", "plain"))
+    true, _, predicted = objects_are(found, "val", "plain").partition("; predicted objects are ")
+    assert true == f"true objects are {maps}; of {plain} connected components, or {maps} where it has any"
+    assert predicted == f"{basins}; of {off}, {plain} connected components"
+    assert objects_are(found, "val", "plain") in object_tables(found, "val", "plain")[0].caption
 
 
 def test_nothing_without_the_pool(make_run, models):

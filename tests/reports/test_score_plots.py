@@ -6,7 +6,7 @@ import pytest
 from hsl.reports.gather import gather
 from hsl.reports.report_plots import report_plots
 from hsl.reports.results import models_of
-from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot, series_style, slug
+from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot, series_style, shorts, slug
 
 CLASSES = ["background", "crack", "stain"]
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
@@ -34,6 +34,17 @@ def test_the_ranking_has_a_dot_per_fold_mean_and_spread(make_run, models):
     assert ("b", "sample standard deviation") not in data
     assert "77.78 ± 38.49" in texts(plot)
     assert "33.33" in texts(plot)
+
+
+def test_no_two_names_of_a_plot_look_alike():
+    ends = [f"a_name_that_all_share · {key}={'x' * 40} · lr=0.1" for key in ("one", "two")]
+    found = shorts(ends)
+    assert len(set(found.values())) == 2
+    assert [name[:4] for name in found.values()] == ["one=", "two="]
+    assert list(shorts(["net", "net · lr=0.1"]).values()) == ["net", "net · lr=0.1"]  # nothing would be left of one
+    assert shorts(["net · lr=0.1"]) == {"net · lr=0.1": "net · lr=0.1"}
+    middle = [f"{'a' * 30}{letter}{'b' * 40}" for letter in "xy"]
+    assert len(set(shorts(middle).values())) == 2
 
 
 def test_a_refused_model_keeps_its_dots_but_has_no_mean(make_run, models, split_of):

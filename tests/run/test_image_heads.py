@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,21 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory.*",
     "ignore:.*have no pixel in the training part.*",
 )
+
+
+def test_several_classes_per_picture_beside_a_dense_head(tiny: Make, tmp_path: Path) -> None:
+    both = ("task=dual_head", f"data.image_labels=[{','.join(KINDS)}]", "trainer.max_epochs=1", "metrics=none",
+            "monitor=val/macro_f1", *QUICK)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"since `data\.image_labels` lists columns.*`loss=dual_head_multilabel`"):
+        train(tiny(*both, "loss=dual_head", f"run_dir={tmp_path / 'refused'}"))
+    train(tiny(*both, "loss=dual_head_multilabel"))
+    folder = only_run(tmp_path)
+    found = json.loads((folder / "metrics.json").read_text())["parts"]["val"]["plain"]
+    assert found["miou"] >= 0
+    assert list(found["image_heads"]["classification"]["thresholds"]) == KINDS
+    history = pd.read_csv(folder / "history.csv").iloc[0]
+    parts = 0.4 * history["train/loss/segmentation"] + 0.6 * history["train/loss/classification"]
+    assert history["train/loss"] == pytest.approx(parts, rel=1e-5)
 
 
 def test_a_dense_and_an_image_head_on_one_encoder(tiny: Make, tmp_path: Path) -> None:
@@ -57,9 +73,11 @@ def test_a_dense_and_an_image_head_on_one_encoder(tiny: Make, tmp_path: Path) ->
     assert pd.read_csv(out / "labels.csv")["prediction"].iloc[0] in page["image_classes"]["classification"]
 
 
-def test_several_classes_per_picture_without_a_dense_head(tiny: Make, tmp_path: Path) -> None:
+def test_several_classes_per_picture_without_a_dense_head(
+    tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cfg = tiny("task=classifier", "loss=focal_multilabel", f"data.image_labels=[{','.join(KINDS)}]",
-               "monitor=val/accuracy", *QUICK)  # fmt: skip
+               "monitor=val/accuracy", "callbacks.evaluation.num_examples=0")  # fmt: skip
     train(cfg)
     folder = only_run(tmp_path)
     page = json.loads((folder / "metrics.json").read_text())
@@ -72,10 +90,32 @@ def test_several_classes_per_picture_without_a_dense_head(tiny: Make, tmp_path: 
     assert not (folder / "objects.jsonl").exists()
     table = pd.read_csv(folder / "image_predictions.csv", keep_default_na=False)
     for row in table.to_dict("records"):
-        shown = [kind for kind in KINDS if row[f"probability/{kind}"] >= head["thresholds"][kind]]
+        limits = page["parts"]["val"][row["inference"]]["image_heads"]["classification"]["thresholds"]
+        shown = [kind for kind in KINDS if row[f"probability/{kind}"] >= limits[kind]]
         assert row["prediction"] == "|".join(shown)
     out = predicted(folder, tiny, tmp_path)
     assert sorted(path.name for path in out.iterdir()) == ["labels.csv"]
+    check_thresholds(folder, page, tiny, tmp_path, capsys)
+
+
+def check_thresholds(folder: Path, page: Any, tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the inference that was chosen; where it has none, those of the first, and that is said."""
+    for inference, limit in (("plain", 0.0), ("tta", 1.1)):  # all classes, or none
+        page["parts"]["val"][inference]["image_heads"]["classification"]["thresholds"] = dict.fromkeys(KINDS, limit)
+    (folder / "metrics.json").write_text(json.dumps(page))
+
+    def shown(*overrides: str) -> tuple[str, bool]:
+        capsys.readouterr()
+        out = tmp_path / "further"
+        predict(tiny(f"run={folder}", f"input={tmp_path / 'pictures'}", f"output={out}", *overrides, verb="predict"))
+        said = "! The run has no thresholds" in capsys.readouterr().out
+        return pd.read_csv(out / "labels.csv", keep_default_na=False)["prediction"].iloc[0], said
+
+    every = "|".join(KINDS)
+    assert shown() == (every, False)
+    assert shown("inference=tta") == ("", False)
+    assert shown("inference=tta", "inference.transforms=[dihedral]") == (every, True)
+    assert shown("evaluation_size=source") == (every, True)
 
 
 def predicted(folder: Path, tiny: Make, tmp_path: Path) -> Path:

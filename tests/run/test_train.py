@@ -19,6 +19,7 @@ from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.config import ConfigError
 from hsl.data.run_lengths import encode_classes
 from hsl.losses.focal import Focal
+from hsl.metrics.functional import dice_empty_one
 from hsl.metrics.row_file import read_rows
 from hsl.run import evaluate, train
 from hsl.run.prediction import predict
@@ -76,6 +77,7 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
     assert history["val/miou"].max() == pytest.approx(value, abs=1e-6)
     assert {"train/loss", "train/loss/dice", "train/loss/focal", "lr"} <= set(history)
 
+    results = json.loads((folder / "results.json").read_text())
     stored = np.load(folder / "pixel_counts.npz")
     rows = pd.read_csv(folder / "per_image.csv")
     assert len(rows) == len(stored["ids"])
@@ -88,6 +90,9 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
             assert 0 <= page["boundary_f1"] <= 1
             errors = [page[name] for name in page if name.startswith("error_")]
             assert sum(errors) == pytest.approx(1 - page["pixel_accuracy"])
+            both = dice_empty_one(torch.from_numpy(stored["matrices"][chosen].sum(1)))
+            for told in (page, results[part][inference]):  # never one without the other
+                assert (told["dice_empty_one"], told["dice_empty_one_predicting_nothing"]) == both
     objects = list(read_rows(folder / "objects.jsonl"))
     assert {(row["part"], row["id"]) for row in objects} == {
         (f"{part}/{inference}", name) for part, inference, name in rows[["part", "inference", "id"]].values
@@ -151,7 +156,7 @@ def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
     Image.fromarray(rng.integers(0, 255, (130, 64), np.uint8)).save(pictures / "grey.jpg")
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
     out = tmp_path / "predicted"
-    with pytest.raises(ValueError, match=r"1 of 3 pictures could not be read.*broken\.png"):
+    with pytest.raises(ValueError, match=r"1 of 3 pictures could not be done.*broken\.png"):
         predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", verb="predict"))
     assert np.asarray(Image.open(out / "masks" / "odd.png")).shape == (37, 91)
     Image.open(out / "overlays" / "grey.png").verify()

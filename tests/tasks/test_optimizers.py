@@ -138,7 +138,7 @@ def test_modules_keep_their_ratio_over_the_schedule(make: Callable[..., Optimize
     arguments = ADAMW if make is adamw else SGD
     optimizer = make(Task(), **arguments, reference_batch_size=4, lr_by_module={"encoder": 1e-5})
     assert {group["lr"] for group in optimizer.param_groups} == {2 * float(arguments["lr"]), 2e-5}  # type: ignore[arg-type]
-    scheduler = onecycle(optimizer, total_steps=10, pct_start=0.3)
+    scheduler = onecycle(optimizer, total_steps=10, steps_per_epoch=10, pct_start=0.3)
     top = 0.0
     for _ in range(10):
         first, *_, last = (group["lr"] for group in optimizer.param_groups)

@@ -11,11 +11,16 @@ from hsl.tasks.schedulers import constant, cosine, onecycle, poly
 
 Make = Callable[[torch.optim.Optimizer, int], LRScheduler]
 MAKERS: dict[str, Make] = {
-    "onecycle": lambda optimizer, steps: onecycle(optimizer, steps, pct_start=0.3),
-    "poly": lambda optimizer, steps: poly(optimizer, steps, power=0.9, warmup_fraction=0.2),
-    "cosine": lambda optimizer, steps: cosine(optimizer, steps, warmup_fraction=0.2),
-    "constant": lambda optimizer, steps: constant(optimizer, steps, warmup_fraction=0.2),
+    "onecycle": lambda optimizer, steps: onecycle(optimizer, steps, fifth(steps), pct_start=0.3),
+    "poly": lambda optimizer, steps: poly(optimizer, steps, fifth(steps), power=0.9, warmup_epochs=1),
+    "cosine": lambda optimizer, steps: cosine(optimizer, steps, fifth(steps), warmup_epochs=1),
+    "constant": lambda optimizer, steps: constant(optimizer, steps, fifth(steps), warmup_epochs=1),
 }
+
+
+def fifth(steps: int) -> int:
+    """Steps of an epoch in a run of five epochs."""
+    return max(steps // 5, 1)
 
 
 def make_optimizer(lr: float = 1.0) -> SGD:
@@ -36,7 +41,7 @@ def curve(make: Make, steps: int, optimizer: torch.optim.Optimizer | None = None
 
 @pytest.mark.parametrize(("steps", "pct_start"), [(100, 0.3), (7, 0.3), (50, 0.5), (20, 0.07), (13, 0.9)])
 def test_onecycle_equals_torch(steps: int, pct_start: float) -> None:
-    ours = curve(lambda optimizer, total: onecycle(optimizer, total, pct_start), steps, make_optimizer(0.02))
+    ours = curve(lambda optimizer, total: onecycle(optimizer, total, 1, pct_start), steps, make_optimizer(0.02))
     peer = curve(
         lambda optimizer, total: OneCycleLR(optimizer, 0.02, total, pct_start=pct_start, cycle_momentum=False),
         steps,
@@ -59,18 +64,24 @@ def test_onecycle_leaves_the_betas_alone() -> None:
 
 
 def test_poly_by_hand() -> None:
-    rates = curve(lambda optimizer, steps: poly(optimizer, steps, power=2.0), 4)
+    rates = curve(lambda optimizer, steps: poly(optimizer, steps, 1, power=2.0), 4)
     assert rates == pytest.approx([1, 9 / 16, 4 / 16, 1 / 16])
 
 
 def test_cosine_by_hand() -> None:
-    rates = curve(lambda optimizer, steps: cosine(optimizer, steps, final_factor=0.2), 4)
+    rates = curve(lambda optimizer, steps: cosine(optimizer, steps, 1, final_factor=0.2), 4)
     assert rates == pytest.approx([0.2 + 0.8 * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.25, 0.5, 0.75)])
 
 
 def test_warm_up_is_linear() -> None:
     rates = curve(MAKERS["constant"], 20)
     assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+@pytest.mark.parametrize("total", [20, 200])
+def test_warm_up_is_counted_in_epochs_whatever_the_length_of_the_run(total: int) -> None:
+    rates = curve(lambda optimizer, steps: cosine(optimizer, steps, steps_per_epoch=4, warmup_epochs=1.5), total)
+    assert rates[:7] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 4 / 7, 5 / 7, 6 / 7, 1])
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -128,21 +139,23 @@ def test_steps_past_the_end_are_harmless(name: str) -> None:
 @pytest.mark.parametrize("make", [poly, cosine, constant])
 def test_warm_up_of_the_whole_run(make: Callable[..., LRScheduler]) -> None:
     extra = {"power": 0.9} if make is poly else {}
-    rates = curve(lambda optimizer, steps: make(optimizer, steps, warmup_fraction=1.0, **extra), 4)
+    rates = curve(lambda optimizer, steps: make(optimizer, steps, 2, warmup_epochs=2, **extra), 4)
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda o: onecycle(o, 0, 0.3), "total_steps"),
-        (lambda o: onecycle(o, math.inf, 0.3), "total_steps"),
-        (lambda o: onecycle(o, 10, 1.5), "pct_start"),
-        (lambda o: onecycle(o, 10, 0.3, div_factor=0), "div_factor"),
-        (lambda o: poly(o, 10, power=0), "power"),
-        (lambda o: poly(o, 10, power=1, warmup_fraction=1.2), "warmup_fraction"),
-        (lambda o: cosine(o, 10, final_factor=-0.1), "final_factor"),
-        (lambda o: constant(o, -1), "total_steps"),
+        (lambda o: onecycle(o, 0, 1, 0.3), "total_steps"),
+        (lambda o: onecycle(o, math.inf, 1, 0.3), "total_steps"),
+        (lambda o: onecycle(o, 10, 1, 1.5), "pct_start"),
+        (lambda o: onecycle(o, 10, 1, 0.3, div_factor=0), "div_factor"),
+        (lambda o: poly(o, 10, 1, power=0), "power"),
+        (lambda o: poly(o, 10, 5, power=1, warmup_epochs=3), r"in \[0, 2\].*Found `scheduler.warmup_epochs = 3`"),
+        (lambda o: cosine(o, 10, 5, warmup_epochs=-1), "warmup_epochs = -1"),
+        (lambda o: constant(o, 10, 5, warmup_epochs=5), "warmup_epochs = 5"),
+        (lambda o: cosine(o, 10, 1, final_factor=-0.1), "final_factor"),
+        (lambda o: constant(o, -1, 1), "total_steps"),
     ],
 )
 def test_error_table(make: Callable[[SGD], object], words: str) -> None:

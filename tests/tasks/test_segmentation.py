@@ -1,11 +1,16 @@
 """The task wires its parts and owns the names of what is logged."""
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.callbacks.test_oom_backoff import fitted
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -69,7 +74,9 @@ def task_of(*heads: str, fuse: Any = None) -> Task:
         loss=Loss,
         weighting=Fixed,
         optimizer=lambda module: SGD(module.parameters(), lr=0.5),
-        scheduler=lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1 - step / total_steps),
+        scheduler=lambda optimizer, total_steps, steps_per_epoch: LambdaLR(
+            optimizer, lambda step: 1 - step / (total_steps * steps_per_epoch)
+        ),
         predictor=lambda network, images: network(images),
         metrics={"confusion": partial(Confusion)},
         classes=dict.fromkeys(scored, ("clean", "crack")),
@@ -109,6 +116,58 @@ def test_the_total_is_weights_times_parts() -> None:
     assert task.batch_sizes == {2}
     total.backward()
     assert task.network.scale.grad.item() == 0.5 * 0.5 + 2 * 1.0  # type: ignore[union-attr]
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of every point of a TensorBoard log, by name."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+class Totals(lightning.Callback):
+    """The total of each batch; the trainer has divided it by the batches of a step."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+        self.found.append(loss.item() * trainer.accumulate_grad_batches)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, [[0], [1], [2], [3], [4], [5]]),
+        ({"accumulate_grad_batches": 2}, [[0, 1], [2], [3, 4], [5]]),  # an epoch of three batches ends in a short step
+        ({"log_every_n_steps": 3}, [[0], [3]]),
+        ({"log_every_n_steps": 0}, []),
+    ],
+    ids=["plain", "accumulated", "now and then", "never"],
+)
+def test_every_step_is_a_point_of_the_log(tmp_path: Path, options: dict[str, Any], steps: list[list[int]]) -> None:
+    every = options.get("log_every_n_steps", 1)
+    totals, logger = Totals(), TensorBoardLogger(tmp_path, name="events", version="")
+    settings = {"log_every_n_steps": 1, "callbacks": [totals], "logger": logger, **options}
+    _, trainer = fitted(tmp_path, None, **settings)
+    logged = points(tmp_path / "events")
+    for name in ("loss", "loss/fit", "loss/size") if steps else ():
+        assert [step for step, _ in logged[f"train_step/{name}"]] == [every * i for i in range(len(steps))]
+    found = [value for _, value in logged.get("train_step/loss", [])]
+    assert found == pytest.approx([sum(totals.found[i] for i in step) / len(step) for step in steps])
+    assert [len(logged[name]) for name in ("train/loss", "train/loss/fit", "train/loss/size")] == [2, 2, 2]  # epochs
+    assert not any(name.startswith("train_step") for name in trainer.callback_metrics)  # nor in history.csv
+
+
+def test_steps_in_micro_batches_have_the_points_of_whole_ones(tmp_path: Path) -> None:
+    found = []
+    for name, with_callback in (("whole", False), ("cut", True)):
+        logger = TensorBoardLogger(tmp_path, name=name, version="")
+        fitted(tmp_path, None, micro_batch=1, with_callback=with_callback, logger=logger, log_every_n_steps=1)
+        logged = points(tmp_path / name)
+        found.append([value for tag in sorted(logged) if tag.startswith("train_step") for value in logged[tag]])
+    assert len(found[0]) == 3 * 6
+    assert found[1] == [(step, pytest.approx(value)) for step, value in found[0]]
 
 
 def test_a_loss_that_is_not_finite_names_objective_and_pictures() -> None:
@@ -195,10 +254,14 @@ def test_another_predictor_is_asked_and_answers_in_float32() -> None:
 
 def test_the_schedule_is_stepped_once_per_optimizer_step() -> None:
     task = task_of()
-    task._trainer = SimpleNamespace(estimated_stepping_batches=4)  # type: ignore[assignment]
+    task._trainer = SimpleNamespace(  # type: ignore[assignment]
+        estimated_stepping_batches=4, num_training_batches=5, accumulate_grad_batches=2
+    )
     made = task.configure_optimizers()
     assert made["lr_scheduler"]["interval"] == "step"
     assert [group["lr"] for group in made["optimizer"].param_groups] == [0.5]
     made["optimizer"].step()
     made["lr_scheduler"]["scheduler"].step()
-    assert made["optimizer"].param_groups[0]["lr"] == 0.5 * 3 / 4
+    assert made["optimizer"].param_groups[0]["lr"] == 0.5 * (
+        1 - 1 / (4 * 3)
+    )  # four steps, three in an epoch of five batches

@@ -110,6 +110,26 @@ def test_whatever_factor_reaches_the_total_reaches_the_encoder(
         same(found, case.expected(weighting.factors))
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("crossed", [False, True])
+def test_single_objectives_can_be_differentiated_before_the_total(
+    problem: Make, granularity: Any, crossed: bool
+) -> None:
+    case = problem(crossed=crossed)
+    weighting = Aggregation(case.weights, constant(0.3, 2.0, -1.0), granularity, update_every=2)
+    encoder = dict(case.network.encoder.named_parameters())
+    rows = [{name: row[f"encoder.{name}"] for name in encoder} for row in case.separate()]
+    for _ in range(2):  # a solve, and a step that reuses it
+        case.network.zero_grad()
+        values = case.objectives(weighting.share)
+        total = weighting(values)
+        for name, row in zip(values, rows, strict=True):
+            found = torch.autograd.grad(case.weights[name] * values[name], encoder.values(), retain_graph=True)
+            same(dict(zip(encoder, found, strict=True)), row)
+        total.backward()
+        same(case.network.gradients(), case.expected([0.3, 2.0, -1.0]))
+
+
 def test_accumulated_steps_add_up(problem: Make) -> None:
     case = problem()
     weighting = Aggregation(case.weights, mgda)

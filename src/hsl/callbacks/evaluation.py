@@ -112,10 +112,18 @@ def _objects(outputs: Outputs, batch: Batch, head: str) -> ObjectMaps | None:
     """The objects of each picture, cut apart by the predicted distance; ``None`` without a distance head."""
     if DISTANCE not in outputs:
         return None
-    probabilities = 1 - outputs[head].softmax(dim=1)[:, 0].cpu().numpy()
-    distances = outputs[DISTANCE][:, 0].cpu().numpy()
-    sizes = batch["size"].tolist()
-    return [split_objects(p[:h, :w], d[:h, :w]) for p, d, (h, w) in zip(probabilities, distances, sizes, strict=True)]
+    pairs = zip(outputs[head], outputs[DISTANCE], batch["size"].tolist(), strict=True)
+    return [objects_of(logits[:, :h, :w], distance[:, :h, :w]) for logits, distance, (h, w) in pairs]
+
+
+def objects_of(logits: Tensor, distance: Tensor) -> NDArray[np.int32]:
+    """Ids ``(H, W)`` of the objects of one picture: all that is not class 0, cut apart by the predicted distance.
+
+    Args:
+        logits: ``(C, H, W)`` of the dense head.
+        distance: ``(1, H, W)`` of the head `DISTANCE`.
+    """
+    return split_objects(1 - logits.softmax(dim=0)[0].cpu().numpy(), distance[0].cpu().numpy())
 
 
 class ImageResult:

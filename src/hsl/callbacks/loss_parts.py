@@ -16,7 +16,8 @@ class LossParts(Callback):
 
     A share is the weighted part over the sum of all weighted parts, with the constant weights of the loss. The gradient
     is that of the weighted part with respect to the encoder, its Euclidean norm over all parameters: one more backward
-    pass for every part, so ``every_n_steps`` should be large. Steps that run in micro-batches are left out.
+    pass for every part, so ``every_n_steps`` should be large. It is measured on the first batch of a step and in the
+    first process; what a weighting does to the gradients comes later. Steps that run in micro-batches are left out.
 
     Args:
         every_n_steps: at least 1.
@@ -29,17 +30,20 @@ class LossParts(Callback):
         if every_n_steps < 1:
             raise ConfigError(f"`every_n_steps` should be at least 1. Found `every_n_steps = {every_n_steps}`.")
         self.every_n_steps = every_n_steps
+        self._measured = -1  # the last step that was
 
     def on_before_backward(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: Tensor
     ) -> None:
-        task = cast(Any, pl_module)
-        if trainer.global_step % self.every_n_steps or task.objectives is None:
+        task, step = cast(Any, pl_module), trainer.global_step
+        if step % self.every_n_steps or step == self._measured or task.objectives is None:
             return
+        self._measured = step  # the further batches of an accumulated step have the same number
+        if not trainer.loggers or not trainer.is_global_zero:
+            return
+        values = part_values(task.objectives, task.weighting.weights, task.network.encoder)
         for logger in trainer.loggers:
-            logger.log_metrics(
-                part_values(task.objectives, task.weighting.weights, task.network.encoder), trainer.global_step
-            )
+            logger.log_metrics(values, step)
 
 
 def part_values(objectives: Objectives, weights: dict[str, float], encoder: torch.nn.Module) -> dict[str, float]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hsl.config import ConfigError, DataError
+from hsl.data.audit_copies import copied_pictures
 from hsl.data.audit_rules import (
     STOP,
     Finding,
@@ -33,6 +34,7 @@ RULES = {
     "d": "values of the masks",
     "e": "pictures and masks that do not fit",
     "f": "classes without a training picture",
+    "g": "a picture that is there twice",
 }
 MAX_PAIRS = 10_000
 """So many pairs are kept, those of the highest correlation; all are counted."""
@@ -64,6 +66,7 @@ class Audit:
         near_duplicates: ``"stop"``, ``"warn"`` or ``"off"``: whether they were looked for.
         threshold: Of their correlation.
         missing_classes: The same for the classes absent from the training part.
+        conflicts: The same for copies of a picture whose masks or labels contradict each other.
         num_inside: Pairs of near-duplicates within a part, which do no harm.
         num_across: Pairs in different parts.
         pairs: Those in different parts, highest correlation first, at most `MAX_PAIRS`.
@@ -79,6 +82,7 @@ class Audit:
     near_duplicates: str
     threshold: float
     missing_classes: str
+    conflicts: str
     num_inside: int
     num_across: int
     pairs: tuple[Pair, ...]
@@ -114,6 +118,8 @@ def audit(
     near_duplicates: str | bool | None = "stop",
     threshold: float = 0.98,
     missing_classes: str | bool | None = "stop",
+    conflicts: str | bool | None = "stop",
+    image_labels: str | Sequence[str] | None = None,
     cache_dir: Path | str | None = None,
 ) -> Audit:
     """Audit one fold.
@@ -121,8 +127,9 @@ def audit(
     (a) An id or a content hash in two parts; (b) a group in two parts; (c) near-duplicates in two parts,
     under the eight flips and turns; (d) masks with values outside the classes, 0/255 masks for two classes,
     an ignore value that is a class; (e) pictures and masks that are unpaired, unlike in size or cannot be
-    read; (f) classes absent from the training part. All stop the run, except (b) when the split takes no
-    groups, (d) 0/255 masks among others, and what is set to "warn".
+    read; (f) classes absent from the training part; (g) pictures of one content with unlike masks or labels.
+    All stop the run, except (b) when the split takes no groups, (d) 0/255 masks among others, (g) copies inside
+    a part that are alike in all, and what is set to "warn".
 
     Args:
         catalogue: The data set.
@@ -133,6 +140,8 @@ def audit(
         threshold: Correlation in (0, 1] from which two pictures are near-duplicates, see
             `hsl.data.near_duplicates.find_near_duplicates`.
         missing_classes: What (f) does, likewise.
+        conflicts: What (g) does, likewise.
+        image_labels: The columns whose labels (g) compares, besides the masks.
         cache_dir: Where the near-duplicates are stored, so that the next fold need not search; ``None``
             stores nothing.
 
@@ -140,7 +149,7 @@ def audit(
         ConfigError: An argument is outside its range, or there is no such fold.
     """
     search = _severity("near_duplicates", near_duplicates)
-    missing = _severity("missing_classes", missing_classes)
+    missing, unlike = _severity("missing_classes", missing_classes), _severity("conflicts", conflicts)
     subject = Subject(catalogue, scan, split, fold)
     pairs: tuple[Pair, ...] = ()
     num_inside = num_across = 0
@@ -151,6 +160,8 @@ def audit(
     findings += [*mask_values(subject), *mismatched_files(subject)]
     if missing != "off":
         findings += absent_classes(subject, missing)
+    if unlike != "off":
+        findings += copied_pictures(subject, unlike, image_labels)
     return Audit(
         data=catalogue.name,
         sha256=split.sha256,
@@ -161,6 +172,7 @@ def audit(
         near_duplicates=search,
         threshold=threshold,
         missing_classes=missing,
+        conflicts=unlike,
         num_inside=num_inside,
         num_across=num_across,
         pairs=pairs,
@@ -180,7 +192,7 @@ def print_table(audit: Audit, console: Console | None = None) -> None:
             example = [audit.pairs[0].first, audit.pairs[0].second] if rule == "c" else finding.ids[:1]
             table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), ", ".join(example))
         if not found:
-            off = {"c": audit.near_duplicates, "f": audit.missing_classes}.get(rule) == "off"
+            off = {"c": audit.near_duplicates, "f": audit.missing_classes, "g": audit.conflicts}.get(rule) == "off"
             table.add_row(f"({rule}) {title}", "off" if off else Text("passed", style="green"))
     console = console or Console()
     console.print(table)

@@ -21,7 +21,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        rule: ``"a"`` to ``"f"``, see `hsl.data.audit.RULES`.
+        rule: ``"a"`` to ``"g"``, see `hsl.data.audit.RULES`.
         severity: ``"stop"`` or ``"warn"``.
         message: What was found, with the first few files, and the way out.
         ids: Ids of all pictures concerned.

@@ -53,7 +53,7 @@ class DataModule(LightningDataModule):
         cache: Where decoded pictures are kept: ``"ram"``, ``"disk"`` or ``None``.
         cache_gigabytes: Bound of the cache, for each process that trains.
         cache_dir: Folder for what outlives the run: scan, fold assignment, disk cache. ``None``: nothing does.
-        audit: ``audit(catalogue, scan, split, fold) -> Audit``.
+        audit: ``audit(catalogue, scan, split, fold, image_labels=columns) -> Audit``.
         augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
         normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
         seed: Of the order and the augmentation.
@@ -82,7 +82,7 @@ class DataModule(LightningDataModule):
         cache: str | None,
         cache_gigabytes: float,
         cache_dir: str | Path | None,
-        audit: Callable[[Catalogue, Scan, Split, int], Audit],
+        audit: Callable[..., Audit],
         augmentation: Callable[[tuple[int, int]], Transform],
         normalization: Mapping[str, Sequence[float]],
         seed: int,
@@ -131,10 +131,11 @@ class DataModule(LightningDataModule):
         self.image_labels = None if columns is None else read_image_labels(columns, self.catalogue.records)
         self._training_labels = None
         if self.pseudo_labels is not None:  # the split is that of the data set; only then are training masks replaced
-            self._training_labels = self.pseudo_labels.read(self.catalogue, self.fold_assignment, self.fold)
+            where = self.fold_assignment, self.fold, self._cache_dir, workers
+            self._training_labels = self.pseudo_labels.read(self.catalogue, *where)
             self.catalogue = self._training_labels.relabelled(self.catalogue, set(self.parts["train"]))
             self.scan = scan(self.catalogue, self._cache_dir, workers)
-        self.audit = self._audit(self.catalogue, self.scan, self.fold_assignment, self.fold)
+        self.audit = self._audit(self.catalogue, self.scan, self.fold_assignment, self.fold, image_labels=columns)
         self._inspected = True
 
     def prepare(self) -> None:
@@ -248,8 +249,7 @@ class DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """See `normalized`; here the one mask becomes that of every head. The trainer calls it, else do so by hand."""
         del dataloader_idx
-        device = batch["image"].device
-        if self._mean.device != device:
+        if self._mean.device != (device := batch["image"].device):
             self._mean, self._std = self._mean.to(device), self._std.to(device)
         batch = normalized(batch, self._mean, self._std)
         if "masks" in batch:

@@ -114,13 +114,15 @@ def decode_instances(data: bytes, name: str) -> NDArray[np.integer[Any]]:
         ``(H, W)``.
 
     Raises:
-        DataError: the file is broken, or holds colours.
+        DataError: the file is broken, holds colours, or an id is negative.
     """
     values = _mask_values(data, name, None)
     if values.ndim != 2 or values.dtype.kind not in "iu":
         raise DataError(
             f"`{name}` should hold one id per pixel. Found {values.dtype} {values.shape}. Store it as grey PNG."
         )
+    if values.size and values.min() < 0:
+        raise DataError(f"`{name}` should hold ids of at least 0. Found {values.min()}. Number the objects from 1.")
     return values
 
 

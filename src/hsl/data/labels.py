@@ -49,13 +49,16 @@ class PseudoLabels:
                 f"Found {dict(self.tier_weights)}."
             )
 
-    def read(self, catalogue: Catalogue, split: Split, fold: int) -> "PseudoTrainingLabels":
-        """Read the folder's table and check that it belongs to this data set, split and fold.
+    def read(
+        self, catalogue: Catalogue, split: Split, fold: int, cache_dir: Path | None = None, workers: int = 1
+    ) -> "PseudoTrainingLabels":
+        """Read the folder's table and check that it belongs to this data set, split and fold; nothing is stored.
 
         Raises:
             DataError: The folder is none, belongs to other data, another split or fold, holds a picture outside the
                 training part, has no picture in a tier with a weight, or its spot check is open or failed.
         """
+        del cache_dir, workers
         root = Path(self.folder)
         facts = read_page(root)
         tiers = {row.id: row.tier for row in read_labels(root).rows}
@@ -121,7 +124,7 @@ class PseudoTrainingLabels:
             replace(record, mask=self._mask(record.id), instances=None) if record.id in training else record
             for record in catalogue.records
         )
-        return replace(catalogue, records=records, masks_optional=True)
+        return replace(catalogue, records=records, masks_optional=True, relabelled=frozenset(training))
 
     def _mask(self, name: str) -> FileSource | None:
         return FileSource(self.root / "masks" / f"{name}.png") if self.teaches(name) else None

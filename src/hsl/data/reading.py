@@ -1,5 +1,6 @@
 """Reading every picture and mask of a data set once, in one process or several."""
 
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -7,11 +8,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +29,8 @@ THUMBNAIL = 64
 CHUNK = 16
 JUDGE_AFTER_S = 2.0
 POOL_PAYS_S = 20.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,17 @@ def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_records(title: str, records: Sequence[Record], how: Decoding, workers: int) -> Iterator[Reading]:
-    """Readings in the order of the records, with a progress bar on a terminal.
+    """What `read_record` finds in each record; see `read_each`."""
+    return read_each(title, records, functools.partial(read_record, how=how), workers)
+
+
+def read_each(title: str, records: Sequence[Record], read: Callable[[Record], T], workers: int) -> Iterator[T]:
+    """Results in the order of the records, with a progress bar on a terminal.
 
     Args:
         title: What the progress bar calls it.
         records: What to read.
-        how: How to decode.
+        read: Reads one of them; can be pickled.
         workers: Processes. Up to 1 reads in this one; more start where, judged after 2 seconds, the rest
             would take it longer than 20, so that a small data set does not wait for them.
 
@@ -109,19 +118,19 @@ def read_records(title: str, records: Sequence[Record], how: Decoding, workers: 
         task = progress.add_task(title, total=len(records))
         start, done = time.monotonic(), 0
         while done < len(records):
-            yield read_record(records[done], how)
+            yield read(records[done])
             done += 1
             progress.advance(task)
             elapsed = time.monotonic() - start
             rest = elapsed / done * (len(records) - done)
             if workers > 1 and elapsed > JUDGE_AFTER_S and rest > POOL_PAYS_S:
                 break
-        for reading in _read_in_pool(records[done:], how, workers):
+        for reading in _read_in_pool(records[done:], read, workers):
             yield reading
             progress.advance(task)
 
 
-def _read_in_pool(records: Sequence[Record], how: Decoding, workers: int) -> Iterator[Reading]:
+def _read_in_pool(records: Sequence[Record], read: Callable[[Record], T], workers: int) -> Iterator[T]:
     """At most ``2 * workers`` chunks are under way, whatever the size of the data set."""
     if not records:
         return
@@ -129,10 +138,10 @@ def _read_in_pool(records: Sequence[Record], how: Decoding, workers: int) -> Ite
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_reader)
-    pending: deque[Future[list[Reading]]] = deque()
+    pending: deque[Future[list[T]]] = deque()
     try:
         for start in range(0, len(records), CHUNK):
-            pending.append(pool.submit(_read_chunk, records[start : start + CHUNK], how))
+            pending.append(pool.submit(_read_chunk, records[start : start + CHUNK], read))
             if len(pending) >= 2 * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -146,8 +155,8 @@ def _read_in_pool(records: Sequence[Record], how: Decoding, workers: int) -> Ite
         pool.shutdown(cancel_futures=True)
 
 
-def _read_chunk(records: Sequence[Record], how: Decoding) -> list[Reading]:
-    return [read_record(record, how) for record in records]
+def _read_chunk(records: Sequence[Record], read: Callable[[Record], T]) -> list[T]:
+    return [read(record) for record in records]
 
 
 def start_reader() -> None:

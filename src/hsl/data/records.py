@@ -92,6 +92,7 @@ class Catalogue:
         value_range: The values of a picture of more than 8 bits that become 0 and 255. ``None``: 0 and 65535.
         ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
         masks_optional: Whether a picture may come without a mask: none of its pixels then counts.
+        relabelled: Ids whose masks took the place of the data set's own.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Catalogue:
     value_range: tuple[float, float] | None = None
     ignore_index: int = 255
     masks_optional: bool = False
+    relabelled: frozenset[str] = frozenset()
 
 
 def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:

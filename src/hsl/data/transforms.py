@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a
 import albumentations as A
 
 Masks = dict[str, NDArray[np.uint8]]
-Part = Mapping[str, Any] | None
+Part = Mapping[str, Any] | Literal[False] | None
 
 
 class Transform(Protocol):
@@ -79,14 +79,14 @@ def training_transform(
     colour: Part,
     blur: Part,
 ) -> TrainingTransform:
-    """Build the augmentation of the training pictures; ``None`` turns a part off.
+    """Build the augmentation of the training pictures; ``None`` or ``False`` turns a part off.
 
     Pictures are resized with averaging where they shrink, masks take the nearest pixel, and mask pixels that
     a rotation brings in from outside the picture are ``IGNORE_INDEX``.
 
     Args:
         image_size: Height and width of the result.
-        flips: ``horizontal`` and ``vertical``: the probability of each.
+        flips: ``horizontal`` and ``vertical``: the probability of each; ``None`` or ``False`` is 0.
         rot90: ``probability`` of a turn by a random multiple of 90 degrees.
         resized_crop: ``scale``: share of the picture's area that is cut out, drawn from this range.
             ``ratio``: factor on the aspect ratio of the picture, log-uniform in this range. (torchvision
@@ -95,7 +95,7 @@ def training_transform(
         rotation: ``degrees``: the largest angle to either side; ``fill``: the value of pixels from outside in
             the picture; ``probability``.
         colour: ``brightness``, ``contrast``, ``saturation``: the factor is drawn from 1 ± this; ``hue``:
-            shift in turns of the colour circle, ± this; ``probability``.
+            shift in turns of the colour circle, ± this; ``None`` or ``False`` is 0; ``probability``.
         blur: ``sigma``: range of the Gaussian's standard deviation in pixels of the result; ``probability``.
 
     Raises:
@@ -171,11 +171,12 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
         std: The same.
 
     Returns:
-        A new batch with ``float32`` pictures and ``int64`` masks; with targets, the picture in [0, 1] is one of them.
+        A new batch with ``float32`` pictures and ``int64`` masks; a target ``reconstruction`` is now the picture in
+        [0, 1].
     """
     result = batch.copy()
     picture = batch["image"].to(torch.float32).div_(255)
-    if "targets" in batch:
+    if "reconstruction" in batch.get("targets", {}):
         result["targets"] = {**batch["targets"], "reconstruction": picture.clone()}
     result["image"] = picture.sub_(mean).div_(std)
     if "masks" in batch:
@@ -184,19 +185,20 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
 
 
 def _part(name: str, given: Part, make: Callable[..., list[Any]]) -> list[Any]:
-    if given is None:
+    if given is None or given is False:
         return []
     try:
         return make(**given)
     except (TypeError, ValueError) as error:
+        shown = dict(given) if isinstance(given, Mapping) else given
         raise ConfigError(
-            f"`augmentation.{name} = {dict(given)}` cannot be built: {' '.join(str(error).split())} "
+            f"`augmentation.{name} = {shown}` cannot be built: {' '.join(str(error).split())} "
             f"Correct it, or turn it off with `augmentation.{name}=null`."
         ) from error
 
 
-def _flips(horizontal: float, vertical: float) -> list[Any]:
-    return [A.HorizontalFlip(p=horizontal), A.VerticalFlip(p=vertical)]
+def _flips(horizontal: float | None, vertical: float | None) -> list[Any]:
+    return [A.HorizontalFlip(p=horizontal or 0.0), A.VerticalFlip(p=vertical or 0.0)]
 
 
 def _rot90(probability: float) -> list[Any]:
@@ -207,8 +209,11 @@ def _rotation(degrees: float, fill: float, probability: float) -> list[Any]:
     return [A.Rotate((-degrees, degrees), fill=fill, fill_mask=IGNORE_INDEX, p=probability)]
 
 
-def _colour(brightness: float, contrast: float, saturation: float, hue: float, probability: float) -> list[Any]:
-    return [A.ColorJitter(brightness, contrast, saturation, hue, p=probability)]
+def _colour(
+    brightness: float | None, contrast: float | None, saturation: float | None, hue: float | None, probability: float
+) -> list[Any]:
+    strengths = [strength or 0.0 for strength in (brightness, contrast, saturation, hue)]
+    return [A.ColorJitter(*strengths, p=probability)]
 
 
 def _blur(sigma: Sequence[float], probability: float) -> list[Any]:

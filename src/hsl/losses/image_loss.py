@@ -60,13 +60,14 @@ class ImageCrossEntropy(nn.Module):
         """Logits ``(B, K)`` against ``int64 (B,)``; -1 counts nowhere.
 
         Raises:
-            ValueError: the labels are not one class per picture.
+            ConfigError: the labels are not one class per picture.
         """
         logits, labels = outputs[self.head].float(), batch["labels"][self.head]
         if labels.ndim != 1:
-            raise ValueError(
-                f"`labels` should be one class per picture, (B,). Found {tuple(labels.shape)}. "
-                "Choose `loss=bce` or `loss=focal_multilabel` for several."
+            raise ConfigError(
+                "`loss` should be for several classes per picture, since `data.image_labels` lists columns. Found one "
+                "for a single class. Choose `loss=focal_multilabel` or `loss=bce`, with a dense head beside it "
+                "`loss=dual_head_multilabel`; or name one column."
             )
         known = labels != UNKNOWN_LABEL
         target = torch.where(known, labels, 0)
@@ -125,13 +126,13 @@ class MultilabelFocal(nn.Module):
         """Logits ``(B, K)`` against ``float32 (B, K)`` of 0 and 1; NaN counts nowhere.
 
         Raises:
-            ValueError: the labels do not have the shape of the logits.
+            ConfigError: the labels are one class per picture.
         """
         logits, labels = outputs[self.head].float(), batch["labels"][self.head]
         if labels.shape != logits.shape:
-            raise ValueError(
-                f"`labels` should be (B, K) like the logits, {tuple(logits.shape)}. Found {tuple(labels.shape)}. "
-                "Name a list of columns in `data.image_labels`, or choose `loss=image_ce` for one class per picture."
+            raise ConfigError(
+                "`loss` should be for one class per picture, since `data.image_labels` names one column. Found one for "
+                "several. Choose `loss=image_ce`, with a dense head beside it `loss=dual_head`; or list columns."
             )
         known = ~labels.isnan()
         target = torch.where(known, labels, 0.0)

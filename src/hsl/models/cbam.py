@@ -3,11 +3,15 @@
 Source: Woo, Park, Lee, Kweon 2018, "CBAM: Convolutional Block Attention Module".
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models import FeatureHookNet, FeatureListNet
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
@@ -15,6 +19,9 @@ from hsl.models.plain_pyramid import PlainPyramid
 
 STAGES = (1, 2, 3, 4)
 """Stage s has its features at stride 2^(s + 1)."""
+
+STAGE_BY_STAGE = (FeatureListNet, FeatureHookNet, EfficientNetFeatures, MobileNetV3Features)
+"""Networks of timm that call a stage's module, return what it puts out, and hand the same on to the next stage."""
 
 
 class ChannelAttention(nn.Module):
@@ -103,7 +110,12 @@ class _Refine:
     block: nn.Module
     channels_last: bool
 
-    def __call__(self, _stage: nn.Module, _inputs: tuple[Any, ...], features: Tensor) -> Tensor:
+    def __call__(self, _stage: nn.Module, _inputs: tuple[Any, ...], features: Any) -> Any:
+        if isinstance(features, list | tuple):  # such as SelecSLS: the features, and a shortcut for the next stage
+            return type(features)([self._refined(features[0]), *features[1:]])
+        return self._refined(features)
+
+    def _refined(self, features: Tensor) -> Tensor:
         if self.channels_last:
             refined: Tensor = self.block(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             return refined
@@ -111,11 +123,26 @@ class _Refine:
         return refined
 
 
+@dataclass(frozen=True, eq=False)
+class _RefineReturned:
+    """A forward hook that replaces one of the features that a network returns."""
+
+    refine: _Refine
+    index: int
+
+    def __call__(self, network: nn.Module, inputs: tuple[Any, ...], features: Sequence[Tensor]) -> list[Tensor]:
+        refined = list(features)
+        refined[self.index] = self.refine(network, inputs, refined[self.index])
+        return refined
+
+
 def refine_stages(body: nn.Module, stages: Sequence[int]) -> nn.ModuleDict:
     """Put a CBAM behind some stages of an encoder.
 
-    It works inside the network: the later stages, and everyone who reads the features of this one, see the refined
-    map. The names of the body's parameters stay, so that weights fit with and without CBAM.
+    It works inside the network where timm runs the stages one by one: the later stages, and everyone who reads the
+    features of this one, see the refined map. Where timm's network runs them itself (Hiera, MViT, Twins, CoaT, HRNet,
+    ...), only the features that it returns are refined, and the later stages read the plain map; a warning says so.
+    The names of the body's parameters stay, so that weights fit with and without CBAM.
 
     Args:
         body: An encoder of timm with stages as smp wraps it; changed in place.
@@ -140,15 +167,34 @@ def refine_stages(body: nn.Module, stages: Sequence[int]) -> nn.ModuleDict:
             "`encoder.cbam_stages` should be null for an encoder that is not one of timm with stages. "
             f"Found {list(stages)}. Choose one of timm, such as tu-resnet50 for resnet50, or set it to null."
         )
-    levels = {level["reduction"]: level for level in network.feature_info.get_dicts()}
-    modules = dict(network.named_modules())
+    levels = network.feature_info.get_dicts()
     channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
     blocks = nn.ModuleDict()
+    returned_only = []
     for stage in stages:
-        level = levels[2 ** (stage + 1)]
-        block = blocks[str(stage)] = CBAM(level["num_chs"])
-        name = level["module"]  # timm's networks of a flat list have `stages_2` for `stages.2`
-        modules[name if name in modules else name.replace(".", "_")].register_forward_hook(
-            _Refine(block, channels_last)
+        index = len(levels) - len(STAGES) + stage - 1  # the last four levels are strides 4 to 32
+        block = blocks[str(stage)] = CBAM(levels[index]["num_chs"])
+        refine = _Refine(block, channels_last)
+        module = _stage(network, levels[index])
+        if module is None:
+            network.register_forward_hook(_RefineReturned(refine, index))
+            returned_only += [stage] if stage < STAGES[-1] else []
+        else:
+            module.register_forward_hook(refine, prepend=True)  # before a hook by which timm takes the features
+    if returned_only:
+        warnings.warn(
+            f"`encoder.cbam_stages` refines the features of `{body.name}` at {sorted(returned_only)} for the decoder "
+            "only: this encoder runs its stages out of reach, so the later ones, and a head that reads the last one "
+            "alone, see the plain map. Set it to [4], or choose an encoder such as tu-convnext_tiny.",
+            stacklevel=3,
         )
     return blocks
+
+
+def _stage(network: nn.Module, level: dict[str, Any]) -> nn.Module | None:
+    """The module that puts out the features of a level, where these are known to be both returned and read on."""
+    if not isinstance(network, STAGE_BY_STAGE) or level.get("hook_type") == "forward_pre":
+        return None
+    modules, name = dict(network.named_modules()), level["module"]
+    # timm's networks of a flat list have `stages_2` for `stages.2`; those it leaves as they are stand under `body`
+    return next((modules[n] for n in (name, name.replace(".", "_", 1), f"body.{name}") if n in modules), None)

@@ -5,6 +5,7 @@ and returns a `Decoder` around the module of segmentation_models_pytorch, with s
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from hsl.config import ConfigError
 
 Features = list[Tensor]
+SCSE_REDUCTION = 16
+"""smp's scSE has a hidden layer of a sixteenth of the channels."""
 
 
 class Decoder(nn.Module):
@@ -65,25 +68,44 @@ class WithoutSkip(nn.Module):
         return decoded
 
 
-def unet(encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str) -> Decoder:
-    """U-Net (Ronneberger 2015), one block for each halving of the resolution, output at full resolution."""
+def unet(
+    encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str, attention: str | None = None
+) -> Decoder:
+    """U-Net (Ronneberger 2015), one block for each halving of the resolution, output at full resolution.
+
+    ``attention="scse"`` weighs channels and places of the joined maps and of what each block puts out (Roy 2018,
+    "Concurrent Spatial and Channel Squeeze & Excitation").
+    """
     _check_blocks("unet", channels, encoder_channels)
-    body = UnetDecoder(encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation)
-    for index, skip in enumerate(list(encoder_channels[1:-1])[::-1]):
-        if skip == 0:
-            body.blocks[index] = WithoutSkip(body.blocks[index])
+    _check_attention(attention, channels, [])
+    body = UnetDecoder(
+        encoder_channels,
+        list(channels),
+        n_blocks=len(channels),
+        attention_type=attention,
+        interpolation_mode=interpolation,
+    )
+    _without_missing_skips(body.blocks, list(range(len(channels))), encoder_channels, attention)
     return Decoder(body, channels[-1], stride=1)
 
 
-def unetplusplus(encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str) -> Decoder:
-    """U-Net++ (Zhou 2018): nested dense skips between encoder and decoder, output at full resolution."""
+def unetplusplus(
+    encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str, attention: str | None = None
+) -> Decoder:
+    """U-Net++ (Zhou 2018): nested dense skips between encoder and decoder, output at full resolution.
+
+    For ``attention`` see `unet`.
+    """
     _check_blocks("unetplusplus", channels, encoder_channels)
+    _check_attention(attention, channels, encoder_channels[1:-2])  # a block between as wide as its encoder's features
     body = UnetPlusPlusDecoder(
-        encoder_channels, list(channels), n_blocks=len(channels), interpolation_mode=interpolation
+        encoder_channels,
+        list(channels),
+        n_blocks=len(channels),
+        attention_type=attention,
+        interpolation_mode=interpolation,
     )
-    for index, skip in enumerate(list(encoder_channels[1:-1])[::-1]):
-        if skip == 0:
-            body.blocks[f"x_0_{index}"] = WithoutSkip(body.blocks[f"x_0_{index}"])
+    _without_missing_skips(body.blocks, [f"x_0_{index}" for index in range(len(channels))], encoder_channels, attention)
     return Decoder(body, channels[-1], stride=1)
 
 
@@ -138,6 +160,16 @@ def upernet(encoder_channels: Sequence[int], *, channels: int) -> Decoder:
     return Decoder(body, channels, stride=4)
 
 
+def _without_missing_skips(
+    blocks: nn.Module, names: Sequence[Any], encoder_channels: Sequence[int], attention: str | None
+) -> None:
+    found: Any = blocks
+    for name, skip in zip(names, encoder_channels[-2:0:-1], strict=False):  # the last block has none
+        if skip == 0 and attention is None:  # smp's attention acts where a skip is passed, be it of zero channels
+            found[name] = WithoutSkip(found[name])
+    found[names[-1]].attention1 = nn.Identity()  # smp never calls it: its parameters would stay without gradient
+
+
 def _stack_deepest(features: Features) -> Features:
     *finer, stride_16, stride_32 = features
     upsampled = F.interpolate(stride_32, size=stride_16.shape[-2:], mode="bilinear", align_corners=False)
@@ -153,4 +185,16 @@ def _check_blocks(name: str, channels: Sequence[int], encoder_channels: Sequence
         raise ConfigError(
             f"`decoder.channels` of {name} should have {len(encoder_channels) - 1} entries, "
             f"from stride 16 to 1. Found `channels = {list(channels)}`."
+        )
+
+
+def _check_attention(attention: str | None, channels: Sequence[int], encoder_channels: Sequence[int]) -> None:
+    if attention not in (None, "scse"):
+        raise ConfigError(f"`decoder.attention` should be null or scse. Found `decoder.attention = {attention}`.")
+    narrow = [number for number in (*channels, *encoder_channels) if 0 < number < SCSE_REDUCTION]
+    if attention is not None and narrow:
+        raise ConfigError(
+            f"`decoder.attention = scse` should have maps of at least {SCSE_REDUCTION} channels. Found {min(narrow)} "
+            f"in `decoder.channels = {list(channels)}` or the encoder's {list(encoder_channels)}. "
+            "Widen the decoder, choose another encoder, or set `decoder.attention=null`."
         )

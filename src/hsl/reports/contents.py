@@ -10,7 +10,7 @@ import numpy as np
 
 from hsl.reports.comparisons import Comparison
 from hsl.reports.notes import Note
-from hsl.reports.pixel_counts import LOWER_IS_BETTER
+from hsl.reports.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
 from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.run_folder import Run
 from hsl.reports.statistics import Interval
@@ -29,6 +29,10 @@ TITLES = {
 }
 KINDS = {name: "value" if name in ("nll", "brier") else "share" for name in TITLES}
 INFERENCES = ("plain", "tta")
+BESIDE_NOTHING = [
+    Column(EMPTY_ONE[0], "Dice, both empty = 1 (%)", "share"),
+    Column(EMPTY_ONE[1], "the same of predicting nothing (%)", "share"),
+]
 
 
 def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
@@ -73,8 +77,10 @@ def ranking_table(
         columns.append(Column("miou_pooled", "pooled mIoU (%)", "share"))
         columns.append(Column("miou_pooled_tta", "pooled mIoU, TTA (%)", "share"))
     columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
+    empty = any(model.summary(EMPTY_ONE[0], part, "plain").num for _, model in models)  # needs counts per picture
+    columns += BESIDE_NOTHING if empty else []
     columns.append(Column("classes_scored", "classes scored"))
-    rows = [_ranking_row(rank, model, part) for rank, model in models]
+    rows = [_ranking_row(rank, model, part, EMPTY_ONE if empty else ()) for rank, model in models]
     if intervals is not None:
         columns.append(Column("interval", f"pooled {TITLES[metric]}, 95 % interval", "interval"))
         rows = [
@@ -84,6 +90,13 @@ def ranking_table(
     caption = (
         f"Scores on the {part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
         "fold are pooled over its pictures; mIoU is the macro mean over the classes scored."
+        + (
+            " Dice, both empty = 1: mean over pictures and foreground classes, where a class that is in neither truth "
+            "nor prediction of a picture counts 1; it says little alone, so beside it stands what predicting nothing "
+            "scores on the same pictures."
+            if empty
+            else ""
+        )
         + (
             " Interval: bootstrap of the pooled score over groups (pictures where no group holds two)."
             if intervals
@@ -100,12 +113,12 @@ def interval_text(interval: Interval | None, metric: str) -> str | None:
     return f"[{text_of(interval.low, KINDS[metric])}, {text_of(interval.high, KINDS[metric])}]"
 
 
-def _ranking_row(rank: int | None, model: Model, part: str) -> list[Cell]:
+def _ranking_row(rank: int | None, model: Model, part: str, further: Sequence[str]) -> list[Cell]:
     row: list[Cell] = [rank, model.label, model.initialisation, f"{len(model.folds)} of {model.num_folds}"]
     row += [model.summary("miou", part, inference) for inference in INFERENCES]
     if part == "val":
         row += [_overall(model.pooled(part, inference), "miou") for inference in INFERENCES]
-    row += [model.summary(name, part, "plain") for name in OVERALL[1:]]
+    row += [model.summary(name, part, "plain") for name in (*OVERALL[1:], *further)]
     return [*row, _classes_scored(model, part)]
 
 
@@ -229,8 +242,8 @@ def _scores_json(model: Model, part: str, inference: str) -> dict[str, Any] | No
         return None
     pooled = model.pooled(part, inference)
     return {
-        "folds": {name: model.overall(name, part, inference) for name in OVERALL},
-        "over_folds": {name: asdict(model.summary(name, part, inference)) for name in OVERALL},
+        "folds": {name: model.overall(name, part, inference) for name in (*OVERALL, *EMPTY_ONE)},
+        "over_folds": {name: asdict(model.summary(name, part, inference)) for name in (*OVERALL, *EMPTY_ONE)},
         "per_class": {
             name: [asdict(one) for one in model.class_summaries(name, part, inference)] for name in PER_CLASS
         },

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsl.metrics.breakdown import KINDS, PLACES, error_breakdown
 from hsl.reports.palette import SERIES
 from hsl.reports.plot_files import INK, REPORT_STYLE, SOFT, Plot
-from hsl.reports.score_plots import WIDTH, legend_below, name_rows, series_style, settled, short
+from hsl.reports.score_plots import WIDTH, legend_below, name_rows, series_style, settled, short, shorts
 
 FAILURES = ("missed", "spurious", "merge", "split", "swap")
 PANELS = 4  # side by side
@@ -33,6 +33,7 @@ def reliability_plot(bins: Mapping[str, tuple[NDArray[np.int64], NDArray[np.floa
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
         below.set_yscale("log")
         above.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        names = shorts(bins)
         for i, (label, (pixels, confidence)) in enumerate(bins.items()):
             total = pixels.sum(axis=0)
             used, number = total > 0, max(1, int(total.sum()))
@@ -41,7 +42,7 @@ def reliability_plot(bins: Mapping[str, tuple[NDArray[np.int64], NDArray[np.floa
                 for sums in (confidence, pixels[1].astype(float))
             )
             ece = float(np.abs(pixels[1] - confidence).sum() / number)
-            text = f"{short(label)}: ECE {100 * ece:.2f} %"
+            text = f"{names[label]}: ECE {100 * ece:.2f} %"
             above.plot(means[used], right[used], markersize=4.5, linewidth=1.4, label=text, **series_style(i))
             edges = np.linspace(0, 1, len(total) + 1)
             style = {key: value for key, value in series_style(i).items() if key != "marker"}
@@ -98,7 +99,7 @@ def breakdown_plot(matrices: Mapping[str, NDArray[np.int64]]) -> Plot:
                 left += np.nan_to_num(values)
         for y, total in enumerate(left):
             axes.annotate(f"{total:.2f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
-        name_rows(axes, [short(label) for label in shares])
+        name_rows(axes, list(shorts(shares).values()))
         axes.set(xlabel="wrong pixels (% of the valid ones); at the right their sum, 100 − pixel accuracy")
         axes.set_xlim(0, max(float(left.max(initial=0.0)) * 1.02, 1e-9))
         figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8)
@@ -138,9 +139,9 @@ def distance_plot(name: str, values: Mapping[str, Mapping[str, Sequence[float]]]
             axes.set(ylim=(0, 1.02))
             axes.set_xlim(left=0)
             axes.grid(True)
-        for i, label in enumerate(labels):
+        for i, label in enumerate(shorts(labels).values()):
             style = {key: value for key, value in series_style(i).items() if key != "marker"}
-            panels.flat[0].plot([], [], label=short(label), **style)
+            panels.flat[0].plot([], [], label=label, **style)
         for axes in panels.flat[max(0, len(values) - panels.shape[1]) : len(values)]:
             axes.tick_params(labelbottom=True)
             axes.set_xlabel(f"{name.upper()} (pixels)")
@@ -158,11 +159,12 @@ def distance_plot(name: str, values: Mapping[str, Mapping[str, Sequence[float]]]
     return Plot(name, caption, figure, ("model", "class", f"{name}_pixels"), rows)
 
 
-def failure_plot(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> Plot:
+def failure_plot(counts: Mapping[str, Mapping[str, tuple[int, int]]], objects: str) -> Plot:
     """How many objects failed in which way, bars per model.
 
     Args:
         counts: label of a model to kind to false negatives and false positives.
+        objects: a clause on what an object is, for the caption.
     """
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 1.15 + 0.55 * len(counts)), layout="constrained")
@@ -185,10 +187,10 @@ def failure_plot(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> Plot:
                     linewidth=0.6,
                 )
                 left += number
-            name_rows(axes, [short(label, 26) for label in counts])
+            name_rows(axes, list(shorts(counts).values()))
             axes.set(title=title, xlabel="objects")
         legend_below(figure, len(FAILURES))
         settled(figure)
     rows = [(label, kind, *pair) for label, kinds in counts.items() for kind, pair in kinds.items()]
-    caption = "Objects (connected components) that panoptic quality counts as false, by what went wrong with them."
+    caption = f"Objects that panoptic quality counts as false, by what went wrong with them; {objects}."
     return Plot("failures", caption, figure, ("model", "kind", "false_negatives", "false_positives"), rows)

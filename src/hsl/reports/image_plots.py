@@ -15,7 +15,17 @@ from hsl.reports.image_tables import CLASS_TITLES, IMAGE_TITLES
 from hsl.reports.plot_files import INK, REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots import draw_confusion
 from hsl.reports.results import Model, pooled_over
-from hsl.reports.score_plots import WIDTH, legend_below, name_panels, series_style, settled, short, slug, spread_plot
+from hsl.reports.score_plots import (
+    WIDTH,
+    legend_below,
+    name_panels,
+    series_style,
+    settled,
+    short,
+    shorts,
+    slug,
+    spread_plot,
+)
 from hsl.reports.statistics import Summary, mean_std
 
 PANELS, MANY = 3, 12  # plots side by side; with more classes there are no curves
@@ -66,10 +76,11 @@ def image_class_plot(models: Sequence[Model], places: Mapping[str, int], part: s
         thick = 0.8 / len(shown)
         figure = Figure(figsize=(WIDTH, 1.2 + len(head.classes) * max(0.3, 0.16 * len(shown))), layout="constrained")
         axes = figure.add_subplot()
+        names = shorts(shown)
         for row, (label, values) in enumerate(shown.items()):
             y = np.arange(len(head.classes)) + thick * (row + 0.5) - 0.4
             means = [100 * one.mean for one in values]
-            axes.barh(y, means, 0.92 * thick, color=series_style(places[label])["color"], label=short(label))
+            axes.barh(y, means, 0.92 * thick, color=series_style(places[label])["color"], label=names[label])
             spread = [100 * one.std for one in values]
             axes.errorbar(means, y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1)
         axes.set_yticks(range(len(head.classes)), head.classes)
@@ -139,11 +150,12 @@ def threshold_plot(
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 0.8 + 2.5 * lines), layout="constrained")
         panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+        names = shorts(pictures)
         for i, (axes, name) in enumerate(zip(panels, head.classes, strict=False)):
             for label, found in pictures.items():
                 points = curve(*_class_column(found, i))
                 style = {key: value for key, value in series_style(places[label]).items() if key != "marker"}
-                axes.plot(*points, linewidth=1.3, label=short(label) if i == 0 else None, **style)
+                axes.plot(*points, linewidth=1.3, label=names[label] if i == 0 else None, **style)
                 rows += [(label, name, *point) for point in zip(*points, strict=True)]
             axes.set(title=short(name, 26), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             if kind == "roc":

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hsl.reports import event_hints, image_notes
-from hsl.reports.pixel_counts import CONFUSION_METRICS
+from hsl.reports.pixel_counts import CONFUSION_METRICS, EMPTY_ONE
 from hsl.reports.results import OVERALL, Model, Scores
 from hsl.reports.run_folder import Run
 from hsl.reports.weighting_hints import degraded, hints
@@ -115,7 +115,7 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
     for part, inferences in (run.metrics.parts if run.metrics else {}).items():
         for inference, stored in inferences.items():
             found = Scores.of_run(run, part, inference)
-            known = OVERALL if run.pixel_counts(part, inference) else CONFUSION_METRICS
+            known = (*OVERALL, *EMPTY_ONE) if run.pixel_counts(part, inference) else CONFUSION_METRICS
             unlike = []
             for name in known if found else ():
                 told, counted = _nan_for_none(getattr(stored, name)), found.overall[name] if found else math.nan

@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from hsl.reports.objects import (
     CLUSTERING,
     Metric,
+    all_classes,
     by_group,
     distances_of,
     failed,
     groups_of,
+    objects_are,
     partition_of,
     quality_of,
 )
@@ -21,13 +24,13 @@ from hsl.reports.tables import Cell, Column, Table
 
 EVERY = "all classes"
 FAILED = Column("failed", "failed pictures", "count")
+COUNTS = ("tp", "fp", "fn")
 OBJECTS = [
     Column("pq", "PQ (%)", "share"),
     Column("sq", "SQ (%)", "share"),
-    Column("rq", "RQ (%)", "share"),
-    Column("tp", "TP", "count"),
-    Column("fp", "FP", "count"),
-    Column("fn", "FN", "count"),
+    Column("rq", "RQ = object F1 (%)", "share"),
+    Column("aji", "AJI (%)", "share"),
+    *[Column(name, name.upper(), "count") for name in COUNTS],
 ]
 DISTANCES = [
     *[
@@ -42,9 +45,17 @@ DISTANCES = [
 ]
 POOLED = (
     "pooled: the counts of all pictures are added up, over folds and seeds, and then divided. "
-    "PQ = SQ x RQ = IoU sum / (TP + FP/2 + FN/2); objects are connected components, a match needs an IoU above 0.5. "
     f"{EVERY}: counts added up, PQ, SQ and RQ the mean over the classes that have them. Failed pictures are in no "
     "count."
+)
+OVER_FOLDS = (
+    "mean ± sample standard deviation over folds, the counts of a fold pooled over its pictures; PQ, SQ and RQ are "
+    "means over the classes that have them. Formulas, and what an object is, under the table of pooled objects."
+)
+SCORES = "PQ = SQ x RQ = IoU sum / (TP + FP/2 + FN/2), RQ = TP / (TP + FP/2 + FN/2), a match needs an IoU above 0.5"
+AJI = (
+    " AJI (Kumar 2017), areas in place of counts: sum of the intersections of each true object with the predicted one "
+    "of the largest IoU / (sum of their unions + area of the predicted objects that none took)."
 )
 OVER_PICTURES = (
     "median, 95th percentile and mean over the pictures in which truth or prediction holds the class (scored), in "
@@ -65,9 +76,10 @@ class Section:
 
 
 def object_tables(models: Sequence[Model], part: str, inference: str) -> list[Table]:
-    """``objects``, ``distances`` and ``clustering``; the first two also by group where a group holds several pictures.
+    """``objects`` (pooled, and over folds), ``distances`` and ``clustering``, as far as the runs have such rows.
 
-    Empty when no run has rows of the metric pool.
+    Objects and distances also by group where a group holds several pictures. Empty when no run has rows of the metric
+    pool.
     """
     found = [Section(model, "", model.objects(part, inference)) for model in models if model.finished]
     found = [section for section in found if section.rows]
@@ -79,18 +91,38 @@ def object_tables(models: Sequence[Model], part: str, inference: str) -> list[Ta
         for group, rows in by_group(section.rows, groups_of(section.model, part, inference)).items()
     ]
     where = f"{part} part, {inference}"
-    objects, distances = f"Panoptic quality, {where}; {POOLED}", f"Distances of contours, {where}; {OVER_PICTURES}"
+    areas = any(row.metrics.objects for section in found for row in section.rows)  # only metrics=instances has them
+    columns = [column for column in OBJECTS if areas or column.key != "aji"]
+    quality = partial(_quality, columns)
+    formula = f"{SCORES}; {objects_are(models, part, inference)}.{AJI if areas else ''}"
+    objects, distances = f"{where}; {POOLED} {formula}", f"Distances of contours, {where}; {OVER_PICTURES}"
     tables = [
-        _by_class("objects", objects, OBJECTS, "panoptic", _quality, found),
+        _by_class("objects", f"Panoptic quality, {objects}", columns, "panoptic", quality, found),
+        _over_folds(found, columns[: -len(COUNTS)], part, inference, f"{where}: {OVER_FOLDS}"),
         _by_class("distances", distances, DISTANCES, "surface", _distances, found),
         _clustering(found, where),
+        _by_class("objects_groups", f"Panoptic quality by group, {objects}", columns, "panoptic", quality, groups),
+        _by_class("distances_groups", f"By group. {distances}", DISTANCES, "surface", _distances, groups),
     ]
-    if groups:
-        tables += [
-            _by_class("objects_groups", f"By group. {objects}", OBJECTS, "panoptic", _quality, groups),
-            _by_class("distances_groups", f"By group. {distances}", DISTANCES, "surface", _distances, groups),
-        ]
-    return tables
+    return [table for table in tables if table.rows]
+
+
+def _over_folds(
+    sections: Sequence[Section], columns: Sequence[Column], part: str, inference: str, caption: str
+) -> Table:
+    """One row per model: each fold pooled on its own, over all classes; seeds of a fold are averaged first."""
+    rows: list[list[Cell]] = []
+    for model in (section.model for section in sections):
+        folds = model.per_fold(lambda run: run.objects(part, inference) or None)
+        scores = [[all_classes(each) for each in seeds] for seeds in folds.values()]
+        over = {
+            column.key: mean_std([mean_std([one[column.key] for one in seeds]).mean for seeds in scores])
+            for column in columns
+        }
+        if over["pq"].num:
+            rows.append([model.label, f"{len(folds)} of {model.num_folds}", *over.values()])
+    head = [Column("model", "model"), Column("folds", "folds")]
+    return Table("objects_folds", f"Objects over folds, {caption}", [*head, *columns], rows)
 
 
 def _by_class(
@@ -109,14 +141,13 @@ def _by_class(
     return Table(name, caption, [*head, *columns, FAILED], rows)
 
 
-def _quality(rows: Sequence[ObjectRow]) -> list[list[Cell]]:
-    found = quality_of(rows)
-    if not found:
+def _quality(columns: Sequence[Column], rows: Sequence[ObjectRow]) -> list[list[Cell]]:
+    """A row per class, then one of all; AJI does not tell classes apart, so it stands in the last row only."""
+    classes = quality_of(rows)
+    if not classes:
         return []
-    classes: list[list[Cell]] = [[each.pq, each.sq, each.rq, each.tp, each.fp, each.fn] for each in found]
-    shares: list[Cell] = [mean_std([getattr(each, name) for each in found]).mean for name in ("pq", "sq", "rq")]
-    sums: list[Cell] = [sum(getattr(each, name) for each in found) for name in ("tp", "fp", "fn")]
-    return [*classes, [*shares, *sums]]
+    every = all_classes(rows) | {name: sum(getattr(each, name) for each in classes) for name in COUNTS}
+    return [[each.get(column.key) for column in columns] for each in [*map(asdict, classes), every]]
 
 
 def _distances(rows: Sequence[ObjectRow]) -> list[list[Cell]]:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.surface import summarise_surface
 from hsl.reports.results import Model
@@ -15,7 +16,13 @@ from hsl.reports.statistics import Summary, mean_std
 
 CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")
 WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
-Metric = Literal["surface", "panoptic", "clustering"]
+Metric = Literal["surface", "panoptic", "objects", "clustering"]
+DISTANCE = "hv"  # the head by which predicted objects are cut apart
+TRUE = (
+    "the instance maps of the data set",
+    "connected components, or the instance maps of the data set where it has any",
+)
+PREDICTED = ("basins of a watershed on the predicted distance map", "connected components")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,42 @@ def quality_of(rows: Sequence[ObjectRow]) -> list[Quality]:
     pooled = pool_panoptic(found)
     names = ("pq", "sq", "rq", "tp", "fp", "fn")
     return [Quality(*values) for values in zip(*(pooled[name] for name in names), strict=True)]
+
+
+def all_classes(rows: Sequence[ObjectRow]) -> dict[str, float]:
+    """Data-set values over all classes: ``pq``, ``sq`` and ``rq`` as means over the classes that have them, ``aji``.
+
+    AJI is pooled too, and NaN where no row has its areas (``metrics=instances`` counts them).
+    """
+    classes, counted = quality_of(rows), _found(rows, "objects")
+    found = {name: mean_std([getattr(each, name) for each in classes]).mean for name in ("pq", "sq", "rq")}
+    return found | {"aji": pool_objects(counted)["aji"] if counted else math.nan}
+
+
+def objects_are(models: Sequence[Model], part: str, inference: str) -> str:
+    """A clause on what the runs counted as an object; where the models differ in it, it names them."""
+    true: dict[str, list[str]] = {}
+    predicted: dict[str, list[str]] = {}
+    for model in models:
+        if rows := model.objects(part, inference):
+            counted = any(row.metrics.objects for row in rows)
+            true.setdefault(TRUE[0 if counted else 1], []).append(model.label)
+            cut = all(_cuts(run.config) for run in model.finished.values())
+            predicted.setdefault(PREDICTED[0 if cut else 1], []).append(model.label)
+    return f"true objects are {_of_whom(true)}; predicted objects are {_of_whom(predicted)}"
+
+
+def _of_whom(told: Mapping[str, Sequence[str]]) -> str:
+    """What most models do, then by name those that do otherwise."""
+    first, *others = sorted(told, key=lambda text: -len(told[text]))
+    return "; ".join([first, *(f"of {', '.join(told[text])} {text}" for text in others)])
+
+
+def _cuts(config: Mapping[str, Any]) -> bool:
+    """Whether the network of a run predicts distances: the head is evaluated, and a part of the loss trains it."""
+    task, loss = config.get("task") or {}, config.get("loss") or {}
+    evaluated = (task.get("network") or {}).get("evaluated") or ()
+    return DISTANCE in evaluated and (loss.get("weights") or {}).get(DISTANCE, 0) > 0
 
 
 def distances_of(rows: Sequence[ObjectRow]) -> list[Distances]:

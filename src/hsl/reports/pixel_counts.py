@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsl.config import DataError
 from hsl.metrics.boundary import COUNT_NAMES, boundary_scores
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibration_scores
+from hsl.metrics.functional import dice_empty_one
 from hsl.metrics.functional import scores as confusion_scores
 from hsl.metrics.pixelwise import pixel_scores
 
@@ -21,6 +22,7 @@ CONFUSION_METRICS = ("miou", "micro_iou", "mean_dice", "pixel_accuracy")
 BOUNDARY_METRICS = ("boundary_iou", "boundary_f1")
 CALIBRATION_METRICS = ("ece", "nll", "brier")
 METRICS = (*CONFUSION_METRICS, *BOUNDARY_METRICS, *CALIBRATION_METRICS)
+EMPTY_ONE = ("dice_empty_one", "dice_empty_one_predicting_nothing")
 LOWER_IS_BETTER = frozenset(CALIBRATION_METRICS)
 _CONFUSION_PER_CLASS = ("iou", "dice", "precision", "recall", "f1")
 Floats = NDArray[np.float64]
@@ -115,6 +117,12 @@ class Pictures:
     def places(self) -> Mapping[str, int]:
         """Id to place."""
         return {name: i for i, name in enumerate(self.ids)}
+
+    @cached_property
+    def empty_one(self) -> Mapping[str, float]:
+        """The two of ``EMPTY_ONE``: means over the pictures, which no sum of counts gives."""
+        found = dice_empty_one(_tensor(self.counts.confusion))
+        return dict(zip(EMPTY_ONE, found, strict=True))
 
     def of(self, name: str) -> PixelCounts:
         """The counts of one picture."""

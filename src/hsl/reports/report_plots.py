@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from hsl.reports.contents import KINDS, TITLES
 from hsl.reports.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
 from hsl.reports.failure_gallery import failure_counts
+from hsl.reports.objects import objects_are
 from hsl.reports.plot_files import Plot
 from hsl.reports.results import Model
 from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot
@@ -50,7 +51,7 @@ def report_plots(
             plots.append(distance_plot(name, values))
     failures = {model.label: failure_counts(model.objects(part, inference)) for model in models}
     if any(sum(pair) for kinds in failures.values() for pair in kinds.values()):
-        plots.append(failure_plot(failures))
+        plots.append(failure_plot(failures, objects_are(models, part, inference)))
     plots += [task_plot(models, part, inference), pareto_plot(models, part, inference, pareto)]
     plots += [task_curves_plot(models), *weighting_plots(models)]
     for i, model in enumerate(models):

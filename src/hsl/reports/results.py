@@ -52,11 +52,12 @@ class Scores:
 
     @classmethod
     def of_run(cls, run: Run, part: str, inference: str) -> "Scores | None":
-        """Every score for which the run left counts; none where the part was not scored."""
-        if counts := run.pixel_counts(part, inference):
-            return cls.of_counts(counts)
-        confusion = run.confusion(part, inference)
-        return None if confusion is None else cls.of(confusion)
+        """Every score for which the run left counts, also ``EMPTY_ONE``; none where the part was not scored."""
+        counts, confusion = run.pixel_counts(part, inference), run.confusion(part, inference)
+        if confusion is None:
+            return None
+        found = cls.of_counts(counts) if counts else cls.of(confusion)
+        return replace(found, overall={**found.overall, **run.empty_one(part, inference)})
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class StoredScores(BaseModel):
     ece: float | None = None
     nll: float | None = None
     brier: float | None = None
+    dice_empty_one: float | None = None
+    dice_empty_one_predicting_nothing: float | None = None
     tasks: dict[str, "StoredScores"] = {}
     image_heads: dict[str, StoredHead] = {}
 
@@ -114,6 +116,16 @@ class Panoptic(BaseModel):
     iou_sum: list[float]
 
 
+class Instances(BaseModel):
+    """``metrics.object_scores.instance_counts``: objects of one class, areas in pixels."""
+
+    tp: int
+    fp: int
+    fn: int
+    aji_intersection: int
+    aji_union: int
+
+
 class Clustering(BaseModel):
     """``metrics.clustering.clustering_scores``: null for NaN."""
 
@@ -136,6 +148,7 @@ class ObjectMetrics(BaseModel):
 
     surface: Surface | None = None
     panoptic: Panoptic | None = None
+    objects: Instances | None = None
     clustering: Clustering | None = None
     failures: Failures | None = None
 

@@ -1,5 +1,6 @@
 """Reading one run folder, as far as it can be read."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from hsl.config import DataError
 from hsl.reports.image_files import ImagePictures, read_image_predictions
 from hsl.reports.labels import foldless
 from hsl.reports.pictures import Example
-from hsl.reports.pixel_counts import Pictures, PixelCounts, read_pixel_counts
+from hsl.reports.pixel_counts import EMPTY_ONE, Pictures, PixelCounts, read_pixel_counts
 from hsl.reports.run_events import RunEvents, read_events
 from hsl.reports.run_files import (
     ImageRow,
@@ -127,6 +128,11 @@ class Run:
         """Sums over the pictures of a part; none where there are no counts per picture."""
         pictures = self.pictures.get((part, inference))
         return None if pictures is None else pictures.counts.total
+
+    def empty_one(self, part: str, inference: str) -> Mapping[str, float]:
+        """The two of ``EMPTY_ONE``; NaN where there are no counts per picture."""
+        pictures = self.pictures.get((part, inference))
+        return dict.fromkeys(EMPTY_ONE, math.nan) if pictures is None else pictures.empty_one
 
     def objects(self, part: str, inference: str) -> Sequence[ObjectRow]:
         """The rows of the metric pool, one per picture; empty for a run without the pool."""

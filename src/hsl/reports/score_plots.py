@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hsl.reports.palette import SERIES
@@ -45,6 +46,21 @@ def short(label: str, length: int = 34) -> str:
     """
     start = length // 3
     return label if len(label) <= length else f"{label[:start]}…{label[start + 1 - length :]}"
+
+
+def shorts(labels: Iterable[str], length: int = 34) -> dict[str, str]:
+    """`short` of the labels of one plot, by label: without the first parts that all share; longer if two look alike.
+
+    >>> shorts(["mit_b0 · lr=0.1", "mit_b0 · lr=0.2"])
+    {'mit_b0 · lr=0.1': 'lr=0.1', 'mit_b0 · lr=0.2': 'lr=0.2'}
+    """
+    parts = {label: label.split(" · ") for label in labels}
+    while len(parts) > 1 and len({each[0] for each in parts.values()}) == 1 and min(map(len, parts.values())) > 1:
+        parts = {label: each[1:] for label, each in parts.items()}
+    names = {label: " · ".join(each) for label, each in parts.items()}
+    while len({short(name, length) for name in names.values()}) < len(names):
+        length += 1
+    return {label: short(name, length) for label, name in names.items()}
 
 
 def slug(label: str) -> str:
@@ -123,7 +139,7 @@ def spread_plot(
                 va="center",
                 annotation_clip=False,
             )
-        name_rows(axes, [short(label) for _, label, _, _ in scored])
+        name_rows(axes, list(shorts(label for _, label, _, _ in scored).values()))
         axes.set_xlabel(title)
         axes.grid(axis="x")
         settled(figure)
@@ -143,13 +159,13 @@ def class_plot(iou: Mapping[str, Sequence[float]], classes: Sequence[str], part:
         part: val or test.
     """
     share = 100 * np.array(list(iou.values()), dtype=float).reshape(len(iou), len(classes)).T
-    size = (max(3.6, 2.2 + 0.75 * len(iou)), 1.3 + 0.27 * len(classes))
+    size = (max(3.6, 2.2 + 0.75 * len(iou)), 1.6 + 0.27 * len(classes))
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         colours = matplotlib.colormaps["Blues"].with_extremes(bad="#e4e4e4")
         image = axes.imshow(np.ma.masked_invalid(share), cmap=colours, vmin=0, vmax=100, aspect="auto")
-        axes.set_xticks(range(len(iou)), [short(label, 26) for label in iou], rotation=30, ha="right")
+        axes.set_xticks(range(len(iou)), list(shorts(iou).values()), rotation=30, ha="right")
         axes.set_yticks(range(len(classes)), classes)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -204,11 +220,11 @@ def curves_plot(models: Sequence[Model]) -> Plot | None:
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         axes = figure.add_subplot()
-        named: set[int] = set()
+        labels, named = shorts(model.label for model in models), set[int]()
         for i, run in runs:
             points = history_points(run.history, name)
             style = series_style(i)
-            label = "" if i in named else short(models[i].label)
+            label = "" if i in named else labels[models[i].label]
             marker = {
                 "marker": style["marker"],
                 "markersize": 5,
@@ -222,6 +238,7 @@ def curves_plot(models: Sequence[Model]) -> Plot | None:
                 axes.plot([], [], label=label, linewidth=1.2, **marker)
                 named.add(i)
         axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True)
         legend_below(figure, len(named))
         settled(figure)

@@ -13,7 +13,16 @@ from matplotlib.ticker import MaxNLocator
 from hsl.config import ConfigError
 from hsl.reports.plot_files import INK, REPORT_STYLE, SOFT, Plot
 from hsl.reports.results import Model
-from hsl.reports.score_plots import WIDTH, history_points, legend_below, name_panels, series_style, settled, short
+from hsl.reports.score_plots import (
+    WIDTH,
+    history_points,
+    legend_below,
+    name_panels,
+    series_style,
+    settled,
+    short,
+    shorts,
+)
 from hsl.reports.statistics import Summary
 
 PANELS = 3  # side by side
@@ -40,9 +49,10 @@ def task_plot(models: Sequence[Model], part: str, inference: str) -> Plot | None
         polar = {"projection": "polar"} if len(tasks) > 2 else None
         figure = Figure(figsize=(WIDTH, 5.4 if polar else 3.2), layout="constrained")
         axes = figure.add_subplot(**polar or {})
+        names = shorts(models[i].label for i in found)
         for place, (i, summaries) in enumerate(found.items()):
             means = [100 * summaries[task].mean if task in summaries else math.nan for task in tasks]
-            label, style = short(models[i].label), series_style(i)
+            label, style = names[models[i].label], series_style(i)
             if polar:
                 _polygon(axes, means, label, style)
             else:
@@ -128,14 +138,14 @@ def pareto_plot(models: Sequence[Model], part: str, inference: str, chosen: Sequ
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         axes = figure.add_subplot()
-        front = 100 * np.array(best)
+        front, names = 100 * np.array(best), shorts(models[i].label for i in points)
         axes.step(front[:, 0], front[:, 1], where="pre", color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for i, both in points.items():
             style = {key: value for key, value in series_style(i).items() if key != "linestyle"}
             x, y = (100 * one.mean for one in both)
             errors: Any = {"xerr": 100 * both[0].std, "yerr": 100 * both[1].std}
             axes.errorbar(x, y, **errors, elinewidth=0.8, color=style["color"], alpha=0.6, fmt="none")
-            axes.plot([x], [y], markersize=7, linestyle="none", label=short(models[i].label), **style)
+            axes.plot([x], [y], markersize=7, linestyle="none", label=names[models[i].label], **style)
         axes.set(xlabel=f"mIoU of {pair[0]} (%)", ylabel=f"mIoU of {pair[1]} (%)")
         axes.grid(True)
         legend_below(figure, len(points))
@@ -196,7 +206,7 @@ def task_curves_plot(models: Sequence[Model]) -> Plot | None:
             axes.grid(True)
         name_panels(panels, len(tasks), columns, "epoch", "val mIoU (%)")
         handles = [drawn[i] for i in sorted(drawn)]
-        names = [short(models[i].label) for i in sorted(drawn)]
+        names = list(shorts(models[i].label for i in sorted(drawn)).values())
         figure.legend(handles, names, loc="outside lower left", ncols=min(3, len(names)), fontsize=8)
         settled(figure)
     caption = (

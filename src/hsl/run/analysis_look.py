@@ -56,7 +56,7 @@ def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
             stages[stride] = stages[stride] + stage if stride in stages else stage
         heat.add(classifier.task.network, start, images)
     probabilities = probabilities_of(torch.cat(logits), pictures.several).numpy()
-    limits = stored_thresholds(run.folder, HEAD, pictures.classes) if pictures.several else None
+    limits = stored_thresholds(run.folder, HEAD, pictures.classes, "plain") if pictures.several else None
     return Look(
         sha256=classifier.sha256,
         probabilities=probabilities,

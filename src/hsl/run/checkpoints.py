@@ -25,12 +25,19 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
     return run, cast(DictConfig, OmegaConf.load(run / "config.yaml"))
 
 
-def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> None:
+def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:
     """Let the run predict with the ``inference`` of this command, where one is given, instead of its own.
+
+    Returns:
+        The name under which the run scored itself with this very predictor; ``None``: it never did.
 
     Raises:
         ConfigError: the predictor does not go with the size at which pictures are evaluated.
     """
+    evaluations = [each for each in run_cfg.callbacks.values() if each and "inference" in each]
+    scored = {each.inference: each.get("predictor") or run_cfg.task.predictor for each in evaluations}
+    if cfg.evaluation_size not in (None, run_cfg.data.evaluation_size):
+        scored = {}
     if cfg.evaluation_size is not None:
         run_cfg.data.evaluation_size = cfg.evaluation_size
     if cfg.get("inference"):
@@ -38,6 +45,7 @@ def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> None:
         run_cfg.task.predictor = cfg.inference
         if findings := window_findings(cfg.inference, run_cfg.data.evaluation_size, "evaluation_size"):
             raise ConfigError(" ".join(findings))
+    return next((name for name, predictor in scored.items() if predictor == run_cfg.task.predictor), None)
 
 
 def load_weights(task: SegmentationTask, checkpoint: Path) -> None:

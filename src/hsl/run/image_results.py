@@ -78,27 +78,42 @@ def tune_thresholds(probabilities: NDArray[np.floating[Any]], targets: NDArray[A
     return found
 
 
-def image_row(logits: Tensor, head: str, facts: Mapping[str, Any], run: Path) -> dict[str, Any]:
+def image_row(
+    logits: Tensor, head: str, facts: Mapping[str, Any], thresholds: Sequence[float] | None
+) -> dict[str, Any]:
     """What a trained image head says of one picture: ``prediction`` and the probability of each class.
 
     Args:
         logits: ``(K,)``.
         head: its name.
         facts: the provenance of the run.
-        run: its folder, whose metrics.json holds the thresholds where a picture may show several classes.
+        thresholds: of each class, where a picture may show several.
     """
     classes, several = facts["image_classes"][head], facts["several"]
     probabilities = probabilities_of(logits[None], several).numpy()
-    shown = predicted_labels(probabilities, several, stored_thresholds(run, head, classes) if several else None)
+    shown = predicted_labels(probabilities, several, thresholds)
     row: dict[str, Any] = {"prediction": _names(shown[0].astype(np.float64), classes)}
     return row | {f"probability/{each}": float(p) for each, p in zip(classes, probabilities[0], strict=True)}
 
 
-def stored_thresholds(run: Path, head: str, classes: Sequence[str]) -> list[float]:
-    """The threshold of each class that the validation part chose, from metrics.json."""
-    page = json.loads((run / "metrics.json").read_text(encoding="utf8"))
-    first = next(iter(page["parts"][TUNED_ON].values()))
-    return [first["image_heads"][head]["thresholds"][name] for name in classes]
+def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: str | None) -> list[float]:
+    """The threshold of each class that the validation part chose, from metrics.json.
+
+    Args:
+        run: its folder.
+        head: the image head.
+        classes: of the head.
+        inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
+            said.
+    """
+    scores = json.loads((run / "metrics.json").read_text(encoding="utf8"))["parts"][TUNED_ON]
+    taken = inference if inference in scores else next(iter(scores))
+    if taken != inference:
+        print(
+            f"! The run has no thresholds of `{head}` for this way of predicting: those of `{taken}` are used, and "
+            "scores may shift."
+        )
+    return [scores[taken]["image_heads"][head]["thresholds"][name] for name in classes]
 
 
 def _results(evaluations: Sequence[Evaluation], data: DataModule) -> Iterator[tuple[str, str, str, ImageResult]]:

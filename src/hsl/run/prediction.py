@@ -1,8 +1,8 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from hsl.batch import Batch
+from hsl.batch import Batch, Outputs
+from hsl.callbacks.evaluation import DISTANCE, objects_of
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError, DataError
 from hsl.data.datamodule import DataModule
@@ -25,30 +26,34 @@ from hsl.files import write_atomically
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
-from hsl.run.image_results import image_row
+from hsl.run.image_results import image_row, stored_thresholds
 from hsl.tasks.segmentation import SegmentationTask
 
 HEAD = "segmentation"
 FORMATS = ("png", "rle")
+MAX_OBJECTS = 2**16 - 1  # in a picture of 16 bits
 
 
 def predict(cfg: DictConfig) -> None:
     """Segment every picture of a folder: class-index masks, overlays and a table of areas; or say what it shows.
 
-    A picture that cannot be read is reported and the rest is done; then the command ends with exit code 2.
+    A picture that cannot be done is reported and the rest is done; then the command ends with exit code 2.
 
     With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
+    A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
 
     Raises:
         ConfigError: the run is none, or its model makes no masks to be written as run lengths.
-        DataError: the input is no folder of pictures, or some could not be read.
+        DataError: the input is no folder of pictures, or some could not be done.
     """
     run, run_cfg = open_run(cfg.run)
     records = read_pictures(cfg.input)
     facts = read_provenance(run / "provenance.json")
     _check_format(cfg.format, facts["classes"])
-    task = _trained(run, run_cfg, cfg, facts)
+    inference = choose_predictor(run_cfg, cfg)
+    task = _trained(run, run_cfg, facts)
+    limits = _thresholds(run, task, facts, inference)
     data: DataModule = instantiate(run_cfg.data)
     value_range = facts["value_range"]
     broken: list[DataError] = []
@@ -59,10 +64,10 @@ def predict(cfg: DictConfig) -> None:
     sources = {record.id: record.image for record in records}
     for batch in loader:
         for name, outputs in _predicted(task, data, batch):
-            for head in [head for head, output in outputs.items() if output.ndim == 1]:
-                labels.append({"id": name, **image_row(outputs.pop(head), head, facts, run)})
+            for head in (head for head, output in outputs.items() if output.ndim == 1):
+                labels.append({"id": name, **image_row(outputs[head], head, facts, limits.get(head))})
             if HEAD in outputs:
-                probability = outputs.pop(HEAD).softmax(dim=0).numpy()
+                probability = outputs[HEAD].softmax(dim=0).numpy()
                 prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
                 classes = facts["classes"][HEAD]
                 rows.append(_areas(name, prediction, confidence, classes))
@@ -71,8 +76,10 @@ def predict(cfg: DictConfig) -> None:
                 else:
                     image = decode_image(sources[name].read(), sources[name].name, value_range)
                     _write_pictures(Path(cfg.output), name, image, prediction, confidence, classes)
-            for head, logits in outputs.items():
-                _write_mask(Path(cfg.output) / "tasks" / head / f"{name}.png", logits.argmax(0).byte().numpy())
+            try:
+                write_further(Path(cfg.output), name, outputs, facts["classes"])
+            except DataError as error:
+                broken.append(error)
     if cfg.format == "rle":
         table_of_runs = pd.DataFrame(runs, columns=list(COLUMNS))
         write_atomically(Path(cfg.output) / "predictions.csv", table_of_runs.to_csv(index=False).encode())
@@ -82,7 +89,7 @@ def predict(cfg: DictConfig) -> None:
     print(f"{max(len(rows), len(labels))} pictures done: {cfg.output}")
     if broken:
         listed = " ".join(str(error) for error in broken)
-        raise DataError(f"{len(broken)} of {len(records)} pictures could not be read; the rest is done. {listed}")
+        raise DataError(f"{len(broken)} of {len(records)} pictures could not be done; the rest is. {listed}")
 
 
 def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
@@ -95,12 +102,19 @@ def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
         )
 
 
-def _trained(run: Path, run_cfg: DictConfig, cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
-    choose_predictor(run_cfg, cfg)
+def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
     run_cfg.task.network.encoder.weights = None  # the checkpoint brings them all
     task = rebuild_task(run_cfg, facts)
     load_weights(task, run / "checkpoints" / "best.ckpt")
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _thresholds(
+    run: Path, task: SegmentationTask, facts: Mapping[str, Any], inference: str | None
+) -> dict[str, list[float]]:
+    """Of the image heads that may show several classes."""
+    heads = cast(Any, task.network).image_heads if facts.get("several") else ()
+    return {head: stored_thresholds(run, head, facts["image_classes"][head], inference) for head in heads}
 
 
 @torch.inference_mode()
@@ -146,6 +160,31 @@ def _areas(
     return row | {f"confidence/{each}": mean for each, mean in zip(classes, means, strict=True)}
 
 
-def _write_mask(path: Path, classes: NDArray[np.uint8]) -> None:
+def write_further(output: Path, name: str, outputs: Outputs, classes: Collection[str]) -> None:
+    """Write the class maps of the tasks beside `HEAD`, and the objects; maps and vectors of other heads are left out.
+
+    Args:
+        output: the folder of the command.
+        name: id of the picture.
+        outputs: of one picture, ``(C, H, W)`` by head at its own size.
+        classes: the heads that give classes.
+
+    Raises:
+        DataError: there are more objects than a map of 16 bits holds.
+    """
+    for head in outputs.keys() & set(classes) - {HEAD}:
+        _write_mask(output / "tasks" / head / f"{name}.png", outputs[head].argmax(0).byte().numpy())
+    if DISTANCE not in outputs:
+        return
+    ids = objects_of(outputs[HEAD], outputs[DISTANCE])
+    if (number := int(np.max(ids))) > MAX_OBJECTS:
+        raise DataError(
+            f"`{name}` should have at most {MAX_OBJECTS} objects, what a map of 16 bits holds. Found {number}. "
+            "Cut the picture into parts."
+        )
+    _write_mask(output / "instances" / f"{name}.png", ids.astype(np.uint16))
+
+
+def _write_mask(path: Path, classes: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
     _, png = cv2.imencode(".png", classes)
     write_atomically(path, png.tobytes())

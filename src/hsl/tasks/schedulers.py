@@ -15,6 +15,7 @@ from hsl.config import ConfigError
 def onecycle(
     optimizer: Optimizer,
     total_steps: int,
+    steps_per_epoch: int,
     pct_start: float,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
@@ -28,6 +29,7 @@ def onecycle(
     Args:
         optimizer: its learning rate is the top of the cycle.
         total_steps: optimizer steps of the run, at least 1.
+        steps_per_epoch: is not looked at; the rise is a share of the run.
         pct_start: share of the steps spent rising, in [0, 1]; 0.3 in torch.
         div_factor: the first learning rate is the top over this; above 0.
         final_div_factor: the last learning rate is the first over this; above 0.
@@ -35,6 +37,7 @@ def onecycle(
     Raises:
         ConfigError: an argument is out of range.
     """
+    del steps_per_epoch
     _check_steps(total_steps)
     _check_share("pct_start", pct_start)
     if not (div_factor > 0 and final_div_factor > 0):
@@ -55,7 +58,9 @@ def onecycle(
     return LambdaLR(optimizer, factor)
 
 
-def poly(optimizer: Optimizer, total_steps: int, power: float, warmup_fraction: float = 0.0) -> LambdaLR:
+def poly(
+    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, power: float, warmup_epochs: float = 0.0
+) -> LambdaLR:
     """Polynomial decay to 0 after a linear warm-up.
 
     ``(1 - t)^power`` with t from 0 to 1 over the steps after the warm-up. Source: Chen et al. 2018,
@@ -64,19 +69,22 @@ def poly(optimizer: Optimizer, total_steps: int, power: float, warmup_fraction: 
     Args:
         optimizer: its learning rate is the top.
         total_steps: optimizer steps of the run, at least 1.
+        steps_per_epoch: optimizer steps of an epoch.
         power: above 0; 0.9 in the paper.
-        warmup_fraction: share of the steps spent rising, in [0, 1].
+        warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
 
     Raises:
         ConfigError: an argument is out of range.
     """
     if not power > 0:
         raise ConfigError(f"`scheduler.power` should be above 0. Found `scheduler.power = {power}`.")
-    warmup = _warmup_steps(total_steps, warmup_fraction)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
     return LambdaLR(optimizer, lambda step: _warm(step, warmup) * (1 - _progress(step, warmup, total_steps)) ** power)
 
 
-def cosine(optimizer: Optimizer, total_steps: int, final_factor: float = 0.0, warmup_fraction: float = 0.0) -> LambdaLR:
+def cosine(
+    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, final_factor: float = 0.0, warmup_epochs: float = 0.0
+) -> LambdaLR:
     """Half a cosine down to ``final_factor`` after a linear warm-up.
 
     Source: Loshchilov & Hutter 2017, "SGDR", equation 5, without restarts.
@@ -84,32 +92,34 @@ def cosine(optimizer: Optimizer, total_steps: int, final_factor: float = 0.0, wa
     Args:
         optimizer: its learning rate is the top.
         total_steps: optimizer steps of the run, at least 1.
+        steps_per_epoch: optimizer steps of an epoch.
         final_factor: learning rate at the end over the top, in [0, 1].
-        warmup_fraction: share of the steps spent rising, in [0, 1].
+        warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
 
     Raises:
         ConfigError: an argument is out of range.
     """
     _check_share("final_factor", final_factor)
-    warmup = _warmup_steps(total_steps, warmup_fraction)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
     return LambdaLR(
         optimizer,
         lambda step: _warm(step, warmup) * _cosine(1.0, final_factor, _progress(step, warmup, total_steps)),
     )
 
 
-def constant(optimizer: Optimizer, total_steps: int, warmup_fraction: float = 0.0) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> LambdaLR:
     """The optimizer's learning rate, after a linear warm-up if wanted.
 
     Args:
         optimizer: its learning rate is kept.
         total_steps: optimizer steps of the run, at least 1.
-        warmup_fraction: share of the steps spent rising, in [0, 1].
+        steps_per_epoch: optimizer steps of an epoch.
+        warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
 
     Raises:
         ConfigError: an argument is out of range.
     """
-    warmup = _warmup_steps(total_steps, warmup_fraction)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
     return LambdaLR(optimizer, lambda step: _warm(step, warmup))
 
 
@@ -125,10 +135,15 @@ def _progress(step: int, warmup: int, total_steps: int) -> float:
     return min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
 
 
-def _warmup_steps(total_steps: int, warmup_fraction: float) -> int:
+def _warmup_steps(total_steps: int, steps_per_epoch: int, warmup_epochs: float) -> int:
     _check_steps(total_steps)
-    _check_share("warmup_fraction", warmup_fraction)
-    return int(warmup_fraction * total_steps)
+    steps = round(warmup_epochs * steps_per_epoch)
+    if not 0 <= steps <= total_steps:
+        raise ConfigError(
+            f"`scheduler.warmup_epochs` should be in [0, {total_steps / steps_per_epoch:g}], the epochs of the run. "
+            f"Found `scheduler.warmup_epochs = {warmup_epochs}`. Set it lower, or `trainer.max_epochs` higher."
+        )
+    return steps
 
 
 def _check_steps(total_steps: int) -> None:

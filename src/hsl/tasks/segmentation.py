@@ -1,5 +1,6 @@
 """The LightningModule: wires network, loss, weighting, metrics and predictor, and owns the log names."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -29,7 +30,7 @@ class SegmentationTask(lightning.LightningModule):
         loss: called with ``class_counts``; maps outputs and batch to one unweighted scalar per objective.
         weighting: called with the ``weights`` of the loss; makes the total of the objectives.
         optimizer: called with the task, whose loss and weighting may have parameters of their own.
-        scheduler: called with the optimizer and ``total_steps``; stepped once per optimizer step.
+        scheduler: called with the optimizer, ``total_steps`` and ``steps_per_epoch``; stepped once per optimizer step.
         predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
         metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
         classes: class names of every dense head that is scored.
@@ -75,6 +76,8 @@ class SegmentationTask(lightning.LightningModule):
         self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head)
         self.micro_batches = MicroBatches()
         self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
+        self._step_losses: list[Tensor] = []  # total and objectives of each batch of the step under way
+        self._point: dict[str, float] = {}
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs of the network for pictures ``(B, 3, H, W)``."""
@@ -111,6 +114,7 @@ class SegmentationTask(lightning.LightningModule):
         total, objectives = self.micro_batches.learn(self, batch, batch_idx) if cut else self.losses(batch)
         self.objectives = None if cut else objectives
         self._log_losses("train", objectives, total.detach(), len(batch["id"]))
+        self._log_step(objectives, total, batch_idx)
         return total
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -123,6 +127,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_after_backward(self) -> None:
         self.objectives = None  # lets go of the graph
+        for logger in self.loggers if self._point else []:
+            logger.log_metrics(self._point, self.global_step)
+        self._point = {}
 
     def on_train_epoch_end(self) -> None:
         cast(Any, self.weighting).end_epoch()
@@ -148,7 +155,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self)
-        scheduler = self.scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        total_steps = int(self.trainer.estimated_stepping_batches)  # sets the number of batches up
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        scheduler = self.scheduler(optimizer, total_steps=total_steps, steps_per_epoch=per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _log_losses(self, stage: str, objectives: Objectives, total: Tensor, num_images: int) -> None:
@@ -160,3 +169,19 @@ class SegmentationTask(lightning.LightningModule):
             batch_size=num_images,
             sync_dist=True,
         )
+
+    def _log_step(self, objectives: Objectives, total: Tensor, batch_idx: int) -> None:
+        """Keeps the point of an optimizer step for the loggers: the mean over its batches, of the first process.
+
+        Past Lightning's `log`, which would add the names to those of the epoch. The values are read here because the
+        check that they are finite has just waited for the device; they are written while it is busy going backward.
+        """
+        if not self.loggers or not self.trainer.is_global_zero:
+            return
+        trainer, values = self.trainer, torch.stack([v.detach().float() for v in (total, *objectives.values())])
+        self._step_losses = [*(self._step_losses if batch_idx % trainer.accumulate_grad_batches else []), values]
+        complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
+        every = cast(Any, trainer).log_every_n_steps  # 0: never
+        if complete and every and trainer.global_step % every == 0:
+            names = ["train_step/loss", *(f"train_step/loss/{name}" for name in objectives)]
+            self._point = dict(zip(names, torch.stack(self._step_losses).mean(0).tolist(), strict=True))

@@ -105,14 +105,14 @@ class Aggregation(SharedGradients):
 
     def _reuse(self, total: Tensor, weighted: list[Tensor], views: list[Tensor]) -> None:
         self._age = (self._age + 1) % self.update_every
+        arrived = self._watch_scale(total)
         readers = consumers(weighted, views)
         if readers is not None:
             for node, (index, places) in readers.items():
                 if self._factors[index] != 1:
-                    scale_inputs(node, places, self._factors[index])
+                    scale_inputs(node, places, self._factors[index], arrived)
             return
         seed = self._seed(views)
-        arrived = self._watch_scale(total)
         mixture = add([factor * objective for factor, objective in zip(self._factors, weighted, strict=True)])
         for view, gradient in zip(views, gradients(mixture, views, seed), strict=True):
             replace(view, gradient, arrived, seed)

@@ -126,10 +126,15 @@ def consumers(objectives: Sequence[Tensor], views: Sequence[Tensor]) -> dict[Nod
     return found
 
 
-def scale_inputs(node: Node, places: Sequence[int], factor: float) -> None:
-    """Multiply what the node will hand to some of its inputs in the backward pass."""
+def scale_inputs(node: Node, places: Sequence[int], factor: float, arrived: list[Tensor]) -> None:
+    """Multiply what the node will hand to some of its inputs in the backward pass of the total.
+
+    Until that has begun nothing has arrived, and gradients that others take of single objectives stay as they are.
+    """
 
     def scaled(grad_inputs: tuple[Tensor | None, ...], _: Any) -> tuple[Tensor | None, ...]:
+        if not arrived:
+            return grad_inputs
         return tuple(
             gradient * factor if place in places and gradient is not None else gradient
             for place, gradient in enumerate(grad_inputs)
@@ -139,9 +144,14 @@ def scale_inputs(node: Node, places: Sequence[int], factor: float) -> None:
 
 
 def replace(view: Tensor, gradient: Tensor, arrived: list[Tensor], seed: Tensor | float) -> None:
-    """Let the backward pass carry `gradient`, times what reached the total over `seed`, where the view stands."""
+    """Let the backward pass of the total carry `gradient`, times what reached it over `seed`, where the view stands.
+
+    Until that has begun nothing has arrived, and gradients that others take of single objectives stay as they are.
+    """
 
     def replaced(found: Tensor) -> Tensor:
+        if not arrived:
+            return found
         return (gradient * (arrived[0] / seed)).to(found.dtype)
 
     view.register_hook(replaced)  # type: ignore[no-untyped-call]

@@ -76,7 +76,7 @@ class _Row:
 
 
 def read_severstal(root: str | Path, num_classes: int | None = None) -> Catalogue:
-    """Read a data set in the layout of Severstal. Of a picture only the header is read, and nothing is resized.
+    """Read a data set in the layout of Severstal. Of a picture only the header is read.
 
     ==========================  =========================================================================
     ``train_images/``           the pictures, of any size
