@@ -74,6 +74,11 @@ def validate(cfg: DictConfig) -> None:
     findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
     if content.get("callbacks", {}).get("best_checkpoint", True) is None:
         findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
+    callbacks = content.get("callbacks", {"evaluation": True})
+    if not any(callbacks.get(name) for name in ("evaluation", "tta_evaluation")):
+        findings.append(
+            "`callbacks.evaluation` or `callbacks.tta_evaluation` should be set: one of them scores a run. Found null."
+        )
     if findings:
         raise ConfigError(" ".join(findings))
 

@@ -11,8 +11,8 @@ from hsl.models.encoders import Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SMALL = ["resnet10t", "convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0",
-         "efficientnet_lite0_cbam"]  # fmt: skip
+SMALL = ["resnet10t", "cs3darknet_s", "convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small",
+         "efficientnet_lite0", "efficientnet_lite0_cbam"]  # fmt: skip
 FAMILIES = [  # in test_families.py
     "cspdarknet53", "ghostnetv2", "skresnet34", "mobileone_s1", "regnety_016", "inception_v4", "resnet50d",
     "densenet121", "deit_small", "vit_hybrid", "coatnet_0", "swin_tiny",
@@ -39,6 +39,7 @@ def test_every_option_is_tested() -> None:
     ("name", "millions"),
     [
         ("resnet10t", 4.92),
+        ("cs3darknet_s", 2.76),
         ("convnext_atto", 3.37),
         ("mit_b0", 3.32),
         ("maxvit_pico", 7.26),

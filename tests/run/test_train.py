@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -252,3 +253,34 @@ def test_other_data_than_the_run_s_are_refused(tiny: Make, tmp_path: Path, unint
     (folder / "config.yaml").write_text(page)
     with pytest.raises(ConfigError, match="split"):
         evaluate(cfg)
+
+
+@pytest.mark.parametrize("key", ["resume={}/checkpoints/last.ckpt", "encoder.weights={}"])
+def test_nothing_is_taken_over_from_a_run_that_learned_from_held_out_pictures(
+    tiny: Make, tmp_path: Path, uninterrupted: Path, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"learned from"):
+        train(tiny(*QUICK, "fold=1", key.format(uninterrupted)))
+    assert not list(tmp_path.rglob("provenance.json"))
+
+
+def test_a_resumed_run_remembers_its_first_weights(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "first.pth"
+    cfg = tiny(*QUICK)
+    torch.save(instantiate(cfg.encoder).body.state_dict(), weights)
+    with monkeypatch.context() as patch:
+        interrupt_after_epoch(patch, 0)
+        with pytest.raises(SystemExit):
+            train(tiny(*QUICK, f"encoder.weights={weights}"))
+    weights.unlink()  # nobody needs it any more
+    train(tiny(*QUICK, f"encoder.weights={weights}", "resume=last"))
+    folder = only_run(tmp_path)
+    used = json.loads((folder / "provenance.json").read_text())["weights_used"]
+    assert str(weights) in json.dumps(used)
+    evaluate(tiny(f"run={folder}", verb="evaluate"))
+
+
+def test_a_run_that_nothing_scores_is_refused(tiny: Make) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.tta_evaluation"):
+        train(tiny("callbacks.evaluation=null", "callbacks.tta_evaluation=null"))

@@ -59,8 +59,15 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
     except FileNotFoundError:
         raise ConfigError(f"`{checkpoint}` should be a checkpoint. Found no such file. Has the run finished?") from None
     except (RuntimeError, EOFError, LookupError, TypeError, IsADirectoryError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {error}.") from error
-    try:
-        task.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"`{checkpoint}` should fit the model of this run. Found: {error}") from error
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {found}.") from error
+    wanted = task.state_dict()
+    unlike = sorted(
+        {*(state.keys() ^ wanted.keys()), *(k for k in state if k in wanted and state[k].shape != wanted[k].shape)}
+    )
+    if unlike:
+        raise ConfigError(
+            f"`{checkpoint}` should fit the model of this run. Found tensors that do not ({len(unlike)}), such as "
+            f"{', '.join(unlike[:3])}. Choose the encoder, decoder and task that it was made with."
+        )
+    task.load_state_dict(state)

@@ -1,0 +1,55 @@
+"""What a run takes over from an earlier one: a checkpoint to go on from, or first weights; never across a split."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hsl.callbacks.provenance import read_provenance
+from hsl.config import ConfigError
+from hsl.data.datamodule import DataModule
+from hsl.data.splits import Split
+from hsl.run.results import check_same_split
+
+
+def check_resumable(checkpoint: Path, fold: int, split: Split) -> dict[str, Any]:
+    """Refuse a checkpoint that learned from other pictures than this run may.
+
+    Returns:
+        The provenance that the checkpoint holds.
+
+    Raises:
+        ConfigError: it is of another fold, or the pictures or their sides changed.
+    """
+    facts: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True).get("provenance", {})
+    wanted = {"fold": fold, "split_sha256": split.sha256}
+    if unlike := {name: facts.get(name) for name, value in wanted.items() if facts.get(name) != value}:
+        raise ConfigError(
+            f"`resume = {checkpoint}` should be of this fold of these very pictures, {wanted}; else the model has "
+            f"learned from what this run holds out. Found {unlike}. Start a new run with `resume=null`."
+        )
+    run = checkpoint.parent.parent
+    if (run / "splits.json").is_file():
+        check_same_split(run, split)
+    return facts
+
+
+def check_first_weights(weights: str | None, data: DataModule) -> None:
+    """Refuse first weights of a run on these data that was trained on a picture which this run holds out.
+
+    Raises:
+        ConfigError: there is such a picture.
+    """
+    run = Path(weights or "")
+    if weights is None or not (run / "splits.json").is_file():
+        return  # no run of ours
+    trained = Split.from_json((run / "splits.json").read_text(encoding="utf8"))
+    if trained.sha256 != data.fold_assignment.sha256:
+        return  # equal ids of other data are other pictures
+    learned = set(trained.parts(read_provenance(run / "provenance.json")["fold"])["train"])
+    held_out = learned & {*data.parts["val"], *data.parts["test"]}
+    if held_out:
+        raise ConfigError(
+            f"`encoder.weights = {run}` should not have learned from pictures that this run holds out. Found "
+            f"{len(held_out)}, such as {min(held_out)}. Take the run of the same fold."
+        )
