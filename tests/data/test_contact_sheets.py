@@ -34,7 +34,9 @@ def catalogue(tmp_path: Path) -> Catalogue:
 def audit_of(number: int) -> Audit:
     pair = Pair("a", "b", "train", "val", 0.99, "rot90")
     parts = {"train": 1, "val": 1, "test": 0}
-    return Audit("pictures", "sha", "kfold", None, 0, parts, "stop", 0.98, "stop", 0, number, (pair,) * number, ())
+    return Audit(
+        "pictures", "sha", "kfold", None, 0, parts, "stop", 0.98, "stop", "stop", 0, number, (pair,) * number, ()
+    )
 
 
 def pure(page: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

@@ -41,7 +41,8 @@ def test_steel_with_attention_and_focal_loss(tmp_path: Path) -> None:
              "encoder.weights=null", "trainer.accelerator=cpu", "logger=none"]  # fmt: skip
     preset = composed(given)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule, rates = instantiate(preset.scheduler)(optimizer, total_steps=preset.trainer.max_epochs), []
+    schedule = instantiate(preset.scheduler)(optimizer, total_steps=preset.trainer.max_epochs, steps_per_epoch=1)
+    rates = []
     for _ in range(100):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -50,7 +51,9 @@ def test_steel_with_attention_and_focal_loss(tmp_path: Path) -> None:
     assert rates[0] < 0.5
     assert rates[-1] < 0.01
 
-    value = train(composed([*given, "trainer.max_epochs=1", "callbacks.tta_evaluation=null"]))
+    value = train(
+        composed([*given, "trainer.max_epochs=1", "scheduler.warmup_epochs=0.5", "callbacks.tta_evaluation=null"])
+    )
     folder = only_run(tmp_path)
     assert folder.parents[1].name == "steel_cbam"
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
