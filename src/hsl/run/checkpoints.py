@@ -2,7 +2,7 @@
 
 import pickle
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -63,7 +63,7 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
         raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {found}.") from error
     wanted = task.state_dict()
     unlike = sorted(
-        {*(state.keys() ^ wanted.keys()), *(k for k in state if k in wanted and state[k].shape != wanted[k].shape)}
+        {*(state.keys() ^ wanted.keys()), *(k for k in state if k in wanted and _shape(state[k]) != _shape(wanted[k]))}
     )
     if unlike:
         raise ConfigError(
@@ -71,3 +71,7 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
             f"{', '.join(unlike[:3])}. Choose the encoder, decoder and task that it was made with."
         )
     task.load_state_dict(state)
+
+
+def _shape(value: Any) -> Any:
+    return getattr(value, "shape", None)  # what a weighting remembers is no tensor
