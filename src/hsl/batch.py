@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # the processes that only read files do without torch
 IGNORE_INDEX = 255
 UNKNOWN_LABEL = -1
 """Class of a picture of which it is not known."""
+DISTANCE = "hv"
+"""The head, and the target, that says how deep a pixel lies in its object: in [0, 1], 0 outside of objects."""
 
 
 class Sample(TypedDict):

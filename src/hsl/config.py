@@ -72,9 +72,9 @@ def validate(cfg: DictConfig) -> None:
         raise ConfigError(" ".join(_sentence(finding) for finding in error.errors())) from None
     findings = [*_fold_findings(content), *_size_findings(content)]
     findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
-    if content.get("callbacks", {}).get("best_checkpoint", True) is None:
-        findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
     callbacks = content.get("callbacks", {"evaluation": True})
+    if callbacks.get("best_checkpoint", True) is None:
+        findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
     if not any(callbacks.get(name) for name in ("evaluation", "tta_evaluation")):
         findings.append(
             "`callbacks.evaluation` or `callbacks.tta_evaluation` should be set: one of them scores a run. Found null."

@@ -66,7 +66,7 @@ def test_one_of_another_program(tmp_path: Path) -> None:
     [
         ({"weight": torch.zeros(1, 2)}, "bias"),  # one missing
         ({"weight": torch.zeros(1, 2), "bias": torch.zeros(1), "more": torch.zeros(1)}, "more"),
-        ({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, "such as weight"),
+        ({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, "size mismatch for weight"),
     ],
 )
 def test_one_of_another_model(tmp_path: Path, other: dict[str, Any], named: str) -> None:
@@ -93,5 +93,6 @@ def test_one_of_another_model_is_told_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     torch.save({"state_dict": nn.Sequential(*[nn.Linear(2, 2) for _ in range(9)]).state_dict()}, path)
     said = refusal(path)
-    assert "tensors that do not (20), such as 0.bias, 0.weight, 1.bias." in said
-    assert len(said) < 300 + len(str(path))
+    assert "\n" not in said
+    assert "0.weight" in said
+    assert len(said) < 500 + len(str(path))

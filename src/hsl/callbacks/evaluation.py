@@ -12,13 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hsl.batch import IGNORE_INDEX, Batch, Outputs
+from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
 from hsl.metrics.functional import scores
 from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
 from hsl.metrics.watershed import split_objects
 
-DISTANCE = "hv"
 """The head that says how deep each pixel lies in its object."""
 
 Predictor = Callable[[nn.Module, Tensor], Outputs]

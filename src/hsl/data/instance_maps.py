@@ -1,8 +1,10 @@
 """One look at a map of instance ids beside its mask: what the check of a data set with objects has to know."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
@@ -57,9 +59,7 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
     except DataError as error:
         return InstanceMap(error=str(error))
     present = np.unique(ids)
-    objects = present[present > 0]
-    number, largest = objects.size, int(objects[-1]) if objects.size else 0
-    absent = int(np.flatnonzero(objects != np.arange(1, number + 1))[0]) + 1 if largest > number else 0
+    number, largest = int((present > 0).sum()), int(present[-1])
     mask, (wanted_height, wanted_width) = None, ids.shape
     try:
         if record.mask is None:
@@ -76,4 +76,19 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
         of_map, of_mask = (ids > 0) & (mask != IGNORE_INDEX), mask == OBJECT
         marked, unlike = int((of_map | of_mask).sum()), int((of_map != of_mask).sum())
     height, width = ids.shape
-    return InstanceMap(height, width, wanted_height, wanted_width, number, largest, absent, marked, unlike)
+    return InstanceMap(height, width, wanted_height, wanted_width, number, largest, first_gap(present), marked, unlike)
+
+
+def first_gap(present: NDArray[np.integer[Any]]) -> int:
+    """The smallest id from 1 on that is missing below the largest, 0 if none is.
+
+    Args:
+        present: The ids of a map, each once and in order; 0 may be among them.
+
+    Example:
+        >>> first_gap(np.array([0, 1, 3])), first_gap(np.array([1, 2])), first_gap(np.array([0]))
+        (2, 0, 0)
+    """
+    objects = present[present > 0]
+    gaps = np.flatnonzero(objects != np.arange(1, objects.size + 1))
+    return int(gaps[0]) + 1 if gaps.size else 0

@@ -12,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsl.batch import IGNORE_INDEX
+from hsl.batch import DISTANCE, IGNORE_INDEX
 from hsl.config import ConfigError, DataError
 from hsl.data.cache import Decoder
 from hsl.data.decode import decode_instances, decode_mask
 from hsl.data.distance_maps import distance_map
 from hsl.data.instance_check import check_instances
+from hsl.data.instance_maps import first_gap
 from hsl.data.labels import Annotations
 from hsl.data.records import Catalogue, Source
 from hsl.data.splits import Split
 
-DISTANCE, PICTURE = "hv", "reconstruction"
+PICTURE = "reconstruction"
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,9 @@ def read_instances(source: Source) -> NDArray[Any]:
         DataError: The file cannot be read, or an id between 1 and the largest is missing.
     """
     ids = decode_instances(source.read(), source.name)
-    present = np.unique(ids)
-    objects = present[present > 0]
-    if objects.size and objects[-1] != objects.size:
-        absent = int(np.setdiff1d(np.arange(1, objects[-1] + 1), objects)[0])
+    if absent := first_gap(np.unique(ids)):
         raise DataError(
-            f"`{source.name}` should hold the ids 1 to {objects[-1]} without a gap. Found no {absent}. "
+            f"`{source.name}` should hold the ids 1 to {ids.max()} without a gap. Found no {absent}. "
             "Number the objects anew."
         )
     return ids

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from hsl.batch import DISTANCE
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.surface import summarise_surface
@@ -17,7 +18,6 @@ from hsl.reports.statistics import Summary, mean_std
 CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")
 WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
 Metric = Literal["surface", "panoptic", "objects", "clustering"]
-DISTANCE = "hv"  # the head by which predicted objects are cut apart
 TRUE = (
     "the instance maps of the data set",
     "connected components, or the instance maps of the data set where it has any",

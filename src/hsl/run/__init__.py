@@ -22,7 +22,7 @@ from hsl.data.audit import print_table
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
-from hsl.run.building import build_task, facts_of
+from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
 from hsl.run.earlier_runs import check_first_weights, check_resumable
@@ -56,11 +56,11 @@ def train(cfg: DictConfig) -> float | None:
     data: DataModule = instantiate(cfg.data)
     data.prepare()
     check_first_weights(cfg.encoder.weights, data)
-    task = build_task(_without_weights(cfg) if folder.checkpoint else cfg, data)
+    task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
     check_phases(cfg, data, task)
     if folder.checkpoint is not None:  # one that does not fit is refused before a folder is made
-        load_weights(task, folder.checkpoint)
-        earlier = check_resumable(folder.checkpoint, cfg.fold, data.fold_assignment)
+        earlier = load_weights(task, folder.checkpoint)
+        check_resumable(folder.checkpoint, earlier, cfg.fold, data.fold_assignment)
         cast(Any, task.network).encoder.weights_used = earlier["weights_used"]  # where the training began
     if not is_further_process(cfg.trainer):
         folder.claim()
@@ -139,7 +139,7 @@ def evaluate(cfg: DictConfig) -> None:
     check_same_split(run, data.fold_assignment)
     check_same_classes(run, data)
     name = cfg.get("inference_name") or "plain"
-    task = build_task(_without_weights(run_cfg), data)
+    task = build_task(without_weights(run_cfg), data)
     monitored = Monitored.read(run)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
     output = run / "evaluations" / name
@@ -159,13 +159,6 @@ def audit(cfg: DictConfig) -> None:
     print_table(findings)
     print(f"{output / 'audit.json'}")
     findings.raise_if_stopped()
-
-
-def _without_weights(cfg: DictConfig) -> DictConfig:
-    """The same, but for first weights that a checkpoint replaces: their file may be gone."""
-    copied = copy.deepcopy(cfg)
-    copied.encoder.weights = copied.task.network.encoder.weights = None
-    return copied
 
 
 def write_split_and_audit(folder: Path, data: DataModule) -> None:

@@ -1,5 +1,6 @@
 """The task of a config, with what only the data know."""
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,14 @@ def build_task(cfg: DictConfig, data: DataModule) -> SegmentationTask:
 
 def rebuild_task(cfg: DictConfig, facts: Mapping[str, Any]) -> SegmentationTask:
     """The task of a run without its data, from what `facts_of` left in the provenance; weights are not loaded."""
-    return _make_task(cfg, Facts.read(facts))
+    return _make_task(without_weights(cfg), Facts.read(facts))
+
+
+def without_weights(cfg: DictConfig) -> DictConfig:
+    """The same config, but for first weights that a checkpoint replaces: their file may be gone."""
+    copied = copy.deepcopy(cfg)
+    copied.encoder.weights = copied.task.network.encoder.weights = None
+    return copied
 
 
 def facts_of(data: DataModule) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run folders and checkpoints as they are read back."""
 
 import pickle
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,30 +49,28 @@ def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:
     return next((name for name, predictor in scored.items() if predictor == run_cfg.task.predictor), None)
 
 
-def load_weights(task: SegmentationTask, checkpoint: Path) -> None:
+def load_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
     """Load the weights of a checkpoint, all of them or none.
+
+    Returns:
+        The provenance that the checkpoint holds; empty where it holds none.
 
     Raises:
         ConfigError: the checkpoint is missing, broken, or of another model.
     """
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = content["state_dict"]
     except FileNotFoundError:
         raise ConfigError(f"`{checkpoint}` should be a checkpoint. Found no such file. Has the run finished?") from None
     except (RuntimeError, EOFError, LookupError, TypeError, IsADirectoryError, pickle.UnpicklingError) as error:
         found = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {found}.") from error
-    wanted = task.state_dict()
-    unlike = sorted(
-        {*(state.keys() ^ wanted.keys()), *(k for k in state if k in wanted and _shape(state[k]) != _shape(wanted[k]))}
-    )
-    if unlike:
+    try:
+        task.load_state_dict(state)
+    except RuntimeError as error:
         raise ConfigError(
-            f"`{checkpoint}` should fit the model of this run. Found tensors that do not ({len(unlike)}), such as "
-            f"{', '.join(unlike[:3])}. Choose the encoder, decoder and task that it was made with."
-        )
-    task.load_state_dict(state)
-
-
-def _shape(value: Any) -> Any:
-    return getattr(value, "shape", None)  # what a weighting remembers is no tensor
+            f"`{checkpoint}` should fit the model of this run. Found: {textwrap.shorten(str(error), 300)}. "
+            "Choose the encoder, decoder and task that it was made with."
+        ) from None
+    return dict(content.get("provenance", {}))

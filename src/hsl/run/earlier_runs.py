@@ -1,9 +1,8 @@
 """What a run takes over from an earlier one: a checkpoint to go on from, or first weights; never across a split."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
@@ -12,16 +11,18 @@ from hsl.data.splits import Split
 from hsl.run.results import check_same_split
 
 
-def check_resumable(checkpoint: Path, fold: int, split: Split) -> dict[str, Any]:
+def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, split: Split) -> None:
     """Refuse a checkpoint that learned from other pictures than this run may.
 
-    Returns:
-        The provenance that the checkpoint holds.
+    Args:
+        checkpoint: Its path.
+        facts: The provenance that it holds.
+        fold: That of this run.
+        split: The folds of this run.
 
     Raises:
         ConfigError: it is of another fold, or the pictures or their sides changed.
     """
-    facts: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True).get("provenance", {})
     wanted = {"fold": fold, "split_sha256": split.sha256}
     if unlike := {name: facts.get(name) for name, value in wanted.items() if facts.get(name) != value}:
         raise ConfigError(
@@ -31,7 +32,6 @@ def check_resumable(checkpoint: Path, fold: int, split: Split) -> dict[str, Any]
     run = checkpoint.parent.parent
     if (run / "splits.json").is_file():
         check_same_split(run, split)
-    return facts
 
 
 def check_first_weights(weights: str | None, data: DataModule) -> None:

@@ -72,7 +72,6 @@ def open_classifier(path: str) -> Classifier:
     """
     run, cfg = open_run(path)
     cfg.data.evaluation_size = "image_size"  # a network by itself takes no picture of any size
-    cfg.task.network.encoder.weights = None  # the checkpoint brings them all
     cfg.data.num_workers = 0  # the processes of GrabCut have the cores
     task = rebuild_task(cfg, read_provenance(run / "provenance.json"))
     checkpoint = run / "checkpoints" / "best.ckpt"

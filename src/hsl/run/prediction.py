@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from hsl.batch import Batch, Outputs
-from hsl.callbacks.evaluation import DISTANCE, objects_of
+from hsl.batch import DISTANCE, Batch, Outputs
+from hsl.callbacks.evaluation import objects_of
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError, DataError
 from hsl.data.datamodule import DataModule
@@ -103,7 +103,6 @@ def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
 
 
 def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
-    run_cfg.task.network.encoder.weights = None  # the checkpoint brings them all
     task = rebuild_task(run_cfg, facts)
     load_weights(task, run / "checkpoints" / "best.ckpt")
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
