@@ -152,11 +152,64 @@ def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
         (["resume=nowhere.ckpt"], ["nowhere.ckpt"]),
         (["encoder.weights=nowhere.pth"], ["nowhere.pth"]),
         (["loss.terms.focal.gamma=-1"], ["gamma", "-1"]),
-        (["monitor=val/dream"], ["val/dream", "val/miou"]),
+        (["+nonsense=1"], ["`nonsense`", "+nonsense=1"]),
+        (["+optimizer.lrr=1"], ["`optimizer.lrr`", "Did you mean `optimizer.lr`?"]),
+        (["+data.reader.foo=1"], ["`data.reader.foo` should be a key of `data.reader`"]),
+        (["optimizer.lr=abc"], ["`optimizer.lr` should be a number", "abc"]),
+        (["optimizer.lr=-1"], ["`optimizer.lr` should be above 0"]),
+        (["optimizer.betas=[0.9]"], ["`optimizer.betas` should be two"]),
+        (["scheduler.pct_start=3"], ["`scheduler.pct_start` should be in [0, 1]"]),
+        (["trainer.max_epochs=abc"], ["`trainer.max_epochs`", "abc"]),
+        (["trainer.precision=bf17"], ["`trainer.precision` should be", "bf16-mixed", "bf17"]),
+        (["trainer.accelerator=gpuu"], ["`trainer.accelerator = gpuu`", "trainer=default"]),
+        (["trainer.precision=transformer-engine"], ["transformer_engine", "trainer=default"]),
+        (["encoder._target_=nothing.at_all"], ["`encoder._target_`", "nothing.at_all"]),
+        (["logger=null"], ["`logger` should be one of none, tensorboard"]),
+        (["augmentation.flips=7"], ["`augmentation.flips` should be a map", "7"]),
     ],
 )
-def test_settings_that_are_wrong(run: Run, pictures: Path, arguments: list[str], words: list[str]) -> None:
+def test_settings_that_are_wrong(
+    run: Run, pictures: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     expect(run("train", *SMALL, f"data.root={pictures}", *arguments), *words)
+    assert not list((tmp_path / "outputs").glob("*/fold*")), "a mistake in the config leaves no run folder"
+
+
+@pytest.mark.parametrize("name", ["monitor", "callbacks.early_stopping.monitor"])
+def test_a_value_that_nothing_logs(run: Run, pictures: Path, name: str) -> None:
+    expect(run("train", *SMALL, f"data.root={pictures}", f"{name}=val/dream"), "val/dream", "val/miou")
+
+
+def test_damaged_run_folders_name_their_files(run: Run, pictures: Path, tmp_path: Path) -> None:
+    """A disk fault: each verb names the file, and a new run of the same config goes on without the damaged one."""
+    assert run("train", *SMALL, f"data.root={pictures}")[0] == 0
+    folder = next((tmp_path / "outputs").glob("*/fold0/*"))
+    (tmp_path / "empty").mkdir()
+    verbs = {"evaluate": [], "predict": [f"input={pictures / 'images'}", f"output={tmp_path / 'out'}"]}
+    damage = {"metrics.json": ["evaluate"], "splits.json": ["evaluate"], "provenance.json": ["predict"],
+              "config.yaml": ["evaluate", "predict"]}  # fmt: skip
+    for name, readers in damage.items():
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"{" + whole[: len(whole) // 2])
+        for verb in readers:
+            expect(run(verb, f"run={folder}", *verbs[verb]), str(folder / name))
+        if name == "provenance.json":
+            code, printed = run("train", *SMALL, f"data.root={pictures}", "resume=last")
+            assert code == 0
+            assert str(folder / name) in printed
+            assert "passed over" in printed
+        (folder / name).write_bytes(whole)
+    assert run("evaluate", f"run={folder}")[0] == 0
+
+
+def test_an_output_that_is_a_file(run: Run, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    expect(
+        run("audit", "data=folder", f"data.root={pictures}", f"output={tmp_path / 'taken'}"), "taken", "another path"
+    )
+    taken = f"output_root={tmp_path / 'taken'}"
+    expect(run("train", *SMALL, f"data.root={pictures}", taken), "taken", "another path")
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

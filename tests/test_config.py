@@ -20,6 +20,8 @@ def config(**changes: object) -> object:
                 "evaluation_size": "image_size",
             },
             "inference": {},
+            "trainer": {"max_epochs": 9, "check_val_every_n_epoch": 1, "accumulate_grad_batches": 1,
+                        "gradient_clip_val": 1, "log_every_n_steps": 1},
         }
     )  # fmt: skip
     for key, value in changes.items():
@@ -42,6 +44,8 @@ def test_a_good_config_passes() -> None:
         ({"data__image_size": 130}, ["multiple of 32", "130", "128 and 160"]),
         ({"data__image_size": [128, 100]}, ["multiple of 32", "96 and 128"]),
         ({"data__batch_size": 0}, ["`data.batch_size`", "greater than or equal to 1"]),
+        ({"trainer__max_epochs": 0}, ["`trainer.max_epochs`", "greater than or equal to 1"]),
+        ({"trainer__accumulate_grad_batches": 0}, ["`trainer.accumulate_grad_batches`", "greater than or equal to 1"]),
         ({"data__root": "???"}, ["`data.root` should be chosen", "data.root="]),
     ],
 )

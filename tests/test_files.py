@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hsl.files import write_atomically
+from hsl.config import DataError
+from hsl.files import read_json, write_atomically
 
 
 def test_it_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -22,7 +23,26 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         write_atomically(target, b"new")
+    assert caught.value.filename == str(target)
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is missing"),
+        (b'{"a": 1', "is no JSON"),
+        (b"[1]", "should be a JSON object"),
+        (b"\xff", "cannot be read"),
+    ],
+)
+def test_a_damaged_page_is_named(tmp_path: Path, content: bytes | None, said: str) -> None:
+    page = tmp_path / "page.json"
+    if content is not None:
+        page.write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read_json(page)
+    assert f"`{page}`" in str(caught.value)

@@ -1,25 +1,27 @@
 """The command line: `hsl VERB key=value ...`. Every verb is a Hydra config that names its function."""
 
-import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hsl import options
+from hsl.calls import check_calls
 from hsl.config import ConfigError, UserError, validate
+from hsl.errors import TRACEBACK_VARIABLE, user_sentence
 
 EXIT_USER_ERROR = 2
-TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
+
 QUIET_VARIABLE = "HSL_ONE_SENTENCE"
 
 
@@ -66,6 +68,7 @@ def run_verb(verb: str) -> None:
         if plain:
             _call_plainly(path, sys.argv[1:])
             return
+        _refuse_null_groups(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _exit_with_sentence(error)
@@ -82,33 +85,7 @@ def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
     return f"! {message}\n"
 
 
-def user_sentence(error: BaseException) -> str | None:
-    """What to tell the user; ``None`` when the error is ours and deserves its traceback.
-
-    Hydra wraps what a part raises while it is built, so the cause is looked for first.
-    """
-    chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
-        chain.append(inner)
-    for one in chain:
-        if isinstance(one, UserError):
-            return str(one)
-    for one in chain:
-        if isinstance(one, OSError) and one.errno in _WAY_OUT:
-            return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
-    composing = isinstance(error, HydraException | OmegaConfBaseException)
-    return str(error) if composing and not isinstance(error, InstantiationException) else None
-
-
 _WORDS = {"true": True, "false": False, "null": None}
-_RESUME = "Free some space, then go on with `resume=last`; nothing half-written is left."
-_WAY_OUT = {
-    errno.ENOSPC: _RESUME,
-    errno.EDQUOT: _RESUME,
-    errno.EACCES: "Choose a folder that you may write to.",
-    errno.EROFS: "Choose a folder that you may write to.",
-    errno.ENOENT: "Check the path.",
-}
 
 
 def _exit_with_sentence(error: BaseException) -> None:
@@ -122,6 +99,9 @@ def _exit_with_sentence(error: BaseException) -> None:
 def _call_entry(cfg: DictConfig) -> Any:
     try:
         validate(cfg)
+        _refuse_unread_keys()
+        content: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
     except (UserError, HydraException, OSError) as error:
@@ -130,6 +110,34 @@ def _call_entry(cfg: DictConfig) -> Any:
         else:  # a sweep first does its other runs and ends with the first error
             print(f"error: {user_sentence(error) or error}", file=sys.stderr)
         raise
+
+
+def _refuse_null_groups(words: Sequence[str]) -> None:
+    """Hydra has no way to switch a group off; each that can be off has an option that says so.
+
+    Raises:
+        ConfigError: A group is set to nothing.
+    """
+    for word in words:
+        group, _, option = word.partition("=")
+        if option in ("", "null", "None") and (conf_dir() / group).is_dir() and "=" in word:
+            names = sorted(path.stem for path in (conf_dir() / group).glob("[!_]*.yaml"))
+            raise ConfigError(
+                f"`{group}` should be one of {', '.join(names)}. Found `{word}`. Choose one, or leave it away."
+            )
+
+
+def _refuse_unread_keys() -> None:
+    """A key that `+` adds beside the others of a verb is one that nothing reads; below a call, `check_calls` looks.
+
+    Raises:
+        ConfigError: There is such a key.
+    """
+    for override in OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task)):
+        key = override.key_or_group
+        added = override.is_add() or override.is_force_add()
+        if added and "." not in key and not (conf_dir() / key).is_dir():
+            raise ConfigError(f"`{key}` should be a key of this verb. Found `{override.input_line}`. Delete it.")
 
 
 def _bare_key(path: Path) -> str | None:

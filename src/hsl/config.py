@@ -33,6 +33,17 @@ class DataRules(BaseModel):
     split: dict[str, Any]
 
 
+class TrainerRules(BaseModel):
+    """What Lightning takes and then divides by, or takes for something else."""
+
+    model_config = ConfigDict(strict=True)
+    max_epochs: Annotated[int, Field(ge=1)]
+    check_val_every_n_epoch: Annotated[int, Field(ge=1)]
+    accumulate_grad_batches: Annotated[int, Field(ge=1)]
+    gradient_clip_val: Annotated[float, Field(ge=0)] | None
+    log_every_n_steps: Annotated[int, Field(ge=0)]
+
+
 class TrainRules(BaseModel):
     """The values of ``train.yaml`` itself; groups are checked by the part they call."""
 
@@ -45,6 +56,7 @@ class TrainRules(BaseModel):
     resume: str | None
     rerun: bool
     data: DataRules
+    trainer: TrainerRules
     encoder: dict[str, Any]
     inference: dict[str, Any]
 

@@ -1,7 +1,6 @@
 """Every option of every group composes, binds the signature of what it calls, and keeps the house's rules for YAML."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.calls import calls_in, check_calls
 from hsl.cli import conf_dir
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
@@ -21,6 +21,7 @@ NEEDED = [
     "encoder.name=resnet18",
     "data.reader.mask_column=mask",
     "data.reader.classes=[a,b]",
+    "data.sampling.runs=[somewhere]",
 ]
 
 
@@ -44,18 +45,8 @@ def overrides_for(group: str, option: str) -> list[str]:
 def parent_and_key(cfg: DictConfig, path: str) -> tuple[Any, str]:
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(cfg, parent)
-    return (node, key) if node is not None and key in node else (OmegaConf.create({"present": 1}), "present")
-
-
-def calls(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, value in node.items():
-            yield from calls(value, f"{path}.{key}")
-    elif isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from calls(value, f"{path}[{i}]")
+    present = node is not None and key in list(node.keys())  # `in` itself does not see what has no value yet
+    return (node, key) if present else (OmegaConf.create({"present": 1}), "present")
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -63,27 +54,8 @@ def test_an_option_composes_and_its_arguments_exist(group: str, option: str) -> 
     verb = VERBS.get(group, "train")
     cfg = composed(*overrides_for(group, option), *(["output=x"] if verb != "train" else []), verb=verb)
     content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True)
-    found = list(calls(content))
-    assert found
-    for path, node in found:
-        function = (
-            hydra.utils.get_method(node["_target_"])
-            if not _is_class(node["_target_"])
-            else hydra.utils.get_class(node["_target_"])
-        )
-        arguments = {k: v for k, v in node.items() if k not in ("_target_", "_partial_", "_recursive_", "_convert_")}
-        signature = inspect.signature(function)
-        if node.get("_partial_"):
-            signature.bind_partial(**arguments)
-        else:
-            try:
-                signature.bind(**arguments)
-            except TypeError as error:
-                pytest.fail(f"{path}: {error}")
-
-
-def _is_class(target: str) -> bool:
-    return inspect.isclass(hydra.utils.get_object(target))
+    assert list(calls_in(content))
+    check_calls(content)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -1,7 +1,6 @@
 """What a training is compared with: a number, or a finished run."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.files import read_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_baseline(folder: Path, metric: str) -> Baseline:
             f"`rollback_gate.baseline` should be a number, null, or the folder of a finished run. Found "
             f"`rollback_gate.baseline = {folder}` without {missing[0]}."
         )
-    monitor = json.loads(pages[0].read_text(encoding="utf8"))["monitor"]
+    monitor = read_json(pages[0])["monitor"]
     if monitor["name"] == metric:
         return Baseline(float(monitor["value"]), folder)
     rows = _rows(folder / "history.csv")

@@ -17,7 +17,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from hsl.files import write_atomically
+from hsl.files import read_json, write_atomically
 
 PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "albumentations",
             "opencv-python-headless", "numpy", "torchmetrics", "hydra-core")  # fmt: skip
@@ -72,11 +72,12 @@ class Provenance(Callback):
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """The facts in a ``provenance.json``; empty when there is none."""
-    if not path.is_file():
-        return {}
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    return facts
+    """The facts in a ``provenance.json``; empty when there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return read_json(path) if path.is_file() else {}
 
 
 def environment() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hsl.callbacks.baseline import Baseline, read_baseline
 from hsl.config import ConfigError
-from hsl.files import write_atomically
+from hsl.files import read_json, write_atomically
 
 
 class RollbackGate(Callback):
@@ -119,7 +119,7 @@ class RollbackGate(Callback):
         if not self.closes or not kept.best_model_path:
             return
         if self.path.is_file():  # judged before, and then killed: what was decided stays
-            page = json.loads(self.path.read_text(encoding="utf8"))
+            page = read_json(self.path)
         else:
             page = self._judge(Path(kept.best_model_path), str(kept.monitor))
             if trainer.is_global_zero:

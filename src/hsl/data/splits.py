@@ -14,7 +14,7 @@ from hsl.data.grouping import Units, deal, name_some, official_test, set_apart
 from hsl.data.image_labels import group_pictures
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
-from hsl.files import write_atomically
+from hsl.files import read_text, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,11 @@ class Split:
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Split":
+    def from_json(cls, text: str, name: str) -> "Split":
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: The text is something else.
+            DataError: The text is something else; the message names it by ``name``.
         """
         try:
             content = json.loads(text)
@@ -86,7 +86,16 @@ class Split:
             kept = {name: content[name] for name in ("method", "seed", "groups", "sha256")}
             return cls(folds=folds, test=tuple(content["test"]), **kept)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"A fold assignment should have the keys of `Split`. Found: {error}.") from error
+            raise DataError(f"`{name}` is damaged. Delete it where it is a cache, else restore it. {error}") from error
+
+
+def read_split(path: Path) -> Split:
+    """A fold assignment that was stored: the ``splits.json`` of a run, or that of a cache.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    return Split.from_json(read_text(path), str(path))
 
 
 def kfold(
@@ -233,10 +242,7 @@ def stored_split(
         return make(catalogue, scan)
     path = Path(cache_dir) / f"splits-{_key(make, catalogue, scan)}.json"
     if path.is_file():
-        try:
-            return Split.from_json(path.read_text(encoding="utf8"))
-        except ValueError as error:
-            raise DataError(f"`{path}` is damaged. Delete it: the same folds are made anew. {error}") from error
+        return read_split(path)
     split = make(catalogue, scan)
     write_atomically(path, split.to_json().encode())
     return split

@@ -68,7 +68,7 @@ class SlidingWindow:
         """Logits ``float32 (B, C, H, W)`` of every head on ``stitch_device``, for ``images`` ``(B, 3, H, W)``.
 
         Raises:
-            ValueError: a head is not dense, or answers at another size than its input.
+            ConfigError: a head is not dense, or answers at another size than its input.
         """
         height, width = images.shape[-2:]
         images = reflected_to(images, max(height, self.window), max(width, self.window))
@@ -108,7 +108,7 @@ class SlidingWindow:
         outputs: Outputs = network(windows)
         for head, output in outputs.items():
             if output.ndim != 4 or output.shape[-2:] != windows.shape[-2:]:
-                raise ValueError(
+                raise ConfigError(
                     f"Head `{head}` should give logits at the size of its input, (B, C, {self.window}, {self.window}), "
                     f"for a sliding window. Found shape {tuple(output.shape)}. Evaluate it with `inference=whole`."
                 )

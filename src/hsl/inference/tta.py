@@ -56,7 +56,7 @@ class TestTimeAugmentation:
         """Log-probabilities ``float32 (B, C, H, W)`` of every dense head, for ``images`` ``(B, 3, H, W)``.
 
         Raises:
-            ValueError: a head is not dense or has fewer than 2 channels: there are no class probabilities per
+            ConfigError: a head is not dense or has fewer than 2 channels: there are no class probabilities per
                 pixel.
         """
         total: Outputs = {}
@@ -109,7 +109,7 @@ def _checked(names: list[str]) -> tuple[str, ...]:
 
 def _check_dense(head: str, output: Tensor) -> None:
     if output.ndim != 4 or output.shape[1] < 2:
-        raise ValueError(
+        raise ConfigError(
             f"Head `{head}` should give logits (B, C, H, W) with C >= 2 for test-time augmentation. "
             f"Found shape {tuple(output.shape)}. Evaluate this head with `inference=whole`."
         )

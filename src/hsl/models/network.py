@@ -90,13 +90,13 @@ class SegmentationNetwork(nn.Module):
                 see in their place. The first is the picture itself, the second is not read by every decoder.
 
         Raises:
-            ValueError: H or W is no multiple of `stride`.
+            ConfigError: H or W is no multiple of `stride`.
         """
         height, width = image.shape[-2:]
         if height % self.stride or width % self.stride:
-            raise ValueError(
+            raise ConfigError(
                 f"`image` should have sides that are multiples of {self.stride}. Found {height} x {width}. "
-                "Resize it, or pad it with an inference predictor."
+                "Evaluate with `inference=whole` or `inference=sliding_window`, or resize the pictures."
             )
         features = self.encoder(image)
         if share is not None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsl.config import DataError
+from hsl.files import read_json
 from hsl.reports.run_folder import Run
-from hsl.reports.run_pages import read_json
 
 
 @dataclass(frozen=True)

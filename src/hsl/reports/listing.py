@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from pydantic import BaseModel
 
 from hsl.config import ConfigError, DataError
-from hsl.reports.run_pages import Monitor, find_run_folders, read_page, read_text, run_status
+from hsl.files import read_text
+from hsl.reports.run_pages import Monitor, find_run_folders, read_page, run_status
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed
 

@@ -14,11 +14,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hsl.config import DataError
+from hsl.files import read_text
 from hsl.metrics.row_file import read_rows
 from hsl.reports.image_files import StoredHead
 from hsl.reports.pictures import Example, read_index
 from hsl.reports.pixel_counts import METRICS
-from hsl.reports.run_pages import Monitor, read_page, read_text
+from hsl.reports.run_pages import Monitor, read_page
 
 
 class StoredScores(BaseModel):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import DataError
+from hsl.files import read_json
 from hsl.reports.image_files import ImagePictures, read_image_predictions
 from hsl.reports.labels import foldless
 from hsl.reports.pictures import Example
@@ -27,7 +28,7 @@ from hsl.reports.run_files import (
     read_metrics,
     read_objects,
 )
-from hsl.reports.run_pages import read_json, read_page, run_status
+from hsl.reports.run_pages import read_page, run_status
 from hsl.reports.weighting_steps import WeightingSteps, read_weighting
 
 

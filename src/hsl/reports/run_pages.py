@@ -1,7 +1,6 @@
 """Finding run folders and reading their JSON pages: what is cheap to know of a run. Nothing here imports torch."""
 
 import glob
-import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hsl.config import DataError
+from hsl.files import read_json
 
 STATUSES = ("finished", "failed", "interrupted", "running")
 Page = TypeVar("Page", bound=BaseModel)
@@ -36,27 +36,6 @@ def find_run_folders(patterns: Sequence[str]) -> list[Path]:
                     found.setdefault(Path(here).resolve(), Path(here))
                     folders.clear()
     return sorted(found.values())
-
-
-def read_text(path: Path) -> str:
-    """The text of a file of a run."""
-    try:
-        return path.read_text(encoding="utf8")
-    except FileNotFoundError:
-        raise DataError(f"`{path}` is missing.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"`{path}` cannot be read: {error}.") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"`{path}` is no JSON: {error}. Evaluate the run again.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"`{path}` should be a JSON object. Found {type(content).__name__}.")
-    return content
 
 
 def read_page(path: Path, kind: type[Page]) -> Page:

@@ -31,7 +31,7 @@ from hsl.run.phase_plan import check_phases
 from hsl.run.phases import PhasedRun
 from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
-from hsl.run.setup import make_callbacks, make_repeatable
+from hsl.run.setup import check_training, make_callbacks, make_repeatable
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -58,6 +58,7 @@ def train(cfg: DictConfig) -> float | None:
     check_first_weights(cfg.encoder.weights, data)
     task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
     check_phases(cfg, data, task)
+    check_training(cfg, task)
     if folder.checkpoint is not None:  # one that does not fit is refused before a folder is made
         earlier = load_weights(task, folder.checkpoint)
         check_resumable(folder.checkpoint, earlier, cfg.fold, data.fold_assignment)

@@ -19,6 +19,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_image, decode_mask
 from hsl.data.image_labels import HEAD
 from hsl.data.records import Catalogue, Record
+from hsl.files import read_json
 from hsl.metrics.image_scores import one_hot
 from hsl.reports.analysis_pictures import Picture, thumbnail
 from hsl.run.checkpoints import open_run
@@ -89,7 +90,7 @@ class OpenedRun:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What all runs of an analysis have in common."""
-        split = json.loads((self.folder / "splits.json").read_text(encoding="utf8"))
+        split = read_json(self.folder / "splits.json")
         parts = json.dumps([split["folds"], split["test"]], sort_keys=True).encode()
         return {
             "the data": split["sha256"][:12],

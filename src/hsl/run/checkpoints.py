@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.config import ConfigError, window_findings
@@ -23,7 +24,11 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
         raise ConfigError(
             f"`run` should be a run folder. Found `run = {path}`, which has no config.yaml. They lie below `outputs/`."
         )
-    return run, cast(DictConfig, OmegaConf.load(run / "config.yaml"))
+    try:
+        cfg = OmegaConf.load(run / "config.yaml")
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"`{run / 'config.yaml'}` is no YAML: {error}. Restore it, or make the run anew.") from None
+    return run, cast(DictConfig, cfg)
 
 
 def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
-from hsl.data.splits import Split
+from hsl.data.splits import Split, read_split
 from hsl.run.results import check_same_split
 
 
@@ -43,7 +43,7 @@ def check_first_weights(weights: str | None, data: DataModule) -> None:
     run = Path(weights or "")
     if weights is None or not (run / "splits.json").is_file():
         return  # no run of ours
-    trained = Split.from_json((run / "splits.json").read_text(encoding="utf8"))
+    trained = read_split(run / "splits.json")
     if trained.sha256 != data.fold_assignment.sha256:
         return  # equal ids of other data are other pictures
     learned = set(trained.parts(read_provenance(run / "provenance.json")["fold"])["train"])

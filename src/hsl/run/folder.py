@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,13 +13,17 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.provenance import read_provenance
-from hsl.config import ConfigError
+from hsl.config import ConfigError, DataError
+from hsl.files import read_json, write_atomically
 
 CHILD_VARIABLE = "HSL_RUN_DIR"
 """Tells the further processes of a distributed run which folder the first one claimed."""
 
 RUNTIME_KEYS = ("resume", "rerun", "run_dir", "output_root", "cache_dir", "entry")
 RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir")
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -71,13 +76,11 @@ class RunFolder:
 
     def write_config(self, cfg: DictConfig) -> None:
         """Write the resolved config beside everything else."""
-        from hsl.files import write_atomically
-
         write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
 
     def result(self, monitor: str) -> float:
         """The monitored value of a finished run."""
-        metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf8"))
+        metrics = read_json(self.path / "metrics.json")
         value = metrics["monitor"]["value"]
         if value is None:
             raise ConfigError(f"`{self.path}/metrics.json` has no value for `monitor = {monitor}`.")
@@ -135,7 +138,13 @@ def _without_paths(node: Any) -> Any:
 
 def _same_config(base: Path, identity: str) -> list[Path]:
     """Run folders below ``base`` that were made by this very config, newest first."""
-    found = [p.parent for p in base.glob("*/provenance.json") if read_provenance(p).get("identity") == identity]
+    found = []
+    for path in base.glob("*/provenance.json"):
+        try:
+            if read_provenance(path).get("identity") == identity:
+                found.append(path.parent)
+        except DataError as error:  # whose run it was is not known any more; this one goes on without it
+            log.warning("%s It is passed over.", error)
     return sorted(found, key=lambda folder: folder.name, reverse=True)
 
 

@@ -1,6 +1,5 @@
 """What an evaluation leaves of the image heads: a table of all pictures, scores, thresholds."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from hsl.callbacks.evaluation import Evaluation, ImageResult
 from hsl.data.datamodule import DataModule
-from hsl.files import write_atomically
+from hsl.files import read_json, write_atomically
 from hsl.metrics.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
 from hsl.reports.image_files import SEPARATOR, UNKNOWN
 
@@ -106,7 +105,7 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
         inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
             said.
     """
-    scores = json.loads((run / "metrics.json").read_text(encoding="utf8"))["parts"][TUNED_ON]
+    scores = read_json(run / "metrics.json")["parts"][TUNED_ON]
     taken = inference if inference in scores else next(iter(scores))
     if taken != inference:
         print(

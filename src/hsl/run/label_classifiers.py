@@ -19,7 +19,7 @@ from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.data.image_labels import HEAD
 from hsl.data.records import Record
-from hsl.data.splits import Split
+from hsl.data.splits import read_split
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import load_weights, open_run
@@ -133,7 +133,7 @@ def _differences(run: Path, cfg: DictConfig, data: DataModule) -> list[str]:
     if facts["fold"] != data.fold:
         found.append(f"`fold = {facts['fold']}`, here {data.fold}")
         return found
-    trained = Split.from_json((run / "splits.json").read_text(encoding="utf8")).parts(facts["fold"])["train"]
+    trained = read_split(run / "splits.json").parts(facts["fold"])["train"]
     if strange := len(set(trained) - set(data.parts["train"])):
         found.append(f"another split: {strange} pictures that are held out here were trained on")
     return found

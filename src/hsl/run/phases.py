@@ -18,7 +18,7 @@ from hsl.callbacks.freeze import Freeze
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
-from hsl.files import write_atomically
+from hsl.files import read_json, write_atomically
 from hsl.run.building import build_task
 from hsl.run.phase_plan import Phase, read_phases
 from hsl.run.refinement import kept_round, next_round, refine_round
@@ -46,7 +46,7 @@ class PhasedRun:
         self.folder, self.cfg, self.data, self.provenance = folder, cfg, data, provenance
         self.stages = deque(read_phases(cfg))
         path = folder / PAGE
-        self.pages: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+        self.pages: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
         self.trained: list[str] = []
         self.labels: Path | None = None  # refined ones, for the phases that follow
         self.gates = [gate for gate in _gates(make_callbacks(cfg)) if gate.scope == "run"]

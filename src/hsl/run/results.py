@@ -17,8 +17,8 @@ from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
-from hsl.data.splits import Split
-from hsl.files import write_atomically
+from hsl.data.splits import Split, read_split
+from hsl.files import read_json, write_atomically
 from hsl.metrics.functional import dice_empty_one, scores
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
@@ -68,7 +68,7 @@ class Monitored:
         path = folder / "metrics.json"
         if not path.is_file():
             raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without metrics.json.")
-        page = json.loads(path.read_text(encoding="utf8"))["monitor"]
+        page = read_json(path)["monitor"]
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
         return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint)
 
@@ -79,7 +79,7 @@ def check_same_split(run: Path, split: Split) -> None:
     Raises:
         ConfigError: the pictures differ, or a picture changed sides.
     """
-    trained = Split.from_json((run / "splits.json").read_text(encoding="utf8"))
+    trained = read_split(run / "splits.json")
     if split.sha256 != trained.sha256:
         raise ConfigError(
             f"The data should be those of the run (split {trained.sha256[:12]}). Found split {split.sha256[:12]}: "

@@ -35,9 +35,9 @@ def adamw(
     Raises:
         ConfigError: an argument is out of range, or a module is unknown or has nothing to train.
     """
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"`optimizer.betas` should be two in [0, 1). Found `optimizer.betas = {list(betas)}`.")
     first, second = betas
-    if not (0 <= first < 1 and 0 <= second < 1):
-        raise ConfigError(f"`optimizer.betas` should be in [0, 1). Found `optimizer.betas = {list(betas)}`.")
     scaled, by_module = _scaled(lr, lr_by_module, batch_size, reference_batch_size)
     groups = parameter_groups(module, weight_decay, by_module)
     return AdamW(groups, lr=scaled, betas=(float(first), float(second)))

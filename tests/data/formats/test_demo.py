@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.morphology import skeletonize
 
-from hsl.config import DataError
+from hsl.config import ConfigError, DataError
 from hsl.data.decode import decode_image, decode_mask
 from hsl.data.formats import demo
 from hsl.data.formats.damage import KINDS
@@ -201,7 +201,9 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     ],
 )
 def test_parameters_out_of_range_are_refused(tmp_path, name, value, rule):
-    with pytest.raises(ValueError, match=rf"`{name}` should be {rule}. Found `{name} = {value}`"):
+    with pytest.raises(
+        ConfigError, match=rf"`data.reader.{name}` should be {rule}. Found `data.reader.{name} = {value}`"
+    ):
         read_demo(tmp_path, **{name: value})
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ import yaml
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hsl.config import DataError
+from hsl.config import ConfigError, DataError
 from hsl.data.formats.damage import KINDS, Panel, add_damage
 from hsl.data.formats.folder import read_folder
 from hsl.data.formats.painting import MATERIALS, paint
@@ -71,7 +71,7 @@ def read_demo(
         The catalogue, with the classes clean, crack, scratch, paint_loss, stain, puncture.
 
     Raises:
-        ValueError: A parameter is out of its range.
+        ConfigError: A parameter is out of its range.
         DataError: The folder cannot be written.
     """
     parameters = Parameters(num_pictures, size, seed, views_per_panel, damage_width, damage_contrast, damage_density)
@@ -88,13 +88,18 @@ def _check(parameters: Parameters) -> None:
     for name, smallest in least.items():
         value = getattr(parameters, name)
         if value < smallest:
-            raise ValueError(f"`{name}` should be at least {smallest}. Found `{name} = {value}`.")
+            raise ConfigError(
+                f"`data.reader.{name}` should be at least {smallest}. Found `data.reader.{name} = {value}`."
+            )
     for name in ("damage_width", "damage_density"):
         if not getattr(parameters, name) > 0:
-            raise ValueError(f"`{name}` should be above 0. Found `{name} = {getattr(parameters, name)}`.")
+            raise ConfigError(
+                f"`data.reader.{name}` should be above 0. Found `data.reader.{name} = {getattr(parameters, name)}`."
+            )
     if parameters.damage_contrast > 1:
-        raise ValueError(
-            f"`damage_contrast` should be in [0, 1]. Found `damage_contrast = {parameters.damage_contrast}`."
+        raise ConfigError(
+            "`data.reader.damage_contrast` should be in [0, 1]. "
+            f"Found `data.reader.damage_contrast = {parameters.damage_contrast}`."
         )
 
 

@@ -1,0 +1,128 @@
+"""The calls that a config names, held against the signatures of what they call before any of them is made."""
+
+import inspect
+import json
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from hsl.config import ConfigError
+
+RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+"""What Hydra itself reads in a node."""
+
+
+def check_calls(content: Mapping[str, Any]) -> None:
+    """Check that each ``_target_`` exists, takes every key of its node, and allows the types of the values.
+
+    Third-party annotations count too, so ``trainer.max_epochs=abc`` is found before anything is read. Types that only
+    a program can check (modules, functions) and values that are themselves calls are left to the call.
+
+    Args:
+        content: A resolved config. What it names is imported.
+
+    Raises:
+        ConfigError: Every finding at once: the key, the rule and the way out.
+    """
+    findings: dict[tuple[str, ...], str] = {}  # a node that is interpolated somewhere is told once, where it stands
+    for path, node in sorted(calls_in(content), key=lambda call: call[0].count(".")):
+        for key, sentence in _findings(path, node):
+            findings.setdefault((node["_target_"], key, repr(node.get(key))), sentence)
+    if findings:
+        raise ConfigError(" ".join(findings.values()))
+
+
+def calls_in(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a ``_target_``, with its dotted path, the outer ones first."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from calls_in(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from calls_in(value, f"{path}[{i}]")
+
+
+def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The key that is wrong and what to say of it."""
+    target = node["_target_"]
+    try:
+        function = pkgutil.resolve_name(target)
+        signature = inspect.signature(function)
+    except (ImportError, AttributeError):
+        yield "_target_", f"`{path}._target_` should be something that Python can import. Found `{target}`."
+        return
+    except ValueError:  # built-in types have no signature
+        return
+    parameters = signature.parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments = {key: value for key, value in node.items() if key not in RESERVED}
+    hints = _hints(function)
+    for key, value in arguments.items():
+        known = parameters.get(key)
+        if known is None and not open_ended:
+            near = get_close_matches(key, parameters, n=1)
+            way = f"Did you mean `{path}.{near[0]}`?" if near else "Delete it."
+            yield key, f"`{path}.{key}` should be a key of `{path}`. Found `{path}.{key} = {value}`. {way}"
+        elif known is not None and value != known.default and not _fits(value, hints.get(key, Any)):
+            yield key, f"`{path}.{key}` should be {_in_words(hints[key])}. Found `{path}.{key} = {value}`."
+    if not node.get("_partial_") and "_args_" not in node:
+        given = set(arguments)
+        for name, parameter in parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)  # fmt: skip
+            if required and name not in given:
+                yield name, f"`{path}.{name}` should be given. Found no value. Add `+{path}.{name}=...`."
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError, AttributeError):
+        return {}  # annotations of names that are imported for type checkers alone
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of YAML is one of the annotated type; true where only a program could tell."""
+    if any(True for _ in calls_in(value)):
+        return True
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)  # strict, but a list is a tuple too, as in YAML
+    except ValidationError as error:
+        return any(finding["type"] in ("needs_python_object", "is_instance_of") for finding in error.errors())
+    except (PydanticUserError, TypeError):
+        return True
+    return True
+
+
+_WORDS = {
+    int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null",
+    list: "a list", tuple: "a list", dict: "a map",
+}  # fmt: skip
+
+
+def _in_words(annotation: Any) -> str:
+    """A type as a person writes it in YAML."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_in_words(one) for one in arguments))
+    if origin is Literal:
+        return ", ".join(json.dumps(one).strip('"') for one in arguments)
+    if origin is typing.Annotated:
+        return _in_words(arguments[0])
+    kind = origin or annotation
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return "a map"
+    if inspect.isclass(kind) and issubclass(kind, typing.Collection):
+        return "a list"
+    return inspect.formatannotation(annotation)

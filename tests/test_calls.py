@@ -1,0 +1,103 @@
+"""A config is held against the signatures of what it names before anything is built."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from hsl.calls import calls_in, check_calls
+from hsl.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One with the kinds of arguments that options have."""
+
+    width: int
+    rate: float = 0.1
+    sides: tuple[int, int] | None = None
+    mode: Literal["fast", "exact"] = "fast"
+    weights: Mapping[str, float] | Sequence[float] | None = None
+    inner: "Part | None" = None
+
+
+def unready(width: int = None) -> None:  # noqa: RUF013  # as some libraries have it
+    """A default that its own annotation does not allow."""
+
+
+def open_ended(name: str, **options: Any) -> None:
+    """Hands on whatever it gets."""
+
+
+def node(**arguments: Any) -> dict[str, Any]:
+    return {"_target_": f"{__name__}.Part", **arguments}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        node(width=3),
+        node(width=3, rate=1),  # a whole number is a number
+        node(width=3, rate=float("inf")),
+        node(width=3, sides=[1, 2]),  # a list is a tuple too
+        node(width=3, weights={"a": 1}),
+        node(width=3, weights=[1, 0.5]),
+        node(width=3, inner=node(width=4)),
+        node(_partial_=True),  # the rest comes later
+        {"_target_": f"{__name__}.unready", "width": None},
+        {"_target_": f"{__name__}.open_ended", "name": "x", "more": 1},
+        {"_target_": "builtins.list"},
+        {"a": {"b": [node(width=3)]}, "c": "text"},
+    ],
+)
+def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
+    check_calls({"part": content})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (node(width=3, rte=1), "`part.rte` should be a key of `part`. Found `part.rte = 1`. Did you mean `part.rate`?"),
+        (node(width=3, zzz=1), "`part.zzz` should be a key of `part`. Found `part.zzz = 1`. Delete it."),
+        (node(width="abc"), "`part.width` should be a whole number. Found `part.width = abc`."),
+        (node(width="3"), "`part.width` should be a whole number. Found `part.width = 3`."),
+        (node(width=2.5), "`part.width` should be a whole number. Found `part.width = 2.5`."),
+        (node(width=True), "`part.width` should be a whole number. Found `part.width = True`."),
+        (node(width=3, sides=[1, 2, 3]), "`part.sides` should be a list or null. Found `part.sides = [1, 2, 3]`."),
+        (node(width=3, mode="slow"), "`part.mode` should be fast, exact. Found `part.mode = slow`."),
+        (node(width=3, weights=1), "`part.weights` should be a map or a list or null. Found `part.weights = 1`."),
+        (node(), "`part.width` should be given. Found no value. Add `+part.width=...`."),
+        (
+            {"_target_": "nothing.at_all"},
+            "`part._target_` should be something that Python can import. Found `nothing.at_all`.",
+        ),
+        (
+            {"_target_": f"{__name__}.Nothing"},
+            f"`part._target_` should be something that Python can import. Found `{__name__}.Nothing`.",
+        ),
+        (
+            node(width=3, inner=node(width="x")),
+            "`part.inner.width` should be a whole number. Found `part.inner.width = x`.",
+        ),
+    ],
+)
+def test_what_cannot_is_told_in_a_sentence(content: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_calls({"part": content})
+    assert str(caught.value) == said
+
+
+def test_every_finding_is_told_once_where_it_stands() -> None:
+    wrong = node(width="x")
+    with pytest.raises(ConfigError) as caught:
+        check_calls({"task": {"network": wrong}, "encoder": wrong, "loss": node(width=3, rate="y")})
+    assert str(caught.value) == (
+        "`encoder.width` should be a whole number. Found `encoder.width = x`. "
+        "`loss.rate` should be a number. Found `loss.rate = y`."
+    )
+
+
+def test_calls_are_found_at_any_depth() -> None:
+    found = dict(calls_in({"a": [node(width=1, inner=node(width=2))], "b": {"c": node()}}))
+    assert list(found) == ["a[0]", "a[0].inner", "b.c"]
