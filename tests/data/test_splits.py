@@ -257,7 +257,7 @@ def test_json_there_and_back() -> None:
     split = kfold(*sixty(), groups=None, **FIVE)
     assert Split.from_json(split.to_json(), "splits.json") == split
     for text in ("", "[]", "{}", '{"folds": [], "test": []}', split.to_json()[:-20]):
-        with pytest.raises(ValueError, match="`splits.json` is damaged"):
+        with pytest.raises(ValueError, match=r"`splits\.json` is damaged"):
             Split.from_json(text, "splits.json")
 
 
