@@ -1,5 +1,7 @@
 """What a user sees: one sentence that names the thing, the rule and the way out; exit code 2; no traceback."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -200,6 +202,39 @@ def test_damaged_run_folders_name_their_files(run: Run, pictures: Path, tmp_path
             assert "passed over" in printed
         (folder / name).write_bytes(whole)
     assert run("evaluate", f"run={folder}")[0] == 0
+
+
+def change_mask(root: Path) -> None:
+    """Another content of the same length, with the old time set back, as ``cp -p`` leaves it."""
+    path = root / "masks" / "p0.png"
+    before, length = path.stat(), path.stat().st_size
+    mask = np.asarray(Image.open(path)).copy()
+    mask[0, 0] = 1
+    Image.fromarray(mask).save(path, compress_level=9)
+    path.write_bytes(path.read_bytes().ljust(length, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_finished_run_counts_as_long_as_its_data_are_the_same(run: Run, pictures: Path, tmp_path: Path) -> None:
+    command = (*SMALL, f"data.root={pictures}", "resume=last")
+    assert run("train", *command)[0] == 0
+    assert "finished already" in run("train", *command)[1]
+    change_mask(pictures)
+    code, printed = run("train", *command)
+    assert code == 0
+    assert "before pictures, masks or labels changed. It is passed over" in printed
+    first, second = sorted((tmp_path / "outputs").glob("*/fold0/*"))
+    hashes = [json.loads((one / "provenance.json").read_text())["annotations_sha256"] for one in (first, second)]
+    assert hashes[0]["train"] != hashes[1]["train"]
+    assert hashes[0]["val"] == hashes[1]["val"]  # p0 trains
+
+    page = (second / "provenance.json").read_text()  # as if it had been killed, and a class label corrected then
+    (second / "provenance.json").write_text(page.replace('"finished"', '"running"', 1))
+    (pictures / "labels.csv").write_text("id,group\n" + "".join(f"p{i},g{i}\n" for i in range(8)))
+    checkpoint = second / "checkpoints" / "last.ckpt"
+    expect(run("train", *command[:-1], f"resume={checkpoint}"), "masks and labels that it began with", "resume=null")
+    assert run("train", *command)[1].count("It is passed over") == 2
+    assert len(list((tmp_path / "outputs").glob("*/fold0/*"))) == 3
 
 
 def test_an_output_that_is_a_file(run: Run, pictures: Path, tmp_path: Path) -> None:

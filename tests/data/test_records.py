@@ -26,7 +26,10 @@ def test_the_stamp_stays_while_the_file_does_and_changes_with_it(tmp_path):
     later = FileSource(path).stamp()
     path.write_bytes(b"12345")
     os.utime(path, ns=(0, 1_000_000_007))
-    assert len({stamp, later, FileSource(path).stamp()}) == 3
+    longer = FileSource(path).stamp()
+    path.write_bytes(b"54321")
+    os.utime(path, ns=(0, 1_000_000_007))  # nothing but the bytes differs, as after `cp -p`
+    assert len({stamp, later, longer, FileSource(path).stamp()}) == 4
 
 
 @pytest.mark.parametrize("use", [FileSource.read, FileSource.stamp])

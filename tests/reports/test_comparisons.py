@@ -223,6 +223,18 @@ def test_refusals_when_something_is_not_known_or_unlike(make_run, pairs, split_o
     }
 
 
+def test_masks_that_changed_between_the_runs_are_not_compared(make_run, pairs):
+    told = {"annotations_sha256": {"train": "1", "val": "2", "test": "3"}}
+    make_run("a", "a", provenance=told)
+    make_run("b", "b", provenance={"annotations_sha256": {"train": "other labels", "val": "2", "test": "3"}})
+    make_run("c", "c", provenance={"annotations_sha256": {"train": "1", "val": "2", "test": "corrected"}})
+    make_run("d", "d")  # of before
+    reasons = {(pair.first, pair.second): pair.refused for pair in pairs()}
+    changed = "masks or labels changed between their runs of fold 0"
+    assert {names for names, reason in reasons.items() if reason == changed} == {("a", "c"), ("b", "c")}
+    assert not any(reason for names, reason in reasons.items() if "c" not in names)
+
+
 def test_intervals_of_the_pooled_score(make_run, tmp_path, split_of):
     for fold in range(2):
         make_run("a", "a", fold, [[97, 6, 0], [5, 90, 0], [0, 0, 0]])

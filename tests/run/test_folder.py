@@ -31,6 +31,10 @@ def config(root: Path, **changes: object) -> DictConfig:
     return cfg
 
 
+def find(cfg: DictConfig, *, sweep: bool, unchanged: bool = True) -> RunFolder:
+    return find_run_folder(cfg, sweep=sweep, counts=lambda facts: unchanged)
+
+
 def leave(folder: RunFolder, status: str, *, checkpoint: bool = True) -> Path:
     """What a run that ended with ``status`` leaves behind."""
     folder.claim()
@@ -55,51 +59,52 @@ def test_what_changes_a_number_changes_the_identity(tmp_path: Path, changes: dic
 
 
 def test_nothing_is_made_before_the_claim(tmp_path: Path) -> None:
-    find_run_folder(config(tmp_path / "out"), sweep=False)
+    find(config(tmp_path / "out"), sweep=False)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
-    one, two = (find_run_folder(config(tmp_path), sweep=False) for _ in range(2))
+    one, two = (find(config(tmp_path), sweep=False) for _ in range(2))
     assert leave(one, "finished") != leave(two, "finished")
 
 
 def test_a_sweep_skips_what_is_finished(tmp_path: Path) -> None:
-    path = leave(find_run_folder(config(tmp_path), sweep=True), "finished")
-    again = find_run_folder(config(tmp_path), sweep=True)
+    path = leave(find(config(tmp_path), sweep=True), "finished")
+    again = find(config(tmp_path), sweep=True)
     assert again.finished
     assert again.path == path
-    assert not find_run_folder(config(tmp_path, rerun=True), sweep=True).finished
-    assert not find_run_folder(config(tmp_path, seed=1), sweep=True).finished
-    assert not find_run_folder(config(tmp_path), sweep=False).finished
+    assert not find(config(tmp_path, rerun=True), sweep=True).finished
+    assert not find(config(tmp_path, seed=1), sweep=True).finished
+    assert not find(config(tmp_path), sweep=False).finished
+    assert not find(config(tmp_path), sweep=True, unchanged=False).finished
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_resume_last_goes_on_in_the_unfinished_folder(tmp_path: Path, status: str) -> None:
-    path = leave(find_run_folder(config(tmp_path), sweep=False), status)
-    again = find_run_folder(config(tmp_path, resume="last"), sweep=False)
+    path = leave(find(config(tmp_path), sweep=False), status)
+    again = find(config(tmp_path, resume="last"), sweep=False)
     assert again.path == path
     assert again.checkpoint == path / "checkpoints" / "last.ckpt"
 
 
 def test_resume_last_without_a_checkpoint_starts_anew_in_the_same_folder(tmp_path: Path) -> None:
-    path = leave(find_run_folder(config(tmp_path), sweep=False), "failed", checkpoint=False)
-    again = find_run_folder(config(tmp_path, resume="last"), sweep=False)
+    path = leave(find(config(tmp_path), sweep=False), "failed", checkpoint=False)
+    again = find(config(tmp_path, resume="last"), sweep=False)
     assert (again.path, again.checkpoint) == (path, None)
 
 
 def test_resume_last_never_takes_another_config(tmp_path: Path) -> None:
-    path = leave(find_run_folder(config(tmp_path), sweep=False), "interrupted")
-    assert find_run_folder(config(tmp_path, resume="last", seed=5), sweep=False).path != path
+    path = leave(find(config(tmp_path), sweep=False), "interrupted")
+    assert find(config(tmp_path, resume="last", seed=5), sweep=False).path != path
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"`resume` should be .*nowhere.ckpt"):
-        find_run_folder(config(tmp_path, resume=str(tmp_path / "nowhere.ckpt")), sweep=False)
+        find(config(tmp_path, resume=str(tmp_path / "nowhere.ckpt")), sweep=False)
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
-    folder = find_run_folder(config(tmp_path), sweep=False)
+    folder = find(config(tmp_path), sweep=False)
     folder.claim()
     lock = folder.path / ".lock"
     folder.release()

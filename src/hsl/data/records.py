@@ -55,7 +55,8 @@ class FileSource:
             status = self.path.stat()
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return f"{status.st_size}-{status.st_mtime_ns}"
+        # the time of the last change of any kind cannot be set back, as that of the bytes can (`cp -p`, `touch -d`)
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,23 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
     )
 
 
+def annotation_hashes(catalogue: Catalogue, scan: Scan, parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """SHA-256 of the masks and attributes of each part: what a score depends on beside the pictures themselves.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan.
+        parts: Name of a part -> ids.
+    """
+    attributes = {record.id: sorted(record.attributes.items()) for record in catalogue.records}
+    masks = dict(zip(scan.ids, scan.mask_content, strict=True))
+    palette = None if catalogue.palette is None else sorted(catalogue.palette.items())
+    reading = [list(catalogue.classes), palette, catalogue.ignore_index]
+    pages = {part: [reading, [[name, masks[name], attributes[name]] for name in sorted(ids)]]
+             for part, ids in parts.items()}  # fmt: skip
+    return {part: hashlib.sha256(json.dumps(page).encode()).hexdigest() for part, page in pages.items()}
+
+
 def _keys(records: Sequence[Record], how: Decoding) -> list[str]:
     """What names the bytes of each record and how they are decoded; ``""`` if a source is gone."""
     palette = None if how.palette is None else sorted(how.palette.items())

@@ -104,7 +104,15 @@ def common_folds(first: Model, second: Model, classes: Callable[[Model], object]
     folds = sorted(set(first.folds) & set(second.folds))
     if not folds:
         raise NotPairedError("no fold is finished in both")
+    if changed := [fold for fold in folds if len(_annotations(first, fold) | _annotations(second, fold)) > 1]:
+        raise NotPairedError(f"masks or labels changed between their runs of fold {', '.join(map(str, changed))}")
     return folds
+
+
+def _annotations(model: Model, fold: int) -> set[tuple[str, str]]:
+    """Hashes of what was scored in validation and test; runs of before do not tell them."""
+    told = [run.provenance.get("annotations_sha256") for (number, _), run in model.finished.items() if number == fold]
+    return {(hashes["val"], hashes["test"]) for hashes in told if hashes}
 
 
 def scored_pictures(model: Model, folds: Sequence[int], part: str, inference: str, metric: str) -> Scored:

@@ -21,11 +21,12 @@ from hsl.config import validate
 from hsl.data.audit import print_table
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
+from hsl.data.scan import annotation_hashes
 from hsl.files import write_atomically
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
-from hsl.run.earlier_runs import check_first_weights, check_resumable
+from hsl.run.earlier_runs import check_first_weights, check_resumable, learned_from
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.phase_plan import check_phases
 from hsl.run.phases import PhasedRun
@@ -47,21 +48,21 @@ def train(cfg: DictConfig) -> float | None:
     """
     validate(cfg)
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    folder = find_run_folder(cfg, sweep=sweep)
-    if folder.finished:
-        print(f"finished already: {folder.path} (rerun=true runs it again)")
-        return folder.result(cfg.monitor)
     quieten_lightning()
     make_repeatable(cfg.seed)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
+    folder = find_run_folder(cfg, sweep=sweep, counts=functools.partial(learned_from, data=data))
+    if folder.finished:
+        print(f"finished already: {folder.path} (rerun=true runs it again)")
+        return folder.result(cfg.monitor)
     check_first_weights(cfg.encoder.weights, data)
     task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
     check_phases(cfg, data, task)
     check_training(cfg, task)
     if folder.checkpoint is not None:  # one that does not fit is refused before a folder is made
         earlier = load_weights(task, folder.checkpoint)
-        check_resumable(folder.checkpoint, earlier, cfg.fold, data.fold_assignment)
+        check_resumable(folder.checkpoint, earlier, cfg.fold, data)
         cast(Any, task.network).encoder.weights_used = earlier["weights_used"]  # where the training began
     if not is_further_process(cfg.trainer):
         folder.claim()
@@ -176,6 +177,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "seed": cfg.seed,
         "fold": cfg.fold,
         "split_sha256": data.fold_assignment.sha256,
+        "annotations_sha256": annotation_hashes(data.catalogue, data.scan, data.parts),
         "data": data.catalogue.name,
         "value_range": data.catalogue.value_range,
         **facts_of(data),

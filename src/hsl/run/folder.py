@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -87,12 +88,13 @@ class RunFolder:
         return float(value)
 
 
-def find_run_folder(cfg: DictConfig, *, sweep: bool) -> RunFolder:
+def find_run_folder(cfg: DictConfig, *, sweep: bool, counts: Callable[[Mapping[str, Any]], bool]) -> RunFolder:
     """Decide where this config runs: a new folder, one to go on in, or one that is finished.
 
     Args:
         cfg: the composed config.
         sweep: whether it is one of a multirun; there, what is finished is skipped unless ``rerun=true``.
+        counts: of the provenance of an earlier run of this config, whether the data are still those it was made from.
 
     Raises:
         ConfigError: ``resume`` names a checkpoint that does not exist.
@@ -104,7 +106,8 @@ def find_run_folder(cfg: DictConfig, *, sweep: bool) -> RunFolder:
         return RunFolder(Path(child), identity, checkpoint=None if last is None else Path(last))
     if cfg.resume not in (None, "last"):
         return _from_checkpoint(Path(cfg.resume), base, identity)
-    earlier = _same_config(base, identity)
+    looked_for = cfg.resume == "last" or (sweep and not cfg.rerun)
+    earlier = _same_config(base, identity, counts) if looked_for else []
     if cfg.resume == "last" or (sweep and not cfg.rerun):
         for folder in earlier:
             if read_provenance(folder / "provenance.json")["status"] == "finished" and not cfg.rerun:
@@ -136,13 +139,16 @@ def _without_paths(node: Any) -> Any:
     return node
 
 
-def _same_config(base: Path, identity: str) -> list[Path]:
-    """Run folders below ``base`` that were made by this very config, newest first."""
+def _same_config(base: Path, identity: str, counts: Callable[[Mapping[str, Any]], bool]) -> list[Path]:
+    """Run folders below ``base`` that were made by this very config from these very data, newest first."""
     found = []
     for path in base.glob("*/provenance.json"):
         try:
-            if read_provenance(path).get("identity") == identity:
+            facts = read_provenance(path)
+            if facts.get("identity") == identity and counts(facts):
                 found.append(path.parent)
+            elif facts.get("identity") == identity:
+                log.warning("%s was made before pictures, masks or labels changed. It is passed over.", path.parent)
         except DataError as error:  # whose run it was is not known any more; this one goes on without it
             log.warning("%s It is passed over.", error)
     return sorted(found, key=lambda folder: folder.name, reverse=True)
