@@ -4,6 +4,8 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from hsl.metrics.segments import components
@@ -12,24 +14,28 @@ Map = npt.NDArray[np.floating]
 
 
 def split_objects(
-    probabilities: Map, distances: Map, threshold: float = 0.5, marker_threshold: float = 0.5
+    probabilities: Map, distances: Map, threshold: float = 0.5, marker_height: float = 0.1, smoothing: float = 1.0
 ) -> npt.NDArray[np.int32]:
     """Instance ids by a marker-controlled watershed.
 
     1. The mask is ``probabilities > threshold``.
-    2. The markers are the 8-neighbour components of ``distances > marker_threshold`` in the mask. In a normalised
-       distance map every object rises to 1 and falls to its border, so touching objects have two regions.
-    3. A component of the mask without a marker is one object: nothing that was predicted is lost.
-    4. The basins of ``-distances`` grow from the markers and fill the mask.
+    2. The distances are 0 outside the mask and are smoothed by a Gaussian.
+    3. The markers are their maxima of a height of ``marker_height`` or more: from one to the next higher, the way falls
+       at least so far. In a normalised distance map every object rises to 1 and falls to its border, so touching
+       objects have two. (Regions above a threshold make a marker of every speck of noise near it.)
+    4. A component of the mask without a marker is one object: nothing that was predicted is lost.
+    5. The basins of minus the smoothed distances grow from the markers and fill the mask.
 
-    Source: Vincent & Soille 1991, "Watersheds in Digital Spaces"; on a predicted distance map as in Naylor et al. 2019.
+    Source: Vincent & Soille 1991, "Watersheds in Digital Spaces"; Soille 2003, "Morphological Image Analysis"
+    (h-maxima); on a predicted distance map as in Naylor et al. 2019.
 
     Args:
         probabilities: ``(H, W)`` of the object class.
         distances: ``(H, W)``, predicted; normalised per object, see ``hsl.data.distance_maps``. Values outside [0, 1]
             are allowed.
         threshold: in [0, 1).
-        marker_threshold: in [0, 1). Higher cuts more.
+        marker_height: in (0, 1). Lower cuts more.
+        smoothing: standard deviation of the Gaussian, in pixels; 0 is none.
 
     Returns:
         ``int32 (H, W)``, 0 outside the mask, ids from 1 without a gap.
@@ -39,7 +45,7 @@ def split_objects(
 
     Example:
         >>> probabilities, distances = np.ones((1, 5)), np.array([[0.5, 1.0, 0.2, 0.9, 0.3]])
-        >>> split_objects(probabilities, distances).tolist()
+        >>> split_objects(probabilities, distances, smoothing=0).tolist()
         [[1, 1, 1, 2, 2]]
     """
     if probabilities.ndim != 2 or probabilities.shape != distances.shape:
@@ -48,7 +54,9 @@ def split_objects(
             f"`probabilities.shape = {probabilities.shape}` and `distances.shape = {distances.shape}`."
         )
     mask = probabilities > threshold
-    markers = components((mask & (distances > marker_threshold)).astype(np.uint8), [1])
+    smooth = np.clip(np.where(mask, distances, 0), 0, 1)
+    smooth = ndimage.gaussian_filter(smooth, smoothing) if smoothing else smooth
+    markers = components((mask & (cast(Any, h_maxima)(smooth, marker_height) > 0)).astype(np.uint8), [1])
     whole = components(mask.astype(np.uint8), [1])
     marked = np.zeros(len(whole.classes), dtype=np.bool_)
     marked[whole.ids[markers.ids > 0]] = True
@@ -57,5 +65,5 @@ def split_objects(
     number[lone] = len(markers.classes) + np.arange(lone.size)
     seeds = np.where(markers.ids > 0, markers.ids, number[whole.ids])
     flood = cast(Any, watershed)  # scikit-image types some of its functions
-    filled: npt.NDArray[np.int32] = flood(-distances, seeds, mask=mask, connectivity=2).astype(np.int32, copy=False)
+    filled: npt.NDArray[np.int32] = flood(-smooth, seeds, mask=mask, connectivity=2).astype(np.int32, copy=False)
     return filled

@@ -21,7 +21,7 @@ CHILD_VARIABLE = "HSL_RUN_DIR"
 """Tells the further processes of a distributed run which folder the first one claimed."""
 
 RUNTIME_KEYS = ("resume", "rerun", "run_dir", "output_root", "cache_dir", "entry")
-RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir")
+RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir", "audit")
 
 
 log = logging.getLogger(__name__)
