@@ -167,6 +167,10 @@ def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
         (["trainer.precision=transformer-engine"], ["transformer_engine", "trainer=default"]),
         (["encoder._target_=nothing.at_all"], ["`encoder._target_`", "nothing.at_all"]),
         (["logger=null"], ["`logger` should be one of none, tensorboard"]),
+        (
+            ["encoder=generic", "encoder.name=coatnet_pico_rw_224", "data.evaluation_size=source"],
+            ["`inference.window` should be 32", "coatnet_pico", "inference=sliding_window inference.window=32"],
+        ),
         (["augmentation.flips=7"], ["`augmentation.flips` should be a map", "7"]),
     ],
 )

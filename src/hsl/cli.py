@@ -104,7 +104,7 @@ def _call_entry(cfg: DictConfig) -> Any:
         check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
-    except (UserError, HydraException, OSError) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if HydraConfig.get().mode == RunMode.RUN:
             _exit_with_sentence(error)
         else:  # a sweep first does its other runs and ends with the first error

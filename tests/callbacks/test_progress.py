@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 
-from hsl.callbacks.progress import EpochLines, progress_bar, quieten_lightning
+from hsl.callbacks.progress import EpochLines, progress_bar, quieten_lightning, scoring_bar
 
 
 def trainer(is_global_zero: bool = True, **values: float) -> Any:
@@ -32,6 +32,7 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: type) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert type(progress_bar()) is kind
+    assert [type(bar) for bar in scoring_bar()] == ([kind] if terminal else [])
 
 
 @pytest.fixture

@@ -60,3 +60,11 @@ def test_a_head_at_another_size_is_an_error_not_a_silent_crop():
 def test_stride_below_one():
     with pytest.raises(ConfigError, match=r"`stride` should be at least 1. Found `stride = 0`"):
         Whole(stride=0)
+
+
+def test_a_network_with_larger_windows_gets_them_filled():
+    network = Echo()
+    network.stride = 24
+    outputs = Whole(stride=16)(network, torch.randn(1, 3, 50, 20))
+    assert network.seen.shape[-2:] == (96, 48)
+    assert outputs["dense"].shape[-2:] == (50, 20)

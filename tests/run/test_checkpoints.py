@@ -83,6 +83,13 @@ def test_a_run_folder_is_opened_with_its_config(tmp_path: Path) -> None:
     assert (run, cfg.seed) == (tmp_path, 3)
 
 
+def test_a_run_of_another_version(tmp_path: Path) -> None:
+    old = "data: {_target_: hsl.data.datamodule.DataModule, _partial_: true, hard_examples: null}\n"
+    (tmp_path / "config.yaml").write_text(old)
+    with pytest.raises(ConfigError, match=r"run of this version of hsl.*`data\.hard_examples`.*provenance\.json"):
+        open_run(str(tmp_path))
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.yaml") as caught:
         open_run(str(tmp_path))

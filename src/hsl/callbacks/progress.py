@@ -29,6 +29,11 @@ def progress_bar() -> Callback:
     return RichProgressBar() if sys.stdout.isatty() else EpochLines()
 
 
+def scoring_bar() -> list[Callback]:
+    """For what is evaluated beside a training: a bar with the time left on a terminal, else nothing."""
+    return [RichProgressBar()] if sys.stdout.isatty() else []
+
+
 def quieten_lightning() -> None:
     """Leave out what Lightning says of itself at every start; its warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):

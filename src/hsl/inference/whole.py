@@ -1,5 +1,7 @@
 """One look at the whole picture."""
 
+import math
+
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
@@ -16,7 +18,8 @@ class Whole:
     outputs.
 
     Args:
-        stride: height and width are padded to a multiple of it, >= 1. The total downsampling of the encoder.
+        stride: height and width are padded to a multiple of it, >= 1, and of ``network.stride`` where there is one. The
+            total downsampling of the encoder.
 
     Raises:
         ConfigError: ``stride`` is below 1.
@@ -36,7 +39,8 @@ class Whole:
             ValueError: a dense head answers at another size than its input.
         """
         height, width = images.shape[-2:]
-        padded = reflected_to(images, height + -height % self.stride, width + -width % self.stride)
+        stride = math.lcm(self.stride, getattr(network, "stride", 1))  # windows of attention may ask for more
+        padded = reflected_to(images, height + -height % stride, width + -width % stride)
         outputs: Outputs = network(padded)
         for head, output in outputs.items():
             if output.ndim == 4 and output.shape[-2:] != padded.shape[-2:]:

@@ -93,7 +93,8 @@ class SegmentationNetwork(nn.Module):
             ConfigError: H or W is no multiple of `stride`.
         """
         height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride:
+        fixed = getattr(self.encoder, "fixed_size", False)  # an encoder of one size says itself what it takes
+        if not fixed and (height % self.stride or width % self.stride):
             raise ConfigError(
                 f"`image` should have sides that are multiples of {self.stride}. Found {height} x {width}. "
                 "Evaluate with `inference=whole` or `inference=sliding_window`, or resize the pictures."

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.callbacks.evaluation import Evaluation
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.oom_backoff import OomBackoff
-from hsl.callbacks.progress import quieten_lightning
+from hsl.callbacks.progress import quieten_lightning, scoring_bar
 from hsl.callbacks.provenance import Provenance
 from hsl.config import validate
 from hsl.data.audit import print_table
@@ -116,9 +116,10 @@ def score(
     load_weights(task, checkpoint)
     evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
     backoff = [callback for callback in callbacks.values() if isinstance(callback, OomBackoff)]
+    bar = scoring_bar()
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=[*evaluations, *backoff], logger=False, default_root_dir=folder,
-        devices=1, strategy="auto", num_nodes=1, enable_progress_bar=False, enable_checkpointing=False,
+        callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
+        devices=1, strategy="auto", num_nodes=1, enable_progress_bar=bool(bar), enable_checkpointing=False,
     )  # fmt: skip
     keep = functools.partial(save_class_maps, folder)
     pool = OmegaConf.select(cfg, "metrics.pool") if task.scored_head else None  # a classifier finds no objects

@@ -9,6 +9,7 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.calls import check_calls
 from hsl.config import ConfigError, window_findings
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -17,7 +18,7 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
     """A run folder and its resolved config.
 
     Raises:
-        ConfigError: the folder is none.
+        ConfigError: the folder is none, or its config calls what this version does not have.
     """
     run = Path(path)
     if not (run / "config.yaml").is_file():
@@ -28,6 +29,14 @@ def open_run(path: str) -> tuple[Path, DictConfig]:
         cfg = OmegaConf.load(run / "config.yaml")
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"`{run / 'config.yaml'}` is no YAML: {error}. Restore it, or make the run anew.") from None
+    content: Any = OmegaConf.to_container(cfg)
+    try:
+        check_calls(content)
+    except ConfigError as error:
+        raise ConfigError(
+            f"`{run}` should be a run of this version of hsl. {error} Take the version that provenance.json names, "
+            "or mend config.yaml."
+        ) from None
     return run, cast(DictConfig, cfg)
 
 

@@ -11,6 +11,8 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from hsl.batch import DISTANCE, Batch, Outputs
@@ -62,7 +64,9 @@ def predict(cfg: DictConfig) -> None:
     runs: list[tuple[str, int, str]] = []
     loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
     sources = {record.id: record.image for record in records}
-    for batch in loader:
+    console = Console(stderr=True)
+    silent = not console.is_terminal
+    for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
         for name, outputs in _predicted(task, data, batch):
             for head in (head for head, output in outputs.items() if output.ndim == 1):
                 labels.append({"id": name, **image_row(outputs[head], head, facts, limits.get(head))})

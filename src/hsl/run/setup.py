@@ -1,6 +1,6 @@
 """What every training begins with."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -29,8 +29,17 @@ def check_training(cfg: DictConfig, task: SegmentationTask) -> None:
     """Build what the training will build and let it go again: what is wrong shows before there is a run folder.
 
     Raises:
-        ConfigError: this machine cannot give what ``trainer`` asks for, or optimizer or scheduler refuse a value.
+        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, or the
+            encoder takes one size only and pictures are to be evaluated at their own.
     """
+    encoder = cast(Any, task.network).encoder
+    window = cfg.inference.get("predictor", cfg.inference).get("window")
+    if encoder.fixed_size and cfg.data.evaluation_size == "source" and window != encoder.stride:
+        raise ConfigError(
+            f"`inference.window` should be {encoder.stride}, the one size that `{encoder.name}` was built for, where "
+            f"`data.evaluation_size=source`. Found `inference.window = {window}`. Set `inference=sliding_window "
+            f"inference.window={encoder.stride}`, or `data.evaluation_size=image_size`."
+        )
     try:
         instantiate(cfg.trainer)(logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
