@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from tests.conftest import composed
 
 from hsl.cli import conf_dir, run_verb
+from hsl.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
 
@@ -27,8 +30,20 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
+    return draw_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; not to be changed. Trained in bf16, as most are on a GPU."""
+    root = tmp_path_factory.mktemp("trained")
+    places = [f"data.root={draw_pictures(root / 'pictures')}", f"output_root={root / 'outputs'}"]
+    train(composed([*SMALL, *places, "trainer.precision=bf16-mixed"], "train"))
+    return next((root / "outputs").glob("*/fold0/*"))
+
+
+def draw_pictures(root: Path) -> Path:
     """Eight good pictures of two classes, two to a group."""
-    root = tmp_path / "pictures"
     rng = np.random.default_rng(0)
     for part in ("images", "masks"):
         (root / part).mkdir(parents=True)
@@ -186,11 +201,40 @@ def test_a_value_that_nothing_logs(run: Run, pictures: Path, name: str) -> None:
     expect(run("train", *SMALL, f"data.root={pictures}", f"{name}=val/dream"), "val/dream", "val/miou")
 
 
-def test_damaged_run_folders_name_their_files(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_in_bf16_leaves_finite_scores(trained: Path) -> None:
+    page = json.loads((trained / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert 0 < page["parts"]["val"]["plain"]["miou"] < 1
+    assert "bf16-mixed" in (trained / "config.yaml").read_text()
+
+
+def test_a_broken_picture_does_not_keep_the_others_from_being_segmented(
+    run: Run, trained: Path, pictures: Path, tmp_path: Path
+) -> None:
+    corrupt_png(pictures)
+    Image.fromarray(np.zeros((45, 70), np.uint16)).save(pictures / "images" / "grey16.png")  # another size and kind
+    out = tmp_path / "out"
+    expect(run("predict", f"run={trained}", f"input={pictures / 'images'}", f"output={out}"), "1 of 9", "p3.png")
+    table = pd.read_csv(out / "areas.csv")
+    assert sorted(table["id"]) == ["grey16", "p0", "p1", "p2", "p4", "p5", "p6", "p7"]
+    with Image.open(next(out.rglob("grey16.png"))) as picture:
+        assert picture.size == (70, 45)
+
+
+def test_an_audit_tells_what_it_found_and_stops_where_a_run_would(run: Run, pictures: Path, tmp_path: Path) -> None:
+    command = ("audit", "data=folder", f"data.root={pictures}", "data/split=holdout", f"output={tmp_path / 'audit'}")
+    code, printed = run(*command)
+    assert code == 0, printed
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["stopped"] is False
+    shutil.copy(pictures / "images" / "p0.png", pictures / "images" / "p7.png")
+    expect(run(*command), "near-duplicate")
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["stopped"] is True
+    assert list((tmp_path / "audit").rglob("*.png"))  # the pair to look at
+
+
+def test_damaged_run_folders_name_their_files(run: Run, trained: Path, pictures: Path, tmp_path: Path) -> None:
     """A disk fault: each verb names the file, and a new run of the same config goes on without the damaged one."""
-    assert run("train", *SMALL, f"data.root={pictures}")[0] == 0
-    folder = next((tmp_path / "outputs").glob("*/fold0/*"))
-    (tmp_path / "empty").mkdir()
+    folder = tmp_path / "outputs" / trained.relative_to(trained.parents[2])
+    shutil.copytree(trained, folder)
     verbs = {"evaluate": [], "predict": [f"input={pictures / 'images'}", f"output={tmp_path / 'out'}"]}
     damage = {"metrics.json": ["evaluate"], "splits.json": ["evaluate"], "provenance.json": ["predict"],
               "config.yaml": ["evaluate", "predict"]}  # fmt: skip

@@ -116,7 +116,7 @@ class TestBadFolders:
     def test_a_picture_without_mask(self, root):
         picture(root / "images" / "z.bmp")
         assert message(root).startswith(
-            f"Every picture should have a mask `<id>.png`. None have `{root}/images/z.bmp`."
+            f"Every picture should have a mask `<id>.png`. Without one are `{root}/images/z.bmp`."
         )
 
     def test_a_mask_without_picture(self, root):

@@ -89,7 +89,7 @@ def read_pictures(folder: str | Path) -> tuple[Record, ...]:
 def find_pictures(folder: Path, findings: Findings) -> dict[str, Path]:
     """The pictures directly in ``folder`` by id, which is the name without the suffix."""
     if not folder.is_dir():
-        findings.add(f"The folder `{folder}` does not exist. Create it and put the pictures there.")
+        findings.add(f"The folder `{folder}` does not exist. Mend the path, or create it and put the files there.")
         return {}
     names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     pictures = [path for path in names if path.suffix.lower() in PICTURE_SUFFIXES]
@@ -118,9 +118,9 @@ def check_pairs(
     """Every picture should have a mask and every mask a picture. No files at all has been found before."""
     if images and masks:
         bare = [str(path) for id_, path in images.items() if id_ not in masks and not masks_optional]
-        findings.add_names(bare, "Every picture should have a mask `<id>.png`. None have", "Add it.")
+        findings.add_names(bare, "Every picture should have a mask `<id>.png`. Without one are", "Add it.")
         lone = [str(path) for id_, path in masks.items() if id_ not in images]
-        findings.add_names(lone, "Every mask should have a picture of its name. None have", "Add or remove it.")
+        findings.add_names(lone, "Every mask should have a picture of its name. Without one are", "Add or remove it.")
 
 
 def read_table(path: Path, ids: Collection[str], findings: Findings) -> dict[str, dict[str, str]]:
