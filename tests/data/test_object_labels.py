@@ -16,6 +16,7 @@ from hsl.data.decode import decode_mask
 from hsl.data.distance_maps import distance_map
 from hsl.data.formats.folder import read_folder
 from hsl.data.object_labels import AnnotatedObjects, ObjectLabels, read_instances
+from hsl.data.patches import PatchSampling
 from hsl.data.records import FileSource
 
 
@@ -64,6 +65,24 @@ def test_all_objects_annotated(tmp_path: Path) -> None:
         assert (entry["mask"] == 1).sum() == 16 * 25
         assert "unlabelled" not in entry
         np.testing.assert_allclose(entry["hv"].numpy(), expected, atol=1 / 255)
+
+
+def test_patches_take_their_part_of_the_distance_map(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data")
+    patches = PatchSampling(size=24, min_distance=12, foreground=None, renew="epoch", max_per_picture=None)
+    data = make(root, ObjectLabels(), image_labels=None, image_size=24, patches=patches)
+    data.prepare()
+    whole = distance_map(read_instances(FileSource(root / "instances/p0.png")))
+    seen = training(data)
+    assert len(seen) > 8
+    for name, entry in seen.items():
+        y, x = map(int, name.partition("@")[2].split(","))
+        expected = np.zeros((24, 24), np.float32)
+        part = whole[y : y + 24, x : x + 24]
+        expected[: part.shape[0], : part.shape[1]] = part
+        np.testing.assert_allclose(entry["hv"].numpy(), expected, atol=1 / 255)
+        counted = (entry["mask"] != 255).numpy()
+        assert ((entry["hv"].numpy() > 0) == (entry["mask"] == 1).numpy())[counted].all()
 
 
 def test_a_share_of_the_objects(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ class PictureDataset(Dataset[Sample]):
         epoch, index = key[:2]
         source, place = self._ids[index], self._places[index]
         name, picture = source, self._pictures[place]
+        maps = {} if self._labels is None else self._labels.maps(source)
         if self._patches is not None:
-            name, picture = self._patches.cut(picture, index, epoch)
+            name, picture, maps = self._patches.cut(picture, maps, index, epoch)
         height, width = picture.image.shape[:2]
         masks = {} if picture.mask is None else {self._head: picture.mask}
         if self._fill_masks and not masks:
             masks = {self._head: np.full((height, width), IGNORE_INDEX, np.uint8)}
-        maps = {} if self._labels is None else self._labels.maps(source)
         image, masks = self._transform(picture.image, masks | maps, (self._seed, *key))
         maps = {key: masks.pop(key) for key in maps}
         sample: Sample = {

@@ -18,6 +18,7 @@ from hsl.data.patch_centres import Pixels, poisson_disk
 log = logging.getLogger(__name__)
 
 RENEWALS = ("epoch", "fixed")
+Maps = dict[str, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -148,18 +149,21 @@ class TrainingPatches:
         self.places = tuple(np.repeat(np.array(places), counts).tolist())
         self._numbers = np.concatenate([np.arange(count) for count in counts])
 
-    def cut(self, picture: Picture, index: int, epoch: int) -> tuple[str, Picture]:
+    def cut(self, picture: Picture, maps: Maps, index: int, epoch: int) -> tuple[str, Picture, Maps]:
         """The patch of an index in an epoch, and its name: ``<id>@<row>,<column>`` of its first pixel.
 
         Args:
             picture: The picture at ``places[index]``.
+            maps: Further ``(H, W)`` of it, such as the confidence of pseudo-labels; 0 where the picture has ended.
             index: Number of the patch.
             epoch: Number of the epoch.
         """
         name = self.ids[index]
         corners = self._corners(picture, name, epoch)
         y, x = corners[self._numbers[index] % len(corners)].tolist()
-        return f"{name}@{y},{x}", cut(picture, y, x, self._sampling.size)
+        size = self._sampling.size
+        parts = {key: _cut_map(each, y, x, size, 0) for key, each in maps.items()}
+        return f"{name}@{y},{x}", cut(picture, y, x, size), parts
 
     def _corners(self, picture: Picture, name: str, epoch: int) -> Pixels:
         """Kept for the epoch under way, as the patches of a picture come one by one."""
@@ -187,10 +191,14 @@ def cut(picture: Picture, y: int, x: int, size: int) -> Picture:
         size: Height and width.
     """
     image = np.ascontiguousarray(picture.image[y : y + size, x : x + size])
-    mask = None if picture.mask is None else np.ascontiguousarray(picture.mask[y : y + size, x : x + size])
+    mask = None if picture.mask is None else _cut_map(picture.mask, y, x, size, IGNORE_INDEX)
     below, right = size - image.shape[0], size - image.shape[1]
     if below or right:
         image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101), np.uint8)
-        outside = ((0, below), (0, right))
-        mask = None if mask is None else np.pad(mask, outside, constant_values=IGNORE_INDEX)
     return Picture(image, mask)
+
+
+def _cut_map(pixels: NDArray[np.uint8], y: int, x: int, size: int, outside: int) -> NDArray[np.uint8]:
+    part = np.ascontiguousarray(pixels[y : y + size, x : x + size])
+    below, right = size - part.shape[0], size - part.shape[1]
+    return np.pad(part, ((0, below), (0, right)), constant_values=outside) if below or right else part
