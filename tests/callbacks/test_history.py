@@ -57,3 +57,16 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
     history.on_train_epoch_end(trainer_at(0, is_global_zero=False), None)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
     assert [row["epoch"] for row in history.state_dict()["rows"]] == [0]
+
+
+def test_an_epoch_without_validation_does_not_repeat_the_last_one(tmp_path: Path) -> None:
+    history = History(str(tmp_path / "history.csv"))
+    for epoch in range(4):
+        at = trainer_at(epoch, **{"val/miou": 0.1 * (epoch // 2), "train/loss": 1.0})
+        at.sanity_checking = epoch == 0
+        if epoch != 2:
+            history.on_validation_end(at, None)  # type: ignore[arg-type]
+        history.on_train_epoch_end(at, None)  # type: ignore[arg-type]
+    table = pd.read_csv(tmp_path / "history.csv")
+    assert table["val/miou"].isna().tolist() == [True, False, True, False]
+    assert table["train/loss"].tolist() == [1.0] * 4

@@ -19,8 +19,13 @@ def trainer(is_global_zero: bool = True, **values: float) -> Any:
 
 def test_one_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     shown = trainer(val_miou=0.5, lr=0.1, train_loss=1.25)
-    EpochLines().on_train_epoch_end(shown, None)  # type: ignore[arg-type]
+    lines = EpochLines()
+    shown.sanity_checking = False
+    lines.on_validation_end(shown, None)  # type: ignore[arg-type]
+    lines.on_train_epoch_end(shown, None)  # type: ignore[arg-type]
     assert capsys.readouterr().out == "epoch 2/5  train/loss 1.2500  val/miou 0.5000\n"
+    lines.on_train_epoch_end(shown, None)  # type: ignore[arg-type]  # an epoch without validation
+    assert capsys.readouterr().out == "epoch 2/5  train/loss 1.2500\n"
 
 
 def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> None:

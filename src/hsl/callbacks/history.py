@@ -12,18 +12,25 @@ from hsl.files import write_atomically
 class History(Callback):
     """Writes ``history.csv``: epoch, step, learning rate, and every value logged in that epoch.
 
-    The rows ride in the checkpoint, so a resumed run's table has no epoch twice and none missing.
+    An epoch without validation has none of its values, though Lightning still knows those of the last one. The rows
+    ride in the checkpoint, so a resumed run's table has no epoch twice and none missing.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
+        self._validated = False
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         optimizer = trainer.optimizers[0]
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row["lr"] = float(optimizer.param_groups[0]["lr"])
-        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        logged = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        row |= {name: value for name, value in logged.items() if self._validated or not name.startswith("val/")}
+        self._validated = False
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
         if trainer.is_global_zero:
             table = pd.DataFrame(self.rows).to_csv(index=False)

@@ -9,18 +9,23 @@ from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
 
 class EpochLines(ProgressBar):
-    """One line per epoch, for logs that are files."""
+    """One line per epoch, for logs that are files; values of validation where there was one."""
+
+    _validated = False
 
     def disable(self) -> None:
         pass  # Lightning silences the further processes of a distributed run with it; they print nothing anyway
 
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        names = ["train/loss", *(("val/loss", "val/miou") if self._validated else ())]
+        self._validated = False
         if not trainer.is_global_zero:
             return
         values = trainer.callback_metrics
-        shown = "  ".join(
-            f"{name} {float(values[name]):.4f}" for name in ("train/loss", "val/loss", "val/miou") if name in values
-        )
+        shown = "  ".join(f"{name} {float(values[name]):.4f}" for name in names if name in values)
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
 
 
