@@ -44,6 +44,7 @@ def node(**arguments: Any) -> dict[str, Any]:
         node(width=3, weights={"a": 1}),
         node(width=3, weights=[1, 0.5]),
         node(width=3, inner=node(width=4)),
+        node(width=3, mode=None),  # a part that is null is one that the verb does without
         node(_partial_=True),  # the rest comes later
         {"_target_": f"{__name__}.unready", "width": None},
         {"_target_": f"{__name__}.open_ended", "name": "x", "more": 1},
@@ -62,6 +63,7 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
         (node(width=3, zzz=1), "`part.zzz` should be a key of `part`. Found `part.zzz = 1`. Delete it."),
         (node(width="abc"), "`part.width` should be a whole number. Found `part.width = abc`."),
         (node(width="3"), "`part.width` should be a whole number. Found `part.width = 3`."),
+        (node(width=None), "`part.width` should be a whole number. Found `part.width = None`."),
         (node(width=2.5), "`part.width` should be a whole number. Found `part.width = 2.5`."),
         (node(width=True), "`part.width` should be a whole number. Found `part.width = True`."),
         (node(width=3, sides=[1, 2, 3]), "`part.sides` should be a list or null. Found `part.sides = [1, 2, 3]`."),

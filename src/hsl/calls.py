@@ -91,8 +91,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _fits(value: Any, annotation: Any) -> bool:
     """Whether a value of YAML is one of the annotated type; true where only a program could tell."""
-    if any(True for _ in calls_in(value)):
-        return True
+    if any(True for _ in calls_in(value)) or (value is None and annotation not in _SCALARS):
+        return True  # a part that is null is one that the verb does without
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_json(json.dumps(value), strict=True)  # strict, but a list is a tuple too, as in YAML
@@ -103,6 +103,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
+_SCALARS = (int, float, str, bool)
 _WORDS = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null",
     list: "a list", tuple: "a list", dict: "a map",

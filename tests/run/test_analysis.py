@@ -107,7 +107,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     broken.mkdir()
     _, cfg = open_run(str(runs[1]))
     dense = cfg.copy()
-    dense.task.network.heads = {"segmentation": {}}
+    dense.task.network.heads = {"segmentation": dense.task.network.heads.classification}
     (broken / "config.yaml").write_text(OmegaConf.to_yaml(dense))
     for chosen, overrides, message in cases:
         with pytest.raises(ConfigError, match=message):

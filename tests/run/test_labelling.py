@@ -297,7 +297,7 @@ def test_a_run_without_image_head_is_refused(label: Label, classifier: Path, tmp
     other = tmp_path / "other"
     shutil.copytree(classifier, other)
     cfg = OmegaConf.load(other / "config.yaml")
-    cfg.task.network.heads = {"segmentation": {}}
+    cfg.task.network.heads = {"segmentation": cfg.task.network.heads.classification}
     OmegaConf.save(cfg, other / "config.yaml")
     with pytest.raises(ConfigError, match="no head for the class of a picture"):
         label(SEEDS, CHANNELS, f"classifiers=[{other}]")

@@ -167,8 +167,7 @@ def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str
     words = {column: _words(table, column) for column in {*columns.attributes, columns.id} if column}
     number = 0
     for file in (entry["filename"] for entry in table.cache_files):
-        status = Path(file).stat()
-        fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
+        fingerprint = FileSource(Path(file)).stamp()
         for row in range(len(_open(file))):
             image, mask = (
                 CellSource(f"{where}#{number}/{column}", file, row, column, fingerprint)
