@@ -1,6 +1,6 @@
 """A config is held against the signatures of what it names before anything is built."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ class Part:
     mode: Literal["fast", "exact"] = "fast"
     weights: Mapping[str, float] | Sequence[float] | None = None
     inner: "Part | None" = None
+    make: Callable[[int], Any] | None = None
 
 
 def unready(width: int = None) -> None:  # noqa: RUF013  # as some libraries have it
@@ -69,6 +70,7 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
         (node(width=3, sides=[1, 2, 3]), "`part.sides` should be a list or null. Found `part.sides = [1, 2, 3]`."),
         (node(width=3, mode="slow"), "`part.mode` should be fast, exact. Found `part.mode = slow`."),
         (node(width=3, weights=1), "`part.weights` should be a map or a list or null. Found `part.weights = 1`."),
+        (node(width=3, make="x"), "`part.make` should be a map with `_target_` or null. Found `part.make = x`."),
         (node(), "`part.width` should be given. Found no value. Add `+part.width=...`."),
         (
             {"_target_": "nothing.at_all"},

@@ -122,6 +122,8 @@ def _in_words(annotation: Any) -> str:
     kind = origin or annotation
     if kind in _WORDS:
         return _WORDS[kind]
+    if kind is Callable:
+        return "a map with `_target_`"
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return "a map"
     if inspect.isclass(kind) and issubclass(kind, typing.Collection):

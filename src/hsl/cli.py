@@ -119,8 +119,8 @@ def _refuse_null_groups(words: Sequence[str]) -> None:
         ConfigError: A group is set to nothing.
     """
     for word in words:
-        group, _, option = word.partition("=")
-        if option in ("", "null", "None") and (conf_dir() / group).is_dir() and "=" in word:
+        group, equals, option = word.partition("=")
+        if equals and option in ("", "null", "None") and (conf_dir() / group).is_dir():
             names = sorted(path.stem for path in (conf_dir() / group).glob("[!_]*.yaml"))
             raise ConfigError(
                 f"`{group}` should be one of {', '.join(names)}. Found `{word}`. Choose one, or leave it away."

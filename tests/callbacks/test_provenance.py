@@ -55,11 +55,14 @@ def test_failed_names_the_error(tmp_path: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit, SIGTERMException])
-def test_a_signal_interrupts(tmp_path: Path, clock: Clock, signal: type[BaseException]) -> None:
+def test_a_signal_interrupts(
+    tmp_path: Path, clock: Clock, signal: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "provenance.json"
     with pytest.raises(signal), Provenance(path, {}).recording():
         raise signal
     assert page(path)["status"] == "interrupted"
+    assert capsys.readouterr().err == f"! Interrupted. The same command with `resume=last` goes on: {tmp_path}\n"
     assert page(path)["finished"] is None
 
 

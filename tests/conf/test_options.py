@@ -80,6 +80,7 @@ def test_experiments_only_override_what_exists() -> None:
         composed(f"experiment={path.stem}", "data.root=x")  # struct mode refuses an unknown key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["kfold", "holdout", "fractions"])
 def test_an_experiment_goes_with_every_split(split: str) -> None:
     """A preset that sets an argument of one split would hand it to another, which does not know it."""

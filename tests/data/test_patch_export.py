@@ -187,6 +187,7 @@ def test_large_pictures_give_the_same(root: Path, tmp_path: Path, monkeypatch: p
     assert contents(tmp_path / "whole") == contents(tmp_path / "windows")
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_large_picture(tmp_path: Path) -> None:
     """A picture of 108 MB with its mask of 36 MB, in tiles."""
     root = tmp_path / "large"

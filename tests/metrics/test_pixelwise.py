@@ -91,6 +91,7 @@ def test_unfit_logits() -> None:
         Pixelwise(3).update(logits[..., 1:], target)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(two_processes: Callable[[str], list[dict[str, Tensor]]]) -> None:
     # One pair of processes for all metrics of this folder: starting it is what takes the time.
     logits, target = make()

@@ -79,6 +79,7 @@ def test_threads_lose_no_answer(write: Write) -> None:
     assert set(go_on(folder)[1].verdicts.values()) == {"accept"}
 
 
+@pytest.mark.slow
 def test_processes_lose_no_answer(write: Write) -> None:
     folder = write("A" * 12)
     begin(folder, Settings(per_class_and_tier=12))

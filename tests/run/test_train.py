@@ -204,7 +204,7 @@ def warn_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     ("interrupt", "at"),
     [
         pytest.param(interrupt_after_epoch, 0, marks=pytest.mark.slow),
-        (interrupt_after_epoch, 1),
+        pytest.param(interrupt_after_epoch, 1, marks=pytest.mark.slow),
         pytest.param(warn_at_step, 1, marks=pytest.mark.slow),
         (warn_at_step, 5),
     ],
@@ -264,6 +264,7 @@ def test_nothing_is_taken_over_from_a_run_that_learned_from_held_out_pictures(
     assert not list(tmp_path.rglob("provenance.json"))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_remembers_its_first_weights(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "first.pth"

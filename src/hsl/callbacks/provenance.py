@@ -54,6 +54,7 @@ class Provenance(Callback):
             yield
         except (KeyboardInterrupt, SystemExit):
             self._write("interrupted")
+            print(f"! Interrupted. The same command with `resume=last` goes on: {self.path.parent}", file=sys.stderr)
             raise
         except BaseException as error:
             self._write("failed", error=f"{type(error).__name__}: {error}")
