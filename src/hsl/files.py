@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):  # of a full disk Python does not say which file it was
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
         raise
 
 

@@ -1,8 +1,8 @@
 """Every option of every group composes, binds the signature of what it calls, and keeps the house's rules for YAML."""
 
 import inspect
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytest
@@ -32,30 +32,44 @@ def composed(*overrides: str, verb: str = "train") -> DictConfig:
     return cfg
 
 
-def overrides_for(group: str, option: str) -> list[str]:
-    """The option, and a value for whatever it says the user has to choose."""
-    chosen = [f"{group}={option}"]
-    text = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf8")
-    if "???" in text or group == "experiment":
-        cfg = composed(*chosen)
-        chosen += [one for one in NEEDED if OmegaConf.is_missing(*parent_and_key(cfg, one.split("=")[0]))]
-    return chosen
+def rounds() -> list[tuple[str, list[str]]]:
+    """Every option of every group: one of each group to a composition, which takes most of the time of a test."""
+    by_group: dict[tuple[str, str], list[str]] = {}
+    for group, option in OPTIONS:
+        by_group.setdefault((VERBS.get(group, "train"), group), []).append(f"{group}={option}")
+    presets = by_group.pop(("train", "experiment"))  # these choose other groups themselves
+    made = [("train", [preset]) for preset in presets]
+    for verb in sorted({verb for verb, _ in by_group}):
+        columns = [options for (of, _), options in by_group.items() if of == verb]
+        made += [(verb, [one for one in chosen if one]) for chosen in zip_longest(*columns)]
+    return made
 
 
-def parent_and_key(cfg: DictConfig, path: str) -> tuple[Any, str]:
-    parent, _, key = path.rpartition(".")
-    node = OmegaConf.select(cfg, parent)
-    present = node is not None and key in list(node.keys())  # `in` itself does not see what has no value yet
-    return (node, key) if present else (OmegaConf.create({"present": 1}), "present")
+def composed_round(verb: str, chosen: list[str]) -> DictConfig:
+    """The options, and a value for whatever they say the user has to choose."""
+    output = [] if verb == "train" else ["output=x"]
+    cfg = without_hydra(composed(*chosen, *output, verb=verb))
+    if not (missing := OmegaConf.missing_keys(cfg)):
+        return cfg
+    cfg = composed(*chosen, *output, *(one for one in NEEDED if one.split("=")[0] in missing), verb=verb)
+    return without_hydra(cfg)
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_an_option_composes_and_its_arguments_exist(group: str, option: str) -> None:
-    verb = VERBS.get(group, "train")
-    cfg = composed(*overrides_for(group, option), *(["output=x"] if verb != "train" else []), verb=verb)
-    content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True)
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "chosen"), rounds(), ids=lambda value: value if isinstance(value, str) else ",".join(value)
+)
+def test_options_compose_and_their_arguments_exist(verb: str, chosen: list[str]) -> None:
+    content = OmegaConf.to_container(composed_round(verb, chosen), resolve=True)
     assert list(calls_in(content))
     check_calls(content)
+
+
+def test_every_option_is_composed() -> None:
+    assert sorted(one for _, chosen in rounds() for one in chosen) == sorted(f"{g}={o}" for g, o in OPTIONS)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -88,6 +102,15 @@ def test_an_experiment_goes_with_every_split(split: str) -> None:
         cfg = composed(f"experiment={path.stem}", "data.root=x", f"data/split={split}")
         made = hydra.utils.instantiate(cfg.data.split)
         inspect.signature(made.func).bind(None, None, **made.keywords)
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    cfg = composed()
+    optimizer, stop = cfg.optimizer, cfg.callbacks.early_stopping
+    assert (optimizer.lr, optimizer.weight_decay, list(optimizer.betas)) == (0.001, 0.01, [0.9, 0.999])
+    assert (cfg.scheduler.pct_start, cfg.trainer.gradient_clip_val) == (0.3, 1.0)
+    assert (stop.patience, stop.min_delta, stop.monitor) == (10, 0.001, "val/miou")
+    assert (cfg.callbacks.evaluation.num_examples, list(cfg.decoder.channels)) == (30, [256, 128, 64, 32, 16])
 
 
 def test_objects_are_prepared_as_the_loss_weighs_them() -> None:

@@ -1,5 +1,6 @@
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,8 +34,14 @@ def network(encoder_name: str, decoder_name: str, **heads: int) -> SegmentationN
     )
 
 
-@pytest.mark.parametrize("encoder_name", ENCODERS)
-@pytest.mark.parametrize("decoder_name", DECODERS)
+def pairs() -> list[Any]:
+    """All of them; by default each decoder with features of every stride and without stride 2, unet with the rest."""
+    both = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
+    often = [encoder in ("convnext_atto", "maxvit_pico") or decoder == "unet" for encoder, decoder in both]
+    return [pytest.param(*each, marks=() if now else pytest.mark.slow) for each, now in zip(both, often, strict=True)]
+
+
+@pytest.mark.parametrize(("encoder_name", "decoder_name"), pairs())
 def test_every_decoder_with_every_family_of_encoders(encoder_name: str, decoder_name: str) -> None:
     torch.manual_seed(0)
     model = network(encoder_name, decoder_name)

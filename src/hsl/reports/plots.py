@@ -32,6 +32,8 @@ STYLE: Any = {
 }
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2B2B2B")
+NO_SCORES = ("val/loss", "val/error_", "val/ece", "val/nll", "val/brier")
+"""Beginnings of names that fall while a model gets better; between curves that rise they would hide both."""
 MANY_CLASSES = 20  # above it cells carry no numbers
 
 
@@ -146,7 +148,7 @@ def class_distribution(
 def training_curves(
     history: Mapping[str, Sequence[float]], path: Path, monitor: str = "", best_epoch: int | None = None
 ) -> None:
-    """Losses, the monitored value and the learning rate over the epochs.
+    """Losses, the scores and the learning rate over the epochs.
 
     Args:
         history: columns of ``history.csv``: ``epoch``, ``lr``, ``train/loss``, ``train/loss/<objective>``,
@@ -159,7 +161,7 @@ def training_curves(
     parts = [name for name in history if name.startswith(("train/loss/", "val/loss/"))]
     objectives = sorted({name.split("/", 2)[2] for name in parts})
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+        figure = Figure(figsize=(9.6, 3.9), layout="constrained")
         loss, score, rate = figure.subplots(1, 3)
         for name in losses:
             _curve(loss, history, name, BLUE if name.startswith("train") else ORANGE, linewidth=1.8)
@@ -245,9 +247,10 @@ def _write_column(axes: Axes, column: int, name: str, colour: str, texts: Sequen
 
 
 def _score_names(history: Mapping[str, Sequence[float]], monitor: str) -> list[str]:
-    others = [name for name in history if name.startswith("val/") and not name.startswith("val/loss")]
+    others = [name for name in history if name.startswith("val/") and not name.startswith(NO_SCORES)]
     chosen = [monitor] if monitor in others else []
-    return chosen + sorted(name for name in others if name != monitor)
+    rest = sorted(others, key=lambda name: (not name.startswith("val/miou"), name))
+    return chosen + [name for name in rest if name != monitor]
 
 
 def _curve(axes: Axes, history: Mapping[str, Sequence[float]], name: str, colour: str, **style: Any) -> None:
@@ -270,4 +273,4 @@ def _finish_curves(axes: Axes, best_epoch: int | None) -> None:
         style: dict[str, Any] = {"color": GREY, "linestyle": (0, (2, 2)), "linewidth": 1}
         axes.axvline(best_epoch, label=f"best: epoch {best_epoch}", **style)
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(fontsize=7.5)
+        axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
