@@ -48,7 +48,7 @@ def run() -> list[dict[str, Any]]:
         data.prepare()
         backoff = EveryOther(str(Path(folder) / "oom.json"))
         trainer: lightning.Trainer = instantiate(cfg.trainer)(
-            callbacks=[backoff], logger=False, max_steps=STEPS, max_epochs=-1, limit_val_batches=0,
+            callbacks=[backoff], logger=False, max_steps=STEPS, max_epochs=STEPS, limit_val_batches=0,
             enable_progress_bar=False, enable_checkpointing=False,
         )  # fmt: skip
         trainer.fit(build_task(cfg, data), datamodule=data)
