@@ -323,7 +323,9 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGKILL", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT"))]
+)
 def test_a_killed_parent_leaves_valid_lines_and_no_workers(tmp_path: Path, faults: Any, name: str) -> None:
     path = tmp_path / "rows.jsonl"
     script = textwrap.dedent(KILLED).format(folder=str(tmp_path), path=str(path), signal=name)

@@ -59,6 +59,7 @@ def test_failures_stand_on_their_side():
     assert {"missed", "spurious", "merge", "split", "swap"} <= set(texts(plot))
 
 
+@pytest.mark.slow
 def test_twelve_models_and_forty_classes():
     rng = np.random.default_rng(0)
     pixels = rng.integers(1, 99, (2, 15))

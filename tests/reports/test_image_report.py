@@ -50,6 +50,7 @@ def test_classifiers_alone(make_run, add_image_head, run_report, capsys):
     assert "100.00 ± 0.00" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dual_heads_classifiers_and_dense_models_together(make_run, add_image_head, run_report):
     make_run("a", "a", 0)
     add_image_head(make_run("b", "b", 0), 0, 0.9)

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.slow
 def test_several_classes_per_picture_beside_a_dense_head(tiny: Make, tmp_path: Path) -> None:
     both = ("task=dual_head", f"data.image_labels=[{','.join(KINDS)}]", "trainer.max_epochs=1", "metrics=none",
             "monitor=val/macro_f1", *QUICK)  # fmt: skip

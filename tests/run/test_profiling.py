@@ -78,6 +78,7 @@ def test_bounds_of_the_tiers(mib: float, tier: str) -> None:
     assert tier_of(mib * 2**20, tiers) == tier
 
 
+@pytest.mark.slow
 def test_verb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, tmp_path, "encoder=mobilenetv3_small") == 0
     assert call(monkeypatch, tmp_path, "encoder=mobilenetv3_small", "name=again", "precision=bf16-mixed") == 0

@@ -80,6 +80,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [torch.load(folder / name) for name in ("alone.pt", "0.pt", "1.pt")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nash", "pcgrad", "nash_parameters", "nash_rarely", "gradnorm", "dwa", "famo"])
 def test_two_processes_are_one(results: list[Any], name: str) -> None:
     alone, *ranks = (result[name] for result in results)
