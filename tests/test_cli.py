@@ -8,14 +8,17 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import composed
 
 from hsl.cli import conf_dir, run_verb
+from hsl.models.network import SegmentationNetwork
 from hsl.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
@@ -218,6 +221,26 @@ def test_a_broken_picture_does_not_keep_the_others_from_being_segmented(
     assert sorted(table["id"]) == ["grey16", "p0", "p1", "p2", "p4", "p5", "p6", "p7"]
     with Image.open(out / "masks" / "grey16.png") as picture:
         assert picture.size == (70, 45)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_picture_without_a_prediction_does_not_keep_the_others_from_being_segmented(
+    run: Run, trained: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    network = SegmentationNetwork.forward
+
+    def broken(self: Any, images: torch.Tensor, *rest: Any) -> Any:
+        outputs = network(self, images, *rest)
+        outputs["segmentation"][images.flatten(2).std(2).amax(1) < 0.1, 0, 3, 4] = float(value)
+        return outputs
+
+    monkeypatch.setattr(SegmentationNetwork, "forward", broken)
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(pictures / "images" / "plain.png")
+    out = tmp_path / "out"
+    said = run("predict", f"run={trained}", f"input={pictures / 'images'}", f"output={out}")
+    expect(said, "1 of 9", f"`{value}` in `segmentation` for plain (prediction)", "optimizer.lr")
+    assert sorted(pd.read_csv(out / "areas.csv")["id"]) == [f"p{i}" for i in range(8)]
+    assert not (out / "masks" / "plain.png").exists()
 
 
 def test_an_audit_tells_what_it_found_and_stops_where_a_run_would(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -16,8 +16,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
-from hsl.losses.finite import NonFiniteLossError
+from hsl.inference.sliding_window import SlidingWindow
+from hsl.inference.tta import TestTimeAugmentation
+from hsl.inference.whole import Whole
 from hsl.metrics.confusion import Confusion
+from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.tasks.finite import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed
 
@@ -173,8 +177,70 @@ def test_steps_in_micro_batches_have_the_points_of_whole_ones(tmp_path: Path) ->
 def test_a_loss_that_is_not_finite_names_objective_and_pictures() -> None:
     batch = batch_of([[0, 1]], segmentation=[[0, 1]])
     batch["image"][0, 0, 0, 0] = 1e38  # its square is not
-    with pytest.raises(NonFiniteLossError, match=r"`size = inf` at step 0 for the pictures p0"):
+    with pytest.raises(NonFiniteLossError, match=r"`size = inf` for p0 \(training, epoch 0, step 0\)"):
         task_of().training_step(batch, 0)
+
+
+PREDICTORS: dict[str, Any] = {
+    "none": lambda network, images: network(images),
+    "whole": Whole(4),
+    "window": SlidingWindow(2, 1, 3, "cpu"),
+    "tta": TestTimeAugmentation(Whole(4), "dihedral"),
+    "window and tta": TestTimeAugmentation(SlidingWindow(2, 1, 3, "cpu"), ["identity", "rot90"]),
+}
+
+
+def with_a_broken_picture(value: float) -> Batch:
+    """Three pictures of two rows; a logit of the second is of this value, that of the class which is not there."""
+    batch = batch_of([[0, 0, 0]] * 3, segmentation=[[0, 0, 0]] * 3)
+    batch["image"][1, 1, 0, 2] = value
+    return batch
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e6])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_a_logit_that_is_no_number_names_its_picture(value: float, predictor: str) -> None:
+    """1e6 is one until the network runs in half precision."""
+    task, batch = task_of(), with_a_broken_picture(value)
+    task.predictor = lambda network, images: PREDICTORS[predictor](
+        lambda images: {head: logits.half() for head, logits in network(images).items()}, images
+    )
+    with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(prediction\)\."):
+        task.predict(batch)
+    with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(validation of epoch 0\)\."):
+        task.validation_step(batch, 0)
+    task._trainer = SimpleNamespace(datamodule=SimpleNamespace(evaluation_parts=["val", "test"]))  # type: ignore[assignment]
+    task.on_test_batch_start(batch, 0, 1)
+    with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(evaluation of part test\)\."):
+        task.test_step(batch, 0, 1)
+    assert not any(metric.update_called for metric in task.scoring.dense["segmentation"].values())  # type: ignore[operator, union-attr]
+
+
+def test_it_is_found_where_the_picture_becomes_smaller() -> None:
+    """Each second pixel is left out when the logits are brought to the size of the source."""
+    task, batch = task_of(), with_a_broken_picture(float("nan"))
+    batch["image"] = batch["image"].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    batch["image"][1, 1] = 0
+    batch["image"][1, 1, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteLogitsError, match="for p1"):
+        task.predict(batch)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_training_stops_at_a_logit_that_no_loss_looks_at(value: float) -> None:
+    task = task_of()
+    task.loss.forward = lambda outputs, batch: {"mean": task.network.scale * 1, "size": task.network.scale * 1}  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLogitsError, match=r"`segmentation` for p1 \(training, epoch 0, step 0\)"):
+        task.training_step(with_a_broken_picture(value), 0)
+
+
+def test_no_head_hides_it_in_the_global_space() -> None:
+    task = task_of("damage", "material", fuse=lambda outputs: outputs["damage"])
+    task.predictor = lambda network, images: {  # type: ignore[assignment]
+        "damage": images[:, :2], "material": images[:, :2] - torch.tensor([0.0, float("inf")])[:, None, None]
+    }  # fmt: skip
+    with pytest.raises(NonFiniteLogitsError, match=r"`-inf` in `material` for p0, p1 \("):
+        task.predict(batch_of([[0, 0], [0, 0]], segmentation=[[0, 0], [0, 0]]))
 
 
 def test_validation_scores_are_pooled_over_the_batches() -> None:

@@ -68,7 +68,10 @@ class TestTimeAugmentation:
                     total[head] = total[head] + share if head in total else share
                     continue
                 _check_dense(head, output)
-                log_probabilities = turn_back(output.float().log_softmax(1), name)
+                logits, places = output.float(), (1, 2, 3)
+                # 0, or NaN for an image with a logit that is not finite: an infinite one would vanish in the mean
+                mark = 0 * logits.amin(places, keepdim=True) + 0 * logits.amax(places, keepdim=True)
+                log_probabilities = turn_back(logits.log_softmax(1) + mark, name)
                 total[head] = torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
         return {
             head: output - math.log(len(self.transforms)) if output.ndim == 4 and output.shape[1] > 1 else output

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX
+from hsl.metrics.finite import check_on_host
 from hsl.metrics.functional import count
 
 NUM_BINS = 15
@@ -41,12 +42,14 @@ def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tupl
 
     Raises:
         ValueError: the shapes do not fit.
+        NonFiniteLogitsError: a logit is NaN or infinite; not where they lie on a GPU.
     """
     if logits.ndim != 4 or logits.shape[:1] + logits.shape[2:] != classes.shape:
         raise ValueError(
             "`logits` should be (B, C, H, W) and `target` (B, H, W). Found "
             f"{tuple(logits.shape)} and {tuple(classes.shape)}."
         )
+    check_on_host(logits)
     prediction = torch.empty_like(classes)
     pixels = torch.zeros(2 * (num_bins + 1), dtype=torch.int64, device=logits.device)
     confidence = torch.zeros(num_bins, dtype=torch.float64, device=logits.device)

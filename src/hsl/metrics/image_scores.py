@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hsl.batch import UNKNOWN_LABEL
+from hsl.metrics.finite import ADVICE, NonFiniteLogitsError, check_on_host
 from hsl.metrics.image_counts import COUNTED, ImageCounts
 
 
@@ -36,7 +37,11 @@ class ImageScores(Metric):
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Take logits ``(B, K)`` and labels ``int64 (B,)``, -1 unknown, or ``float32 (B, K)``, NaN unknown."""
+        """Take logits ``(B, K)`` and labels ``int64 (B,)``, -1 unknown, or ``float32 (B, K)``, NaN unknown.
+
+        A logit that is NaN or infinite raises ``NonFiniteLogitsError``; on an accelerator `compute` does.
+        """
+        check_on_host(logits)
         self.probabilities.append(probabilities_of(logits, self.several))
         self.targets.append(labels)
 
@@ -51,8 +56,10 @@ class ImageScores(Metric):
 
 
 def probabilities_of(logits: Tensor, several: bool) -> Tensor:
-    """Softmax, or a sigmoid for each class where several may be present, in float32."""
-    return logits.float().sigmoid() if several else logits.float().softmax(dim=1)
+    """Softmax, or a sigmoid for each class where several may be present, in float32; NaN for an infinite logit."""
+    values = logits.float()
+    probabilities = values.sigmoid() if several else values.softmax(dim=1)
+    return probabilities.masked_fill(~values.isfinite(), torch.nan)
 
 
 def image_scores(
@@ -73,11 +80,16 @@ def image_scores(
         Scalars by name, ``num_images`` (of which anything is known), ``per_class`` (arrays over the classes) and, for
         one class per picture, ``confusion`` ``(K, K)``, rows truth.
 
+    Raises:
+        NonFiniteLogitsError: a probability is NaN or infinite.
+
     Example:
         >>> found = image_scores(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
         >>> found["accuracy"], round(found["macro_f1"], 4)
         (0.5, 0.3333)
     """
+    if len(broken := np.flatnonzero(~np.isfinite(probabilities).all(axis=1))):
+        raise NonFiniteLogitsError(f"Every probability should be finite. Found others in row {broken[0]}. {ADVICE}")
     several = targets.ndim == 2
     truth = targets.astype(np.float64) if several else one_hot(targets, probabilities.shape[1])
     predicted = predicted_labels(probabilities, several, thresholds)

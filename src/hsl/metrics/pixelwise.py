@@ -20,6 +20,7 @@ from hsl.metrics.boundary import (
 )
 from hsl.metrics.breakdown import error_breakdown
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.finite import broken_images, check_count
 from hsl.metrics.functional import NO_STRAY, check_strays, pair_counts, read_target, scores
 
 States: TypeAlias = "dict[str, NDArray[Any]]"
@@ -48,8 +49,8 @@ class Pixelwise(Metric):
     """Confusion, error breakdown, boundary and calibration scores, pooled over the data set and summed over
     devices.
 
-    On an accelerator ``update`` does not wait for the device; a target outside the classes is then reported
-    by ``compute``. Memory beyond the logits is a fraction of theirs.
+    On an accelerator ``update`` does not wait for the device; a target outside the classes, or a logit that is
+    not finite, is then reported by ``compute`` and ``states``. Memory beyond the logits is a fraction of theirs.
 
     Args:
         num_classes: C.
@@ -66,6 +67,7 @@ class Pixelwise(Metric):
     confidence: Tensor
     nll: Tensor
     brier: Tensor
+    broken: Tensor
     strays: Tensor
     largest: Tensor
 
@@ -81,6 +83,7 @@ class Pixelwise(Metric):
             "confidence": torch.zeros(num_bins, dtype=torch.float64),
             "nll": torch.zeros((), dtype=torch.float64),
             "brier": torch.zeros((), dtype=torch.float64),
+            "broken": torch.tensor(0),
             "strays": torch.tensor(0),
         }
         for name, zeros in states.items():
@@ -97,6 +100,7 @@ class Pixelwise(Metric):
 
         Raises:
             ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
+            NonFiniteLogitsError: (on a CPU) a logit is NaN or infinite.
         """
         if logits.shape[1:2] != (self.num_classes,):
             raise ValueError(f"`logits` should be (B, {self.num_classes}, H, W). Found {tuple(logits.shape)}.")
@@ -105,6 +109,8 @@ class Pixelwise(Metric):
             check_strays(labels.strays, labels.largest, self.num_classes)
         self.strays += labels.strays
         self.largest = torch.maximum(self.largest, labels.largest)
+        if logits.is_cuda:
+            self.broken += broken_images(logits).sum()
         prediction, calibration = calibrate(logits, labels.classes, self.num_bins)
         self.pixels += calibration.pixels
         self.confidence += calibration.confidence
@@ -121,12 +127,15 @@ class Pixelwise(Metric):
 
         Raises:
             ValueError: a target was neither a class nor ``IGNORE_INDEX``.
+            NonFiniteLogitsError: a logit was NaN or infinite.
         """
+        check_count(self.broken)
         check_strays(self.strays, self.largest, self.num_classes)
         return _scores({name: getattr(self, name) for name in STATES})
 
     def states(self) -> States:
         """The sums so far, from which ``pixel_scores`` makes the scores, copied to the host."""
+        check_count(self.broken)
         return {name: getattr(self, name).cpu().numpy().copy() for name in STATES}
 
     def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:

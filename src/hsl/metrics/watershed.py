@@ -41,7 +41,7 @@ def split_objects(
         ``int32 (H, W)``, 0 outside the mask, ids from 1 without a gap.
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the sizes differ, or a value is NaN or infinite.
 
     Example:
         >>> probabilities, distances = np.ones((1, 5)), np.array([[0.5, 1.0, 0.2, 0.9, 0.3]])
@@ -53,6 +53,8 @@ def split_objects(
             "`probabilities` and `distances` should be maps (H, W) of one size. Found "
             f"`probabilities.shape = {probabilities.shape}` and `distances.shape = {distances.shape}`."
         )
+    if not (np.isfinite(probabilities).all() and np.isfinite(distances).all()):
+        raise ValueError("`probabilities` and `distances` should be finite. Found NaN or infinite values.")
     mask = probabilities > threshold
     smooth = np.clip(np.where(mask, distances, 0), 0, 1)
     smooth = ndimage.gaussian_filter(smooth, smoothing) if smoothing else smooth

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.data.image_labels import HEAD
+from hsl.metrics.finite import check_outputs
 from hsl.metrics.image_scores import predicted_labels, probabilities_of
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.reports.analysis_numbers import Attention, ClassAttention, StageActivations, attention_share
@@ -51,6 +52,7 @@ def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
     logits = []
     for start, images in _batches(classifier, pictures):
         features, found = _forward(classifier.task.network, images)
+        check_outputs({HEAD: found}, pictures.ids[start : start + len(images)], f"analysis of {run.path}")
         logits.append(found)
         for stride, stage in features.items():
             stages[stride] = stages[stride] + stage if stride in stages else stage

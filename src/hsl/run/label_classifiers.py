@@ -20,6 +20,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.image_labels import HEAD
 from hsl.data.records import Record
 from hsl.data.splits import read_split
+from hsl.metrics.finite import check_outputs
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import load_weights, open_run
@@ -114,6 +115,7 @@ def _activations(
         classes = labels[done : done + len(images)].to(images.device)
         done += len(images)
         maps = class_activation(one.task.network, images, classes)
+        check_outputs({"activation": torch.from_numpy(maps)}, batch["id"], f"classifier {one.run}")
         for each, (height, width) in zip(maps, batch["size"].tolist(), strict=True):
             yield np.asarray(cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 

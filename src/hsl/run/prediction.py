@@ -1,6 +1,6 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,17 +18,19 @@ from torch import Tensor
 from hsl.batch import DISTANCE, Batch, Outputs
 from hsl.callbacks.evaluation import objects_of
 from hsl.callbacks.provenance import read_provenance
-from hsl.config import ConfigError, DataError
+from hsl.config import ConfigError, DataError, UserError
 from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_image
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.severstal import COLUMNS
 from hsl.data.run_lengths import encode_classes
 from hsl.files import write_atomically
+from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.image_results import image_row, stored_thresholds
+from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
 
 HEAD = "segmentation"
@@ -58,7 +60,7 @@ def predict(cfg: DictConfig) -> None:
     limits = _thresholds(run, task, facts, inference)
     data: DataModule = instantiate(run_cfg.data)
     value_range = facts["value_range"]
-    broken: list[DataError] = []
+    broken: list[UserError] = []
     rows: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     runs: list[tuple[str, int, str]] = []
@@ -67,7 +69,7 @@ def predict(cfg: DictConfig) -> None:
     console = Console(stderr=True)
     silent = not console.is_terminal
     for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
-        for name, outputs in _predicted(task, data, batch):
+        for name, outputs in _predicted(task, data, batch, broken.append):
             for head in (head for head, output in outputs.items() if output.ndim == 1):
                 labels.append({"id": name, **image_row(outputs[head], head, facts, limits.get(head))})
             if HEAD in outputs:
@@ -121,13 +123,23 @@ def _thresholds(
 
 
 @torch.inference_mode()
-def _predicted(task: SegmentationTask, data: DataModule, batch: Batch) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _predicted(
+    task: SegmentationTask, data: DataModule, batch: Batch, on_broken: Callable[[UserError], None]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Id and logits by head: ``(C, H, W)`` at the picture's own size, ``(K,)`` of an image head.
 
-    By the path that ``evaluate`` takes.
+    By the path that ``evaluate`` takes. Pictures whose logits are not finite are told to `on_broken` and left out.
     """
     batch["image"] = batch["image"].to(task.device)
-    outputs = task.predict(data.on_after_batch_transfer(batch, 0))
+    try:
+        outputs = task.predict(data.on_after_batch_transfer(batch, 0))
+    except NonFiniteLogitsError as error:
+        if len(batch["id"]) == 1:
+            on_broken(error)
+            return
+        for part in pieces(batch, 1):
+            yield from _predicted(task, data, part, on_broken)
+        return
     for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
         yield name, {head: output[i][..., :height, :width].cpu() if output.ndim == 4 else output[i].cpu()
                      for head, output in outputs.items()}  # fmt: skip

@@ -14,7 +14,8 @@ from torchmetrics import Metric
 
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.inference.geometry import to_source_size
-from hsl.losses.finite import check_finite
+from hsl.metrics.finite import check_outputs
+from hsl.tasks.finite import check_finite
 from hsl.tasks.micro_batches import MicroBatches
 from hsl.tasks.scoring import Scoring
 
@@ -76,6 +77,7 @@ class SegmentationTask(lightning.LightningModule):
         self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head)
         self.micro_batches = MicroBatches()
         self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
+        self._place = "prediction"  # what is under way, for the message of an error
         self._step_losses: list[Tensor] = []  # total and objectives of each batch of the step under way
         self._point: dict[str, float] = {}
 
@@ -95,6 +97,7 @@ class SegmentationTask(lightning.LightningModule):
     def _predict(self, batch: Batch, predictor: Predictor | None = None) -> Outputs:
         network = self.micro_batches.portioned(self.network)
         outputs = (predictor or self.predictor)(network, batch["image"])
+        check_outputs(outputs, batch["id"], self._place)  # before anything is made of them
         sized = {
             head: to_source_size(logits.float(), batch["size"]) if logits.ndim == 4 else logits.float()
             for head, logits in outputs.items()
@@ -105,8 +108,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def losses(self, batch: Batch) -> tuple[Tensor, Objectives]:
         """Total and objectives of a training batch, or of a slice of it."""
-        objectives: Objectives = self.loss(self.network(batch["image"], share=self.weighting.share), batch)
-        check_finite(objectives, batch["id"], self.global_step)
+        outputs: Outputs = self.network(batch["image"], share=self.weighting.share)
+        objectives: Objectives = self.loss(outputs, batch)
+        place = f"training, epoch {self.current_epoch}, step {self.global_step}"
+        check_finite(outputs, objectives, batch["id"], place)
         return self.weighting(objectives), objectives
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -135,6 +140,7 @@ class SegmentationTask(lightning.LightningModule):
         cast(Any, self.weighting).end_epoch()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        self._place = f"validation of epoch {self.current_epoch}"
         return self.micro_batches.evaluate(self._validate, batch, self.scoring)
 
     def _validate(self, batch: Batch) -> Outputs:
@@ -149,6 +155,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scoring.collect(getattr(self.loss, "primary", ())), sync_dist=True)
+
+    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        data = cast(Any, self.trainer).datamodule  # None where the trainer is given loaders
+        self._place = "evaluation" if data is None else f"evaluation of part {data.evaluation_parts[dataloader_idx]}"
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)
