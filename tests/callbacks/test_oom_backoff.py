@@ -21,7 +21,7 @@ from hsl.batch import Batch, Objectives, Outputs
 from hsl.callbacks.oom_backoff import MemoryExhaustedError, OomBackoff
 from hsl.config import ConfigError
 from hsl.metrics.confusion import Confusion
-from hsl.models.checkpointing import checkpoint_gradients
+from hsl.models.checkpointing import checkpoint_gradients, checkpoint_network
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gramian import PCGrad
@@ -322,7 +322,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_takes_timms_own_switch()
         torch.manual_seed(0)
         network = Network(classes=None)
         if checkpointed:
-            checkpoint_gradients(network.encoder)
+            checkpoint_network(network)
         network(images)["segmentation"].square().mean().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))

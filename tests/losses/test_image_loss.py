@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hsl.config import ConfigError
-from hsl.losses.image_loss import ImageCrossEntropy, MultilabelFocal
+from hsl.losses.image_loss import ImageCrossEntropy, MultilabelFocal, hardest
 
 COUNTS = {"classification": torch.tensor([6, 3, 1])}
 KNOWN = {"classification": torch.tensor([10, 10, 10])}
@@ -105,3 +105,33 @@ def test_errors() -> None:
         loss_of(ImageCrossEntropy(COUNTS), torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ConfigError, match=r"loss=image_ce.*loss=dual_head"):
         loss_of(MultilabelFocal(COUNTS, KNOWN), torch.zeros(2, 3), torch.zeros(2))
+
+
+def test_hard_examples_are_those_of_the_largest_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        losses, known = torch.rand(7, generator=generator), torch.rand(7, generator=generator) > 0.3
+        for share in (0.1, 0.5, 0.75, 1.0):
+            kept = hardest(losses, known, share)
+            number = math.ceil(share * int(known.sum()))
+            wanted = sorted(losses[known].tolist(), reverse=True)[:number]
+            assert sorted(losses[kept].tolist(), reverse=True) == wanted
+            assert not (kept & ~known).any()
+
+
+def test_a_loss_of_hard_examples_is_that_of_those_alone() -> None:
+    logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 2, 1, -1, 0, 1])
+    each = F.cross_entropy(logits, labels.clamp_min(0), reduction="none")
+    each[labels < 0] = -1
+    hard = each.argsort(descending=True)[:3]  # half of five known ones, rounded up
+    found = loss_of(ImageCrossEntropy(COUNTS, hard_share=0.5), logits, labels)
+    assert found.item() == pytest.approx(each[hard].mean().item())
+    several = torch.tensor([[1.0, 0, 0], [0, 1, 1], [math.nan, 0, 1], [math.nan] * 3, [0, 0, 1], [1, 1, 1]])
+    plain = MultilabelFocal(COUNTS, KNOWN, alpha=None, gamma=0.0)
+    alone = torch.stack([loss_of(plain, logits[i : i + 1], several[i : i + 1]) for i in range(6)])
+    kept = alone.argsort(descending=True)[:3]
+    mined = MultilabelFocal(COUNTS, KNOWN, alpha=None, gamma=0.0, hard_share=0.5)
+    assert loss_of(mined, logits, several).item() == pytest.approx(loss_of(plain, logits[kept], several[kept]).item())
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(ConfigError, match="hard_share"):
+            ImageCrossEntropy(COUNTS, hard_share=share)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsl.config import ConfigError, UserError
 from hsl.files import write_atomically
-from hsl.models.checkpointing import checkpoint_gradients
+from hsl.models.checkpointing import checkpoint_network
 from hsl.weighting.base import Weighting
 from hsl.weighting.scalar import Fixed, Uncertainty
 
@@ -116,7 +116,7 @@ class OomBackoff(Callback):
         return after
 
     def _turn_checkpointing_on(self) -> None:
-        checkpoint_gradients(self._task.network.encoder)
+        checkpoint_network(self._task.network)
         self.checkpointing = self._task.micro_batches.recomputes = True
 
     def _record(self, kind: str, before: int, after: int, reason: str, error: str, memory: dict[str, Any]) -> None:

@@ -29,9 +29,10 @@ class ImageCrossEntropy(nn.Module):
         head: the image head.
         weights: of the one objective, for the weighting.
         presence_pixels: head -> ``int64 (K,)``; taken because every loss is given it.
+        hard_share: share of the batch's pictures that count, those of the largest loss; see `hardest`.
 
     Raises:
-        ConfigError: the data have no image labels.
+        ConfigError: the data have no image labels, or ``hard_share`` is out of range.
     """
 
     class_weights: Tensor | None
@@ -45,11 +46,12 @@ class ImageCrossEntropy(nn.Module):
         head: str = OBJECTIVE,
         weights: Mapping[str, float] | None = None,
         presence_pixels: Mapping[str, Tensor] | None = None,
+        hard_share: float = 1.0,
     ) -> None:
         super().__init__()
         del presence_pixels
         _check_head(head, class_counts)
-        self.head, self.label_smoothing = head, label_smoothing
+        self.head, self.label_smoothing, self.hard_share = head, label_smoothing, _share(hard_share)
         self.weights = dict(weights or {OBJECTIVE: 1.0})
         made = None
         if class_weights is not None:
@@ -74,6 +76,7 @@ class ImageCrossEntropy(nn.Module):
         losses = F.cross_entropy(
             logits, target, self.class_weights, reduction="none", label_smoothing=self.label_smoothing
         )
+        known = hardest(losses, known, self.hard_share)
         mass = known.to(losses.dtype)
         if self.class_weights is not None:
             mass = mass * self.class_weights[target]
@@ -98,6 +101,7 @@ class MultilabelFocal(nn.Module):
         gamma: at least 0; 2.0 in the paper.
         head: the image head.
         weights: of the one objective, for the weighting.
+        hard_share: share of the batch's pictures that count, those of the largest loss; see `hardest`.
 
     Raises:
         ConfigError: an argument is out of range, or the data have no image labels.
@@ -113,12 +117,13 @@ class MultilabelFocal(nn.Module):
         gamma: float = 2.0,
         head: str = OBJECTIVE,
         weights: Mapping[str, float] | None = None,
+        hard_share: float = 1.0,
     ) -> None:
         super().__init__()
         _check_head(head, class_counts)
         if not gamma >= 0:
             raise ConfigError(f"`loss.gamma` should be at least 0. Found `loss.gamma = {gamma}`.")
-        self.head, self.gamma = head, gamma
+        self.head, self.gamma, self.hard_share = head, gamma, _share(hard_share)
         self.weights = dict(weights or {OBJECTIVE: 1.0})
         self.register_buffer("alpha", _alpha(alpha, class_counts[head], presence_pixels[head]), persistent=False)
 
@@ -142,9 +147,45 @@ class MultilabelFocal(nn.Module):
             losses = losses * torch.sigmoid(logits * (1 - 2 * target)).pow(self.gamma)
         if self.alpha is not None:
             losses = losses * torch.where(target > 0, self.alpha, 1 - self.alpha)
+        means = (losses * known).sum(dim=1) / known.sum(dim=1).clamp_min(1)
+        known = known & hardest(means, known.any(dim=1), self.hard_share)[:, None]
         if picture_weights is not None:
             losses = losses * picture_weights[:, None]
         return {OBJECTIVE: (losses * known).sum() / known.sum().clamp_min(1)}
+
+
+def hardest(losses: Tensor, known: Tensor, share: float) -> Tensor:
+    """Which pictures of a batch count: of the known ones that share, rounded up, which has the largest loss.
+
+    Source: Shrivastava et al. 2016, "Training Region-based Object Detectors with Online Hard Example Mining", 4.
+    Where memory backoff cuts a batch, each slice keeps that share of its own pictures.
+
+    Args:
+        losses: ``(B,)``, one a picture.
+        known: ``bool (B,)``.
+        share: in (0, 1]; 1 keeps all.
+
+    Returns:
+        ``bool (B,)``, True only where ``known`` is.
+
+    Example:
+        >>> hardest(torch.tensor([0.1, 3.0, 2.0, 9.0]), torch.tensor([True, True, True, False]), 0.5).tolist()
+        [False, True, True, False]
+    """
+    if share == 1:
+        return known
+    order = torch.where(known, losses.detach(), -torch.inf).argsort(descending=True, stable=True)
+    kept = torch.arange(len(losses), device=losses.device) < torch.ceil(share * known.sum())
+    return torch.zeros_like(known).scatter(0, order, kept) & known
+
+
+def _share(share: float) -> float:
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"`hard_share` is the share of a batch that counts and should be in (0, 1]. Found `hard_share = {share}`. "
+            "Set 1.0 to let every picture count."
+        )
+    return float(share)
 
 
 def _alpha(alpha: Alpha, counts: Tensor, known: Tensor) -> Tensor | None:

@@ -1,9 +1,20 @@
-"""Memory for time: parts of the encoder run again in the backward pass instead of keeping what they made."""
+"""Memory for time: parts of the network run again in the backward pass instead of keeping what they made."""
 
 import functools
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_network(network: nn.Module) -> None:
+    """Checkpoint the gradients of the encoder, see `checkpoint_gradients`, and of the decoder as a whole.
+
+    Args:
+        network: an `hsl.models.network.SegmentationNetwork`; one of image heads alone has no decoder.
+    """
+    checkpoint_gradients(network.get_submodule("encoder"))
+    if getattr(network, "decoder", None) is not None:
+        _run_again(network.get_submodule("decoder"))
 
 
 def checkpoint_gradients(encoder: nn.Module) -> None:
@@ -22,4 +33,9 @@ def checkpoint_gradients(encoder: nn.Module) -> None:
         if switch is not None:
             switch(True)
             return
-    encoder.forward = functools.partial(checkpoint, encoder.forward, use_reentrant=False)
+    _run_again(encoder)
+
+
+def _run_again(module: nn.Module) -> None:
+    """Keep the input and the output of a module only."""
+    module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)
