@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from hsl.cli import conf_dir
 from hsl.config import ConfigError
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gramian import PCGrad, SolverError, mgda, nash_mtl
@@ -74,6 +77,25 @@ def test_weights_of_one_are_the_plain_sum(problem: Make, update_every: int) -> N
     weighting = Aggregation(case.weights, constant(1, 1, 1), update_every=update_every)
     for _ in range(2):
         same(case.step(weighting), plain, 1e-14)
+
+
+@pytest.mark.parametrize("ratio", [1e-8, 1e8])
+def test_every_option_solves_objectives_of_unlike_scale(problem: Make, ratio: float) -> None:
+    """One objective weighs 1e8 times as much, or as little, as another: no step fails, and UPGrad never conflicts."""
+    files = sorted((conf_dir() / "weighting").glob("[!_]*.yaml"))
+    options = {file.stem: OmegaConf.load(file) for file in files if "method" in OmegaConf.load(file)}
+    assert len(options) >= 9
+    case = problem()
+    case.weights |= {"task1": ratio}
+    for name, cfg in options.items():
+        weighting = instantiate(OmegaConf.merge({"seed": 0, "weighting": cfg}).weighting)(weights=case.weights)
+        found = case.step(weighting)
+        assert weighting.solver_failures == 0, name
+        same(found, case.expected(weighting.factors), 1e-9)
+        if name == "upgrad":
+            products = weighting._gramian
+            along = products @ torch.tensor(weighting.factors, dtype=torch.float64) / products.diagonal().sqrt()
+            assert (along >= -1e-6 * along.abs().max()).all()
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
