@@ -202,7 +202,7 @@ def aligned_mtl(gramian: Tensor) -> Tensor:
 def _columns(gramian: Tensor) -> Matrix:
     """``A`` ``(R, T)`` with ``A^T A`` proportional to the Gramian; the shortest column has length 1."""
     norms, cosines = split_lengths(gramian)
-    return unit_vectors(cosines) * (norms / norms.min())
+    return np.asarray(unit_vectors(cosines) * (norms / norms.min()))
 
 
 def _mean(columns: Matrix) -> Matrix:
@@ -243,4 +243,4 @@ def _averse(columns: Matrix, c: float, slope: float) -> Matrix:
     high = slope * float(np.linalg.norm(columns, axis=0).max())
     root = low if excess(low) <= 0 else brentq(excess, low, high, xtol=1e-15 * low, rtol=1e-14)
     w = least_norm_weights(columns + root * moved)
-    return mean + c * size / float(np.linalg.norm(columns @ w)) * w
+    return np.asarray(mean + c * size / np.linalg.norm(columns @ w) * w)

@@ -42,11 +42,11 @@ def least_norm_weights(columns: Matrix) -> Matrix:
     """
     lengths = np.linalg.norm(columns, axis=0)
     if not lengths.min():
-        return np.eye(len(lengths))[lengths.argmin()]
+        return np.asarray(np.eye(len(lengths))[lengths.argmin()])
     reach = lengths.min() / lengths
     system = np.vstack([columns / lengths, reach])
-    weights: Matrix = nnls(system, np.eye(len(system))[-1])[0] * reach
-    return weights / weights.sum()
+    weights = nnls(system, np.eye(len(system))[-1])[0] * reach
+    return np.asarray(weights / weights.sum())
 
 
 class NonNegativeProjector(DualConeProjector):
@@ -67,5 +67,4 @@ class NonNegativeProjector(DualConeProjector):
         size = np.abs(row).max()
         if not size:
             return row
-        lifted: Matrix = nnls(columns, -columns @ (row / size))[0]
-        return row + size * lifted
+        return np.asarray(row + size * nnls(columns, -columns @ (row / size))[0])
