@@ -311,7 +311,9 @@ def test_a_finished_run_counts_as_long_as_its_data_are_the_same(run: Run, pictur
 def test_an_output_that_is_a_file(run: Run, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     expect(
-        run("audit", "data=folder", f"data.root={pictures}", f"output={tmp_path / 'taken'}"), "taken", "another path"
+        run("audit", "data=folder", f"data.root={pictures}", f"output={tmp_path / 'taken'}"),
+        "taken",
+        "another `output`",
     )
     taken = f"output_root={tmp_path / 'taken'}"
     expect(run("train", *SMALL, f"data.root={pictures}", taken), "taken", "another path")

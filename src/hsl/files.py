@@ -18,7 +18,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         OSError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")  # a name has 255 bytes
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

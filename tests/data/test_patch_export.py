@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from hsl.config import ConfigError, DataError
+from hsl.config import DataError
 from hsl.data import patch_export, windows
 from hsl.data.decode import decode_mask
 from hsl.data.formats.folder import read_folder
@@ -18,6 +18,7 @@ from hsl.data.patch_export import PatchSet, write_patch_set
 from hsl.data.patches import PatchSampling
 from hsl.data.scan import scan
 from hsl.data.splits import kfold
+from hsl.output_folder import MARKER, OutputFolder
 
 SAMPLING = PatchSampling(size=24, min_distance=15, foreground=["crack"], renew="epoch", max_per_picture=None)
 CLASSES = ("clean", "crack", "stain")
@@ -51,11 +52,13 @@ def no_plot(counts: Any, classes: Any, path: Path) -> None:
 
 def write(root: Path, output: Path, sampling: PatchSampling = SAMPLING, **changed: Any) -> PatchSet:
     given: dict[str, Any] = {"groups": "group", "seed": 0, "workers": 1, "plot": no_plot}
-    return write_patch_set(read_folder(root), sampling, output, **(given | changed))
+    with OutputFolder(output, "patches") as folder:
+        return write_patch_set(read_folder(root), sampling, folder.work, **(given | changed))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_patches_are_a_folder_data_set(root: Path, tmp_path: Path) -> None:
@@ -125,18 +128,6 @@ def test_each_picture_its_own_group(root: Path, tmp_path: Path) -> None:
     assert all(r.attributes["group"] == r.attributes["source"] for r in read_folder(tmp_path / "patches").records)
     with pytest.raises(DataError, match="should have the attribute `reef`"):
         write(root, tmp_path / "more", groups="reef")
-
-
-def test_output_that_holds_something(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    write(root, tmp_path / "empty")
-    before = contents(tmp_path / "empty")
-    with pytest.raises(ConfigError, match="`output` should be a new or empty folder"):
-        write(root, tmp_path / "empty")
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match="`output` should be a new or empty folder"):
-        write(root, tmp_path / "file")
-    assert contents(tmp_path / "empty") == before
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hsl.config import ConfigError, DataError
 from hsl.data.label_table import LabelRow, read_labels, read_page
+from hsl.output_folder import MARKER
 from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 
 SETTINGS = {"data": "leaves", "classes": ["background", "leaf"], "fold": 0}
@@ -36,7 +37,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     with Image.open(path / "confidence" / "b.png") as picture:
         assert (np.asarray(picture) == [[255, 153], [76, 0]]).all()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["labels"]
-    assert sorted(one.name for one in path.iterdir()) == ["confidence", "labels.csv", "labels.json", "masks"]
+    assert sorted(one.name for one in path.iterdir()) == [MARKER, "confidence", "labels.csv", "labels.json", "masks"]
 
 
 def test_nothing_is_at_the_place_before_all_is_done(tmp_path: Path) -> None:
@@ -108,6 +109,23 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
         LabelFolder(tmp_path / "mine", SETTINGS, overwrite=True)
     (tmp_path / "empty").mkdir()
     assert read_labels(write(tmp_path / "empty", "a")).rows
+
+
+@pytest.mark.parametrize("change", ["masks/a.png", "masks/mine.png", "thesis.tex"])
+def test_labels_that_were_corrected_by_hand_are_not_replaced(tmp_path: Path, change: str) -> None:
+    path = write(tmp_path / "labels", "a")
+    (path / "review.json").write_text("{}")
+    (path / change).write_text("by hand")
+    with pytest.raises(ConfigError, match=f"Found {change}, changed or not its own"):
+        LabelFolder(path, SETTINGS, overwrite=True)
+    (path / change).unlink()
+    folder = LabelFolder(path, SETTINGS, overwrite=True)
+    (path / change).write_text("by hand, meanwhile")
+    folder.add(ROW, MASK, CONFIDENCE)
+    with pytest.raises(ConfigError, match=change):
+        folder.finish()
+    folder.close()
+    assert (path / change).read_text() == "by hand, meanwhile"
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hsl.config import ConfigError, DataError
+from hsl.output_folder import MARKER
 from hsl.reports.plot_files import save_plots
 from hsl.reports.report import report
 
@@ -36,7 +37,7 @@ def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp
     assert page == tmp_path / "report" / "index.html"
     names = sorted(str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file())
     tables = ["folds", "pairwise", "pairwise_classes", "per_class", "pictures", "ranking", "ranking_test", "variance"]
-    assert [name for name in names if not name.startswith("plots/")] == ["cv_results.json", "index.html"] + [
+    assert [name for name in names if not name.startswith("plots/")] == [MARKER, "cv_results.json", "index.html"] + [
         f"tables/{table}.{suffix}" for table in tables for suffix in ("csv", "md", "tex")
     ]
     assert [name for name in names if name.startswith("plots/")] == [
@@ -47,6 +48,26 @@ def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp
     printed = capsys.readouterr().out
     assert str(page) in printed.replace("\n", "")
     assert "100.00 ± 0.00" in printed
+
+
+def test_a_report_is_replaced_by_the_next_and_nothing_else_is(make_run, run_report, tmp_path):
+    make_run("a", "a")
+    make_run("b", "b", 0, FULL, test=FULL)
+    page = run_report()
+    assert (page.parent / "tables" / "ranking_test.csv").is_file()
+    (tmp_path / "outputs" / "b").rename(tmp_path / "b")
+    page = run_report()
+    assert not (page.parent / "tables" / "ranking_test.csv").exists()  # of the report before
+    page.write_text("corrected by hand")
+    (page.parent / "notes.md").write_text("mine")
+    for said in ("did not write: `index.html`, `notes.md`", "changed since: `index.html`"):
+        with pytest.raises(ConfigError, match=said):
+            run_report()
+        (page.parent / "notes.md").unlink(missing_ok=True)
+    assert page.read_text() == "corrected by hand"
+    (page.parent / MARKER).unlink()
+    with pytest.raises(ConfigError, match="an older version kept no list of its files; move such a folder away"):
+        run_report()
 
 
 def test_the_rows_of_the_metric_pool_become_tables(make_run, run_report, add_objects):

@@ -98,7 +98,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     cases: list[tuple[list[Path], tuple[str, ...], str]] = [
         (runs, ("part=test",), r"train or val\. Found `part = test`.*hsl evaluate"),
         (runs, ("examples=0",), "integer from 1 up"),
-        (runs, (f"output={runs[0]}",), "new folder"),
+        (runs, (f"output={runs[0]}",), "should neither be nor hold"),
         ([], (), r"Found none"),
         ([runs[0], runs[0]], (), "each run folder once"),
         ([tmp_path / "nowhere"], (), "no config.yaml"),

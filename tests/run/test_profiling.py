@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hsl.batch import Outputs
 from hsl.cli import conf_dir, run_verb
-from hsl.config import DataError
+from hsl.config import ConfigError, DataError
 from hsl.run.memory import Step, bytes_per_picture, measure_step, resident_bytes
-from hsl.run.profiling import read_profiles, tier_of
+from hsl.run.profiling import check_free, keep, read_profiles, tier_of
 
 CLASSES = 5
 
@@ -124,6 +124,18 @@ def test_a_batch_that_would_not_fit_is_left_out(
     assert call(monkeypatch, tmp_path, "encoder=mobilenetv3_small", sizes) == 0
     assert "100000 pictures are left out" in capfd.readouterr().out
     assert len(read_profiles(tmp_path / "profiles")["mobilenetv3_small"]["steps"]) == 2
+
+
+def test_a_table_of_the_users_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    entry = {"steps": [{"batch_size": 2, "memory": 5, "seconds": 0.1}]}
+    check_free(tmp_path, "small")
+    keep(tmp_path, "small", entry)
+    check_free(tmp_path, "small")
+    (tmp_path / "small.csv").write_text("mine")
+    (tmp_path / "other.csv").write_text("mine")
+    for name in ("small", "other"):
+        with pytest.raises(ConfigError, match=rf"{name}\.csv` should be the table of `{name}` in profiles.json"):
+            check_free(tmp_path, name)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
-from hsl.config import ConfigError
+from hsl.config import ConfigError, DataError
 from hsl.data.run_lengths import encode_classes
 from hsl.losses.focal import Focal
 from hsl.metrics.functional import dice_empty_one
 from hsl.metrics.row_file import read_rows
+from hsl.output_folder import MARKER
 from hsl.run import evaluate, train
 from hsl.run.prediction import predict
 from hsl.tasks.segmentation import SegmentationTask
@@ -67,7 +68,7 @@ def uninterrupted(module_tiny: Make) -> Path:
     return only_run(Path(cfg.output_root).parent)
 
 
-def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
+def test_a_run_leaves_everything(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     value = train(tiny())
     folder = only_run(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -126,6 +127,7 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path) -> None:
     check_result_page(folder, metrics, history)
     check_evaluate(folder, tiny)
     check_predict(folder, tiny, tmp_path)
+    check_predict_leaves_alone(folder, tiny, tmp_path, capsys)
 
 
 def check_result_page(folder: Path, metrics: dict[str, Any], history: pd.DataFrame) -> None:
@@ -167,7 +169,7 @@ def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
     assert table.filter(like="pixels/").loc["odd"].sum() == 37 * 91
     (pictures / "broken.png").unlink()
     predict(tiny(f"run={folder}", f"input={pictures}", f"output={tmp_path / 'rle'}", "format=rle", verb="predict"))
-    assert sorted(path.name for path in (tmp_path / "rle").iterdir()) == ["areas.csv", "predictions.csv"]
+    assert sorted(path.name for path in (tmp_path / "rle").iterdir()) == [MARKER, "areas.csv", "predictions.csv"]
     runs = pd.read_csv(tmp_path / "rle" / "predictions.csv")
     for path in (pictures / "odd.png", pictures / "grey.jpg"):
         mask = np.asarray(Image.open(out / "masks" / f"{path.stem}.png"))
@@ -175,6 +177,40 @@ def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
         assert dict(zip(rows.ClassId, rows.EncodedPixels, strict=True)) == encode_classes(mask)
     with pytest.raises(ConfigError, match=r"`format` should be one of png, rle. Found `format = tif`"):
         predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", "format=tif", verb="predict"))
+
+
+def check_predict_leaves_alone(folder: Path, tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left out is counted; nothing that others wrote is replaced; masks of pictures that are gone go."""
+    pictures, out = tmp_path / "shots", tmp_path / "out"
+    (pictures / "more").mkdir(parents=True)
+    names = ("a$b.png", "c d.PNG", "e'<f>&.png", "more/g.png", "h.gif", "ü" * 120 + ".tif")
+    for name in names:
+        Image.new("RGB", (40, 40)).save(pictures / name)
+    (pictures / "notes.txt").touch()
+
+    def call(where: Path, output: Path) -> None:
+        predict(tiny(f"run={folder}", f"input='{where}'", f"output={output}", verb="predict"))
+
+    with pytest.raises(DataError, match=r"3 not read: 1 gif, 1 in a sub-folder, 1 that is no picture. Point to"):
+        call(pictures, out)
+    left = {"a$b", "c d", "e'<f>&", "ü" * 120}
+    assert {path.stem for path in (out / "masks").iterdir()} == left == set(pd.read_csv(out / "areas.csv")["id"])
+    for name in ("more/g.png", "h.gif", "a$b.png"):
+        (pictures / name).unlink()
+    call(pictures, out)
+    assert {path.stem for path in (out / "overlays").iterdir()} == left - {"a$b"}
+    assert "1 not read: 1 that is no picture" in capsys.readouterr().out
+    before = (pictures / "c d.PNG").read_bytes()
+    for output, said in ((pictures, "neither be nor hold"), (folder, "neither be"), (out / "masks", "`hsl predict`")):
+        with pytest.raises(ConfigError, match=said):
+            call(pictures, output)
+    Image.new("L", (40, 40), 1).save(out / "masks" / "c d.png")  # corrected by hand
+    with pytest.raises(ConfigError, match=r"changed since: `masks/c d\.png`"):
+        call(pictures, out)
+    assert (pictures / "c d.PNG").read_bytes() == before
+    call(pictures / "c d.PNG", tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one" / "masks").iterdir()] == ["c d.png"]
+    assert "1 picture done" in capsys.readouterr().out
 
 
 def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

@@ -3,7 +3,6 @@
 import functools
 import logging
 import multiprocessing
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from hsl.config import ConfigError, DataError
+from hsl.config import DataError
 from hsl.data.cache import Picture
 from hsl.data.decode import decode_image, decode_mask
 from hsl.data.grouping import name_some
@@ -63,7 +62,7 @@ class _Job:
 def write_patch_set(
     catalogue: Catalogue,
     sampling: PatchSampling,
-    output: Path,
+    folder: Path,
     *,
     groups: str | None,
     seed: int,
@@ -77,44 +76,33 @@ def write_patch_set(
     where there is an official split, and ``statistics/``. All patches of a picture share its group and its official
     part, so no split parts them.
 
-    They are the patches that training draws with ``renew="fixed"`` and the same seed. All is written to a temporary
-    folder beside ``output``, which gets its name when it is complete.
+    They are the patches that training draws with ``renew="fixed"`` and the same seed.
 
     Args:
         catalogue: The source.
         sampling: Where to cut.
-        output: A folder that does not exist or is empty.
+        folder: An empty folder.
         groups: The attribute that becomes ``group``; ``None``: the id of the source picture.
         seed: Of the drawing.
         workers: Processes. The result does not depend on it.
         plot: ``plot({"before": counts, "after": counts}, classes, path)``.
 
     Raises:
-        ConfigError: ``output`` holds something, or a foreground class does not exist.
+        ConfigError: A foreground class does not exist.
         DataError: A picture or mask cannot be read or they differ in size, an attribute is missing, or there is no
             foreground at all.
         OSError: The folder cannot be written, or its disk is full.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"`output` should be a new or empty folder. Found `output = {output}`. Choose another.")
     sampling.foreground_table(catalogue.classes)
     group_of = _groups(catalogue, groups)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        for name in ("images", "masks", "statistics"):
-            (folder / name).mkdir()
-        job = _Job(replace(catalogue, records=()), sampling, seed, folder)
-        counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
-        _warn_of_empty(catalogue.name, counts)
-        _write_tables(catalogue, group_of, counts, folder)
-        result = PatchSet(class_table(counts, catalogue.classes), picture_table(counts), summary(counts))
-        _write_statistics(result, folder / "statistics", plot)
-        folder.chmod(0o755)
-        folder.replace(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    for name in ("images", "masks", "statistics"):
+        (folder / name).mkdir(parents=True)
+    job = _Job(replace(catalogue, records=()), sampling, seed, folder)
+    counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
+    _warn_of_empty(catalogue.name, counts)
+    _write_tables(catalogue, group_of, counts, folder)
+    result = PatchSet(class_table(counts, catalogue.classes), picture_table(counts), summary(counts))
+    _write_statistics(result, folder / "statistics", plot)
     return result
 
 

@@ -94,6 +94,7 @@ class Catalogue:
         ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
         masks_optional: Whether a picture may come without a mask: none of its pixels then counts.
         relabelled: Ids whose masks took the place of the data set's own.
+        not_read: What is said of files that lie among the pictures and masks and are left out.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Catalogue:
     ignore_index: int = 255
     masks_optional: bool = False
     relabelled: frozenset[str] = frozenset()
+    not_read: tuple[str, ...] = ()
 
 
 def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from hsl.config import ConfigError, DataError
 from hsl.data.decode import decode_mask
+from hsl.data.grouping import name_some
+from hsl.data.label_review import REVIEW
 from hsl.data.label_table import COLUMNS, FORMAT, PAGE, LabelRow
 from hsl.files import write_atomically
+from hsl.output_folder import strange_files, write_marker
 
 TABLE, ROWS, SETTINGS = "labels.csv", "rows.jsonl", "settings.json"
 
@@ -33,14 +36,18 @@ class LabelFolder:
         path: the folder to be.
         settings: all that a label depends on; with other ones it starts anew. They become ``labels.json``.
         overwrite: let a folder of pseudo-labels that lies there be replaced.
+        in_run: the place lies in a run folder, which is ours: nothing is asked.
 
     Raises:
         ConfigError: the place is taken, or another process writes there.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        check_free(path, overwrite)
-        self.path = path
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False, in_run: bool = False
+    ) -> None:
+        if not in_run:
+            check_free(path, overwrite)
+        self.path, self._in_run, self._overwrite = path, in_run, overwrite
         self._settings = json.dumps(settings, indent=1, ensure_ascii=False)
         self._work = path.parent / f".{path.name}.partial"
         self._lock_file = path.parent / f".{path.name}.lock"
@@ -97,11 +104,17 @@ class LabelFolder:
 
         Returns:
             The folder.
+
+        Raises:
+            ConfigError: something came there meanwhile that is not to be replaced.
         """
+        if not self._in_run:
+            check_free(self.path, self._overwrite)  # once more: labelling takes long
         self._log.close()
         write_atomically(self._work / TABLE, table_of(list(self.rows.values())).encode())
         page = {"format": FORMAT, **json.loads(self._settings), "created": datetime.now(UTC).isoformat("T", "seconds")}
         write_atomically(self._work / PAGE, json.dumps(page, indent=1, ensure_ascii=False).encode())
+        write_marker(self._work, "label")
         old = self.path.parent / f".{self.path.name}.old"
         shutil.rmtree(old, ignore_errors=True)
         if self.path.exists():
@@ -142,6 +155,11 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"`output` should be a new folder. Found `output = {path}`, which holds pseudo-labels. Choose another, or "
             "replace them, with their review, by `overwrite=true`."
+        )
+    if strange := [name for name in strange_files(path) if name != REVIEW]:
+        raise ConfigError(
+            f"`output = {path}` should hold labels as `hsl label` left them, for nothing else is replaced. Found "
+            f"{name_some(strange)}, changed or not its own. Choose another `output`, or move these files away."
         )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 
 from hsl.config import ConfigError
 from hsl.files import write_atomically
+from hsl.output_folder import OutputFolder
 from hsl.reports import contents
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
 from hsl.reports.comparisons import Comparison, compare, pooled_intervals
@@ -24,6 +25,7 @@ from hsl.reports.picture_table import picture_table
 from hsl.reports.plot_files import save_plots
 from hsl.reports.report_plots import report_plots
 from hsl.reports.results import OVERALL, Model, models_of
+from hsl.reports.run_folder import Run
 from hsl.reports.tables import Table, write_table
 from hsl.reports.task_table import task_table
 from hsl.reports.variance import variance_table
@@ -48,8 +50,15 @@ def report(cfg: DictConfig) -> Path:
             f"`image_metric` should be one of {', '.join(IMAGE_METRICS)}. Found `image_metric = {cfg.image_metric}`."
         )
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    output = Path(cfg.output)
-    runs = gather(patterns)
+    with OutputFolder(cfg.output, "report") as output:
+        tables, notes = _write_report(cfg, gather(patterns), output.work)
+    page = output.path / "index.html"
+    _print([tables[name] for name in ("ranking", "image_ranking") if name in tables], notes, page)
+    return page
+
+
+def _write_report(cfg: DictConfig, runs: Sequence[Run], output: Path) -> tuple[dict[str, Table], list[Note]]:
+    """Everything but what is printed."""
     models = models_of(runs, list(cfg.ignore), cfg.name_key)
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
     chosen = (cfg.part, cfg.inference_name)
@@ -67,15 +76,13 @@ def report(cfg: DictConfig) -> Path:
     order = ranked + [(None, model) for model in in_order if model not in dense]
     results = contents.cv_results(order, pairs, notes, runs, parts) | image_results(images, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
-    page = output / "index.html"
     ready = [model for model in in_order if model.finished]
     places = {model.label: i for i, model in enumerate(ready)}
     plots = report_plots(ready, cfg.metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
     save_plots(list(plots.values()), output / "plots")
     settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
-    write_page(page, runs, in_order, tables, plots, pairs, notes, *settings)
-    _print([tables[name] for name in ("ranking", "image_ranking") if name in tables], notes, page)
-    return page
+    write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings)
+    return tables, list(notes)
 
 
 def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:

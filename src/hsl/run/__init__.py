@@ -23,6 +23,7 @@ from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.data.scan import annotation_hashes
 from hsl.files import write_atomically
+from hsl.output_folder import OutputFolder
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
@@ -145,22 +146,22 @@ def evaluate(cfg: DictConfig) -> None:
     task = build_task(without_weights(run_cfg), data)
     monitored = Monitored.read(run)
     callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
-    output = run / "evaluations" / name
-    score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output, monitored)
-    print(f"{output / 'metrics.json'}")
+    with OutputFolder(run / "evaluations" / name, "evaluate", resume=True, way_out="Move it away.") as output:
+        score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output.work, monitored)
+    print(f"{output.path / 'metrics.json'}")
 
 
 def audit(cfg: DictConfig) -> None:
     """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
     validate(cfg)
     data: DataModule = instantiate(cfg.data)
-    data.inspect()
-    findings = data.audit
-    output = Path(cfg.output)
-    write_atomically(output / "audit.json", findings.to_json().encode())
-    write_contact_sheets(findings, data.catalogue, output)
+    with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
+        data.inspect()
+        findings = data.audit
+        write_atomically(output.work / "audit.json", findings.to_json().encode())
+        write_contact_sheets(findings, data.catalogue, output.work)
     print_table(findings)
-    print(f"{output / 'audit.json'}")
+    print(f"{output.path / 'audit.json'}")
     findings.raise_if_stopped()
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from hsl.config import ConfigError, validate
+from hsl.output_folder import OutputFolder
 from hsl.reports.analysis_errors import Errors, wrong_pictures
 from hsl.reports.analysis_numbers import DEAD_BELOW
 from hsl.reports.score_plots import slug
@@ -48,20 +48,21 @@ def analyze(cfg: DictConfig) -> None:
         DataError: the pictures cannot be read, or no class is known.
     """
     validate(cfg)
-    output = Path(cfg.output)
-    _check(cfg, output)
-    runs = open_runs([cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs))
-    labels = run_labels(runs)
-    pictures = read_pictures(runs[0], cfg.part, cfg.examples, cfg.data_root)
-    looks = []
-    for label, run in zip(labels, runs, strict=True):
-        looks.append(look_into(run, pictures))
-        torch.cuda.empty_cache()  # one model at a time
-        wrong = wrong_pictures(pictures.target, looks[-1].predicted)
-        print(f"{label}: {wrong.sum()} of {len(wrong)} pictures wrong")
-    analysis = Analysis(cfg.part, runs, labels, pictures, looks)
-    write_analysis(output, analysis.content(), pictures, looks, analysis.errors)
-    print(f"{output / 'index.md'}")
+    _check(cfg)
+    names = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
+    with OutputFolder(cfg.output, "analyze", inputs=names) as output:
+        runs = open_runs(names)
+        labels = run_labels(runs)
+        pictures = read_pictures(runs[0], cfg.part, cfg.examples, cfg.data_root)
+        looks = []
+        for label, run in zip(labels, runs, strict=True):
+            looks.append(look_into(run, pictures))
+            torch.cuda.empty_cache()  # one model at a time
+            wrong = wrong_pictures(pictures.target, looks[-1].predicted)
+            print(f"{label}: {wrong.sum()} of {len(wrong)} pictures wrong")
+        analysis = Analysis(cfg.part, runs, labels, pictures, looks)
+        write_analysis(output.work, analysis.content(), pictures, looks, analysis.errors)
+    print(f"{output.path / 'index.md'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +149,13 @@ class Analysis:
         return notes
 
 
-def _check(cfg: DictConfig, output: Path) -> None:
+def _check(cfg: DictConfig) -> None:
     findings = []
     if cfg.part not in PARTS:
         why = " The test part is read by `hsl evaluate` alone." if cfg.part == "test" else ""
         findings.append(f"`part` should be train or val. Found `part = {cfg.part}`.{why} Choose another.")
     if not isinstance(cfg.examples, int) or isinstance(cfg.examples, bool) or cfg.examples < 1:
         findings.append(f"`examples` should be an integer from 1 up. Found `examples = {cfg.examples}`. Raise it.")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        findings.append(f"`output` should be a new folder. Found `output = {output}`, which is there. Name another.")
     if findings:
         raise ConfigError(" ".join(findings))
 

@@ -17,11 +17,13 @@ from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_mask
-from hsl.data.label_table import TIERS, read_labels
+from hsl.data.label_table import TIERS, LabelTable, read_labels
 from hsl.files import write_atomically
 from hsl.metrics.functional import confusion_matrix, scores
+from hsl.output_folder import OutputFolder
 from hsl.pseudo_labels.store import read_mask
 
+SCORES = "audit/scores.csv"
 Counts = NDArray[np.int64]
 
 
@@ -33,9 +35,17 @@ def score_labels(cfg: DictConfig) -> None:
     Raises:
         DataError: the labels belong to other classes, or no labelled picture has a mask.
     """
+    labels, way_out = read_labels(Path(cfg.labels)), "Move that file away."
+    with OutputFolder(labels.folder, "label score", only=[SCORES], way_out=way_out) as output:
+        table = _scores(cfg, labels)
+        write_atomically(output.work / SCORES, table.to_csv(index=False).encode())
+    _print(table)
+    print(f"{labels.folder / SCORES}")
+
+
+def _scores(cfg: DictConfig, labels: LabelTable) -> pd.DataFrame:
     data: DataModule = instantiate(cfg.data)
     data.inspect()
-    labels = read_labels(Path(cfg.labels))
     if labels.classes != data.catalogue.classes:
         raise DataError(
             f"`{labels.folder}` should have the classes of the data, {list(data.catalogue.classes)}. "
@@ -54,10 +64,7 @@ def score_labels(cfg: DictConfig) -> None:
         raise DataError(
             f"`{catalogue.name}` should have masks of labelled pictures. Found none: nothing to compare with."
         )
-    table = _table(counts, labels.classes)
-    write_atomically(labels.folder / "audit" / "scores.csv", table.to_csv(index=False).encode())
-    _print(table)
-    print(f"{labels.folder / 'audit' / 'scores.csv'}")
+    return _table(counts, labels.classes)
 
 
 def _compare(label: NDArray[np.uint8], truth: NDArray[np.uint8], num_classes: int) -> tuple[Counts, int, int]:

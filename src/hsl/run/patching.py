@@ -1,7 +1,6 @@
 """`hsl patches`: a data set of patches from one of pictures."""
 
 import os
-from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from hsl.config import ConfigError
 from hsl.data.patch_export import PatchSet, write_patch_set
+from hsl.output_folder import OutputFolder
 from hsl.reports.plots import class_distribution
 
 
@@ -17,7 +17,7 @@ def patches(cfg: DictConfig) -> None:
     """Cut patches from every picture of a data set, write them, print what that did to the classes.
 
     Raises:
-        ConfigError: The output holds something, or a setting breaks a rule.
+        ConfigError: The output holds files of others, or a setting breaks a rule.
         DataError: A picture cannot be read, or none has foreground.
     """
     if cfg.data.patches is None:
@@ -25,15 +25,16 @@ def patches(cfg: DictConfig) -> None:
     if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 1):
         raise ConfigError(f"`workers` should be auto or at least 1. Found `workers = {cfg.workers}`.")
     sampling = instantiate(cfg.data.patches)
-    written = write_patch_set(
-        instantiate(cfg.data.reader)(cfg.data.root),
-        sampling,
-        Path(cfg.output),
-        groups=cfg.data.split.groups,
-        seed=cfg.seed,
-        workers=len(os.sched_getaffinity(0)) if cfg.workers == "auto" else cfg.workers,
-        plot=class_distribution,
-    )
+    with OutputFolder(cfg.output, "patches", inputs=[cfg.data.root]) as output:
+        written = write_patch_set(
+            instantiate(cfg.data.reader)(cfg.data.root),
+            sampling,
+            output.work,
+            groups=cfg.data.split.groups,
+            seed=cfg.seed,
+            workers=len(os.sched_getaffinity(0)) if cfg.workers == "auto" else cfg.workers,
+            plot=class_distribution,
+        )
     _print(written)
     print(cfg.output)
 

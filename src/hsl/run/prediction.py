@@ -1,6 +1,7 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,10 +23,13 @@ from hsl.config import ConfigError, DataError, UserError
 from hsl.data.datamodule import DataModule
 from hsl.data.decode import decode_image
 from hsl.data.formats.folder import read_pictures
+from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
+from hsl.data.records import Source
 from hsl.data.run_lengths import encode_classes
 from hsl.files import write_atomically
 from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.output_folder import OutputFolder
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
@@ -39,63 +43,112 @@ MAX_OBJECTS = 2**16 - 1  # in a picture of 16 bits
 
 
 def predict(cfg: DictConfig) -> None:
-    """Segment every picture of a folder: class-index masks, overlays and a table of areas; or say what it shows.
+    """Segment a picture, or all of a folder: class-index masks, overlays, a table of areas; or say what they show.
 
-    A picture that cannot be done is reported and the rest is done; then the command ends with exit code 2.
+    A picture that cannot be done, or is of a kind that is not read, is reported and the rest is done; then the command
+    ends with exit code 2. Files that the folder of the output held before, and that are no longer made, are removed;
+    see `hsl.output_folder` for what is never touched.
 
     With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
     A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
 
     Raises:
-        ConfigError: the run is none, or its model makes no masks to be written as run lengths.
-        DataError: the input is no folder of pictures, or some could not be done.
+        ConfigError: the run is none, its model makes no masks to be written as run lengths, or the output is taken.
+        DataError: the input holds no picture, or some could not be done.
     """
     run, run_cfg = open_run(cfg.run)
-    records = read_pictures(cfg.input)
+    records, rest = read_pictures(cfg.input)
     facts = read_provenance(run / "provenance.json")
     _check_format(cfg.format, facts["classes"])
     inference = choose_predictor(run_cfg, cfg)
-    task = _trained(run, run_cfg, facts)
-    limits = _thresholds(run, task, facts, inference)
-    data: DataModule = instantiate(run_cfg.data)
-    value_range = facts["value_range"]
-    broken: list[UserError] = []
-    rows: list[dict[str, Any]] = []
-    labels: list[dict[str, Any]] = []
-    runs: list[tuple[str, int, str]] = []
-    loader = data.predict_dataloader(records, value_range=value_range, on_broken=broken.append)
-    sources = {record.id: record.image for record in records}
-    console = Console(stderr=True)
-    silent = not console.is_terminal
-    for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
-        for name, outputs in _predicted(task, data, batch, broken.append):
-            for head in (head for head, output in outputs.items() if output.ndim == 1):
-                labels.append({"id": name, **image_row(outputs[head], head, facts, limits.get(head))})
-            if HEAD in outputs:
-                probability = outputs[HEAD].softmax(dim=0).numpy()
-                prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
-                classes = facts["classes"][HEAD]
-                rows.append(_areas(name, prediction, confidence, classes))
-                if cfg.format == "rle":
-                    runs += [(Path(sources[name].name).name, *each) for each in encode_classes(prediction).items()]
-                else:
-                    image = decode_image(sources[name].read(), sources[name].name, value_range)
-                    _write_pictures(Path(cfg.output), name, image, prediction, confidence, classes)
-            try:
-                write_further(Path(cfg.output), name, outputs, facts["classes"])
-            except DataError as error:
-                broken.append(error)
-    if cfg.format == "rle":
-        table_of_runs = pd.DataFrame(runs, columns=list(COLUMNS))
-        write_atomically(Path(cfg.output) / "predictions.csv", table_of_runs.to_csv(index=False).encode())
-    for table, name in ((rows, "areas.csv"), (labels, "labels.csv")):
-        if table:
-            write_atomically(Path(cfg.output) / name, pd.DataFrame(table).to_csv(index=False).encode())
-    print(f"{max(len(rows), len(labels))} pictures done: {cfg.output}")
+    with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
+        task = _trained(run, run_cfg, facts)
+        limits = _thresholds(run, task, facts, inference)
+        work = _Work(output.work, cfg.format, facts, limits, {record.id: record.image for record in records})
+        data: DataModule = instantiate(run_cfg.data)
+        loader = data.predict_dataloader(records, value_range=work.value_range, on_broken=work.broken.append)
+        console = Console(stderr=True)
+        silent = not console.is_terminal
+        for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
+            for name, outputs in _predicted(task, data, batch, work.broken.append):
+                work.add(name, outputs)
+        work.write_tables()
+    print(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
+    _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
+
+
+def _tell_of_the_rest(where: str, number: int, broken: Sequence[UserError], rest: NotRead) -> None:
+    """Say what was not done.
+
+    Raises:
+        DataError: there were pictures among it.
+    """
+    sentences = []
     if broken:
-        listed = " ".join(str(error) for error in broken)
-        raise DataError(f"{len(broken)} of {len(records)} pictures could not be done; the rest is. {listed}")
+        sentences.append(f"{len(broken)} of {number} pictures could not be done; the rest is.")
+        sentences += map(str, broken)
+    if rest.pictures:
+        sentences.append(f"`{where}` holds pictures that were left out: {rest}. {rest.way_out}")
+    if sentences:
+        raise DataError(" ".join(sentences))
+    if rest.num_others:
+        print(f"{where}: {rest}")
+
+
+@dataclass
+class _Work:
+    """What is written, picture by picture and at the end."""
+
+    folder: Path
+    format: str
+    facts: Mapping[str, Any]
+    limits: Mapping[str, list[float]]
+    sources: Mapping[str, Source]
+    broken: list[UserError] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @property
+    def value_range(self) -> Any:
+        """What becomes black and white in a picture of more than 8 bits."""
+        return self.facts["value_range"]
+
+    @property
+    def num_done(self) -> int:
+        """Pictures of which something is known."""
+        return max(len(self.rows), len(self.labels))
+
+    def add(self, name: str, outputs: Outputs) -> None:
+        """Write what the heads say of one picture, or keep it for the tables."""
+        for head in (head for head, output in outputs.items() if output.ndim == 1):
+            self.labels.append({"id": name, **image_row(outputs[head], head, self.facts, self.limits.get(head))})
+        if HEAD in outputs:
+            self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy())
+        try:
+            write_further(self.folder, name, outputs, self.facts["classes"])
+        except DataError as error:
+            self.broken.append(error)
+
+    def _add_mask(self, name: str, probability: NDArray[np.float32]) -> None:
+        prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
+        classes, source = self.facts["classes"][HEAD], self.sources[name]
+        self.rows.append(_areas(name, prediction, confidence, classes))
+        if self.format == "rle":
+            self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
+        else:
+            image = decode_image(source.read(), source.name, self.value_range)
+            _write_pictures(self.folder, name, image, prediction, confidence, classes)
+
+    def write_tables(self) -> None:
+        """Write what was kept."""
+        tables = {"areas.csv": pd.DataFrame(self.rows), "labels.csv": pd.DataFrame(self.labels)}
+        if self.format == "rle":
+            tables["predictions.csv"] = pd.DataFrame(self.runs, columns=list(COLUMNS))
+        for name, table in tables.items():
+            if len(table.columns):
+                write_atomically(self.folder / name, table.to_csv(index=False).encode())
 
 
 def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:

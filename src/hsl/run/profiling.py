@@ -33,6 +33,7 @@ SPARE = 0.85
 def profile(cfg: DictConfig) -> None:
     """Measure one encoder, print the table and the overrides of its tier, and keep both."""
     validate(cfg)
+    check_free(Path(cfg.profiles), cfg.name)
     entry = measure(cfg)
     keep(Path(cfg.profiles), cfg.name, entry)
     print_profile(cfg.name, entry)
@@ -104,15 +105,34 @@ def read_profiles(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path} should be written by `hsl profile`. Found: {error!r}. Delete it.") from error
 
 
+def check_free(folder: Path, name: str) -> None:
+    """See, before an encoder is measured, that its table replaces none but the one of its entry.
+
+    Raises:
+        ConfigError: there is another file of that name.
+        DataError: profiles.json is broken.
+    """
+    path, entry = folder / f"{name}.csv", read_profiles(folder).get(name)
+    if path.exists() and not (entry and path.is_file() and path.read_bytes() == _table(entry)):
+        raise ConfigError(
+            f"`{path}` should be the table of `{name}` in {PROFILES}, which alone is replaced. Found another file. "
+            "Move it away, or set `name` or `profiles`."
+        )
+
+
 def keep(folder: Path, name: str, entry: dict[str, Any]) -> None:
     """Put an entry into profiles.json and its table beside it."""
     content = {"format": FORMAT, "encoders": {**read_profiles(folder), name: entry}}
     write_atomically(folder / PROFILES, json.dumps(content, indent=1, sort_keys=True).encode())
+    write_atomically(folder / f"{name}.csv", _table(entry))
+
+
+def _table(entry: Mapping[str, Any]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["batch_size", "memory", "seconds"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(entry["steps"])
-    write_atomically(folder / f"{name}.csv", text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def print_profile(name: str, entry: dict[str, Any]) -> None:

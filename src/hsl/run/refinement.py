@@ -61,7 +61,7 @@ def refine_round(task: SegmentationTask, data: DataModule, previous: Path, outpu
         "weights_sha256": _sha256(task),
         "reviewed": page.get("reviewed", str(previous.resolve())),
     }
-    folder = LabelFolder(output, settings, overwrite=True)
+    folder = LabelFolder(output, settings, in_run=True)
     try:
         rows = {row.id: row for row in table.rows}
         records = [record for record in data.catalogue.records if record.id in rows]

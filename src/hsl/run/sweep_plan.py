@@ -1,6 +1,7 @@
 """`hsl sweep plan`: encoders from light to heavy, and the scripts that train them in this order."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from rich.table import Table
 
 from hsl.config import ConfigError, validate
 from hsl.files import write_atomically
-from hsl.run.profiling import MIB, keep, measure, read_profiles
+from hsl.output_folder import OutputFolder
+from hsl.run.profiling import MIB, check_free, keep, measure, read_profiles
 from hsl.run.trials import with_encoder
 
 ONE_BY_ONE = """\
@@ -58,23 +60,28 @@ def plan(cfg: DictConfig) -> None:
     """Measure what profiles.json lacks, print the order, write ``sweep.sh`` and ``array.sbatch``.
 
     Raises:
-        ConfigError: no encoder, no fold, or an override that is a sweep itself.
+        ConfigError: no encoder, no fold, an override that is a sweep itself, or the output is taken.
     """
     validate(cfg)
     _check(cfg)
-    profiles = {name: _profile(cfg, name) for name in cfg.encoders}
-    ordered = sorted(profiles, key=lambda name: (profiles[name]["bytes_per_picture"], name))
+    with OutputFolder(cfg.output, "sweep plan") as output:
+        profiles = {name: _profile(cfg, name) for name in cfg.encoders}
+        ordered = sorted(profiles, key=lambda name: (profiles[name]["bytes_per_picture"], name))
+        _write_scripts(cfg, ordered, profiles, output.work)
+    _print({name: profiles[name] for name in ordered}, list(cfg.folds))
+    print(f"bash {output.path / 'sweep.sh'}\nsbatch {output.path / 'array.sbatch'}")
+
+
+def _write_scripts(cfg: DictConfig, ordered: Sequence[str], profiles: Mapping[str, Any], folder: Path) -> None:
     own = {_key(override) for override in cfg.overrides}  # the user's word is the last
     runs = []
     for name in ordered:
         of_tier = [override for override in profiles[name]["overrides"] if _key(override) not in own]
         runs += [shlex.join([f"encoder={name}", *of_tier, f"fold={fold}", *cfg.overrides]) for fold in cfg.folds]
     tasks = "\n".join(f"  {index}) set -- {run} ;;" for index, run in enumerate(runs))
-    folder = Path(cfg.output)
-    write_atomically(folder / "sweep.sh", ONE_BY_ONE.format(runs="\n".join(f"run {run}" for run in runs)).encode())
+    one_by_one = ONE_BY_ONE.format(runs="\n".join(f"run {run}" for run in runs))
+    write_atomically(folder / "sweep.sh", one_by_one.encode())
     write_atomically(folder / "array.sbatch", ARRAY.format(last=len(runs) - 1, runs=tasks).encode())
-    _print({name: profiles[name] for name in ordered}, list(cfg.folds))
-    print(f"bash {folder / 'sweep.sh'}\nsbatch {folder / 'array.sbatch'}")
 
 
 def _check(cfg: DictConfig) -> None:
@@ -98,6 +105,7 @@ def _profile(cfg: DictConfig, name: str) -> dict[str, Any]:
     if entry and (entry["image_size"], entry["precision"]) == (cfg.data.image_size, cfg.precision):
         return entry
     print(f"measuring {name}", flush=True)
+    check_free(Path(cfg.profiles), name)
     entry = measure(with_encoder(name))
     keep(Path(cfg.profiles), name, entry)
     return entry

@@ -40,6 +40,7 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
         ("", "should name the classes"),
         ("- clean\n- crack\n", "should name the classes"),
         ("names: [clean, crack]", "`classes: [background, crack]`"),
+        ("classes: [a, b]\nnotes: 2020-13-45", "cannot be read as YAML"),
         ("classes: [clean, crack", "cannot be read as YAML"),
         ("classes: {0: clean, 1: crack}", "should be a list of 2 to 255 different names"),
         ("classes: [clean]", "should be a list of 2 to 255"),
@@ -65,6 +66,50 @@ def test_what_is_wrong_is_said_with_the_file(tmp_path, text, part):
     assert part in sentences[0]
     assert str(tmp_path / "dataset.yaml") in sentences[0]
     assert "\n" not in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("pallete: {a: [0, 0, 0]}", "Found `pallete`. Did you mean `palette`?"),
+        ("Palette: {a: [0, 0, 0]}", "Did you mean `palette`?"),
+        ("ignore-index: 3", "Did you mean `ignore_index`?"),
+        ("ignoreindex: 3", "Did you mean `ignore_index`?"),
+        ("Ignore Index: 3", "Did you mean `ignore_index`?"),
+        ("valuerange: [0, 1]", "Did you mean `value_range`?"),
+        ("value_ragne: [0, 1]", "Did you mean `value_range`?"),
+        ("clases: [c, d]", "Did you mean `classes`?"),
+        ("licens: MIT", "Did you mean `license`?"),
+        ("sensor: A7", "Found `sensor`. Put what is for people below `notes`."),
+        ("7: x", "Found `7`."),
+        ("classes: [c, d]", "line 2 has the key `classes` again"),
+        ("notes: {x: 1, y: 2, x: 3}", "line 2 has the key `x` again"),
+    ],
+)
+def test_an_unknown_key_is_no_setting_that_is_passed_over(tmp_path, key, said):
+    _, sentences = read(tmp_path, f"classes: [a, b]\n{key}\n")
+    assert len(sentences) == 1
+    assert said in sentences[0]
+
+
+@pytest.mark.parametrize("key", ["clases", "Classes", "class", "CLASSES"])
+def test_the_classes_under_nearly_their_name(tmp_path, key):
+    _, sentences = read(tmp_path, f"{key}: [a, b]\n")
+    assert sentences[0].startswith(f"`{tmp_path}/dataset.yaml` should name the classes. Found `{key}`. Write one")
+
+
+def test_keys_for_people(tmp_path):
+    text = "classes: [a, b]\nname: x\nnotes: {camera: A7, more: [1, 2]}\nmeta: 3\nnum_images: 4\nimage_sizes: {d: 1}\n"
+    assert read(tmp_path, text + "base: &b {k: 1}\n".replace("base", "notes_b")) == (Description(("a", "b")), [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_editor_may_mark_the_encoding(tmp_path, encoding):
+    path = tmp_path / "dataset.yaml"
+    path.write_bytes("classes: [a, Riß]\n".encode(encoding))
+    findings = Findings()
+    assert read_description(path, findings).classes == ("a", "Riß")
+    assert findings.sentences == []
 
 
 def test_bytes_that_are_no_text(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ from PIL import Image
 
 from hsl.config import DataError
 from hsl.data.decode import decode_image, decode_mask
-from hsl.data.formats.folder import PICTURE_SUFFIXES, read_folder, read_pictures
+from hsl.data.formats.folder import read_folder, read_pictures
+from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.records import FileSource
 
 REAL_DATA = Path(os.environ.get("HSL_REAL_DATA", "nowhere"))
@@ -82,6 +84,29 @@ class TestGoodFolders:
         (root / "splits.csv").write_text("id,split\na,test\nc,train\n")
         assert [record.split for record in read_folder(root).records] == ["test", None, "train"]
 
+    def test_the_official_split_in_the_words_of_others(self, root):
+        (root / "splits.csv").write_text("id;split\nimages/a.png;TEST\nb.jpg;validation\n;\nc;Training\n;\n")
+        assert [record.split for record in read_folder(root).records] == ["test", "val", "train"]
+
+    def test_files_that_are_left_out_are_counted(self, root, caplog):
+        (root / "images" / "d.gif").write_bytes(b"GIF89a")
+        picture(root / "masks" / "more" / "a.png")
+        catalogue = read_folder(root)
+        assert catalogue.not_read == (
+            f"`{root}/images`: 1 not read: 1 gif. Convert the files to PNG.",
+            f"`{root}/masks`: 1 not read: 1 in a sub-folder. Point to the sub-folder.",
+        )
+        assert [record.message for record in caplog.records] == list(catalogue.not_read)
+
+    def test_names_of_either_normal_form_are_one(self, root):
+        composed, decomposed = (unicodedata.normalize(form, "fläche") for form in ("NFC", "NFD"))
+        picture(root / "images" / f"{decomposed}.png")
+        picture(root / "masks" / f"{composed}.png")
+        (root / "labels.csv").write_text(f"id,group\n{decomposed}.png,g\n", encoding="utf-8")
+        record = read_folder(root).records[-1]
+        assert (record.id, record.attributes) == (composed, {"group": "g"})
+        assert record.mask is not None
+
     def test_instances_are_optional_for_each_picture(self, root):
         picture(root / "instances" / "b.png")
         instances = [record.instances for record in read_folder(root).records]
@@ -106,7 +131,7 @@ class TestBadFolders:
         (tmp_path / "dataset.yaml").write_text("classes: [a, b]")
         text = message(tmp_path)
         assert "2 faults" in text
-        assert f"The folder `{tmp_path}/images` holds no picture (.png, .jpg" in text
+        assert f"The folder `{tmp_path}/images` holds no picture. Put some there (.png, .jpg" in text
         assert f"The folder `{tmp_path}/masks` holds no picture" in text
 
     def test_no_folder_of_masks(self, root):
@@ -150,30 +175,72 @@ class TestBadFolders:
     @pytest.mark.parametrize("name", ["labels.csv", "splits.csv"])
     def test_a_table_without_ids(self, root, name):
         (root / name).write_text("name;split\na;train\n")
-        assert f"`{root}/{name}` should have a column `id`. Found the columns ['name;split']" in message(root)
+        assert f"`{root}/{name}` should have a column `id`. Found the columns ['name', 'split']. Add" in message(root)
 
     @pytest.mark.parametrize("name", ["labels.csv", "splits.csv"])
     def test_a_table_with_ids_that_are_not_there(self, root, name):
         (root / name).write_text("id,split\na,train\nx,val\ny.png,val\n")
-        assert f"`{root}/{name}` has ids without a picture: `x`, `y.png`." in message(root)
+        assert f"`{root}/{name}` has ids without a picture: `x` (line 3), `y.png` (line 4)." in message(root)
 
     def test_an_id_twice(self, root):
         (root / "labels.csv").write_text("id,label\na,x\nb,x\na,y\n")
-        assert f"An id should stand in `{root}/labels.csv` once. Repeated are `a`." in message(root)
+        assert f"An id should stand in `{root}/labels.csv` once. Repeated are `a` (lines 2 and 4)." in message(root)
 
     def test_a_table_that_is_no_utf_8(self, root):
         (root / "labels.csv").write_bytes("id,label\na,Riß\n".encode("latin-1"))
-        assert f"`{root}/labels.csv` cannot be read" in message(root)
+        assert f"`{root}/labels.csv`, line 2, should be text in UTF-8" in message(root)
 
     def test_an_empty_table(self, root):
         (root / "labels.csv").write_text("")
         assert "should have a column `id`" in message(root)
 
-    @pytest.mark.parametrize("word", ["validation", "Train", ""])
+    @pytest.mark.parametrize("word", ["holdout", "fold 1", "trian", ""])
     def test_an_unknown_part(self, root, word):
         (root / "splits.csv").write_text(f"id,split\na,{word}\nb,val\n")
         text = f"`split` in `{root}/splits.csv` should be one of train, val, test. Found `{word} (a)`."
         assert message(root).startswith(text)
+
+    @pytest.mark.parametrize("column", ["fold", "Split ", "group"])
+    def test_the_official_split_has_no_other_column(self, root, column):
+        (root / "splits.csv").write_text(f"id,split,{column}\na,train,1\n")
+        text = message(root)
+        assert "Alike are `split`, `Split`" in text or f"should have only id, split. Found `{column}`. Move" in text
+
+    @pytest.mark.parametrize(
+        ("wrong", "right"),
+        [
+            ("label.csv", "labels.csv"),
+            ("Labels.csv", "labels.csv"),
+            ("labels.xlsx", "labels.csv"),
+            ("split.CSV", "splits.csv"),
+            ("instance/a.png", "instances/"),
+        ],
+    )
+    def test_an_optional_file_under_nearly_its_name(self, root, wrong, right):
+        (root / wrong).parent.mkdir(exist_ok=True)
+        (root / wrong).write_text("id,split\na,train\n")
+        name = wrong.partition("/")[0]
+        assert message(root).startswith(f"`{root}/{name}` is not read. Rename it to `{right}`")
+        (root / name).rename(root / f"old_{name}")
+        read_folder(root)
+
+    @pytest.mark.parametrize("wrong", ["image", "Images", "imagse"])
+    def test_a_folder_under_nearly_its_name(self, root, wrong):
+        (root / "images").rename(root / wrong)
+        assert message(root) == f"The folder `{root}/images` does not exist. Did you mean `{root}/{wrong}`?"
+
+    def test_masks_under_nearly_their_name_are_not_optional(self, root):
+        (root / "masks").rename(root / "mask")
+        with pytest.raises(DataError, match=r"mask` is not read\. Rename it to `masks/`"):
+            read_folder(root, masks_optional=True)
+
+    def test_a_description_under_nearly_its_name(self, root):
+        (root / "dataset.yaml").rename(root / "dataset.yml")
+        assert message(root) == f"`{root}/dataset.yaml` does not exist. Rename `{root}/dataset.yml`."
+
+    def test_a_map_of_instances_without_a_picture(self, root):
+        picture(root / "instances" / "z.png")
+        assert message(root).startswith("Every map of instances should have a picture of its name.")
 
     def test_everything_at_once(self, root):
         (root / "dataset.yaml").unlink()
@@ -189,7 +256,8 @@ class TestBadFolders:
 
 class TestPicturesAlone:
     def test_no_masks_are_needed(self, root):
-        records = read_pictures(root / "images")
+        records, rest = read_pictures(root / "images")
+        assert (dict(rest.pictures), rest.num_others) == ({}, 0)
         assert [record.id for record in records] == ["a", "b", "c"]
         assert records[2].image == FileSource(root / "images" / "c.tif")
         assert {record.mask for record in records} == {None}

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.folder import check_pairs, find_masks, find_pictures, read_table
+from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
+from hsl.data.formats.picture_files import find_masks, find_pictures
+from hsl.data.formats.tables import read_table
 from hsl.data.records import Catalogue, FileSource, Record
 
 CLASSES = (
@@ -77,4 +79,4 @@ def _read_files(root: Path, attributes: Sequence[str]) -> Catalogue:
         Record(id_, FileSource(path), FileSource(masks[id_]), None, table[id_], None)
         for id_, path in sorted(images.items())
     )
-    return Catalogue(root.name, records, CLASSES)
+    return Catalogue(root.name, records, CLASSES, not_read=findings.told())

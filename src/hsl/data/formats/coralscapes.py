@@ -12,8 +12,10 @@ from typing import Any
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.folder import PARTS, check_pairs, find_masks, find_pictures
+from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
+from hsl.data.formats.official_parts import PARTS
+from hsl.data.formats.picture_files import find_masks, find_pictures
 from hsl.data.records import Catalogue, FileSource, Record
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
@@ -79,7 +81,8 @@ def _read_files(root: Path, ignored: int) -> Catalogue:
     if not records and not findings.sentences:
         findings.add(f"`{root / IMAGES}` should hold pictures in <part>/<site>/. Found none. Check `data.root`.")
     findings.raise_if_any(root)
-    return Catalogue(root.resolve().name, tuple(records[id_] for id_ in sorted(records)), classes, ignore_index=ignored)
+    ordered = tuple(records[id_] for id_ in sorted(records))
+    return Catalogue(root.resolve().name, ordered, classes, ignore_index=ignored, not_read=findings.told())
 
 
 def _named(files: Mapping[str, Path], suffix: str, findings: Findings) -> dict[str, Path]:

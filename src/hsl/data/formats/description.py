@@ -1,5 +1,6 @@
 """``dataset.yaml``: the names of the classes and how masks and pictures are to be decoded."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,17 @@ from typing import Any
 import yaml
 
 from hsl.batch import IGNORE_INDEX
-from hsl.data.formats.findings import Findings
+from hsl.data.formats.findings import Findings, did_you_mean, nearest
+from hsl.data.formats.picture_files import misnamed
+from hsl.data.formats.unique_keys import UniqueKeyLoader
 
+SETTINGS = ("classes", "palette", "ignore_index", "value_range")
+FOR_PEOPLE = (
+    "name", "title", "description", "notes", "comment", "meta", "source", "url", "license", "licence", "citation",
+    "author", "authors", "contact", "version", "date", "commit", "doi", "modality", "parameters", "pixel_freq",
+    "images_with_class",
+)  # fmt: skip
+_ALSO_FOR_PEOPLE = re.compile(r"notes_\w+|num_\w+|\w+_sizes")
 _HOW_TO_WRITE = "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`."
 
 
@@ -26,15 +36,17 @@ class Description:
 def read_description(path: Path, findings: Findings) -> Description:
     """Read ``dataset.yaml``; see ``describe`` for its keys. What is wrong goes to ``findings``."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_bytes(), UniqueKeyLoader)  # a safe one
     except FileNotFoundError:
-        findings.add(f"`{path}` does not exist. {_HOW_TO_WRITE}")
+        near = misnamed(path, is_folder=False)
+        findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else _HOW_TO_WRITE}")
         return Description()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         findings.add(f"`{path}` cannot be read as YAML: {' '.join(str(error).split())}. Correct it.")
         return Description()
     if not isinstance(content, dict) or "classes" not in content:
-        findings.add(f"`{path}` should name the classes. {_HOW_TO_WRITE}")
+        alike = nearest("classes", map(str, content)) if isinstance(content, dict) else None
+        findings.add(f"`{path}` should name the classes. {f'Found `{alike}`. ' if alike else ''}{_HOW_TO_WRITE}")
         return Description()
     return describe(content, str(path), findings)
 
@@ -45,10 +57,15 @@ def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Desc
     Args:
         content: ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and
             ``ignore``) to ``[red, green, blue]``, ``ignore_index`` is a number, ``value_range`` is
-            ``[black, white]``. Other keys are for people.
+            ``[black, white]``. The keys of `FOR_PEOPLE`, ``num_...``, ``notes_...`` and ``..._sizes`` are not read;
+            anything may stand below ``notes`` and ``meta``. No other key is known.
         where: What messages call the place where the keys stand.
         findings: Gets what is wrong.
     """
+    for key in map(str, content):
+        if key not in SETTINGS and key not in FOR_PEOPLE and not _ALSO_FOR_PEOPLE.fullmatch(key):
+            way = did_you_mean(key, (*SETTINGS, *FOR_PEOPLE), "Put what is for people below `notes`.")
+            findings.add(f"A key of `{where}` should be one of {', '.join(SETTINGS)}. Found `{key}`. {way}")
     classes = _read_classes(where, content["classes"], findings)
     return Description(
         classes,
@@ -99,7 +116,8 @@ def _read_palette(
     for name, colour in entries.items():
         bytes_ = isinstance(colour, list) and all(type(part) is int and 0 <= part <= 255 for part in colour)
         if name != "ignore" and name not in classes:
-            findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}.")
+            way = did_you_mean(str(name), classes, "Use the name of a class, or `ignore`.")
+            findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}. {way}")
         elif not bytes_ or len(colour) != 3:
             findings.add(f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`.")
         elif tuple(colour) in palette:

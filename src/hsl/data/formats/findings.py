@@ -1,18 +1,24 @@
 """Collects what is wrong with a data set, so that a user sees all of it at once."""
 
-from collections.abc import Sequence
+import logging
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from hsl.config import DataError
 
 _MOST_NAMED = 5
 
+log = logging.getLogger(__name__)
+
 
 class Findings:
-    """Sentences about what is wrong, raised together."""
+    """Sentences about what is wrong, raised together, and about what was left out, which stops nothing."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
+        self.not_read: list[str] = []
 
     def add(self, sentence: str) -> None:
         """Keep one sentence."""
@@ -26,11 +32,21 @@ class Findings:
             what: The rule they break, up to where the names follow.
             remedy: What to do.
         """
-        if names:
-            different = list(dict.fromkeys(names))
-            shown = ", ".join(f"`{name}`" for name in different[:_MOST_NAMED])
+        self.add_places([f"`{name}`" for name in names], what, remedy)
+
+    def add_places(self, places: Sequence[str], what: str, remedy: str) -> None:
+        """As `add_names`, of places that are written as they are: ``line 3``."""
+        if places:
+            different = list(dict.fromkeys(places))
+            shown = ", ".join(different[:_MOST_NAMED])
             more = f" and {len(different) - _MOST_NAMED} more" if len(different) > _MOST_NAMED else ""
             self.sentences.append(f"{what} {shown}{more}. {remedy}")
+
+    def told(self) -> tuple[str, ...]:
+        """What was left out, which is logged too."""
+        for sentence in self.not_read:
+            log.warning("%s", sentence)
+        return tuple(self.not_read)
 
     def raise_if_any(self, root: Path) -> None:
         """Raise all sentences in one error.
@@ -43,3 +59,33 @@ class Findings:
         if self.sentences:
             listed = "".join(f"\n- {sentence}" for sentence in self.sentences)
             raise DataError(f"`{root}` has {len(self.sentences)} faults:{listed}")
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
+    """The known word that was most likely meant: letters, digits and their case alone count less than spelling.
+
+    Example:
+        >>> nearest("Ignore-Index", ["classes", "ignore_index"])
+        'ignore_index'
+        >>> nearest("sensor", ["classes", "ignore_index"]) is None
+        True
+    """
+    by_plain = {plain(each): each for each in known}
+    close = get_close_matches(plain(word), by_plain, n=1, cutoff=cutoff)
+    return by_plain[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The way out of an unknown word: the nearest known one, or another sentence.
+
+    Example:
+        >>> did_you_mean("pallete", ["classes", "palette"], "Delete it.")
+        'Did you mean `palette`?'
+    """
+    near = nearest(word, known)
+    return f"Did you mean `{near}`?" if near else otherwise
+
+
+def plain(word: str) -> str:
+    """Its letters and digits, without their case and accents."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", word).casefold() if letter.isalnum())

@@ -13,17 +13,9 @@ import datasets
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.formats.description import describe
-from hsl.data.formats.findings import Findings
+from hsl.data.formats.findings import Findings, did_you_mean
+from hsl.data.formats.official_parts import official_part
 from hsl.data.records import Catalogue, FileSource, Record
-
-_OFFICIAL = {
-    "train": "train",
-    "val": "val",
-    "validation": "val",
-    "valid": "val",
-    "dev": "val",
-    "test": "test",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +154,7 @@ def _load(root: str, split: str | None) -> dict[str, datasets.Dataset]:
 
 def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str | None) -> Iterator[Record]:
     _check_columns(where, table, columns)
-    if part is not None and part not in _OFFICIAL:
+    if part is not None and official_part(part) is None:
         raise DataError(f"`{where}` is none of train, validation, test. Choose a part by `data.reader.split`.")
     words = {column: _words(table, column) for column in {*columns.attributes, columns.id} if column}
     number = 0
@@ -181,7 +173,7 @@ def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str
                 mask=mask,
                 instances=None,
                 attributes={name: words[name][number] for name in columns.attributes if words[name][number]},
-                split=_OFFICIAL[part] if part else None,
+                split=official_part(part) if part else None,
             )
             number += 1
 
@@ -190,7 +182,8 @@ def _check_columns(where: str, table: datasets.Dataset, columns: _Columns) -> No
     wanted = [columns.image, columns.mask, *columns.attributes, *([columns.id] if columns.id else [])]
     missing = [column for column in wanted if column not in table.column_names]
     if missing:
-        raise DataError(f"`{where}` should have the columns {missing}. Found {table.column_names}.")
+        way = did_you_mean(missing[0], table.column_names, "Name others with `data.reader`.")
+        raise DataError(f"`{where}` should have the columns {missing}. Found {table.column_names}. {way}")
     for column in (columns.image, columns.mask):
         feature = table.features[column]
         is_bytes = isinstance(feature, datasets.Value) and "binary" in feature.dtype

@@ -3,7 +3,6 @@
 The layout of "Severstal: Steel Defect Detection" (Kaggle 2019): 12568 pictures of 256 x 1600 pixels, 4 defects.
 """
 
-import csv
 import hashlib
 import itertools
 import math
@@ -20,7 +19,8 @@ from PIL import Image
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError, DataError
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.folder import find_pictures, read_table
+from hsl.data.formats.picture_files import find_pictures, misnamed
+from hsl.data.formats.tables import known_id, read_rows, read_table
 from hsl.data.records import Catalogue, FileSource, Record
 from hsl.data.run_lengths import decode_runs, read_runs
 
@@ -109,7 +109,7 @@ def read_severstal(root: str | Path, num_classes: int | None = None) -> Catalogu
         findings.add(f"The data folder `{root}` does not exist. Set `data.root` to the folder with {TABLE}.")
         findings.raise_if_any(root)
     pictures = find_pictures(root / IMAGES, findings)
-    rows = _read_rows(root / TABLE, findings)
+    rows = _read_rows(root / TABLE, pictures, findings)
     count = _count_classes(rows) if num_classes is None else num_classes
     by_name = {path.name: path for path in pictures.values()}
     _check_rows(rows, by_name, count, root / TABLE, findings)
@@ -121,7 +121,8 @@ def read_severstal(root: str | Path, num_classes: int | None = None) -> Catalogu
         _record(id_, path, root / TABLE, of_picture.get(path.name, []), count, attributes[id_])
         for id_, path in sorted(pictures.items())
     )
-    return Catalogue(root.resolve().name, records, ("background", *_defects(count)))
+    classes = ("background", *_defects(count))
+    return Catalogue(root.resolve().name, records, classes, not_read=findings.told())
 
 
 def _record(
@@ -145,19 +146,19 @@ def _read_attributes(root: Path, pictures: Mapping[str, Path], findings: Finding
     return {id_: {"group": id_, **cells} for id_, cells in known.items()}
 
 
-def _read_rows(path: Path, findings: Findings) -> list[_Row]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            columns = list(reader.fieldnames or [])
-            if missing := [name for name in COLUMNS if name not in columns]:
-                findings.add(f"`{path}` should have the columns {', '.join(COLUMNS)}. Missing are {missing}. Add them.")
-                return []
-            rows = [_Row(reader.line_num, *(row[name].strip() for name in COLUMNS)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        findings.add(f"`{path}` cannot be read: {error}. Store it as CSV in UTF-8, separated by commas.")
+def _read_rows(path: Path, pictures: Mapping[str, Path], findings: Findings) -> list[_Row]:
+    if not path.is_file():
+        near = misnamed(path, is_folder=False)
+        way = f"Rename `{near}`." if near else f"Write it, with the columns {', '.join(COLUMNS)}."
+        findings.add(f"`{path}` does not exist. {way}")
         return []
-    if not rows:
+    before = len(findings.sentences)
+    rows = []
+    for row in read_rows(path, COLUMNS, findings):
+        written, class_id, runs = (row.cells[name] for name in COLUMNS)
+        picture = pictures.get(known_id(written, pictures))
+        rows.append(_Row(row.line, written if picture is None else picture.name, class_id, runs))
+    if not rows and len(findings.sentences) == before:
         findings.add(f"`{path}` should have a row for each defect of a picture. Found none. Complete it.")
     return rows
 

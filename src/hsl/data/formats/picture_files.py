@@ -1,0 +1,195 @@
+"""Which files of a folder are pictures, and what is said of those that are left out."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from hsl.data.formats.findings import Findings, nearest
+from hsl.output_folder import MARKER
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+OTHER_PICTURES = (
+    ".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jfif", ".jpe", ".jif", ".svg",
+    ".psd", ".xcf", ".ico", ".tga", ".dds", ".exr", ".hdr", ".pfm", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pcx",
+    ".ras", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".nii", ".mha", ".mhd",
+    ".nrrd", ".svs", ".ndpi", ".czi", ".lif", ".vsi", ".img", ".fits", ".npy", ".npz", ".mat", ".eps",
+)  # fmt: skip
+"""Suffixes of pictures that are not read."""
+JUNK = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX")
+"""Left by file managers and archives; like hidden files they are passed over without a word."""
+_BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ")
+_SUFFIXES_LIKE = {
+    ".csv": (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods"),
+    ".yaml": (".yaml", ".yml"),
+}
+_SUB_FOLDER, _NO_SUFFIX = "in a sub-folder", "without a suffix"
+
+
+class NotRead:
+    """Files of a folder that are not read, by reason.
+
+    Attributes:
+        pictures: Reason to number of what seems to be a picture.
+        num_others: Files that are no pictures.
+    """
+
+    def __init__(self) -> None:
+        self.pictures: Counter[str] = Counter()
+        self.num_others = 0
+
+    def __str__(self) -> str:
+        """How many of each reason.
+
+        >>> skipped = NotRead()
+        >>> skipped.pictures.update({"gif": 2, "in a sub-folder": 1})
+        >>> str(skipped)
+        '3 not read: 2 gif, 1 in a sub-folder'
+        """
+        reasons = [f"{number} {reason}" for reason, number in sorted(self.pictures.items())]
+        reasons += [f"{self.num_others} that {'is no picture' if self.num_others == 1 else 'are no pictures'}"] * (
+            self.num_others > 0
+        )
+        return f"{self.pictures.total() + self.num_others} not read: {', '.join(reasons)}"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about the pictures."""
+        ways = ["point to the sub-folder"] * (_SUB_FOLDER in self.pictures)
+        ways += [f"convert the {'others' if len(self.pictures) > 1 else 'files'} to PNG"] * bool(
+            self.pictures.keys() - {_SUB_FOLDER}
+        )
+        text = " and ".join(ways)
+        return f"{text[:1].upper()}{text[1:]}." if ways else ""
+
+
+def look_through(folder: Path) -> tuple[list[Path], NotRead]:
+    """The pictures directly in a folder, sorted by name, and what else lies there.
+
+    Hidden files, ``Thumbs.db`` and their like, and folders that a verb of ``hsl`` wrote are passed over.
+    """
+    pictures, rest = [], NotRead()
+    for path in sorted(folder.iterdir()):
+        if _is_junk(path.name):
+            continue
+        if path.is_dir():
+            if number := _count_below(path):
+                rest.pictures[_SUB_FOLDER] += number
+        elif not path.is_file():
+            rest.pictures["broken link" if path.is_symlink() else "that is no regular file"] += 1
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
+            pictures.append(path)
+        elif path.suffix.lower() in OTHER_PICTURES or _begins_as_picture(path):
+            rest.pictures[path.suffix[1:].lower() or _NO_SUFFIX] += 1
+        else:
+            rest.num_others += 1
+    return pictures, rest
+
+
+def find_pictures(folder: Path, findings: Findings) -> dict[str, Path]:
+    """The pictures directly in ``folder`` by id, which is the name without the suffix, in Unicode's composed form."""
+    found, rest = read_input(folder, findings) if _is_folder(folder, findings) else ({}, NotRead())
+    if found and rest.pictures:
+        findings.not_read.append(f"`{folder}`: {rest}. {rest.way_out}")
+    return found
+
+
+def read_input(where: Path, findings: Findings) -> tuple[dict[str, Path], NotRead]:
+    """As `find_pictures`, of a folder or of one picture, with what else lies there."""
+    if where.is_file():
+        if where.suffix.lower() in PICTURE_SUFFIXES:
+            return {picture_id(where): where}, NotRead()
+        findings.add(f"`{where}` should be a picture ({', '.join(PICTURE_SUFFIXES)}). Convert it to PNG.")
+        return {}, NotRead()
+    if not _is_folder(where, findings):
+        return {}, NotRead()
+    pictures, rest = look_through(where)
+    if not pictures:
+        there = f" ({rest}; {rest.way_out[0].lower()}{rest.way_out[1:-1]})" if rest.pictures else ""
+        known = ", ".join(PICTURE_SUFFIXES)
+        findings.add(f"The folder `{where}` holds no picture{there}. Put some there ({known}).")
+    return by_id(where, pictures, findings), rest
+
+
+def misnamed(path: Path, is_folder: bool) -> Path | None:
+    """What lies in the place of a file or folder that is missing, under a name that is nearly its own."""
+    if path.exists() or not path.parent.is_dir():
+        return None
+    for other in sorted(path.parent.iterdir()):
+        kind = other.is_dir() if is_folder else other.suffix.lower() in _SUFFIXES_LIKE.get(path.suffix, ())
+        if kind and not _is_junk(other.name) and nearest(other.stem, [path.stem], cutoff=0.82):
+            return other
+    return None
+
+
+def _is_folder(folder: Path, findings: Findings) -> bool:
+    if folder.is_dir():
+        return True
+    if folder.exists():
+        findings.add(f"`{folder}` should be a folder. Found a file, or something else. Put the pictures into a folder.")
+    else:
+        near = misnamed(folder, is_folder=True)
+        way = f"Did you mean `{near}`?" if near else "Correct the path, or put the files there."
+        findings.add(f"The folder `{folder}` does not exist. {way}")
+    return False
+
+
+def by_id(folder: Path, pictures: Sequence[Path], findings: Findings) -> dict[str, Path]:
+    """Pictures by id; ids that a disk or a table may confuse are findings."""
+    found: dict[str, Path] = {}
+    folded: dict[str, Path] = {}
+    twice, alike = [], []
+    for path in pictures:
+        id_ = picture_id(path)
+        if id_ in found:
+            twice.append(f"{found[id_].name} and {path.name}")
+        elif (other := folded.setdefault(id_.casefold(), path)) is not path:
+            alike.append(f"{other.name} and {path.name}")
+        found.setdefault(id_, path)
+    findings.add_names(twice, f"Names in `{folder}` should differ before the suffix. Alike are", "Rename one.")
+    findings.add_names(
+        alike,
+        f"Names in `{folder}` should differ in more than upper and lower case, as some disks keep only one. Alike are",
+        "Rename one.",
+    )
+    return found
+
+
+def picture_id(path: Path) -> str:
+    """The id of a picture: its name without the suffix; macOS and others compose letters with accents differently."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def find_masks(folder: Path, findings: Findings) -> dict[str, Path]:
+    """As ``find_pictures``, and all should be PNG or TIFF (which can be read by windows)."""
+    masks = find_pictures(folder, findings)
+    unfit = [path.name for path in masks.values() if path.suffix.lower() not in MASK_SUFFIXES]
+    findings.add_names(unfit, f"Files in `{folder}` should be PNG or TIFF. Not so are", "Convert them without loss.")
+    return masks
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name in JUNK
+
+
+def _count_below(folder: Path) -> int:
+    number = 0
+    for where, folders, files in os.walk(folder):
+        if (Path(where) / MARKER).exists():  # what an earlier `hsl predict` wrote is not input
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not _is_junk(name)]
+        suffixes = (Path(name).suffix.lower() for name in files if not _is_junk(name))
+        number += sum(suffix in PICTURE_SUFFIXES or suffix in OTHER_PICTURES for suffix in suffixes)
+    return number
+
+
+def _begins_as_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    return start.startswith(_BEGINNINGS) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
