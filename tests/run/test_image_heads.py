@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score
 from tests.run.test_train import QUICK, only_run
 
 from hsl.config import ConfigError
+from hsl.output_folder import MARKER
 from hsl.run import evaluate, train
 from hsl.run.image_results import tune_thresholds
 from hsl.run.prediction import predict
@@ -95,7 +96,7 @@ def test_several_classes_per_picture_without_a_dense_head(
         shown = [kind for kind in KINDS if row[f"probability/{kind}"] >= limits[kind]]
         assert row["prediction"] == "|".join(shown)
     out = predicted(folder, tiny, tmp_path)
-    assert sorted(path.name for path in out.iterdir()) == ["labels.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [MARKER, "labels.csv"]
     check_thresholds(folder, page, tiny, tmp_path, capsys)
 
 

@@ -17,6 +17,7 @@ from tests.run.test_train import only_run
 from tests.tasks.test_segmentation import points
 
 from hsl.config import DataError
+from hsl.output_folder import MARKER
 from hsl.run import train
 from hsl.run.prediction import predict, write_further
 
@@ -80,7 +81,7 @@ def check_predict(folder: Path, root: Path, tmp_path: Path, scored: dict[str, An
     cfg.task.network.evaluated = ["hv", "reconstruction"]
     OmegaConf.save(cfg, folder / "config.yaml")
     predict(composed([f"run={folder}", f"input={pictures}", f"output={out}"], "predict"))
-    assert sorted(path.name for path in out.iterdir()) == ["areas.csv", "instances", "masks", "overlays"]
+    assert sorted(path.name for path in out.iterdir()) == [MARKER, "areas.csv", "instances", "masks", "overlays"]
     found = {path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (out / "instances").iterdir()}
     assert found["odd"].shape == (37, 91)
     for name, ids in found.items():
