@@ -54,7 +54,7 @@ free() { df -Pk "$1" 2>/dev/null | awk 'NR == 2 { printf "%.1f GB", $4 / 1048576
 
 make_environment() {
   [ -w . ] || fail "\`$PWD\` cannot be written by $(id -un). Clone into a folder of your own."
-  "$python" -m venv --without-pip "$@" .venv ||
+  "$python" -m venv --without-pip "$@" "$(realpath .venv)" || # which may be a link to a larger disk
     fail "\`.venv\` cannot be made, for the reason above. If another user made it, remove it as that user."
 }
 
@@ -141,7 +141,7 @@ else
   say "1/4 environment: .venv with Python $version ($python)"
   if [ -z "$clear" ]; then rm -f $stamp; fi
   make_environment $clear
-  say "2/4 packages: $(grep -c '^[^ #].*==' requirements.lock), with ${uv:-pip}. They are 3 GB to download and 7 GB on disk" \
+  say "2/4 packages: $(grep -o '^[^ #]*==' requirements.lock | sort -u | wc -l), with ${uv:-pip}. They are 3 GB to download and 7 GB on disk" \
     "($(free .) are free)."
   if [ -n "$uv" ]; then install_with_uv; else install_with_pip; fi ||
     fail "The installation stopped for the reason above. $(free .) are free here, where it takes 7 GB, and" \
