@@ -5,9 +5,15 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test check bench install lock clean
 
-demo: install ## train, evaluate and report on the embedded data
-	$(BIN)/python train.py experiment=demo
-	$(BIN)/hsl report runs='outputs/demo/*/*' output=outputs/demo/report
+demo: install ## train two models on the embedded pictures, compare them, say where the page lies
+	$(BIN)/python train.py -m experiment=demo encoder.weights=auto,null
+	$(BIN)/hsl report runs='outputs/demo/fold*/*' output=outputs/demo/report
+	@printf '%s\n' '' "The answer: $$PWD/outputs/demo/report/index.html (opens in a browser, needs no network)" \
+	  'Try next:' \
+	  '  $(BIN)/python train.py experiment=demo encoder=mobilenetv3_small encoder.weights=null && make demo' \
+	  '      (a third model on the same page; what is trained is not trained again)' \
+	  "  $(BIN)/hsl predict run=$$(ls -d outputs/demo/fold0/* | head -n 1) input=$$(ls -d outputs/demo_data/*/images | head -n 1) output=outputs/demo/predicted" \
+	  '      (masks and overlays; `input` may be any folder of pictures)'
 
 test: install ## the default test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile # a thread for each of the two processes
