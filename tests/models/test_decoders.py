@@ -27,8 +27,8 @@ def features(channels: list[int], height: int, width: int, batch: int = 2) -> li
     return [torch.rand(batch, c, height // 2**i, width // 2**i) for i, c in enumerate(channels)]
 
 
-def test_there_are_six() -> None:
-    assert OPTIONS == ["deeplabv3plus", "fpn", "segformer", "unet", "unetplusplus", "upernet"]
+def test_there_are_seven() -> None:
+    assert OPTIONS == ["deeplabv3plus", "fpn", "segformer", "unet", "unet_small", "unetplusplus", "upernet"]
 
 
 @pytest.mark.parametrize("channels", [CONVOLUTIONAL, WITHOUT_STRIDE_2], ids=["stride2", "no_stride2"])
