@@ -1,10 +1,11 @@
+import itertools
 import math
 
 import pytest
 import torch
 
 from hsl.batch import Outputs
-from hsl.inference.global_space import fuse, fuse_bands
+from hsl.inference.global_space import fuse, fuse_bands, read_as, readings
 
 # six source classes; `damage` and `kind` do not tell 2 from 3, nor 0 from 5
 TABLES = {"damage": torch.tensor([0, 1, 1, 1, 0, 0]), "kind": torch.tensor([0, 2, 0, 0, 1, 0])}
@@ -100,3 +101,22 @@ def test_half_precision_and_further_heads() -> None:
 def test_global_classes_that_no_head_tells_apart() -> None:
     with pytest.raises(ValueError, match=r"no head tells apart.*Found `members = \[0, 1, 2, 3, 4, 0\]`"):
         fuse(outputs(("damage", 2), ("kind", 3)), TABLES, torch.tensor([0, 1, 2, 3, 4, 0]))
+
+
+def test_tasks_read_the_classes_of_the_global_space() -> None:
+    found = readings(TABLES, MEMBERS)
+    assert {task: table.tolist() for task, table in found.items()} == {"damage": [0, 1, 1, 0], "kind": [0, 2, 0, 1]}
+
+
+def test_a_task_reads_the_map_and_sums_the_probabilities() -> None:
+    """Against a loop over the pixels; the class is that of the map even where a sum passes it."""
+    logits, table = outputs(("one", 4))["one"] / 10, torch.tensor([0, 1, 1, 2])
+    log_probabilities, classes = read_as(logits, table)
+    passed = 0
+    for b, y, x in itertools.product(range(2), range(5), range(3)):
+        probabilities = logits[b, :, y, x].double().softmax(0).tolist()
+        sums = [sum(p for p, c in zip(probabilities, table.tolist(), strict=True) if c == of) for of in range(3)]
+        assert log_probabilities[b, :, y, x].exp().tolist() == pytest.approx(sums, abs=1e-6)
+        assert classes[b, y, x] == table[max(range(4), key=probabilities.__getitem__)]
+        passed += max(range(3), key=sums.__getitem__) != classes[b, y, x]
+    assert passed

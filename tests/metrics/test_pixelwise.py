@@ -131,3 +131,30 @@ def test_accelerator_equals_cpu_and_does_not_wait() -> None:
         torch.cuda.set_sync_debug_mode("default")
     for name, value in expected.compute().items():
         assert metric.compute()[name].item() == pytest.approx(value.item(), abs=1e-5), name
+
+
+def test_a_prediction_that_is_not_the_most_probable_class() -> None:
+    """Its map counts, and its own probability is the confidence; one that is changes nothing."""
+    logits, target = make()
+    plain, same, other = Pixelwise(3), Pixelwise(3), Pixelwise(3)
+    plain.update(logits, target)
+    same.update(logits, target, prediction=logits.argmax(1))
+    given = (logits.argmax(1) + 1) % 3
+    other.update(logits, target, prediction=given)
+    for name, value in plain.compute().items():
+        assert same.compute()[name].item() == value.item(), name
+    onehot = Pixelwise(3)
+    onehot.update(torch.nn.functional.one_hot(given, 3).movedim(-1, 1).float(), target)
+    found, valid = other.compute(), target != 255
+    for name in ("miou", "pixel_accuracy", "boundary_iou", "boundary_f1", "error_missed_interior"):
+        assert found[name].item() == onehot.compute()[name].item(), name
+    for name in ("nll", "brier"):
+        assert found[name].item() == plain.compute()[name].item(), name
+    confidence = logits.softmax(1).gather(1, given[:, None])[:, 0][valid].double()
+    right = (given == target)[valid].double()
+    bins = (confidence * 15).ceil().long().clamp(1, 15)
+    gaps = [(right[bins == m].sum() - confidence[bins == m].sum()).abs() for m in range(1, 16)]
+    assert found["ece"].item() == pytest.approx(float(torch.stack(gaps).sum() / len(right)), abs=1e-6)
+    matrix = Confusion(3)
+    matrix.update(logits, target, prediction=given)
+    assert matrix.compute()["miou"].item() == found["miou"].item()

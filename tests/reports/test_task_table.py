@@ -115,3 +115,45 @@ def test_a_refused_model_has_no_h_mean(make_run, add_tasks, models, split_of):
     assert model.refused
     assert math.isnan(model.h_mean("val", "plain").mean)
     assert model.on_task("genus").summary("miou", "val", "plain").num == 0
+
+
+ONE_HEAD = {
+    "loss": {"gamma": 2.0},
+    "task": {"network": {"heads": {"segmentation": {"_partial_": True}}}, "primary": "all"},
+}
+
+
+def test_flat_focused_and_holistic_are_compared_over_the_same_tasks(make_run, add_tasks, models):
+    """Focused calls two of three tasks primary, the others all; every model has both H-means, by hand."""
+    shares = {"flat": (0.9, 0.5, 0.2), "focused": (0.8, 0.7, 0.1), "holistic": (0.6, 0.6, 0.6)}
+    holistic = {"loss": {"primary": "all"}, "task": {"network": {"heads": {"_target_": "x"}}, "primary": "all"}}
+    configs = {"flat": ONE_HEAD, "focused": FOCUSED, "holistic": holistic}
+    for name, values in shares.items():
+        folder = make_run(name, name, config=configs[name])
+        add_tasks(folder, dict(zip(("genus", "health", "fish"), values, strict=True)))
+    table = task_table(models(), "val", "plain")
+    titles = {column.key: column.title for column in table.columns}
+    assert titles["h_mean"] == "H-mean of the mIoU of genus and health (%)"
+    assert titles["h_mean_all"] == "H-mean of the mIoU of genus, health and fish (%)"
+    rows = {row[0].split(" · ")[0]: row[0] for row in table.rows}
+    roles = {}
+    for name, values in shares.items():
+        scored = [miou(value) for value in values]
+        found = cells(table, rows[name], "global")
+        assert found["h_mean"].mean == pytest.approx(harmonic(*scored[:2]))
+        assert found["h_mean_all"].mean == pytest.approx(harmonic(*scored))
+        assert cells(table, rows[name], "genus")["miou"].mean == pytest.approx(scored[0])
+        roles[name] = (found["role"], cells(table, rows[name], "fish")["role"])
+    assert roles == {
+        "flat": ("one head", "primary, read from the one head"),
+        "focused": ("fused", "auxiliary"),
+        "holistic": ("fused", "primary"),
+    }
+
+
+def test_the_primary_tasks_of_a_flat_model_are_those_of_its_task(make_run, add_tasks, models):
+    config = {**ONE_HEAD, "task": {**ONE_HEAD["task"], "primary": ["health"]}}
+    add_tasks(make_run(config=config), {"genus": 0.9, "health": 0.5})
+    (model,) = models()
+    assert model.primary == ["health"]
+    assert model.h_mean("val", "plain").mean == pytest.approx(miou(0.5))

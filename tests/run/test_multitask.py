@@ -114,3 +114,27 @@ def check_prediction(folder: Path, tiny: Make, tmp_path: Path) -> None:
     assert np.asarray(Image.open(out / "masks" / "odd.png")).shape == (37, 91)
     for task in TASKS:
         assert np.asarray(Image.open(out / "tasks" / task / "odd.png")).shape == (37, 91)
+
+
+def test_a_flat_model_is_scored_on_the_tasks_that_read_its_map(tiny: Make, tmp_path: Path) -> None:
+    """The reference is the class maps that the run leaves, looked up in the tables of the definition."""
+    value = train(tiny(*QUICK, "data.tasks=demo", "monitor=val/h_mean", "metrics=none"))
+    folder = only_run(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    plain = metrics["parts"]["val"]["plain"]
+    tables = {"damage": [0, 1, 1, 1, 1, 1], "shape": [0, 1, 1, 2, 2, 3], "kind": [0, 1, 2, 3, 4, 5]}
+    assert metrics["task_classes"]["shape"] == ["clean", "line", "area", "hole"]
+    assert metrics["classes"] == ["clean", "crack", "scratch", "paint_loss", "stain", "puncture"]
+    confusion = np.array(plain["confusion"])
+    mious = []
+    for task, table in tables.items():
+        expected = np.zeros((max(table) + 1,) * 2, dtype=int)
+        np.add.at(expected, (np.array(table)[:, None], np.array(table)[None]), confusion)
+        assert plain["tasks"][task]["confusion"] == expected.tolist()
+        hits, union = expected.diagonal(), expected.sum(0) + expected.sum(1) - expected.diagonal()
+        mious.append((hits[union > 0] / union[union > 0]).mean())
+        assert plain["tasks"][task]["miou"] == pytest.approx(mious[-1])
+    assert value == pytest.approx(len(mious) / sum(1 / miou for miou in mious), abs=1e-6)
+    evaluate(tiny(f"run={folder}", verb="evaluate"))
+    again = json.loads((folder / "evaluations" / "plain" / "metrics.json").read_text())
+    assert again["parts"]["val"]["plain"] == plain

@@ -16,6 +16,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
+from hsl.config import ConfigError
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
@@ -331,3 +332,71 @@ def test_the_schedule_is_stepped_once_per_optimizer_step() -> None:
     assert made["optimizer"].param_groups[0]["lr"] == 0.5 * (
         1 - 1 / (4 * 3)
     )  # four steps, three in an epoch of five batches
+
+
+NAMES = ("clean", "crack", "stain")
+SHAPES = {"damage": torch.tensor([0, 1, 1]), "kind": torch.tensor([0, 0, 1])}
+
+
+class Flat(Network):
+    """The three channels of the picture are the logits."""
+
+    def forward(self, images: Tensor, share: Any = None) -> Outputs:
+        return dict.fromkeys(self.heads, self.scale * images)
+
+
+class Branches(Network):
+    """What two tasks say where each pixel's class is that of the largest channel."""
+
+    def forward(self, images: Tensor, share: Any = None) -> Outputs:
+        return {
+            head: torch.nn.functional.one_hot(SHAPES[head][images.argmax(1)], 2).movedim(-1, 1).float()
+            for head in self.heads
+        }
+
+
+def task_with(network: Any, heads: list[str], **parts: Any) -> Task:
+    counts = {head: torch.tensor([1, 1, 1]) for head in heads}
+    classes = {"damage": ("clean", "damage"), "kind": ("other", "stain"), "segmentation": NAMES}
+    task = task_of()
+    return Task(
+        network=network, loss=Loss, weighting=Fixed, optimizer=task.optimizer, scheduler=task.scheduler,
+        predictor=task.predictor, metrics={"confusion": partial(Confusion)}, classes=classes, class_counts=counts,
+        presence_pixels=counts, **parts,
+    )  # fmt: skip
+
+
+def pixels(predicted: list[int], truth: list[int]) -> Batch:
+    """A picture of one row, with the masks of all heads; the probabilities are 0.4, 0.3 and 0.3."""
+    image = torch.full((1, 3, 1, len(predicted)), 0.3).log()
+    image[0, predicted, 0, range(len(predicted))] = torch.tensor(0.4).log()
+    mask = torch.tensor(truth)[None, None]
+    masks = {"segmentation": mask, **{head: table[mask] for head, table in SHAPES.items()}}
+    return {"id": ["p"], "image": image, "size": torch.tensor([[1, len(predicted)]]), "masks": masks}
+
+
+def test_a_flat_model_has_the_scores_of_the_tasks_that_read_it() -> None:
+    """Damage: [[1, 1], [1, 3]]; kind: [[3, 1], [1, 1]]; the H-mean of their mIoU by hand."""
+    batch = pixels([0, 0, 1, 2, 1, 2], [0, 1, 0, 2, 2, 1])
+    flat = task_with(Flat, ["segmentation"], readings=SHAPES)
+    validate(flat, batch)
+    damage, kind = (1 / 3 + 3 / 5) / 2, (3 / 5 + 1 / 3) / 2
+    assert flat.logged["val/miou/damage"] == pytest.approx(damage)
+    assert flat.logged["val/miou/kind"] == pytest.approx(kind)
+    assert flat.logged["val/h_mean"] == pytest.approx(2 / (1 / damage + 1 / kind))
+    assert flat.logged["val/miou"] == flat.logged["val/miou/segmentation"]
+    several = task_with(Branches, ["damage", "kind"], fuse=lambda outputs: batch["image"])
+    validate(several, batch)
+    shared = {"val/miou", "val/miou/damage", "val/miou/kind", "val/pixel_accuracy/damage", "val/h_mean"}
+    assert {name: flat.logged[name] for name in shared} == {name: several.logged[name] for name in shared}
+
+
+def test_the_primary_tasks_of_a_flat_model_can_be_chosen() -> None:
+    batch = pixels([0, 1, 2], [0, 0, 2])
+    flat = task_with(Flat, ["segmentation"], readings=SHAPES, primary=["kind"])
+    validate(flat, batch)
+    assert flat.logged["val/h_mean"] == flat.logged["val/miou/kind"] == 1.0
+    with pytest.raises(ConfigError, match=r"`task.primary` should be all or tasks of \['damage', 'kind'\]. Found .*x"):
+        task_with(Flat, ["segmentation"], readings=SHAPES, primary=["x"])
+    with pytest.raises(ConfigError, match=r"Found `task.primary = \['damage'\]`. Set `loss.primary` instead."):
+        task_with(Branches, ["damage", "kind"], fuse=lambda outputs: batch["image"], primary=["damage"])

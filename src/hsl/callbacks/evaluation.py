@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
+from hsl.inference.global_space import read_as
 from hsl.metrics.functional import scores
 from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
@@ -57,7 +58,7 @@ class Evaluation(Callback):
 
     Attributes:
         parts: by loader, what is known of `head`; empty where the network has no such head.
-        tasks: by loader and head, what is known of the other dense heads.
+        tasks: by loader and head, what is known of the other dense heads, or of the tasks that read the one.
         images: by loader and head, what is known of the image heads.
         sinks: what else wants every class map of the coming test run.
     """
@@ -95,9 +96,10 @@ class Evaluation(Callback):
             predicted = cast(Any, pl_module).predict(batch, self.predictor)
         for head in [head for head, output in predicted.items() if output.ndim == 2]:
             self.images.setdefault(dataloader_idx, {}).setdefault(head, ImageResult()).add(predicted[head], batch, head)
-        for head in (predicted.keys() & batch.get("masks", {}).keys()) - {self.head}:
-            others = self.tasks.setdefault(dataloader_idx, {})
-            others.setdefault(head, PartResult(num_examples=0)).add(predicted[head], batch, head)
+        tables: dict[str, Tensor] = getattr(pl_module, "readings", {})
+        for head in (predicted.keys() | tables.keys()) & batch.get("masks", {}).keys() - {self.head}:
+            result = self.tasks.setdefault(dataloader_idx, {}).setdefault(head, PartResult(num_examples=0))
+            result.add(predicted[self.head if head in tables else head], batch, head, tables.get(head))
         if self.head not in predicted:
             return
         part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
@@ -160,22 +162,33 @@ class PartResult:
         self._num_scored = 0
         self._num_examples = num_examples
 
-    def add(self, logits: Tensor, batch: Batch, head: str) -> list[NDArray[np.uint8]]:
+    def add(self, logits: Tensor, batch: Batch, head: str, table: Tensor | None = None) -> list[NDArray[np.uint8]]:
         """Take the logits ``(B, C, H, W)`` of one batch.
+
+        Args:
+            logits: of the head, or of the head that a task reads.
+            batch: with the masks of the head.
+            head: whose masks are the truth.
+            table: how a task reads the classes of the logits; none: they are the head's own.
 
         Returns:
             The class map of each picture, at the size of its source.
         """
-        metric = Pixelwise(logits.shape[1]).to(batch["image"].device)
+        num_classes = logits.shape[1] if table is None else int(table.max()) + 1
+        metric = Pixelwise(num_classes).to(batch["image"].device)
         class_maps = []
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
             # one picture at a time, since those of a sliding window come from the host and are large
             picture = logits[i : i + 1, :, :height, :width].to(batch["image"].device)
             target = batch["masks"][head][i : i + 1, :height, :width]
             confidence, prediction = picture.softmax(dim=1).max(dim=1)
+            read = None
+            if table is not None:
+                picture, read = read_as(picture, table)
+                prediction, confidence = read, picture.gather(1, read[:, None])[:, 0].exp()
             valid = target != IGNORE_INDEX
             metric.reset()
-            metric.update(picture, target)
+            metric.update(picture, target, prediction=read)
             self.ids.append(name)
             self.counts.append(metric.states())
             self.confidences.append(float((confidence * valid).sum() / valid.sum()))  # 0/0 = NaN: no valid pixel

@@ -65,6 +65,48 @@ def fuse_bands(
         yield band, _marginal(total, owner.to(device)) if merged else total
 
 
+def readings(tables: Mapping[str, Tensor], members: Tensor) -> dict[str, Tensor]:
+    """How each task reads the classes of a model whose one head is the global space.
+
+    Args:
+        tables: task -> ``int64 (S,)``: its class of each source class.
+        members: ``int64 (S,)``: the global class of each source class, from 0 without a gap.
+
+    Returns:
+        Task -> ``int64 (G,)``: its class of each global class.
+
+    Example:
+        >>> readings({"damage": torch.tensor([0, 1, 1, 0])}, torch.tensor([0, 1, 2, 0]))
+        {'damage': tensor([0, 1, 1])}
+    """
+    first = torch.stack([(members == index).nonzero()[0, 0] for index in range(int(members.max()) + 1)])
+    return {task: table[first] for task, table in tables.items()}
+
+
+def read_as(logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """What a model of one head says of a task: its predicted class as the task reads it, and the probabilities.
+
+    The class of a pixel is that of the model's own map, so that the two never contradict each other; the task's
+    probability of a class is the sum over the classes that it reads so. (Where many classes make up one, their sum may
+    pass the probability of the predicted one.)
+
+    Args:
+        logits: ``(B, S, H, W)``.
+        table: ``int64 (S,)``: the task's class of each class.
+
+    Returns:
+        Log-probabilities ``float32 (B, C, H, W)``, and classes ``int64 (B, H, W)``.
+
+    Example:
+        >>> logits = torch.tensor([0.4, 0.3, 0.3]).log().reshape(1, 3, 1, 1)
+        >>> log_probabilities, classes = read_as(logits, torch.tensor([0, 1, 1]))
+        >>> [round(p, 3) for p in log_probabilities.exp().flatten().tolist()], classes.item()
+        ([0.4, 0.6], 0)
+    """
+    table = table.to(logits.device)
+    return _marginal(logits.float().log_softmax(dim=1), table), table[logits.max(dim=1).indices]
+
+
 def _told_apart(tables: Mapping[str, Tensor], members: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """For each set of source classes that the heads tell apart, by global class: the class of each head; its global."""
     signatures = torch.stack([*tables.values(), members]).cpu()

@@ -26,7 +26,9 @@ class CalibrationCounts(NamedTuple):
     brier: Tensor
 
 
-def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tuple[Tensor, CalibrationCounts]:
+def calibrate(
+    logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS, prediction: Tensor | None = None
+) -> tuple[Tensor, CalibrationCounts]:
     """Prediction and calibration sums in one pass, in pieces so that little memory is needed beside the
     logits.
 
@@ -36,6 +38,8 @@ def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tupl
         logits: ``(B, C, H, W)``, C at most 255.
         classes: ``uint8 (B, H, W)``: see ``functional.Labels``.
         num_bins: M; 15 in Guo et al. 2017.
+        prediction: integers ``(B, H, W)``, where the predicted class is not the most probable one; its probability then
+            takes the place of the top one.
 
     Returns:
         Predicted class ``uint8 (B, H, W)`` (the first of equals), and the sums.
@@ -50,12 +54,13 @@ def calibrate(logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS) -> tupl
             f"{tuple(logits.shape)} and {tuple(classes.shape)}."
         )
     check_on_host(logits)
-    prediction = torch.empty_like(classes)
+    given = prediction is not None
+    prediction = torch.empty_like(classes) if prediction is None else prediction.to(torch.uint8).contiguous()
     pixels = torch.zeros(2 * (num_bins + 1), dtype=torch.int64, device=logits.device)
     confidence = torch.zeros(num_bins, dtype=torch.float64, device=logits.device)
     sums = torch.zeros(2, dtype=torch.float64, device=logits.device)
     for piece, truth, predicted in _pieces(logits.detach(), classes, prediction):
-        top, nll, brier = _softmax_statistics(piece, truth, predicted)
+        top, nll, brier = _softmax_statistics(piece, truth, predicted, given)
         valid = truth != IGNORE_INDEX
         cell = (top * num_bins).ceil_().int().sub_(1).clamp_(0, num_bins - 1).masked_fill_(~valid, num_bins)
         pixels += count(2 * cell + (predicted == truth), 2 * (num_bins + 1))
@@ -101,18 +106,22 @@ def _pieces(logits: Tensor, classes: Tensor, prediction: Tensor) -> Iterator[tup
             yield picture[:, part], truth[part], predicted[part]
 
 
-def _softmax_statistics(logits: Tensor, truth: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Top probability, ``-log p_t`` and Brier score of each pixel; ``predicted`` is written into."""
+def _softmax_statistics(logits: Tensor, truth: Tensor, predicted: Tensor, given: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Probability of the prediction, ``-log p_t`` and Brier score of each pixel.
+
+    ``predicted`` is written into, unless it is `given`.
+    """
     logits = logits.float()
     index = truth.long().masked_fill_(truth == IGNORE_INDEX, 0).unsqueeze(0)
-    best = _argmax_into(predicted, logits)
+    best = logits.amax(0) if given else _argmax_into(predicted, logits)
     exponentials = (logits - best).exp_()
     total = exponentials.sum(0)
     of_target = exponentials.gather(0, index).squeeze(0)
+    top = exponentials.gather(0, predicted.long().unsqueeze(0)).squeeze(0) / total if given else total.reciprocal()
     nll = total.log() + best - logits.gather(0, index).squeeze(0)
     squares = exponentials.square_().sum(0)
     brier = squares / total**2 - 2 * of_target / total + 1
-    return total.reciprocal(), nll, brier
+    return top, nll, brier
 
 
 def _argmax_into(predicted: Tensor, logits: Tensor) -> Tensor:

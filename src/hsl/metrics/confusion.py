@@ -42,13 +42,16 @@ class Confusion(Metric):
         self.add_state("strays", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("largest", torch.tensor(NO_STRAY), dist_reduce_fx="max")
 
-    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
+    def update(
+        self, logits: Tensor, target: Tensor, size: Tensor | None = None, prediction: Tensor | None = None
+    ) -> None:
         """Count the pixels of a batch.
 
         Args:
             logits: ``(B, C, H, W)``, or predicted classes ``int64 (B, H, W)``.
             target: ``int64 (B, H, W)`` in [0, C) or ``IGNORE_INDEX``.
             size: of each picture in a padded batch; not read, since the padding is ignored.
+            prediction: integers ``(B, H, W)``, where the predicted class is not that of the largest logit.
 
         Raises:
             ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
@@ -60,7 +63,8 @@ class Confusion(Metric):
             check_strays(labels.strays, labels.largest, self.num_classes)
         if logits.is_floating_point() and logits.is_cuda:
             self.broken += broken_images(logits).sum()
-        prediction = predicted_classes(logits, self.num_classes)
+        largest = predicted_classes(logits, self.num_classes)
+        prediction = largest if prediction is None else prediction
         self.matrix += pair_counts(prediction, labels.classes, self.num_classes)[0]
         self.strays += labels.strays
         self.largest = torch.maximum(self.largest, labels.largest)

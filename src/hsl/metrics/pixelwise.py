@@ -90,13 +90,16 @@ class Pixelwise(Metric):
             self.add_state(name, zeros, dist_reduce_fx="sum")
         self.add_state("largest", torch.tensor(NO_STRAY), dist_reduce_fx="max")
 
-    def update(self, logits: Tensor, target: Tensor, size: Tensor | None = None) -> None:
+    def update(
+        self, logits: Tensor, target: Tensor, size: Tensor | None = None, prediction: Tensor | None = None
+    ) -> None:
         """Add the pictures of a batch.
 
         Args:
             logits: ``(B, C, H, W)``.
             target: ``int64 (B, H, W)`` in [0, C) or ``IGNORE_INDEX``.
             size: height and width of each picture where the batch is padded. Should lie on the host.
+            prediction: integers ``(B, H, W)``, where the predicted class is not that of the largest logit.
 
         Raises:
             ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
@@ -111,7 +114,7 @@ class Pixelwise(Metric):
         self.largest = torch.maximum(self.largest, labels.largest)
         if logits.is_cuda:
             self.broken += broken_images(logits).sum()
-        prediction, calibration = calibrate(logits, labels.classes, self.num_bins)
+        prediction, calibration = calibrate(logits, labels.classes, self.num_bins, prediction)
         self.pixels += calibration.pixels
         self.confidence += calibration.confidence
         self.nll += calibration.nll

@@ -100,29 +100,29 @@ class Model:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that every finished run has scores of its own for; empty for a network of one head."""
+        """The tasks that every finished run has scores for; empty for a network of one head that no task reads."""
         runs = list(self.finished.values())
         return [task for task in runs[0].tasks if all(task in run.tasks for run in runs)] if runs else []
 
     @property
     def primary(self) -> list[str]:
-        """The tasks that the loss calls primary; all of them where it does not say."""
-        loss = next((run.config.get("loss") for run in self.finished.values()), None)
-        chosen = loss.get("primary", "all") if isinstance(loss, Mapping) else "all"
+        """The tasks that the loss, or else the task of a flat model, calls primary; all where neither does."""
+        config = next((run.config for run in self.finished.values()), {})
+        nodes = [node for node in (config.get("loss"), config.get("task")) if isinstance(node, Mapping)]
+        chosen = next((node["primary"] for node in nodes if "primary" in node), "all")
         return [task for task in self.tasks if chosen == "all" or task in chosen]
 
     def on_task(self, task: str) -> "Model":
         """The model as if this task of `tasks` were all it was scored on."""
         return replace(self, finished={key: run.on_task(task) for key, run in self.finished.items()})
 
-    def h_mean(self, part: str, inference: str) -> Summary:
-        """Harmonic mean of the mIoU of the primary tasks of each run, over folds; 0 where one of them is 0.
+    def h_mean(self, part: str, inference: str, tasks: Sequence[str] | None = None) -> Summary:
+        """Harmonic mean of the mIoU of `tasks`, else the primary ones, of each run, over folds; NaN without one."""
 
-        NaN where the model has no tasks, a primary one is not scored, or averaging is refused.
-        """
+        chosen = [task for task in self.tasks if task in tasks] if tasks is not None else self.primary
 
         def of_run(run: Run) -> float | None:
-            found = [Scores.of_run(run.on_task(task), part, inference) for task in self.primary]
+            found = [Scores.of_run(run.on_task(task), part, inference) for task in chosen]
             known = [scores.overall["miou"] for scores in found if scores]
             return harmonic_mean(known) if known and len(known) == len(found) else None
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hsl.data.datamodule import DataModule
-from hsl.inference.global_space import fuse
+from hsl.inference.global_space import fuse, readings
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -100,13 +100,17 @@ def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
     dense = facts.classes if wanted is None or wanted - images.keys() else {}
     tables = {head: table for head, table in facts.source_tables.items() if dense}
     several = tables.keys() != dense.keys()  # one head is no head of the network: the space in which all are scored
+    shared = next(reversed(dense), None)
+    flat = several and wanted is not None and shared in wanted  # one head after all: the tasks read what it says
+    heads = (*([shared] if flat else tables), *images)
     task: SegmentationTask = instantiate(cfg.task)(
         classes=dense,
         image_classes=images,
         several=facts.several,
-        class_counts={head: facts.class_counts[head] for head in (*tables, *images)},
-        presence_pixels={head: facts.presence_pixels[head] for head in (*tables, *images)},
-        fuse=functools.partial(fuse, tables=tables, members=facts.members) if several else None,
+        class_counts={head: facts.class_counts[head] for head in heads},
+        presence_pixels={head: facts.presence_pixels[head] for head in heads},
+        fuse=functools.partial(fuse, tables=tables, members=facts.members) if several and not flat else None,
+        readings=readings(tables, facts.members) if flat else None,
     )
     return task
 

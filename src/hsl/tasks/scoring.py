@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hsl.batch import Batch, Outputs
+from hsl.inference.global_space import read_as
 from hsl.metrics.image_scores import ImageScores
 
 
@@ -20,6 +21,7 @@ class Scoring(nn.Module):
         image_classes: class names of every image head.
         several: whether a picture may show several classes.
         scored_head: the dense head whose scores are logged without its name.
+        readings: of a network of one dense head, task -> ``int64 (S,)``: the task's class of each class.
     """
 
     def __init__(
@@ -29,9 +31,11 @@ class Scoring(nn.Module):
         image_classes: Mapping[str, Sequence[str]],
         several: bool,
         scored_head: str | None,
+        readings: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.scored_head = scored_head
+        self.readings = dict(readings or {})
         self.dense = nn.ModuleDict(
             {
                 head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
@@ -43,9 +47,13 @@ class Scoring(nn.Module):
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take the outputs of a validation batch, dense ones at the size of the masks."""
         for head, metrics in self._dense_heads():
-            logits = outputs[head].to(batch["image"].device)
+            read = head in self.readings
+            logits = outputs[str(self.scored_head) if read else head].to(batch["image"].device)
+            further = {}
+            if read:
+                logits, further["prediction"] = read_as(logits, self.readings[head])
             for metric in metrics.values():
-                metric.update(logits, batch["masks"][head], size=batch["size"])
+                metric.update(logits, batch["masks"][head], size=batch["size"], **further)
         for head, metric in self._image_heads():
             metric.update(outputs[head], batch["labels"][head])
 
@@ -53,7 +61,7 @@ class Scoring(nn.Module):
         """The values to be logged, ``val/<score>`` and, of several dense heads, ``val/<score>/<head>``; starts anew.
 
         Args:
-            primary: heads whose harmonic mean of mIoU is ``val/h_mean``; those that are not scored are left out.
+            primary: tasks whose harmonic mean of mIoU is ``val/h_mean``; those that are not scored are left out.
         """
         scores: dict[str, dict[str, Tensor]] = {}
         for head, metrics in self._dense_heads():

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from hsl.batch import Batch, Objectives, Outputs
+from hsl.config import ConfigError
 from hsl.inference.geometry import to_source_size
 from hsl.metrics.finite import check_outputs
 from hsl.tasks.finite import check_finite
@@ -40,6 +41,12 @@ class SegmentationTask(lightning.LightningModule):
         image_classes: class names of every image head.
         several: whether a picture may show several of them.
         fuse: makes one head of several, in which models with other heads are scored too; ``None``: there is one.
+        readings: how tasks read the classes of the one dense head, on which it is scored too; see
+            `hsl.inference.global_space.read_as`.
+        primary: ``all``, or the tasks whose H-mean is logged, where the loss does not say.
+
+    Raises:
+        ConfigError: `primary` names no task.
     """
 
     def __init__(
@@ -57,9 +64,11 @@ class SegmentationTask(lightning.LightningModule):
         fuse: Callable[[Outputs], Tensor] | None = None,
         image_classes: Mapping[str, Sequence[str]] | None = None,
         several: bool = False,
+        readings: Mapping[str, Tensor] | None = None,
+        primary: Sequence[str] | Literal["all"] = "all",
     ) -> None:
         super().__init__()
-        image_classes = image_classes or {}
+        image_classes, self.readings = image_classes or {}, dict(readings or {})
         heads = {head: classes[head] for head in class_counts if head not in image_classes}
         self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
         # a loss whose parts can be off says which heads they need; one of classes needs no other
@@ -73,8 +82,10 @@ class SegmentationTask(lightning.LightningModule):
         self.predictor = predictor
         self.fuse = fuse
         # the space in which several heads are fused is no head of the network; a classifier has no dense head
-        self.scored_head = next(iter(classes.keys() - heads.keys()), next(iter(classes), None))
-        self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head)
+        self.scored_head = next(iter(classes.keys() - heads.keys() - self.readings.keys()), next(iter(heads), None))
+        self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head, self.readings)
+        named = None if self.readings else getattr(self.loss, "primary", None)  # tasks that have a head of their own
+        self.primary = _primary(primary, list(self.readings), named)
         self.micro_batches = MicroBatches()
         self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
         self._place = "prediction"  # what is under way, for the message of an error
@@ -154,7 +165,7 @@ class SegmentationTask(lightning.LightningModule):
         return outputs
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.scoring.collect(getattr(self.loss, "primary", ())), sync_dist=True)
+        self.log_dict(self.scoring.collect(self.primary), sync_dist=True)
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         data = cast(Any, self.trainer).datamodule  # None where the trainer is given loaders
@@ -195,3 +206,16 @@ class SegmentationTask(lightning.LightningModule):
         if complete and every and trainer.global_step % every == 0:
             names = ["train_step/loss", *(f"train_step/loss/{name}" for name in objectives)]
             self._point = dict(zip(names, torch.stack(self._step_losses).mean(0).tolist(), strict=True))
+
+
+def _primary(
+    chosen: Sequence[str] | Literal["all"], tasks: Sequence[str], named: Sequence[str] | None
+) -> Sequence[str]:
+    """The tasks of the H-mean: those that the loss named, else those chosen."""
+    names = list(tasks) if chosen == "all" else list(chosen)
+    unknown = [name for name in names if name not in tasks]
+    if (unknown or not names) and chosen != "all":
+        way_out = "Set `loss.primary` instead" if named else "Choose among them" if tasks else "Leave it away"
+        known = f"all or tasks of {list(tasks)}" if tasks else "all where no tasks read one head"
+        raise ConfigError(f"`task.primary` should be {known}. Found `task.primary = {names}`. {way_out}.")
+    return names if named is None else named
