@@ -118,7 +118,6 @@ class Model:
 
     def h_mean(self, part: str, inference: str, tasks: Sequence[str] | None = None) -> Summary:
         """Harmonic mean of the mIoU of `tasks`, else the primary ones, of each run, over folds; NaN without one."""
-
         chosen = [task for task in self.tasks if task in tasks] if tasks is not None else self.primary
 
         def of_run(run: Run) -> float | None:
