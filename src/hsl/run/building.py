@@ -100,7 +100,7 @@ def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
     dense = facts.classes if wanted is None or wanted - images.keys() else {}
     tables = {head: table for head, table in facts.source_tables.items() if dense}
     several = tables.keys() != dense.keys()  # one head is no head of the network: the space in which all are scored
-    shared = next(reversed(dense), None)
+    shared = list(dense)[-1] if dense else None
     flat = several and wanted is not None and shared in wanted  # one head after all: the tasks read what it says
     heads = (*([shared] if flat else tables), *images)
     task: SegmentationTask = instantiate(cfg.task)(
