@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -161,3 +162,22 @@ def test_warm_up_of_the_whole_run(make: Callable[..., LRScheduler]) -> None:
 def test_error_table(make: Callable[[SGD], object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make(make_optimizer())
+
+
+@pytest.mark.parametrize("total", [10, 100, 1000])
+def test_a_warm_up_can_be_a_share_of_the_run(total: int) -> None:
+    """By hand: a tenth of the steps rise by equal amounts, then the rate falls in a straight line to 0."""
+    rates = curve(lambda o, n: poly(o, n, 7, power=1.0, warmup_epochs=3, warmup_ratio=0.1), total)
+    warmup = total // 10
+    rising = [(step + 1) / (warmup + 1) for step in range(warmup)]
+    falling = [1 - step / (total - warmup) for step in range(total - warmup)]
+    assert rates == pytest.approx(rising + falling)
+
+
+@pytest.mark.parametrize("make", [partial(poly, power=1.0), cosine, constant])
+def test_a_share_of_the_run_is_one(make: Callable[..., LRScheduler]) -> None:
+    for ratio in (-0.1, 1.1):
+        with pytest.raises(ConfigError, match=r"`scheduler.warmup_ratio` should be in \[0, 1\]"):
+            make(make_optimizer(), 10, 1, warmup_ratio=ratio)
+    assert curve(lambda o, n: make(o, n, 1, warmup_ratio=1.0), 10)[-1] == pytest.approx(10 / 11)
+    assert curve(lambda o, n: make(o, n, 1, warmup_ratio=0.0), 10)[0] == 1.0

@@ -1,6 +1,7 @@
 """What every training begins with."""
 
-from typing import Any, cast
+import inspect
+from typing import Any, Literal, cast, get_type_hints
 
 import lightning
 import torch
@@ -18,6 +19,28 @@ def make_repeatable(seed: int) -> None:
     # with deterministic kernels torch also fills every new tensor with NaN, to show reads of memory that nothing has
     # written: a few percent of a step's time, for a fault that our operations do not have
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of theirs
+
+
+def make_trainer(precision: Any = "auto", accelerator: Any = "auto", **settings: Any) -> lightning.Trainer:
+    """A trainer of Lightning, whose ``precision`` may be ``auto``.
+
+    Args:
+        precision: ``auto`` is mixed precision on a GPU, in bf16 where it has that and in fp16 with a gradient scaler
+            else, and 32 bits on anything else. Others are those of Lightning.
+        accelerator: as Lightning takes it.
+        settings: all else that Lightning's trainer takes.
+    """
+    if precision == "auto":
+        gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        mixed = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        precision = mixed if gpu else "32-true"
+    return lightning.Trainer(precision=precision, accelerator=accelerator, **settings)
+
+
+_HINTS = get_type_hints(lightning.Trainer.__init__)
+# a wrong key or type is then found before anything is built, as with Lightning's own
+make_trainer.__signature__ = inspect.signature(lightning.Trainer)  # type: ignore[attr-defined]
+make_trainer.__annotations__ = {**_HINTS, "precision": Literal["auto"] | _HINTS["precision"]}
 
 
 def make_callbacks(cfg: DictConfig) -> dict[str, Any]:

@@ -59,7 +59,12 @@ def onecycle(
 
 
 def poly(
-    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, power: float, warmup_epochs: float = 0.0
+    optimizer: Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    power: float,
+    warmup_epochs: float = 0.0,
+    warmup_ratio: float | None = None,
 ) -> LambdaLR:
     """Polynomial decay to 0 after a linear warm-up.
 
@@ -72,18 +77,24 @@ def poly(
         steps_per_epoch: optimizer steps of an epoch.
         power: above 0; 0.9 in the paper.
         warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
+        warmup_ratio: instead, the share of the run's steps spent rising, in [0, 1]; ``None``: `warmup_epochs` counts.
 
     Raises:
         ConfigError: an argument is out of range.
     """
     if not power > 0:
         raise ConfigError(f"`scheduler.power` should be above 0. Found `scheduler.power = {power}`.")
-    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs, warmup_ratio)
     return LambdaLR(optimizer, lambda step: _warm(step, warmup) * (1 - _progress(step, warmup, total_steps)) ** power)
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, final_factor: float = 0.0, warmup_epochs: float = 0.0
+    optimizer: Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    final_factor: float = 0.0,
+    warmup_epochs: float = 0.0,
+    warmup_ratio: float | None = None,
 ) -> LambdaLR:
     """Half a cosine down to ``final_factor`` after a linear warm-up.
 
@@ -95,19 +106,26 @@ def cosine(
         steps_per_epoch: optimizer steps of an epoch.
         final_factor: learning rate at the end over the top, in [0, 1].
         warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
+        warmup_ratio: instead, the share of the run's steps spent rising, in [0, 1]; ``None``: `warmup_epochs` counts.
 
     Raises:
         ConfigError: an argument is out of range.
     """
     _check_share("final_factor", final_factor)
-    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs, warmup_ratio)
     return LambdaLR(
         optimizer,
         lambda step: _warm(step, warmup) * _cosine(1.0, final_factor, _progress(step, warmup, total_steps)),
     )
 
 
-def constant(optimizer: Optimizer, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> LambdaLR:
+def constant(
+    optimizer: Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    warmup_epochs: float = 0.0,
+    warmup_ratio: float | None = None,
+) -> LambdaLR:
     """The optimizer's learning rate, after a linear warm-up if wanted.
 
     Args:
@@ -115,11 +133,12 @@ def constant(optimizer: Optimizer, total_steps: int, steps_per_epoch: int, warmu
         total_steps: optimizer steps of the run, at least 1.
         steps_per_epoch: optimizer steps of an epoch.
         warmup_epochs: epochs spent rising, from 0 to those of the run; part of one, too.
+        warmup_ratio: instead, the share of the run's steps spent rising, in [0, 1]; ``None``: `warmup_epochs` counts.
 
     Raises:
         ConfigError: an argument is out of range.
     """
-    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs)
+    warmup = _warmup_steps(total_steps, steps_per_epoch, warmup_epochs, warmup_ratio)
     return LambdaLR(optimizer, lambda step: _warm(step, warmup))
 
 
@@ -135,8 +154,11 @@ def _progress(step: int, warmup: int, total_steps: int) -> float:
     return min(max(step - warmup, 0) / max(total_steps - warmup, 1), 1.0)
 
 
-def _warmup_steps(total_steps: int, steps_per_epoch: int, warmup_epochs: float) -> int:
+def _warmup_steps(total_steps: int, steps_per_epoch: int, warmup_epochs: float, warmup_ratio: float | None) -> int:
     _check_steps(total_steps)
+    if warmup_ratio is not None:
+        _check_share("warmup_ratio", warmup_ratio)
+        return round(warmup_ratio * total_steps)
     steps = round(warmup_epochs * steps_per_epoch)
     if not 0 <= steps <= total_steps:
         raise ConfigError(
