@@ -8,6 +8,7 @@ from PIL import Image
 from hsl.config import DataError
 from hsl.data import contact_sheets
 from hsl.data.audit import Audit, Pair
+from hsl.data.audit_states import State
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.records import Catalogue, FileSource, Record
 
@@ -35,7 +36,21 @@ def audit_of(number: int) -> Audit:
     pair = Pair("a", "b", "train", "val", 0.99, "rot90")
     parts = {"train": 1, "val": 1, "test": 0}
     return Audit(
-        "pictures", "sha", "kfold", None, 0, parts, "stop", 0.98, "stop", "stop", 0, number, (pair,) * number, ()
+        "pictures",
+        "sha",
+        "kfold",
+        None,
+        0,
+        parts,
+        "stop",
+        0.98,
+        "stop",
+        "stop",
+        0,
+        number,
+        (pair,) * number,
+        (),
+        {"c": State("stopped", "2 pictures that cannot be read")},
     )
 
 
@@ -73,7 +88,7 @@ def test_pages_are_filled_limited_and_old_ones_go(
     assert sorted((tmp_path / "sheets").iterdir()) == pages
     assert len(pages) == 2
     assert "pictures, fold 0: near-duplicates in two parts, pairs 6 to 10 of 11" in texts
-    assert texts.count("1 more pairs: audit.json") == 1
+    assert texts.count("1 more pairs: audit.json; not looked at: 2 pictures that cannot be read") == 1
     assert texts.count("train: a") == 10
     assert "second, rot90: 0.9900" in texts
     assert write_contact_sheets(audit_of(0), catalogue, tmp_path / "sheets") == []

@@ -251,7 +251,9 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
     (root / "images/p01.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     data = make(root="nowhere")
     broken: list[str] = []
-    loader = data.predict_dataloader(read_pictures(root / "images"), on_broken=lambda error: broken.append(str(error)))
+    loader = data.predict_dataloader(
+        read_pictures(root / "images")[0], on_broken=lambda error: broken.append(str(error))
+    )
     batches = list(loader)
     assert [name for batch in batches for name in batch["id"]] == [
         f"p{number:02}" for number in range(NUM_PICTURES) if number != 1
@@ -261,7 +263,7 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
     (message,) = broken
     assert "images/p01.png" in message
     with pytest.raises(DataError, match=r"p01\.png"):
-        list(data.predict_dataloader(read_pictures(root / "images")))
+        list(data.predict_dataloader(read_pictures(root / "images")[0]))
 
 
 def test_empty_part(make: Callable[..., DataModule]) -> None:
@@ -425,7 +427,7 @@ def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], r
             seen.append(name)
     assert sorted(seen) == sorted(data.parts["val"])
     assert next(iter(data.train_dataloader()))["image"].shape[2:] == (32, 32)
-    records = read_pictures(root / "images")
+    records = read_pictures(root / "images")[0]
     assert [len(batch["id"]) for batch in data.predict_dataloader(records)] == [1] * NUM_PICTURES
 
 

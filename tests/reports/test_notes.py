@@ -26,9 +26,14 @@ def test_a_complete_comparison_has_no_warning(make_run, notes, split_of):
     split = split_of(per_fold=6)
     for name in "ab":
         for fold in range(3):
-            make_run(name, name, fold, THREE, split=split)
+            folder = make_run(name, name, fold, THREE, split=split)
+            states = {rule: {"state": "passed", "reason": ""} for rule in "abcdefg"}
+            (folder / "audit.json").write_text(json.dumps({"stopped": False, "findings": [], "states": states}))
     found = notes()
     assert texts(found, "warning") == []
+    states["b"] = {"state": "not checked", "reason": "no groups known"}
+    (folder / "audit.json").write_text(json.dumps({"stopped": False, "findings": [], "states": states}))
+    assert texts(notes(), "warning") == ["Audit, rule (b): not checked: no groups known. (b fold 2)"]
     assert any("random weights" in text for text in texts(found, "info"))
     assert any("optimistic" in text for text in texts(found, "info"))
 

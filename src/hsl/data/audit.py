@@ -17,11 +17,13 @@ from hsl.data.audit_rules import (
     Finding,
     Subject,
     absent_classes,
+    absent_image_classes,
     mask_values,
     mismatched_files,
     shared_groups,
     shared_pictures,
 )
+from hsl.data.audit_states import OFF, PASSED, State, rule_states
 from hsl.data.near_duplicates import ORIENTATIONS, stored_near_duplicates
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
@@ -71,6 +73,8 @@ class Audit:
         num_across: Pairs in different parts.
         pairs: Those in different parts, highest correlation first, at most `MAX_PAIRS`.
         findings: By rule.
+        states: What each rule came to, and what it could not look at.
+        not_read: Files among the pictures that are not part of the data set, as the reader tells of them.
     """
 
     data: str
@@ -87,6 +91,8 @@ class Audit:
     num_across: int
     pairs: tuple[Pair, ...]
     findings: tuple[Finding, ...]
+    states: dict[str, State]
+    not_read: tuple[str, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -127,9 +133,9 @@ def audit(
     (a) An id or a content hash in two parts; (b) a group in two parts; (c) near-duplicates in two parts,
     under the eight flips and turns; (d) masks with values outside the classes, 0/255 masks for two classes,
     an ignore value that is a class; (e) pictures and masks that are unpaired, unlike in size or cannot be
-    read; (f) classes absent from the training part; (g) pictures of one content with unlike masks or labels.
-    All stop the run, except (b) when the split takes no groups, (d) 0/255 masks among others, (g) copies inside
-    a part that are alike in all, and what is set to "warn".
+    read; (f) classes, of masks and of whole pictures, absent from the training part; (g) pictures of one
+    content with unlike masks or labels. All stop the run, except (b) when the split takes no groups, (d) 0/255
+    masks among others, (g) copies inside a part that are alike in all, and what is set to "warn".
 
     Args:
         catalogue: The data set.
@@ -141,7 +147,7 @@ def audit(
             `hsl.data.near_duplicates.find_near_duplicates`.
         missing_classes: What (f) does, likewise.
         conflicts: What (g) does, likewise.
-        image_labels: The columns whose labels (g) compares, besides the masks.
+        image_labels: The columns whose labels (g) compares, besides the masks, and whose classes (f) counts.
         cache_dir: Where the near-duplicates are stored, so that the next fold need not search; ``None``
             stores nothing.
 
@@ -159,7 +165,7 @@ def audit(
         findings += _near_duplicates(subject, pairs, num_across, search)
     findings += [*mask_values(subject), *mismatched_files(subject)]
     if missing != "off":
-        findings += absent_classes(subject, missing)
+        findings += [*absent_classes(subject, missing), *absent_image_classes(subject, missing, image_labels)]
     if unlike != "off":
         findings += copied_pictures(subject, unlike, image_labels)
     return Audit(
@@ -177,6 +183,8 @@ def audit(
         num_across=num_across,
         pairs=pairs,
         findings=tuple(findings),
+        states=rule_states(subject, findings, {"c": search, "f": missing, "g": unlike}),
+        not_read=catalogue.not_read,
     )
 
 
@@ -190,14 +198,19 @@ def print_table(audit: Audit, console: Console | None = None) -> None:
         for finding in (found := [finding for finding in audit.findings if finding.rule == rule]):
             severity = Text(finding.severity, style="red" if finding.severity == STOP else "yellow")
             example = [audit.pairs[0].first, audit.pairs[0].second] if rule == "c" else finding.ids[:1]
-            table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), ", ".join(example))
+            table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), Text(", ".join(example)))
         if not found:
-            off = {"c": audit.near_duplicates, "f": audit.missing_classes, "g": audit.conflicts}.get(rule) == "off"
-            table.add_row(f"({rule}) {title}", "off" if off else Text("passed", style="green"))
+            style = {PASSED: "green", OFF: ""}.get(audit.states[rule].state, "yellow")
+            table.add_row(f"({rule}) {title}", Text(audit.states[rule].state, style=style))
     console = console or Console()
     console.print(table)
     for finding in audit.findings:
         console.print(Text(f"({finding.rule}) {finding.message}"), soft_wrap=True)
+    for rule, state in audit.states.items():
+        if state.reason and state.state != OFF:
+            console.print(Text(f"({rule}) {state.state}: {state.reason}."), soft_wrap=True)
+    for sentence in audit.not_read:
+        console.print(Text(sentence), soft_wrap=True)
     if audit.near_duplicates != "off":
         console.print(f"Near-duplicates: {audit.num_across} pairs across parts, {audit.num_inside} inside them.")
 

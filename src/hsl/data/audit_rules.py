@@ -1,7 +1,7 @@
 """The rules of the audit that need no picture: each returns what it finds, naming the files."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,11 +9,13 @@ import numpy as np
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.grouping import name_some
+from hsl.data.image_labels import read_image_labels
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan
 from hsl.data.splits import Split
 
 STOP, WARN = "stop", "warn"
+_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,29 @@ def absent_classes(subject: Subject, severity: str) -> list[Finding]:
     )
     ids = tuple(scan.ids[row] for row in np.flatnonzero(present[:, absent].any(axis=1)))
     return [Finding("f", severity, message, ids, tuple(map(subject.mask, ids)))]
+
+
+def absent_image_classes(subject: Subject, severity: str, columns: str | Sequence[str] | None) -> list[Finding]:
+    """(f) Classes of whole pictures that no training picture is known to show."""
+    if columns is None:
+        return []
+    records = subject.catalogue.records
+    labels = read_image_labels(columns, records)
+    places = {part: [i for i, record in enumerate(records) if part in subject.part_of[record.id]] for part in _PARTS}
+    counts = {part: labels.count(where).tolist() for part, where in places.items()}
+    absent = [k for k, number in enumerate(counts["train"]) if not number]
+    if not absent:
+        return []
+    where = [", ".join(f"{counts[part][k]} in {part}" for part in ("val", "test") if counts[part][k]) for k in absent]
+    named = [
+        f"{labels.classes[k]} ({found or 'nowhere in the data set'})" for k, found in zip(absent, where, strict=True)
+    ]
+    message = (
+        f"{len(absent)} classes of `data.image_labels` are in no training picture: {name_some(named, 20)}. Use fewer "
+        "folds or another `data.split.seed`, or go on with `data.audit.missing_classes=warn`."
+    )
+    ids = tuple(records[i].id for i in np.flatnonzero(labels.shown()[:, absent].any(axis=1)).tolist())
+    return [Finding("f", severity, message, ids, tuple(map(subject.image, ids)))]
 
 
 def _across(subject: Subject, values: Mapping[str, str]) -> dict[str, list[str]]:

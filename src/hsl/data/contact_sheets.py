@@ -47,7 +47,10 @@ def write_contact_sheets(audit: Audit, catalogue: Catalogue, folder: Path, max_p
         title = f"{audit.data}, fold {audit.fold}: near-duplicates in two parts"
         title += f", pairs {start + 1} to {start + len(pairs)} of {audit.num_across}"
         left = audit.num_across - len(shown)
-        note = f"{left} more pairs: audit.json" if left and start + ROWS >= len(shown) else ""
+        is_last = start + ROWS >= len(shown)
+        notes = [f"{left} more pairs: audit.json"] * bool(left and is_last)
+        notes += [f"not looked at: {audit.states['c'].reason}"] * bool(audit.states["c"].reason and is_last)
+        note = "; ".join(notes)
         path = Path(folder) / f"{STEM}{start // ROWS + 1:02d}.png"
         buffer = io.BytesIO()
         _draw_page(pairs, catalogue, title, note).save(buffer, format="PNG")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hsl.reports import event_hints, image_notes
+from hsl.reports import event_hints, facts, image_notes
 from hsl.reports.pixel_counts import CONFUSION_METRICS, EMPTY_ONE
 from hsl.reports.results import OVERALL, Model, Scores
 from hsl.reports.run_folder import Run
@@ -28,6 +28,7 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
         *_unlike(models),
         *_refused(models),
         *_runs(runs, models),
+        *(Note("warning", text) for text in facts.unchecked(runs)),
         *_few_groups(models, part, inference),
         *_failed_objects(models, part, inference),
         *(Note("warning", text) for text in event_hints.reverted(models)),
