@@ -13,6 +13,7 @@ CORAL = {
     "trainer.max_epochs": 100, "trainer.precision": "auto", "trainer.accumulate_grad_batches": 1,
     "data.batch_size": 4, "data.image_size": 512, "data.tasks": "coral", "data.evaluation_size": "source",
     "inference.window": 512, "inference.stride": 256, "inference.windows_per_batch": 16, "encoder.name": "mit_b2",
+    "decoder.dropout": 0.1,
 }  # fmt: skip
 SEVERAL = CORAL | {
     "weighting._target_": "hsl.weighting.scalar.Uncertainty", "decoder.width": 256, "loss.hybrid_alpha": 0.5,
@@ -22,11 +23,20 @@ SEVERAL = CORAL | {
 NASH = {"weighting.method._target_": "hsl.weighting.gramian.nash_mtl", "weighting.update_every": 10}
 FOCUSED = {"decoder.primary": ["genus", "health"], "loss.primary": ["genus", "health"]}
 
+ARTEFACT = {
+    "data.image_size": 384, "data.batch_size": 96, "data.split.num_folds": 3, "trainer.max_epochs": 50,
+    "trainer.gradient_clip_val": 1.0, "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.01, "scheduler.pct_start": 0.3,
+    "loss.weights": {"dice": 0.5, "focal": 0.5}, "loss.terms.focal.alpha": 0.25, "loss.terms.focal.gamma": 2.0,
+    "loss.terms.dice.smooth": 1.0, "callbacks.early_stopping.patience": 10,
+    "callbacks.early_stopping.min_delta": 0.001, "decoder.channels": [256, 128, 64, 32, 16],
+}  # fmt: skip
+
 PUBLISHED: list[tuple[list[str], dict[str, Any]]] = [
     (["experiment=coral_flat"], CORAL | {"task.primary": "all"}),
     (["experiment=coral_focused"], SEVERAL | FOCUSED),
     (["experiment=coral_holistic"], SEVERAL | {"decoder.primary": "all", "loss.primary": "all"}),
     (["experiment=coral_holistic", "weighting=nash_mtl"], CORAL | NASH),
+    (["experiment=artefact_cv"], ARTEFACT),
 ]
 """What is typed, and by key of the resolved config the published value."""
 

@@ -158,3 +158,23 @@ def looked_at(decoder: Decoder) -> list[bool]:
 def test_wrong_number_of_blocks(make: Callable[..., Decoder]) -> None:
     with pytest.raises(ConfigError, match="should have 5 entries"):
         make(CONVOLUTIONAL, channels=[64, 32, 16], interpolation="nearest")
+
+
+def test_dropout_acts_in_training_on_whole_channels_of_the_fused_map() -> None:
+    torch.manual_seed(0)
+    decoder, given = segformer(CONVOLUTIONAL, channels=256, dropout=0.5), features(CONVOLUTIONAL, 64, 64)
+    plain = segformer(CONVOLUTIONAL, channels=256)
+    plain.load_state_dict(decoder.state_dict())  # no parameter of its own
+    decoder.eval(), plain.eval()
+    torch.testing.assert_close(decoder(given), plain(given))
+    decoder.train(), plain.train()
+    kept = decoder(given).flatten(2).abs().amax(2) > 0
+    alive = plain(given).flatten(2).abs().amax(2) > 0
+    assert 0.4 < (kept.sum() / alive.sum()).item() < 0.6
+    assert option("segformer")(encoder_channels=CONVOLUTIONAL).dropout.p == 0.1
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_dropout_out_of_its_range(dropout: float) -> None:
+    with pytest.raises(ConfigError, match=r"`decoder.dropout` should be in \[0, 1\)"):
+        segformer(CONVOLUTIONAL, channels=32, dropout=dropout)

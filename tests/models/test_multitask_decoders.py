@@ -111,3 +111,17 @@ def test_other_arguments_that_cannot_be() -> None:
         made(context_stride=12)
     with pytest.raises(ConfigError, match="num_heads = 5"):
         made(num_heads=5)
+
+
+@pytest.mark.parametrize("make", [made, lambda **more: multihead(CONVOLUTIONAL, HEADS, width=16, **more)])
+def test_dropout_of_the_fused_map(make: Callable[..., MultitaskDecoder]) -> None:
+    given, decoder = features(), make(dropout=0.5)
+    assert isinstance(decoder.fusion.dropout, torch.nn.Dropout2d)
+    plain = make()
+    plain.load_state_dict(decoder.state_dict())
+    for head, expected in plain.eval()(given).items():
+        torch.testing.assert_close(decoder.eval()(given)[head], expected)
+    fused = decoder.train().fusion(given)
+    assert (fused.flatten(2).abs().amax(2) == 0).any()
+    with pytest.raises(ConfigError, match=r"`decoder.dropout` should be in \[0, 1\)"):
+        make(dropout=1.0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hsl.config import ConfigError
 from hsl.models.attention import TaskAttention, pool
+from hsl.models.decoders import dropout_of
 
 STRIDE = 4
 
@@ -23,13 +24,18 @@ class StageFusion(nn.Module):
     Args:
         encoder_channels: channels at strides 1, 2, 4, 8, 16, 32; the first two are not used.
         width: channels of the result.
+        dropout: share of its channels that are dropped in training, in [0, 1).
+
+    Raises:
+        ConfigError: `dropout` is out of its range.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], width: int) -> None:
+    def __init__(self, encoder_channels: Sequence[int], width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.project = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in encoder_channels[2:])
         self.fuse = nn.Conv2d(len(self.project) * width, width, 1, bias=False)
         self.normalize = nn.BatchNorm2d(width)
+        self.dropout = dropout_of(dropout)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Features at strides 1 to 32 to ``(B, width, H / 4, W / 4)``."""
@@ -40,7 +46,8 @@ class StageFusion(nn.Module):
         total = fused[0]
         for each in fused[1:]:
             total = total + F.interpolate(each, size, mode="bilinear", align_corners=False)
-        return F.relu(self.normalize(total))
+        fused_map: Tensor = self.dropout(F.relu(self.normalize(total)))
+        return fused_map
 
 
 class MultitaskDecoder(nn.Module):
@@ -99,6 +106,7 @@ def hierarchical(
     width: int,
     num_heads: int,
     context_stride: int,
+    dropout: float = 0.0,
 ) -> MultitaskDecoder:
     """Primary heads with a full MLP decoder that reads the other heads by cross-attention, auxiliary ones light.
 
@@ -112,6 +120,7 @@ def hierarchical(
         width: channels of the fused map and of the primary heads, a multiple of 4 and of ``num_heads``.
         num_heads: attention heads.
         context_stride: side of an attention token in pixels of the picture: 4, 8, 16 or 32.
+        dropout: share of the channels of the fused map that are dropped in training, in [0, 1).
 
     Raises:
         ConfigError: a name is no head or stands twice, none is given, or a number is out of its range.
@@ -139,20 +148,24 @@ def hierarchical(
         if len(heads) > 1
     }
     return MultitaskDecoder(
-        StageFusion(encoder_channels, width), branches, exchange, out_channels, context_stride // STRIDE
+        StageFusion(encoder_channels, width, dropout), branches, exchange, out_channels, context_stride // STRIDE
     )
 
 
-def multihead(encoder_channels: Sequence[int], heads: Sequence[str], *, width: int) -> MultitaskDecoder:
+def multihead(
+    encoder_channels: Sequence[int], heads: Sequence[str], *, width: int, dropout: float = 0.0
+) -> MultitaskDecoder:
     """The ablation of `hierarchical`: every head primary, and none learns of another.
 
     Args:
         encoder_channels: channels at strides 1, 2, 4, 8, 16, 32.
         heads: names of all heads.
         width: channels of the fused map and of every head.
+        dropout: share of the channels of the fused map that are dropped in training, in [0, 1).
     """
     branches = {head: _full(width) for head in heads}
-    return MultitaskDecoder(StageFusion(encoder_channels, width), branches, {}, dict.fromkeys(heads, width), pooling=1)
+    fusion = StageFusion(encoder_channels, width, dropout)
+    return MultitaskDecoder(fusion, branches, {}, dict.fromkeys(heads, width), pooling=1)
 
 
 def _full(width: int) -> nn.Module:

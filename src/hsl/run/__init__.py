@@ -24,6 +24,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.scan import annotation_hashes
 from hsl.files import write_atomically
 from hsl.output_folder import OutputFolder
+from hsl.models.families import family_of
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
@@ -184,6 +185,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "value_range": data.catalogue.value_range,
         **facts_of(data),
         "weights_used": cast(Any, task.network).encoder.weights_used,
+        "encoder_family": family_of(cfg.encoder.name),
         "num_parameters": sum(p.numel() for p in task.network.parameters()),
         "choices": _choices(),
         "config": OmegaConf.to_container(cfg, resolve=True),
