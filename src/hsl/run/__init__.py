@@ -23,8 +23,8 @@ from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.data.scan import annotation_hashes
 from hsl.files import write_atomically
-from hsl.output_folder import OutputFolder
 from hsl.models.families import family_of
+from hsl.output_folder import OutputFolder
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, open_run
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
