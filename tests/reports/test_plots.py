@@ -117,3 +117,12 @@ def test_format_follows_the_suffix_and_global_state_stays(tmp_path, suffix):
 )
 def test_percent(value, text):
     assert plots.percent(value) == text
+
+
+def test_names_of_classes_are_no_formulas(tmp_path):
+    """An unknown command between two dollar signs would stop the drawing after the training."""
+    names = ["background", "a$", "$\\frac$", "<b>&", "a_b^{", "100 %", "[/red]"]
+    plots.confusion_matrix(np.eye(7, dtype=np.int64), names, tmp_path / "a.png", "val")
+    plots.iou_per_class({"plain": [0.5] * 7}, names, tmp_path / "b.png", "val")
+    plots.class_distribution({"train": np.arange(1, 8)}, names, tmp_path / "c.png")
+    assert len(list(tmp_path.iterdir())) == 3

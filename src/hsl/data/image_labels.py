@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hsl.batch import UNKNOWN_LABEL
 from hsl.config import ConfigError, DataError
+from hsl.data.class_names import unfit_names
 from hsl.data.grouping import Units, name_some
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan
@@ -110,6 +111,8 @@ def _single(column: str, records: Sequence[Record], key: str) -> ImageLabels:
             f"Column `{column}` should name at least 2 classes. Found {list(classes)}. Choose another column with "
             f"`{key}`."
         )
+    if unfit := unfit_names(classes):
+        raise DataError(f"Column `{column}`: {' '.join(unfit)}")
     place = {name: i for i, name in enumerate(classes)}
     return ImageLabels(classes, torch.tensor([UNKNOWN_LABEL if cell is None else place[cell] for cell in cells]))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError
+from hsl.data.class_names import unfit_names
 
 SHIPPED = Path(__file__).parent / "task_definitions"
 REST = "other"
@@ -121,6 +122,8 @@ def read_heads(definition: str | Path | None, classes: Sequence[str], global_hea
     tables = {name: _table([ids for _, ids in parts]) for name, parts in tasks.items()}
     names = {name: _names(tables[name], [group for group, _ in parts], classes) for name, parts in tasks.items()}
     for name, found in names.items():
+        if unfit := unfit_names(found):
+            raise ConfigError(f"`{path}`, task `{name}`: {' '.join(unfit)}")
         if len(set(found)) < len(found):
             raise ConfigError(f"`{path}`: classes of task `{name}` should differ in name. Found {list(found)}.")
     table, together = _global(list(tables.values()), classes)

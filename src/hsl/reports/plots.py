@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hsl.files import write_atomically
 
 STYLE: Any = {
+    "text.parse_math": False,  # names hold dollar signs
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,

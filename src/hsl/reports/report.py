@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from hsl.config import ConfigError
@@ -141,5 +142,5 @@ def _shown(table: Table) -> RichTable:
             overflow="fold",
         )
     for row in table.texts:
-        shown.add_row(*[row[i] for i in kept])
+        shown.add_row(*[escape(row[i]) for i in kept])
     return shown

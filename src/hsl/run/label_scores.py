@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hsl.batch import IGNORE_INDEX
@@ -89,7 +90,7 @@ def _table(counts: Mapping[str, list[tuple[Counts, int, int]]], classes: tuple[s
 
 
 def _print(table: pd.DataFrame) -> None:
-    shown = Table(*map(str, table.columns))
+    shown = Table(*(escape(str(name)) for name in table.columns))
     for row in table.itertuples(index=False):
         shown.add_row(*(_cell(value) for value in row))
     Console().print(shown)

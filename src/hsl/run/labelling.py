@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -206,7 +207,7 @@ def _print(folder: LabelFolder, weights: set[str], num_unknown: int) -> None:
     counts = tier_counts(rows)
     table = Table("class", *(f"tier {tier}" for tier in TIERS), "pictures")
     for name, tiers in [*counts.items(), ("all", Counter(row.tier for row in rows))]:
-        table.add_row(name, *(str(tiers[tier]) for tier in TIERS), str(tiers.total()))
+        table.add_row(escape(name), *(str(tiers[tier]) for tier in TIERS), str(tiers.total()))
     console.print(table)
     console.print(f"sources: {', '.join(sorted(weights))}")
     unseeded_ids = [row.id for row in rows if "grabcut" in weights and "grabcut" not in row.sources.split()]

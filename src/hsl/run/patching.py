@@ -5,6 +5,7 @@ import os
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hsl.config import ConfigError
@@ -43,7 +44,9 @@ def _print(written: PatchSet) -> None:
     console, table = Console(), Table("class", "before %", "after %", "ratio")
     for row in written.classes.to_dict("records"):
         ratio = f"{row['ratio']:.2f}" if row["pixels_before"] else "–"
-        table.add_row(str(row["class"]), f"{100 * row['share_before']:.3f}", f"{100 * row['share_after']:.3f}", ratio)
+        table.add_row(
+            escape(str(row["class"])), f"{100 * row['share_before']:.3f}", f"{100 * row['share_after']:.3f}", ratio
+        )
     console.print(table)
     found = written.summary
     console.print(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.batch import IGNORE_INDEX
+from hsl.data.class_names import unfit_names
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
@@ -105,4 +106,6 @@ def _read_classes(path: Path, findings: Findings) -> tuple[str, ...]:
     if not indices or indices != list(range(1, len(indices) + 1)):
         findings.add(f"`{path}` should map names to the indices 1, 2, ... Found `{content}`.")
         return ()
+    for sentence in unfit_names([*content]):
+        findings.add(f"`{path}`: {sentence}")
     return (CLASSES[0], *sorted(content, key=content.__getitem__))

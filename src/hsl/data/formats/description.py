@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from hsl.batch import IGNORE_INDEX
+from hsl.data.class_names import unfit_names
 from hsl.data.formats.findings import Findings, did_you_mean, nearest
 from hsl.data.formats.picture_files import misnamed
 from hsl.data.formats.unique_keys import UniqueKeyLoader
@@ -83,7 +84,10 @@ def _read_classes(where: str, names: object, findings: Findings) -> tuple[str, .
             f"YAML takes a name for a number or truth value. Found `{names}`."
         )
         return ()
-    return tuple(names)
+    unfit = unfit_names(names)
+    for sentence in unfit:
+        findings.add(f"`{where}`: {sentence}")
+    return () if unfit else tuple(names)
 
 
 def _read_ignore_index(where: str, content: Mapping[str, Any], findings: Findings) -> int:
