@@ -1,11 +1,15 @@
 """How a run ended, how long it took, and what it was."""
 
+import hashlib
 import json
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hsl.callbacks import provenance
@@ -139,3 +143,44 @@ def test_git_state(monkeypatch: pytest.MonkeyPatch, changes: str | None, state: 
 
     monkeypatch.setattr(provenance, "subprocess", SimpleNamespace(run=run))
     assert provenance.environment()["git"] == state
+
+
+def packages(*pairs: tuple[str | None, str]) -> list[Any]:
+    return [SimpleNamespace(metadata={"Name": name}, version=version) for name, version in pairs]
+
+
+def test_cuda_and_a_hash_of_everything_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Order, case, dashes, folders without a name and one that is listed twice make no difference; a version does."""
+    listed = packages(("Torch_Vision", "1.0"), ("numpy", "2.1"), (None, "0"), ("numpy", "2.1"))
+    monkeypatch.setattr(provenance.metadata, "distributions", lambda: listed)
+    found = provenance.environment()
+    expected = hashlib.sha256(b"numpy==2.1\ntorch-vision==1.0").hexdigest()
+    assert found["installed"] == {"count": 2, "sha256": expected}
+    assert (found["cuda"], found["cudnn"]) == (torch.version.cuda, torch.backends.cudnn.version())
+    monkeypatch.setattr(
+        provenance.metadata, "distributions", lambda: packages(("numpy", "2.1"), ("torch.vision", "1.0"))
+    )
+    assert provenance.environment()["installed"]["sha256"] == expected
+    monkeypatch.setattr(
+        provenance.metadata, "distributions", lambda: packages(("numpy", "2.2"), ("torch.vision", "1.0"))
+    )
+    assert provenance.environment()["installed"]["sha256"] != expected
+
+
+def test_the_hash_is_that_of_the_metadata_files() -> None:
+    """Read by hand from the folders that Python looks into."""
+    lines = set()
+    for folder in {Path(entry or ".").resolve() for entry in sys.path}:
+        for file in [*folder.glob("*.dist-info/METADATA"), *folder.glob("*.egg-info/PKG-INFO")]:
+            head = dict(re.findall(r"^(Name|Version): (.*)$", file.read_text(encoding="utf8"), re.MULTILINE)[:2])
+            lines.add(f"{re.sub('[-_.]+', '-', head['Name']).lower()}=={head['Version']}")
+    found = provenance.environment()["installed"]
+    joined = "\n".join(sorted(lines)).encode()
+    assert found == {"count": len(lines), "sha256": hashlib.sha256(joined).hexdigest()}
+
+
+def test_the_precision_that_was_used_is_a_fact(tmp_path: Path, clock: Clock) -> None:
+    record, checkpoint = Provenance(tmp_path / "provenance.json", {}), {}
+    record.on_fit_start(SimpleNamespace(precision="bf16-mixed"), None)  # type: ignore[arg-type]
+    record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
+    assert checkpoint["provenance"]["precision"] == "bf16-mixed"

@@ -1,8 +1,10 @@
 """Where a run came from: enough to repeat it and to know what not to compare it with."""
 
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -61,6 +63,9 @@ class Provenance(Callback):
             raise
         self._write("finished")
 
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.facts["precision"] = str(trainer.precision)  # what `auto` was
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero:
             self._write("running")  # so that a killed run still tells the time it took
@@ -82,15 +87,32 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Git state, package versions, hardware and command of this process."""
+    """Git state, package versions, CUDA, hardware and command of this process.
+
+    ``installed`` is the number of all installed packages and the SHA-256 of their names and versions, so that two runs
+    tell whether they had the same ones; ``cuda`` and ``cudnn`` are those that torch was built with, null without.
+    """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "git": _git_state(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
+        "installed": _installed(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "python": platform.python_version(),
         "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def _installed() -> dict[str, Any]:
+    """Number and hash of the lines ``name==version``, sorted, of what ``pip freeze`` would see."""
+    lines = {
+        f"{re.sub('[-_.]+', '-', name).lower()}=={one.version}"
+        for one in metadata.distributions()
+        if (name := one.metadata["Name"])  # a folder that was half removed has none
+    }
+    return {"count": len(lines), "sha256": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
 
 
 def _git_state() -> dict[str, Any]:
