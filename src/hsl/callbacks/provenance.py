@@ -98,7 +98,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "installed": _installed(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "python": platform.python_version(),
         "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
