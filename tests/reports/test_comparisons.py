@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsl.reports.comparisons import compare, pooled_intervals
+from hsl.reports.comparisons import compare, pooled_estimates
 from hsl.reports.gather import gather
-from hsl.reports.results import models_of
-from hsl.reports.statistics import holm, paired_bootstrap
+from hsl.reports.results import Scores, models_of
+from hsl.reports.statistics import corrected_resampled_t, holm
 
+GOOD_OF = [[[c, 100 - c, 0], [99 - c, c + 1, 0], [0, 0, 0]] for c in (88, 91, 95)]
 GOOD = [[90, 0, 0], [0, 90, 0], [0, 0, 0]]  # mIoU 1
 FAIR = [[60, 40, 0], [40, 60, 0], [0, 0, 0]]  # mIoU 60 / 140
 
@@ -33,42 +34,70 @@ def test_a_clear_difference(make_run, pairs, split_of):
     split = split_of()
     better = np.array([[0.10, 0.12, 0.14, 0.11], [0.09, 0.10, 0.13, 0.12], [0.12, 0.11, 0.10, 0.10]])
     for fold in range(3):
-        make_run("a", "a", fold, GOOD, rows=offsets(split, fold, better[fold]))
+        make_run("a", "a", fold, GOOD_OF[fold], rows=offsets(split, fold, better[fold]))
         make_run("b", "b", fold, FAIR, rows=offsets(split, fold, [0.0] * 4))
     (pair,) = pairs()
     assert (pair.first, pair.second, pair.refused, pair.num_images) == ("a", "b", "", 12)
-    assert pair.by_image.mean == pytest.approx(better.mean())
-    differences = (better + 0.5 - 0.5).ravel()
-    assert pair.by_image == paired_bootstrap(differences, 2000, 0)
+    assert pair.score.num_units == 6  # groups, not pictures
+    total = sum(np.array(each) for each in GOOD_OF)
+    iou = [total[i, i] / (total[i].sum() + total[:, i].sum() - total[i, i]) for i in range(2)]
+    assert pair.score.mean == pytest.approx(np.mean(iou) - 60 / 140)
+    differences = better.ravel()
+    assert pair.beside["mean over pictures"].mean == pytest.approx(better.mean())
     assert pair.wilcoxon_p == pytest.approx(stats.wilcoxon(differences).pvalue)
     assert pair.wilcoxon_holm_p == pair.wilcoxon_p  # one pair
-    assert pair.by_group is not None
-    # all three folds differ by 1 - 60 / 140: no spread, so p = 0
-    assert pair.corrected_t_p == 0.0
-    assert pair.verdict == "a is better on these pictures"
+    scores = [Scores.of(np.array(each)).overall["miou"] - 60 / 140 for each in GOOD_OF]
+    assert pair.trainings.p == pytest.approx(corrected_resampled_t(scores, 0.5)[1])
+    assert pair.verdict.text.startswith("a is better on these pictures, and a new training would likely show it too (p")
+    told = pair.as_json
+    assert (told["verdict"], told["winner"]) == ("a is better on these pictures", "a")
+    assert told["training"].startswith("a new training would likely show it too")
+    assert told["score"]["adjusted"]["low"] > 0
+    assert told["score"]["num_units"] == 6
 
 
-def test_no_winner_while_an_interval_holds_zero(make_run, pairs, split_of):
-    split = split_of()
-    make_run("a", "a", rows=offsets(split, 0, [0.1, 0.1, -0.1, -0.05]))
-    make_run("b", "b", rows=offsets(split, 0, [0.0] * 4))
+def test_five_groups_are_too_few_however_many_pictures_they_hold(make_run, pairs, split_of):
+    split = split_of(num_folds=2, per_fold=30)
+    rows = [(name, f"g{i % 5}", 0.9) for i, name in enumerate(split["folds"][0]["val"])]
+    for name, confusion in (("a", GOOD), ("b", FAIR)):
+        make_run(name, name, 0, confusion, split=split, rows=rows)
     (pair,) = pairs()
-    assert pair.verdict == "no difference shown"
-    assert math.isnan(pair.corrected_t_p)  # one fold
+    assert pair.verdict.text == "too few independent groups to say (5; at least 6)"
+    assert (pair.score.interval, pair.beside["mean over pictures"].interval) == (None, None)
 
 
-def test_the_interval_by_group_can_take_a_winner_back(make_run, pairs, split_of):
-    split = split_of(num_folds=2, per_fold=12)
-    values = [0.2] * 6 + [-0.01] * 6  # two groups: by picture clear, by group not
-    rows = [
-        (name, f"g{i // 6}", 0.5 + v) for i, (name, v) in enumerate(zip(split["folds"][0]["val"], values, strict=True))
-    ]
-    make_run("a", "a", split=split, rows=rows)
-    make_run("b", "b", split=split, rows=[(name, group, 0.5) for name, group, _ in rows])
+@pytest.mark.parametrize("num", [1, 40])
+def test_one_group_or_one_picture_says_nothing(make_run, pairs, split_of, num):
+    split = split_of(num_folds=2, per_fold=num)
+    rows = [(name, "site", 0.9) for name in split["folds"][0]["val"]]
+    for name, confusion in (("a", GOOD), ("b", FAIR)):
+        make_run(name, name, 0, confusion, split=split, rows=rows)
     (pair,) = pairs()
-    assert not pair.by_image.holds_zero
-    assert pair.by_group.holds_zero
-    assert pair.verdict == "no difference shown"
+    assert pair.verdict.text == "too few independent groups to say (1; at least 6)"
+    assert math.isnan(pair.score.p)
+
+
+def test_groups_of_one_picture_are_the_pictures(make_run, pairs, split_of):
+    split = split_of(num_folds=2, per_fold=8)
+    rows = [(name, name, 0.5) for name in split["folds"][0]["val"]]
+    for name, confusion in (("a", GOOD_OF[0]), ("b", FAIR)):
+        make_run(name, name, 0, confusion, split=split, rows=rows)
+    (pair,) = pairs()
+    assert pair.score.num_units == 8
+    assert pair.verdict.winner == "a"
+    assert pair.verdict.training == "nothing is known of the spread of training"
+
+
+def test_a_table_of_many_equal_models_is_held_to_a_smaller_p(make_run, pairs, split_of):
+    split = split_of(num_folds=2, per_fold=8)
+    rows = [(name, name, 0.5) for name in split["folds"][0]["val"]]
+    for i in range(5):
+        right = 61 + 7 * (i == 0) - i
+        make_run(f"m{i}", f"m{i}", 0, [[right, 40, 0], [39, right, 0], [0, 0, 0]], split=split, rows=rows)
+    found = pairs()
+    assert len(found) == 10
+    assert all(one.score.adjusted_p >= one.score.p for one in found)
+    assert all(one.score.adjusted.low <= one.score.interval.low for one in found if one.score.adjusted)
 
 
 def test_holm_over_all_pairs(make_run, pairs, split_of):
@@ -88,7 +117,7 @@ def test_seeds_are_averaged_within_a_picture(make_run, pairs, split_of):
     make_run("b", "b", rows=offsets(split, 0, [0.1, 0.2, 0.3, 0.4]))
     (pair,) = pairs()
     assert pair.num_images == 4
-    assert pair.by_image.mean == pytest.approx(0, abs=1e-12)
+    assert pair.beside["mean over pictures"].mean == pytest.approx(0, abs=1e-12)
 
 
 def test_only_common_folds_are_paired(make_run, pairs):
@@ -136,9 +165,9 @@ def test_a_refused_pair_counts_in_no_correction(make_run, pairs, split_of):
     make_run("a", "a")
     make_run("b", "b", split=split_of(prefix="q"))
     (pair,) = pairs()
-    assert pair.by_image is None
+    assert pair.score is None
     assert math.isnan(pair.wilcoxon_holm_p)
-    assert pair.verdict.startswith("not paired: they saw unlike data")
+    assert pair.verdict.text.startswith("not paired: they saw unlike data")
 
 
 def test_models_without_results_are_not_compared(make_run, pairs):
@@ -147,16 +176,16 @@ def test_models_without_results_are_not_compared(make_run, pairs):
     assert pairs() == []
 
 
-def test_the_pooled_score_can_take_a_winner_back(make_run, pairs, split_of):
+def test_the_mean_over_pictures_can_take_a_winner_back(make_run, pairs, split_of):
     """By the pictures' mIoU one wins every picture; the sum of the counts says the reverse."""
-    split = split_of(per_fold=6)
-    make_run("a", "a", confusion=FAIR, split=split, rows=offsets(split, 0, [0.1, 0.12, 0.11, 0.1, 0.13, 0.1]))
-    make_run("b", "b", confusion=GOOD, split=split, rows=offsets(split, 0, [0.0] * 6))
+    split = split_of(per_fold=12)
+    rows = offsets(split, 0, np.linspace(0.1, 0.13, 12))
+    make_run("a", "a", confusion=FAIR, split=split, rows=rows)
+    make_run("b", "b", confusion=GOOD_OF[1], split=split, rows=offsets(split, 0, [0.0] * 12))
     (pair,) = pairs()
-    assert pair.by_image.low > 0
-    assert pair.pooled.mean == pytest.approx(60 / 140 - 1)
-    assert pair.pooled.high < 0
-    assert pair.verdict == "no difference shown: the mean over pictures and the pooled score disagree"
+    assert pair.beside["mean over pictures"].interval.low > 0
+    assert pair.score.adjusted.high < 0
+    assert pair.verdict.text == "no difference shown: the mean over pictures says the reverse"
 
 
 def test_without_pixel_counts_there_is_no_winner(make_run, pairs, split_of):
@@ -164,9 +193,16 @@ def test_without_pixel_counts_there_is_no_winner(make_run, pairs, split_of):
     (make_run("a", "a", rows=offsets(split, 0, [0.1, 0.1, 0.2, 0.1])) / "pixel_counts.npz").unlink()
     make_run("b", "b", rows=offsets(split, 0, [0.0] * 4))
     (pair,) = pairs()
-    assert pair.pooled is None
+    assert pair.score is None
     assert list(pair.classes) == []
-    assert pair.verdict == "no difference shown: without pixel counts there is no pooled score"
+    assert pair.verdict.text == "no difference shown: without pixel counts there is no pooled score"
+
+
+def test_a_picture_in_another_group_cannot_be_paired(make_run, pairs, split_of):
+    make_run("a", "a")
+    make_run("b", "b", rows=[(name, "elsewhere", 0.5) for name in split_of()["folds"][0]["val"]])
+    (pair,) = pairs()
+    assert "4 pictures are in unlike groups, for example p0_0" in pair.refused
 
 
 def test_effects_and_tally(make_run, pairs, split_of):
@@ -183,12 +219,13 @@ def test_effects_and_tally(make_run, pairs, split_of):
 @pytest.mark.parametrize(("metric", "winner"), [("micro_iou", "a"), ("ece", "a"), ("brier", "a"), ("boundary_f1", "a")])
 def test_a_score_that_the_rows_lack_comes_from_the_counts(make_run, tmp_path, metric, winner):
     for fold in range(2):
-        make_run("a", "a", fold, GOOD)
-        make_run("b", "b", fold, FAIR)
+        rows = [(f"p{fold}_{i}", f"p{fold}_{i}", 0.5) for i in range(4)]
+        make_run("a", "a", fold, GOOD_OF[fold], rows=rows)
+        make_run("b", "b", fold, [[60 + 4 * fold, 40, 0], [40 - 4 * fold, 60, 0], [0, 0, 0]], rows=rows)
     models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    (pair,) = compare(sorted(models, key=lambda model: model.label), "val", "plain", 500, 0, metric)
+    (pair,) = compare(sorted(models, key=lambda model: model.label), "val", "plain", 2000, 0, metric)
     assert pair.num_images == 8
-    assert pair.verdict == f"{winner} is better on these pictures"
+    assert pair.verdict.winner == winner
     assert (pair.pictures.wins, pair.pictures.losses) == (8, 0)
 
 
@@ -201,7 +238,7 @@ def test_seeds_weigh_each_picture_the_same_in_the_pooled_difference(make_run, pa
     (pair,) = pairs()
     pooled = np.array(GOOD) + np.array(FAIR) + 2 * np.array(FAIR)
     iou = [pooled[i, i] / (pooled[i].sum() + pooled[:, i].sum() - pooled[i, i]) for i in range(2)]
-    assert pair.pooled.mean == pytest.approx(np.mean(iou) - 1)
+    assert pair.score.mean == pytest.approx(np.mean(iou) - 1)
     # fold 0: the mean of 1 and 60 / 140 against 1
     assert [(each.wins, each.ties, each.losses) for each in pair.classes] == [(0, 0, 8), (0, 0, 8), (0, 0, 0)]
 
@@ -236,15 +273,16 @@ def test_masks_that_changed_between_the_runs_are_not_compared(make_run, pairs):
 
 
 def test_intervals_of_the_pooled_score(make_run, tmp_path, split_of):
-    for fold in range(2):
+    for fold in range(3):
         make_run("a", "a", fold, [[97, 6, 0], [5, 90, 0], [0, 0, 0]])
         make_run("b", "b", fold, split=split_of(prefix="q") if fold else None)  # refused
         (make_run("c", "c", fold) / "pixel_counts.npz").unlink()
         (make_run("d", "d", fold) / "per_image.csv").unlink()
+    make_run("e", "e", 0)
     models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    found = pooled_intervals(models, "val", "plain", 300, 0, "miou")
-    assert list(found) == ["a"]
+    found = pooled_estimates(models, "val", "plain", 300, 0, "miou")
+    assert list(found) == ["a", "e"]
     expected = next(model for model in models if model.label == "a").pooled("val", "plain").overall["miou"]
     assert found["a"].mean == pytest.approx(expected)
-    assert found["a"].low <= expected <= found["a"].high
-    assert found["a"].low < found["a"].high
+    assert found["a"].interval.low < expected < found["a"].interval.high <= 1
+    assert (found["a"].num_units, found["e"].num_units, found["e"].interval) == (6, 2, None)

@@ -6,6 +6,8 @@ import pytest
 from hsl.reports import contents
 from hsl.reports.gather import gather
 from hsl.reports.notes import notes_on
+from hsl.reports.ranking import ranking_table
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import models_of
 from hsl.reports.statistics import Interval, Summary
 
@@ -36,13 +38,13 @@ def test_ranking_orders_by_the_mean_and_ranks_only_what_is_complete(make_run, mo
         (None, "c"),
         (None, "d (none finished)"),
     ]
-    table = contents.ranking_table(ranked, "val")
+    table = ranking_table(ranked, "val")
     assert cells(table, "folds") == ["2 of 3", "2 of 3", "1 of 3", "0 of 3"]
     assert cells(table, "miou")[:2] == [Summary(1.0, 0.0, 2), Summary(pytest.approx(1 / 3), 0.0, 2)]
-    assert table.texts[1][4] == "33.33 ± 0.00"
-    assert table.texts[2][4] == "100.00 ± n/a (1 fold)"
+    assert table.texts[1][2] == "33.33 ± 0.00"
+    assert table.texts[2][2] == "100.00 (1 fold)"
     assert cells(table, "miou_pooled") == [1.0, pytest.approx(1 / 3), 1.0, None]
-    assert table.texts[1][5] == "–"  # no TTA
+    assert table.texts[1][3] == "–"  # no TTA
     assert cells(table, "classes_scored") == ["2 of 3", "2 of 3", "2 of 3", "– of 0"]
 
 
@@ -51,7 +53,7 @@ def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
     # 100 pixels right: ECE 0.03, NLL 0.03, Brier 0.01; 100 of 200 right: (3 + 63) / 200, 153 / 200, 91 / 200
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
-    table = contents.ranking_table(contents.ranked(models(), metric, "val", "plain"), "val")
+    table = ranking_table(contents.ranked(models(), metric, "val", "plain"), "val")
     assert cells(table, "model") == ["b", "a"]
     assert [cell.mean for cell in cells(table, metric)] == pytest.approx(
         {"ece": [0.03, 0.33], "nll": [0.03, 0.765], "brier": [0.01, 0.455]}[metric]
@@ -62,8 +64,10 @@ def test_the_ranking_with_intervals(make_run, models):
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
     ranked = contents.ranked(models(), "miou", "val", "plain")
-    table = contents.ranking_table(ranked, "val", "miou", {"b": Interval(0.9, 0.85, 0.955)})
+    table = ranking_table(ranked, "val", "miou", {"b": Estimate(0.9, 8, Interval(0.9, 0.85, 0.955))})
     assert cells(table, "interval") == ["[85.00, 95.50]", None]
+    assert cells(table, "groups") == [8, None]
+    assert cells(table, "verdict") == ["–", None]  # b is the first; nothing was compared
 
 
 def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, models):
@@ -72,7 +76,7 @@ def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, 
     for fold, confusion in enumerate([FULL, HALF]):
         make_run("a", "a", fold, confusion, test=FULL)
     found = models()
-    table = contents.ranking_table([(1, found[0])], "val")
+    table = ranking_table([(1, found[0])], "val")
     keys = [column.key for column in table.columns]
     place = keys.index("dice_empty_one")
     assert keys[place + 1] == "dice_empty_one_predicting_nothing"
@@ -80,7 +84,7 @@ def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, 
     assert (dice.num, dice.mean) == (2, pytest.approx((1 + (1 + sum(half) / 4) / 2) / 2, abs=0.01))
     assert nothing == Summary(0.5, 0.0, 2)
     assert "what predicting nothing scores" in table.caption
-    assert "dice_empty_one" in [column.key for column in contents.ranking_table([(1, found[0])], "test").columns]
+    assert "dice_empty_one" in [column.key for column in ranking_table([(1, found[0])], "test").columns]
     page = contents.cv_results([(1, found[0])], [], [], [], ["val"])
     told = page["models"][0]["parts"]["val"]["plain"]["over_folds"]
     assert told["dice_empty_one_predicting_nothing"] == {"mean": 0.5, "std": 0.0, "num": 2}
@@ -88,7 +92,7 @@ def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, 
 
 def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
     (make_run() / "pixel_counts.npz").unlink()
-    table = contents.ranking_table([(1, models()[0])], "val")
+    table = ranking_table([(1, models()[0])], "val")
     assert not any(column.key.startswith("dice_empty") for column in table.columns)
     assert "empty" not in table.caption
 
@@ -96,14 +100,14 @@ def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
 def test_unlike_numbers_of_scored_classes_show(make_run, models):
     make_run(fold=0, confusion=FULL)
     make_run(fold=1, confusion=THREE)
-    table = contents.ranking_table(contents.ranked(models(), "miou", "val", "plain"), "val")
+    table = ranking_table(contents.ranked(models(), "miou", "val", "plain"), "val")
     assert cells(table, "classes_scored") == ["2–3 of 3"]
 
 
 def test_the_test_part_is_not_pooled_over_folds(make_run, models):
     for fold in range(2):
         make_run(fold=fold, test=HALF)
-    table = contents.ranking_table(contents.ranked(models(), "miou", "test", "plain"), "test")
+    table = ranking_table(contents.ranked(models(), "miou", "test", "plain"), "test")
     assert table.name == "ranking_test"
     assert "miou_pooled" not in [column.key for column in table.columns]
     assert cells(table, "miou") == [Summary(pytest.approx(1 / 3), 0.0, 2)]
@@ -133,7 +137,7 @@ def test_per_class(make_run, models):
     assert (recall.mean, recall.std) == (pytest.approx(0.9), pytest.approx(0.1 * math.sqrt(2)))
     assert cells(table, "iou_pooled") == pytest.approx([130 / 150, 150 / 170, 1.0])
     assert cells(table, "f1") == cells(table, "dice")
-    assert table.texts[2][4] == "100.00 ± n/a (1 fold)"
+    assert table.texts[2][4] == "100.00 (1 fold)"
 
 
 def test_json_has_every_number_and_no_nan(make_run, models, tmp_path):

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from hsl.reports.gather import gather
-from hsl.reports.image_comparisons import compare_images, image_intervals
+from hsl.reports.image_comparisons import compare_images, image_estimates
 from hsl.reports.results import models_of
-from hsl.reports.statistics import corrected_resampled_t, holm, paired_bootstrap
+from hsl.reports.statistics import corrected_resampled_t, holm
 
 RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 
@@ -34,7 +34,7 @@ def head(make_run, add_image_head, split_of):
     return make
 
 
-def test_mcnemar_by_hand_and_the_paired_bootstrap(head, models):
+def test_mcnemar_by_hand_beside_the_difference_of_the_pooled_scores(head, models):
     head("a", 0, "11111100")
     head("b", 0, "10000010")
     (pair,) = compare_images(models(), "val", "plain", 500, 0)
@@ -42,14 +42,12 @@ def test_mcnemar_by_hand_and_the_paired_bootstrap(head, models):
     # five pictures that only a has right, one that only b has: 2 (1 + 6) / 2^6
     assert (pair.pictures.wins, pair.pictures.ties, pair.pictures.losses) == (5, 2, 1)
     assert pair.mcnemar_p == pytest.approx(0.21875)
-    values = [0, 1, 1, 1, 1, 1, -1, 0]
-    assert pair.by_image == paired_bootstrap(values, 500, 0)
-    assert pair.by_group == paired_bootstrap(values, 500, 0, ["0", "0", "1", "1", "2", "2", "3", "3"])
+    assert (pair.score.mean, pair.score.num_units) == (pytest.approx(4 / 8), 4)
     assert pair.wilcoxon_p == pytest.approx(stats.wilcoxon([1, 1, 1, 1, 1, -1]).pvalue)
     f1 = [12 / 14, 4 / 10]  # of healthy: 6 of 8, 2 of 8; miner is only ever predicted: 0
-    assert pair.macro_f1.mean == pytest.approx((f1[0] - f1[1]) / 2)
-    assert pair.verdict == "no difference shown"
-    assert math.isnan(pair.corrected_t_p)  # one fold
+    assert pair.beside["macro F1"].mean == pytest.approx((f1[0] - f1[1]) / 2)
+    assert pair.verdict.text == "too few independent groups to say (4; at least 6)"
+    assert math.isnan(pair.trainings.p)  # one fold
 
 
 def test_a_clear_difference_over_folds_has_a_winner(head, models):
@@ -57,15 +55,27 @@ def test_a_clear_difference_over_folds_has_a_winner(head, models):
     for name, folds in scores.items():
         for fold, right in enumerate(folds):
             head(name, fold, right)
-    (pair,) = compare_images(models(), "val", "plain", 500, 0)
-    assert pair.verdict == "a is better on these pictures"
+    (pair,) = compare_images(models(), "val", "plain", 2000, 0)
+    assert pair.score.num_units == 12
+    assert pair.verdict.winner == "a"
     assert pair.mcnemar_p == pytest.approx(2 * 0.5**19)
     accuracy = [7 / 8, 6 / 8, 6 / 8]
-    assert pair.corrected_t_p == pytest.approx(corrected_resampled_t(accuracy, 0.5)[1])
-    # healthy alone where all are right, else healthy and miner, which is only ever predicted
-    macro_f1 = [1 - 1 / 9, 7 / 15 - 1 / 9, 1 - 1 / 5]
-    assert pair.corrected_t_macro_f1_p == pytest.approx(corrected_resampled_t(macro_f1, 0.5)[1])
+    assert pair.trainings.p == pytest.approx(corrected_resampled_t(accuracy, 0.5)[1])
+    assert pair.verdict.training.startswith("a new training would likely show it too (p = ")
     assert (pair.folds, pair.num_images) == ([0, 1, 2], 24)
+
+
+def test_the_score_that_ranks_decides_or_the_accuracy_where_it_is_no_sum(head, models):
+    for fold in range(3):
+        head("a", fold, "11111110")
+        head("b", fold, "11010000")
+    found = {name: compare_images(models(), "val", "plain", 500, 0, name)[0] for name in ("macro_f1", "macro_auroc")}
+    assert found["macro_f1"].metric == "macro_f1"
+    assert list(found["macro_f1"].beside) == ["exact match"]
+    # healthy 21 of 24, miner is only ever predicted; 9 of 24
+    assert found["macro_f1"].score.mean == pytest.approx((42 / 45 - 18 / 33) / 2)
+    assert found["macro_auroc"].metric == "accuracy"
+    assert found["macro_auroc"].score.mean == pytest.approx(12 / 24)
 
 
 def test_alike_models_are_not_told_apart(head, models):
@@ -73,7 +83,8 @@ def test_alike_models_are_not_told_apart(head, models):
     head("b", 0, "1100")
     (pair,) = compare_images(models(), "val", "plain", 100, 0)
     assert (pair.mcnemar_p, pair.wilcoxon_p) == (1.0, 1.0)
-    assert pair.verdict == "no difference shown"
+    assert pair.score.mean == 0
+    assert not pair.verdict.winner
 
 
 def test_holm_over_all_pairs(head, models):
@@ -90,7 +101,7 @@ def test_seeds_are_averaged_within_a_picture(head, models):
     head("b", 0, "0100")
     (pair,) = compare_images(models(), "val", "plain", 100, 0)
     # a: 1, 0.5, 0.5, 0; b: 0, 1, 0, 0
-    assert pair.by_image.mean == pytest.approx((1 - 0.5 + 0.5 + 0) / 4)
+    assert pair.score.mean == pytest.approx((1 - 0.5 + 0.5 + 0) / 4)
     assert (pair.pictures.wins, pair.pictures.ties, pair.pictures.losses) == (2, 1, 1)
 
 
@@ -121,15 +132,17 @@ def test_refusals_name_the_reason(head, models, split_of):
     assert found["d"].refused == "d has no complete image predictions for val, plain, fold 0"
     assert found["e"].refused == "no fold is finished in both"
     assert found["f"].refused == "1 pictures were scored by one of them only, for example p0_3"
-    assert found["b"].verdict.startswith("not paired: they saw unlike data")
-    assert found["b"].by_image is None
+    assert found["b"].verdict.text.startswith("not paired: they saw unlike data")
+    assert found["b"].score is None
 
 
 def test_intervals_of_the_pooled_scores(head, models):
     for fold, right in enumerate(["1110", "1111", "1000"]):
         head("a", fold, right)
     (head("b", 0, "1110") / "image_predictions.csv").unlink()
-    found = image_intervals(models(), "val", "plain", 400, 0, "accuracy")
-    assert set(found) == {"a"}
-    assert found["a"].mean == pytest.approx(8 / 12)
-    assert found["a"].low < 8 / 12 < found["a"].high
+    head("c", 0, "1110")
+    found = image_estimates(models(), "val", "plain", 400, 0, "accuracy")
+    assert set(found) == {"a", "c"}
+    assert (found["a"].mean, found["a"].num_units) == (pytest.approx(8 / 12), 6)
+    assert found["a"].interval.low < 8 / 12 < found["a"].interval.high <= 1
+    assert (found["c"].num_units, found["c"].interval) == (2, None)

@@ -3,17 +3,18 @@ import math
 import numpy as np
 import pytest
 
+from hsl.reports.comparison_tables import pairwise_table
 from hsl.reports.contents import folds_table
 from hsl.reports.gather import gather
 from hsl.reports.image_comparisons import compare_images
 from hsl.reports.image_tables import (
     image_folds_table,
-    image_pairwise_table,
     image_per_class_table,
     image_ranked,
     image_ranking_table,
     thresholds_table,
 )
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import models_of
 from hsl.reports.statistics import Interval, Summary
 
@@ -52,7 +53,7 @@ def test_the_ranking_by_mean_pools_out_of_fold_and_ranks_only_what_is_complete(h
         (None, "c"),
         (None, "d (none finished)"),
     ]
-    table = image_ranking_table(ranked, "val", "accuracy", {"b": Interval(0.6, 0.5, 0.755)})
+    table = image_ranking_table(ranked, "val", "accuracy", {"b": Estimate(0.6, 9, Interval(0.6, 0.5, 0.755))})
     assert cells(table, "accuracy")[:2] == [
         Summary(0.625, pytest.approx(0.75 / math.sqrt(2)), 2),
         Summary(0.5, 0.0, 2),
@@ -61,8 +62,8 @@ def test_the_ranking_by_mean_pools_out_of_fold_and_ranks_only_what_is_complete(h
     assert cells(table, "macro_f1_pooled")[0] == pytest.approx(5 / 13)
     assert cells(table, "interval") == ["[50.00, 75.50]", None, None, None]
     assert cells(table, "folds") == ["2 of 3", "2 of 3", "1 of 3", "0 of 3"]
-    assert table.texts[0][4] == "62.50 ± 53.03"
-    assert table.texts[3][4] == "–"
+    assert table.texts[0][2] == "62.50 ± 53.03"
+    assert table.texts[3][2] == "–"
     keys = [column.key for column in table.columns]
     assert "exact_match" not in keys
     assert "accuracy_tta" not in keys
@@ -72,7 +73,7 @@ def test_the_test_part_is_not_pooled(make_run, add_image_head, models):
     given = (np.array([0, 1]), np.array([RIGHT, RIGHT]))
     for fold in range(2):
         add_image_head(make_run(fold=fold), fold, part="test", given=given)
-    table = image_ranking_table(image_ranked(models(), "accuracy", "test", "plain"), "test", "accuracy", {})
+    table = image_ranking_table(image_ranked(models(), "accuracy", "test", "plain"), "test", "accuracy")
     assert table.name == "image_ranking_test"
     assert cells(table, "accuracy") == [Summary(0.5, 0.0, 2)]
     assert "accuracy_pooled" not in [column.key for column in table.columns]
@@ -91,7 +92,7 @@ def test_per_class(head, models):
     assert (miner.mean, miner.num) == (0.0, 1)  # in fold 1 neither in truth nor in prediction
     assert rust.num == 0
     assert table.texts[2][3:] == ["–"] * 5
-    assert table.texts[1][5] == "0.00 ± n/a (1 fold)"
+    assert table.texts[1][5] == "0.00 (1 fold)"
 
 
 def test_folds_name_the_value_that_was_monitored(head, models):
@@ -122,7 +123,7 @@ def test_thresholds_and_exact_match_of_several_classes(make_run, add_image_head,
     assert cells(table, "class") == ["healthy", "miner", "rust"]
     assert cells(table, "threshold") == [Summary(0.5, 0.0, 2)] * 3
     assert table.texts[0][2:] == ["0.5000 ± 0.0000", "0.5000", "0.5000"]
-    ranking = image_ranking_table(image_ranked(models(), "exact_match", "val", "plain"), "val", "exact_match", {})
+    ranking = image_ranking_table(image_ranked(models(), "exact_match", "val", "plain"), "val", "exact_match")
     assert 0 <= cells(ranking, "exact_match")[0].mean <= cells(ranking, "accuracy")[0].mean
 
 
@@ -136,11 +137,11 @@ def test_pairs(head, models):
     head("b", 0, "0001")
     (folder := head("c", 0, "0001")).joinpath("image_predictions.csv").unlink()
     assert folder.exists()
-    table = image_pairwise_table(compare_images(models(), "val", "plain", 200, 0))
+    table = pairwise_table(compare_images(models(), "val", "plain", 200, 0), "accuracy", "image_pairwise")
     first, second, _ = table.rows
-    assert first[:2] == ["a", "b"]
+    assert first[:3] == ["a", "b", "too few independent groups to say (2; at least 6)"]
     assert cells(table, "difference")[0] == 0.75
-    assert table.texts[0][3] == "+75.00"
+    assert table.texts[0][4] == "+75.00"
     assert cells(table, "wins") == [3, None, None]
     assert cells(table, "mcnemar_holm_p")[0] == 0.25
-    assert second[-1].startswith("not paired: c has no complete image predictions")
+    assert second[2].startswith("not paired: c has no complete image predictions")

@@ -11,7 +11,6 @@ from hsl.reports.statistics import (
     holm,
     mcnemar,
     mean_std,
-    paired_bootstrap,
     wilcoxon,
 )
 
@@ -35,57 +34,6 @@ def test_one_value_has_no_spread_and_none_has_no_mean():
 
 def test_nan_is_left_out_and_not_counted():
     assert mean_std([0.25, math.nan, 0.75]) == Summary(0.5, pytest.approx(math.sqrt(0.125)), 2)
-
-
-def test_bootstrap_of_two_values_has_a_known_distribution():
-    # means 0, 0.5, 1 with probabilities 1/4, 1/2, 1/4
-    interval = paired_bootstrap([0.0, 1.0])
-    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
-    assert paired_bootstrap([0.0, 1.0], level=0.4).low == 0.5  # 30th percentile
-    assert paired_bootstrap([0.0, 1.0], level=0.6).low == 0.0  # 20th percentile
-
-
-def test_bootstrap_equals_scipy():
-    differences = np.random.default_rng(1).normal(0.02, 0.1, 300)
-    ours = paired_bootstrap(differences)
-    theirs = stats.bootstrap(
-        (differences,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
-    assert ours.low == pytest.approx(theirs.low, abs=6e-4)
-    assert ours.high == pytest.approx(theirs.high, abs=6e-4)
-    assert ours.mean == pytest.approx(differences.mean())
-
-
-def test_bootstrap_is_repeatable_and_memory_is_bounded(monkeypatch):
-    values = np.random.default_rng(0).normal(size=50)
-    whole = paired_bootstrap(values, n=1000)
-    assert whole == paired_bootstrap(values, n=1000)
-    assert whole != paired_bootstrap(values, n=1000, seed=1)
-    monkeypatch.setattr("hsl.reports.statistics.CHUNK", 777)
-    chunked = paired_bootstrap(values, n=1000)
-    assert chunked.low == pytest.approx(whole.low, abs=1e-12)  # the same draws, cut otherwise
-
-
-def test_groups_widen_the_interval_to_that_of_the_group_means():
-    group_means = np.random.default_rng(3).normal(0, 0.1, 40)
-    values, groups = np.repeat(group_means, 6), np.repeat([f"g{i}" for i in range(40)], 6)
-    by_group = paired_bootstrap(values, groups=groups)
-    of_means = paired_bootstrap(group_means)
-    by_picture = paired_bootstrap(values)
-    assert by_group.low == pytest.approx(of_means.low, abs=2e-3)
-    assert by_group.high == pytest.approx(of_means.high, abs=2e-3)
-    assert by_group.high - by_group.low > 2 * (by_picture.high - by_picture.low)
-
-
-def test_unequal_groups_keep_the_mean_over_pictures():
-    interval = paired_bootstrap([0.0, 0.0, 0.0, 1.0], groups=["a", "a", "a", "b"])
-    assert (interval.mean, interval.low, interval.high) == (0.25, 0.0, 1.0)
-
-
-def test_interval_and_zero():
-    assert paired_bootstrap([0.1, -0.1]).holds_zero
-    assert not paired_bootstrap([0.1, 0.2]).holds_zero
-    assert paired_bootstrap([0.0, 0.0]).holds_zero
 
 
 def test_wilcoxon_equals_the_enumeration_of_all_signs():
@@ -154,9 +102,6 @@ def test_corrected_t_without_spread():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: paired_bootstrap([]),
-        lambda: paired_bootstrap([0.1, math.nan]),
-        lambda: paired_bootstrap([0.1, 0.2], groups=["a"]),
         lambda: wilcoxon([]),
         lambda: corrected_resampled_t([0.1], test_share=0.5),
         lambda: corrected_resampled_t([0.1, 0.2], test_share=0),

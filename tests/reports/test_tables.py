@@ -36,7 +36,7 @@ def test_markdown():
         "| model | mIoU (%) | pictures |",
         "| :--- | ---: | ---: |",
         "| mit_b0 \\| x | 50.00 ± 12.50 | 12 |",
-        "| a | 25.00 ± n/a (1 fold) | – |",
+        "| a | 25.00 (1 fold) | – |",
         "| b | – | 3 |",
     ]
 
@@ -70,7 +70,7 @@ def test_latex():
         (-0.456, "effect", "-0.46"),
         (12.345, "pixels", "12.35"),
         (Summary(0.5, 0.25, 3), "value", "0.5000 ± 0.2500"),
-        (Summary(0.5, math.nan, 1), "pictures", "0.5000 ± n/a (1 picture)"),
+        (Summary(0.5, math.nan, 1), "pictures", "0.5000 (1 picture)"),
     ],
 )
 def test_text_of(cell, kind, text):

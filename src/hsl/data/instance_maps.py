@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
-from hsl.data.decoding import Decoding
+from hsl.data.decode import decode_image, decode_instances, decode_mask
+from hsl.data.reading import Decoding
 from hsl.data.records import Record
 
 OBJECT = 1
@@ -54,7 +55,7 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
     if source is None:
         raise ValueError(f"`record.instances` should be a source. Found none for `{record.id}`.")
     try:
-        ids = how.instances(source)
+        ids = decode_instances(source.read(), source.name)
     except DataError as error:
         return InstanceMap(error=str(error))
     present = np.unique(ids)
@@ -62,9 +63,11 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
     mask, (wanted_height, wanted_width) = None, ids.shape
     try:
         if record.mask is None:
-            wanted_height, wanted_width = how.image(record.image).shape[:2]
+            wanted_height, wanted_width = decode_image(record.image.read(), record.image.name, how.value_range).shape[
+                :2
+            ]
         else:
-            mask = how.mask(record.mask)
+            mask = decode_mask(record.mask.read(), record.mask.name, how.palette, how.ignore_index)
             wanted_height, wanted_width = mask.shape
     except DataError:
         mask = None

@@ -79,6 +79,18 @@ class ImageCounts:
         """The sum over the first dimension."""
         return ImageCounts(self.several, *[array.sum(0) for array in self.arrays])
 
+    @property
+    def left_out(self) -> "ImageCounts":
+        """The sums over all but one along the first dimension, one left out after the other."""
+        return ImageCounts(self.several, *[array.sum(0) - array for array in self.arrays])
+
+    def by_unit(self, index: NDArray[Any], num: int) -> "ImageCounts":
+        """Sums over the pictures of each of ``num`` units; ``index (N,)`` is the unit of each picture."""
+        sums = [np.zeros((num, *array.shape[1:])) for array in self.arrays]
+        for total, array in zip(sums, self.arrays, strict=True):
+            np.add.at(total, index, array)
+        return ImageCounts(self.several, *sums)
+
     def per_class(self) -> dict[str, Floats]:
         """``(..., K)``: precision, recall, f1, NaN where the denominator is 0; support: pictures with the class."""
         return {

@@ -13,26 +13,10 @@ from hsl.reports.notes import Note
 from hsl.reports.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
 from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.run_folder import Run
-from hsl.reports.statistics import Interval
-from hsl.reports.tables import NONE, Cell, Column, Table, text_of
+from hsl.reports.tables import NONE, Cell, Column, Table
+from hsl.reports.titles import KINDS, TITLES
 
-TITLES = {
-    "miou": "mIoU (%)",
-    "micro_iou": "micro IoU (%)",
-    "mean_dice": "mean Dice (%)",
-    "pixel_accuracy": "pixel accuracy (%)",
-    "boundary_iou": "boundary IoU (%)",
-    "boundary_f1": "boundary F1 (%)",
-    "ece": "ECE (%)",
-    "nll": "NLL",
-    "brier": "Brier score",
-}
-KINDS = {name: "value" if name in ("nll", "brier") else "share" for name in TITLES}
 INFERENCES = ("plain", "tta")
-BESIDE_NOTHING = [
-    Column(EMPTY_ONE[0], "Dice, both empty = 1 (%)", "share"),
-    Column(EMPTY_ONE[1], "the same of predicting nothing (%)", "share"),
-]
 
 
 def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
@@ -54,72 +38,6 @@ def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> l
 
     in_order = sorted(models, key=order)
     return [(i if in_full(model) else None, model) for i, model in enumerate(in_order, start=1)]
-
-
-def ranking_table(
-    models: Sequence[tuple[int | None, Model]],
-    part: str,
-    metric: str = "miou",
-    intervals: Mapping[str, Interval] | None = None,
-) -> Table:
-    """One row per model: mean ± sample standard deviation over folds, and the pooled score.
-
-    Args:
-        models: with their ranks, best first.
-        part: val or test.
-        metric: the score of the intervals.
-        intervals: label to the interval of the pooled score; none: no such column.
-    """
-    columns = [Column("rank", "#", "count"), Column("model", "model"), Column("weights", "first weights")]
-    columns.append(Column("folds", "folds"))
-    columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
-    if part == "val":  # a test part is the same pictures in every fold: pooling would repeat them
-        columns.append(Column("miou_pooled", "pooled mIoU (%)", "share"))
-        columns.append(Column("miou_pooled_tta", "pooled mIoU, TTA (%)", "share"))
-    columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
-    empty = any(model.summary(EMPTY_ONE[0], part, "plain").num for _, model in models)  # needs counts per picture
-    columns += BESIDE_NOTHING if empty else []
-    columns.append(Column("classes_scored", "classes scored"))
-    rows = [_ranking_row(rank, model, part, EMPTY_ONE if empty else ()) for rank, model in models]
-    if intervals is not None:
-        columns.append(Column("interval", f"pooled {TITLES[metric]}, 95 % interval", "interval"))
-        rows = [
-            [*row, interval_text(intervals.get(model.label), metric)]
-            for row, (_, model) in zip(rows, models, strict=True)
-        ]
-    caption = (
-        f"Scores on the {part_title(part)}. Mean ± sample standard deviation over folds; the counts of a "
-        "fold are pooled over its pictures; mIoU is the macro mean over the classes scored."
-        + (
-            " Dice, both empty = 1: mean over pictures and foreground classes, where a class that is in neither truth "
-            "nor prediction of a picture counts 1; it says little alone, so beside it stands what predicting nothing "
-            "scores on the same pictures."
-            if empty
-            else ""
-        )
-        + (
-            " Interval: bootstrap of the pooled score over groups (pictures where no group holds two)."
-            if intervals
-            else ""
-        )
-    )
-    return Table("ranking" if part == "val" else f"ranking_{part}", caption, columns, rows)
-
-
-def interval_text(interval: Interval | None, metric: str) -> str | None:
-    """Both ends as a reader sees them."""
-    if interval is None:
-        return None
-    return f"[{text_of(interval.low, KINDS[metric])}, {text_of(interval.high, KINDS[metric])}]"
-
-
-def _ranking_row(rank: int | None, model: Model, part: str, further: Sequence[str]) -> list[Cell]:
-    row: list[Cell] = [rank, model.label, model.initialisation, f"{len(model.folds)} of {model.num_folds}"]
-    row += [model.summary("miou", part, inference) for inference in INFERENCES]
-    if part == "val":
-        row += [_overall(model.pooled(part, inference), "miou") for inference in INFERENCES]
-    row += [model.summary(name, part, "plain") for name in (*OVERALL[1:], *further)]
-    return [*row, _classes_scored(model, part)]
 
 
 def folds_table(models: Sequence[Model], part: str) -> Table:
@@ -208,7 +126,7 @@ def cv_results(
     page = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "models": [_model_json(rank, model, parts) for rank, model in models],
-        "comparisons": [{**asdict(one), "verdict": one.verdict} for one in comparisons],
+        "comparisons": [one.as_json for one in comparisons],
         "notes": [asdict(note) for note in notes],
         "runs": [{"folder": str(run.folder), "status": run.status, "reason": run.reason} for run in runs],
     }
@@ -271,7 +189,8 @@ def fold_name(model: Model, fold: int) -> str:
     return f"{fold}: {names[fold]}" if fold < len(names) and names[fold] != str(fold) else str(fold)
 
 
-def _classes_scored(model: Model, part: str) -> str:
+def classes_scored(model: Model, part: str) -> str:
+    """How many of the classes the folds score, plain inference."""
     matrices = [matrix for fold in model.confusions(part, "plain").values() for matrix in fold]
     counts = sorted({Scores.of(matrix).classes_scored for matrix in matrices})
     spread = "–".join(str(number) for number in (counts[:1] + counts[-1:] if len(counts) > 1 else counts))

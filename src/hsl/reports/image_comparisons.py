@@ -1,76 +1,48 @@
 """Every two image heads side by side on the same pictures."""
 
-import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from hsl.metrics.image_counts import ImageCounts, averaged
-from hsl.reports.comparisons import fold_test
-from hsl.reports.effects import Tally, tally
-from hsl.reports.image_scores import head_of, image_overall
+from hsl.metrics.image_counts import COUNTED, ImageCounts, averaged
+from hsl.reports.comparisons import Comparison, Draft, every_pair, settle
+from hsl.reports.contrasts import Contrast, PooledScore, Units
+from hsl.reports.effects import cohens_dz, rank_biserial, tally
+from hsl.reports.image_scores import head_of, image_seed_scores
 from hsl.reports.paired_pictures import NotPairedError, common_folds
-from hsl.reports.resampling import pooled_bootstrap
+from hsl.reports.resampling import Estimate, estimates
 from hsl.reports.results import Model
-from hsl.reports.statistics import Interval, holm, mcnemar, paired_bootstrap, wilcoxon
+from hsl.reports.statistics import mcnemar, wilcoxon
+from hsl.reports.verdicts import share_scored, trainings_of
 
-RIGHT = "exact_match"  # share of the pictures that are right; with one class per picture the accuracy
-
-
-@dataclass(frozen=True)
-class ImageComparison:
-    """``first`` minus ``second`` on the pictures whose labels are known.
-
-    ``refused`` says why they cannot be paired; then every number is absent. ``by_image``: difference of the shares of
-    pictures that are right (with several classes: all of them), pictures resampled; ``by_group``: the same with whole
-    groups resampled, there when groups hold several pictures; ``macro_f1``: difference of the pooled macro F1, groups
-    (else pictures) resampled. p values: McNemar's exact test on the pictures that only one has right and the Wilcoxon
-    signed-rank test (each plain and with Holm's correction over all pairs compared), corrected resampled t-test over
-    folds. ``pictures`` counts those that ``first`` has right more often, as often and less often than ``second``.
-    """
-
-    first: str
-    second: str
-    refused: str = ""
-    folds: Sequence[int] = ()
-    num_images: int = 0
-    by_image: Interval | None = None
-    by_group: Interval | None = None
-    macro_f1: Interval | None = None
-    mcnemar_p: float = math.nan
-    mcnemar_holm_p: float = math.nan
-    wilcoxon_p: float = math.nan
-    wilcoxon_holm_p: float = math.nan
-    corrected_t_p: float = math.nan
-    corrected_t_macro_f1_p: float = math.nan
-    pictures: Tally | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Names a winner only where no interval holds 0 and all of them point the same way."""
-        found = [each for each in (self.by_image, self.by_group, self.macro_f1) if each is not None]
-        if not found:
-            return f"not paired: {self.refused}"
-        if any(each.holds_zero for each in found):
-            return "no difference shown"
-        if len({each.mean > 0 for each in found}) > 1:
-            return "no difference shown: the pictures and the macro F1 disagree"
-        return f"{self.first if found[0].mean > 0 else self.second} is better on these pictures"
+BESIDE = {"exact_match": "exact match", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Id to group of the pictures with a known label, and their counts ``(N, ...)`` in that order."""
+class _Counted:
+    """Ids and groups of the pictures with a known label, and their counts ``(N, ...)`` in that order."""
 
-    groups: dict[str, str]
+    ids: Sequence[str]
+    groups: Sequence[str]
     counts: ImageCounts
+
+    def pooled(self, metric: str, units: Units) -> PooledScore:
+        return PooledScore(self.counts.by_unit(units.index, units.num), metric)
+
+
+def decisive(metric: str) -> str:
+    """The score that verdicts are taken on: the one that ranks, or the accuracy where that one is no sum of counts.
+
+    >>> decisive("macro_f1"), decisive("macro_auroc")
+    ('macro_f1', 'accuracy')
+    """
+    return metric if metric in COUNTED else "accuracy"
 
 
 def compare_images(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int
-) -> list[ImageComparison]:
+    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str = "accuracy"
+) -> list[Comparison]:
     """Compare the image heads of every two models that have finished runs.
 
     Args:
@@ -79,80 +51,97 @@ def compare_images(
         inference: plain or tta.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        metric: that ranks; see `decisive`.
     """
-    found = []
-    for first, second in itertools.combinations([model for model in models if model.finished], 2):
-        try:
-            found.append(_pair(first, second, part, inference, resamples, seed))
-        except NotPairedError as error:
-            found.append(ImageComparison(first.label, second.label, str(error)))
-    exact, ranks = holm([one.mcnemar_p for one in found]), holm([one.wilcoxon_p for one in found])
-    return [replace(one, mcnemar_holm_p=p, wilcoxon_holm_p=q) for one, p, q in zip(found, exact, ranks, strict=True)]
+    seen = _Seen(part, inference, decisive(metric))
+    return settle(every_pair(models, seen.metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
 
 
-def image_intervals(
+def image_estimates(
     models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str
-) -> dict[str, Interval]:
-    """Label to the pooled score of an image head with a bootstrap interval over groups (else pictures).
+) -> dict[str, Estimate]:
+    """Label to the pooled score of an image head with an interval over groups.
 
-    Arguments as for `compare_images`; ``metric`` is one of ``COUNTED``. A model that may not be averaged, or that left
-    no predictions, is not there.
+    Arguments as for `compare_images`. A model that may not be averaged, or that left no predictions, is not there.
     """
-    found = {}
+    seen = _Seen(part, inference, decisive(metric))
+    found: dict[str, Contrast] = {}
     for model in models:
         if model.refused or not model.finished:
             continue
         try:
-            seen = _seen(model, model.folds, part, inference)
+            counted = seen.counted(model, model.folds)
         except NotPairedError:  # no complete rows: the notes say so
             continue
-        if seen.groups:
-            found[model.label] = pooled_bootstrap(metric, _units(seen.groups), resamples, seed, seen.counts)
-    return found
+        if counted.ids:
+            units = Units.of(counted.groups)
+            found[model.label] = Contrast(units, counted.pooled(seen.metric, units), bounds=(0, 1))
+    return dict(zip(found, estimates(list(found.values()), resamples, seed), strict=True))
 
 
-def _pair(first: Model, second: Model, part: str, inference: str, resamples: int, seed: int) -> ImageComparison:
+class _Seen:
+    """What models got on the pictures of some folds, each read once."""
+
+    def __init__(self, part: str, inference: str, metric: str) -> None:
+        self.part, self.inference, self.metric = part, inference, metric
+        self._counted: dict[tuple[object, ...], _Counted] = {}
+        self._pooled: dict[tuple[object, ...], PooledScore] = {}
+
+    def counted(self, model: Model, folds: Sequence[int]) -> _Counted:
+        key = (model.label, *folds)
+        if key not in self._counted:
+            self._counted[key] = _counted(model, folds, self.part, self.inference)
+        return self._counted[key]
+
+    def trained(self, model: Model, folds: Sequence[int]) -> dict[int, list[float]]:
+        """Fold to the score of each seed."""
+        found = image_seed_scores(model, self.metric, self.part, self.inference)
+        return {fold: seeds for fold, seeds in found.items() if fold in folds}
+
+    def pooled(self, model: Model, folds: Sequence[int], metric: str, units: Units) -> PooledScore:
+        key = (model.label, metric, *folds)
+        if key not in self._pooled:
+            self._pooled[key] = self.counted(model, folds).pooled(metric, units)
+        return self._pooled[key]
+
+
+def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
     folds = common_folds(first, second, head_of)
-    ours, theirs = (_seen(model, folds, part, inference) for model in (first, second))
-    if ours.groups.keys() != theirs.groups.keys():
-        unlike = sorted(ours.groups.keys() ^ theirs.groups.keys())
+    ours, theirs = (seen.counted(model, folds) for model in (first, second))
+    if unlike := sorted(set(ours.ids) ^ set(theirs.ids)):
         raise NotPairedError(f"{len(unlike)} pictures were scored by one of them only, for example {unlike[0]}")
-    if not ours.groups:
+    if not ours.ids:
         raise NotPairedError("no picture has a known label")
+    if ours.groups != theirs.groups:
+        raise NotPairedError("the pictures are in unlike groups")
     values = (ours.counts.right - theirs.counts.right).tolist()
-    units, won = _units(ours.groups), tally(values)
-    tests = [
-        fold_test(
-            image_overall(first, name, part, inference),
-            image_overall(second, name, part, inference),
-            folds,
-            first.split,
-        )
-        for name in (RIGHT, "macro_f1")
-    ]
-    return ImageComparison(
+    units, won = Units.of(ours.groups), tally(values)
+
+    def contrast(metric: str) -> Contrast:
+        pooled = [seen.pooled(model, folds, metric, units) for model in (first, second)]
+        return Contrast(units, pooled[0], pooled[1], (-1, 1))
+
+    trained = seen.trained(first, folds), seen.trained(second, folds)
+    same = {seen.metric, *(["exact_match"] if not ours.counts.several and seen.metric == "accuracy" else [])}
+    comparison = Comparison(
         first.label,
         second.label,
+        metric=seen.metric,
         folds=folds,
         num_images=len(values),
-        by_image=paired_bootstrap(values, resamples, seed),
-        by_group=paired_bootstrap(values, resamples, seed, units) if len(set(units)) < len(units) else None,
-        macro_f1=pooled_bootstrap("macro_f1", units, resamples, seed, ours.counts, theirs.counts),
-        mcnemar_p=mcnemar(won.wins, won.losses),
+        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part)),
         wilcoxon_p=wilcoxon(values),
-        corrected_t_p=tests[0],
-        corrected_t_macro_f1_p=tests[1],
+        mcnemar_p=mcnemar(won.wins, won.losses),
+        rank_biserial=rank_biserial(values),
+        cohens_dz=cohens_dz(values),
         pictures=won,
+    )
+    return Draft(
+        comparison, contrast(seen.metric), {BESIDE[name]: contrast(name) for name in BESIDE if name not in same}
     )
 
 
-def _units(groups: dict[str, str]) -> list[str]:
-    """What is resampled: groups where there are several and one holds several pictures, else pictures."""
-    several = 1 < len(set(groups.values())) < len(groups)
-    return list(groups.values()) if several else list(groups)
-
-
-def _seen(model: Model, folds: Sequence[int], part: str, inference: str) -> _Seen:
+def _counted(model: Model, folds: Sequence[int], part: str, inference: str) -> _Counted:
     """Several runs that saw a picture are averaged.
 
     Raises:
@@ -168,8 +157,8 @@ def _seen(model: Model, folds: Sequence[int], part: str, inference: str) -> _See
             )
         runs += known
     groups = {name: group for run in runs for name, group in zip(run.ids, run.groups, strict=True)}
-    place = {name: i for i, name in enumerate(sorted(groups))}
+    names = sorted(groups)
+    place = {name: i for i, name in enumerate(names)}
     counts = averaged([([place[name] for name in run.ids], run.counts) for run in runs], len(place))
     labelled = np.flatnonzero(counts.known)
-    names = list(place)
-    return _Seen({names[i]: groups[names[i]] for i in labelled}, counts[labelled])
+    return _Counted([names[i] for i in labelled], [groups[names[i]] for i in labelled], counts[labelled])

@@ -11,7 +11,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from hsl.reports.image_files import ImagePictures
 from hsl.reports.image_scores import head_of, image_overall, image_scores, image_summary
-from hsl.reports.image_tables import CLASS_TITLES, IMAGE_TITLES
+from hsl.reports.image_tables import CLASS_TITLES
 from hsl.reports.plot_files import INK, REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots import draw_confusion
 from hsl.reports.results import Model, pooled_over
@@ -27,6 +27,7 @@ from hsl.reports.score_plots import (
     spread_plot,
 )
 from hsl.reports.statistics import Summary, mean_std
+from hsl.reports.titles import IMAGE_TITLES
 
 PANELS, MANY = 3, 12  # plots side by side; with more classes there are no curves
 POINTS = 400  # of a curve, at most

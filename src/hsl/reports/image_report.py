@@ -5,15 +5,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hsl.metrics.image_counts import COUNTED
+from hsl.reports.comparison_tables import pairwise_table
+from hsl.reports.comparisons import Comparison
 from hsl.reports.contents import INFERENCES, null_for_nan
-from hsl.reports.image_comparisons import ImageComparison, compare_images, image_intervals
+from hsl.reports.image_comparisons import compare_images, decisive, image_estimates
 from hsl.reports.image_plots import image_plots
 from hsl.reports.image_scores import IMAGE_METRICS, head_of, image_counts, image_scores, image_summary
 from hsl.reports.image_scores import image_overall as overall
 from hsl.reports.image_tables import (
-    IMAGE_TITLES,
     image_folds_table,
-    image_pairwise_table,
     image_per_class_table,
     image_ranked,
     image_ranking_table,
@@ -22,6 +22,7 @@ from hsl.reports.image_tables import (
 from hsl.reports.plot_files import Plot
 from hsl.reports.results import Model
 from hsl.reports.tables import Table
+from hsl.reports.titles import IMAGE_TITLES
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ImageReport:
     """Models with their ranks, best first; empty where no run has an image head."""
 
     ranked: Sequence[tuple[int | None, Model]] = ()
-    comparisons: Sequence[ImageComparison] = ()
+    comparisons: Sequence[Comparison] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     title: str = ""
 
@@ -63,18 +64,18 @@ def image_report(
     ranked = image_ranked(own, metric, part, inference)
     in_order = [model for _, model in ranked]
     settings = (part, inference, resamples, seed)
-    intervals = image_intervals(in_order, *settings, metric) if metric in COUNTED else {}
-    comparisons = compare_images(in_order, *settings)
+    estimates = image_estimates(in_order, *settings, metric)
+    comparisons = compare_images(in_order, *settings, metric)
     tables = [
-        image_ranking_table(ranked, part, metric, intervals),
+        image_ranking_table(ranked, part, metric, estimates, comparisons),
         image_per_class_table(in_order, part, inference),
         image_folds_table(in_order, part),
-        image_pairwise_table(comparisons),
+        pairwise_table(comparisons, decisive(metric), "image_pairwise"),
     ]
     thresholds = thresholds_table(in_order, part)
     tables += [] if thresholds is None else [thresholds]
     if "test" in parts and part != "test":
-        tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric, {}))
+        tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric))
     return ImageReport(ranked, comparisons, {table.name: table for table in tables}, IMAGE_TITLES[metric])
 
 
@@ -91,7 +92,7 @@ def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:
         }
         for rank, model in report.ranked
     ]
-    comparisons = [{**asdict(one), "verdict": one.verdict} for one in report.comparisons]
+    comparisons = [one.as_json for one in report.comparisons]
     return {"image_heads": null_for_nan({"models": models, "comparisons": comparisons})}
 
 

@@ -85,12 +85,14 @@ def image_scores(model: Model, part: str, inference: str) -> dict[int, list[Imag
     return model.per_fold(lambda run: ImageScores.of_run(run, part, inference))
 
 
+def image_seed_scores(model: Model, name: str, part: str, inference: str) -> dict[int, list[float]]:
+    """Fold to an overall score of each seed."""
+    return {fold: [one.overall[name] for one in seeds] for fold, seeds in image_scores(model, part, inference).items()}
+
+
 def image_overall(model: Model, name: str, part: str, inference: str) -> dict[int, float]:
     """Fold to an overall score; several seeds are averaged within their fold first."""
-    return {
-        fold: mean_std([one.overall[name] for one in seeds]).mean
-        for fold, seeds in image_scores(model, part, inference).items()
-    }
+    return {fold: mean_std(seeds).mean for fold, seeds in image_seed_scores(model, name, part, inference).items()}
 
 
 def image_summary(model: Model, name: str, part: str, inference: str) -> Summary:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from hsl.reports.comparison_tables import TALLY, interval_cell, tally_cells
+from hsl.reports.comparisons import Comparison
 from hsl.reports.contents import fold_name, fold_rows, part_title
-from hsl.reports.image_comparisons import ImageComparison
+from hsl.reports.image_comparisons import decisive
 from hsl.reports.image_scores import (
     IMAGE_PER_CLASS,
     ImageScores,
@@ -14,24 +14,14 @@ from hsl.reports.image_scores import (
     image_scores,
     image_summary,
 )
+from hsl.reports.ranking import STANDING, standing_cells, standing_columns
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import Model
 from hsl.reports.run_folder import Run
-from hsl.reports.statistics import Interval, Summary, mean_std
+from hsl.reports.statistics import Summary, mean_std
 from hsl.reports.tables import NONE, Cell, Column, Table
+from hsl.reports.titles import IMAGE_TITLES, name_of
 
-IMAGE_TITLES = {
-    "accuracy": "accuracy (%)",
-    "balanced_accuracy": "balanced accuracy (%)",
-    "macro_f1": "macro F1 (%)",
-    "micro_f1": "micro F1 (%)",
-    "macro_precision": "macro precision (%)",
-    "macro_recall": "macro recall (%)",
-    "micro_precision": "micro precision (%)",
-    "micro_recall": "micro recall (%)",
-    "macro_auroc": "AUROC (%)",
-    "macro_average_precision": "average precision (%)",
-    "exact_match": "exact match (%)",
-}
 CLASS_TITLES = {"precision": "precision (%)", "recall": "recall (%)", "f1": "F1 (%)", "auroc": "AUROC (%)"}
 CLASS_TITLES |= {"average_precision": "average precision (%)"}
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_auroc", "macro_average_precision")
@@ -56,47 +46,56 @@ def image_ranked(models: Sequence[Model], metric: str, part: str, inference: str
 
 
 def image_ranking_table(
-    models: Sequence[tuple[int | None, Model]], part: str, metric: str, intervals: Mapping[str, Interval]
+    models: Sequence[tuple[int | None, Model]],
+    part: str,
+    metric: str,
+    estimates: Mapping[str, Estimate] | None = None,
+    comparisons: Sequence[Comparison] = (),
 ) -> Table:
     """One row per model: mean ± sample standard deviation over folds, and the pooled out-of-fold scores.
 
     Args:
         models: with their ranks, best first.
         part: val or test.
-        metric: the score of the intervals.
-        intervals: label to the interval of the pooled score; empty: no such column.
+        metric: the score that ranks.
+        estimates: label to the pooled score that decides, with its interval; none: no such columns.
+        comparisons: of every two models, where there are ``estimates``.
     """
-    heads = [head_of(model) for _, model in models]
-    names = [*SHOWN, *(["exact_match"] if any(head and head.several for head in heads) else [])]
+    heads, deciding = [head_of(model) for _, model in models], decisive(metric)
+    others = [name for name in (*SHOWN, metric) if name != metric]
+    others += ["exact_match"] if metric != "exact_match" and any(head and head.several for head in heads) else []
     with_tta = any(image_scores(model, part, "tta") for _, model in models)
-    columns = [Column("rank", "#", "count"), Column("model", "model"), Column("weights", "first weights")]
-    columns.append(Column("folds", "folds"))
-    columns += [Column(name, IMAGE_TITLES[name], "share") for name in names]
+    pooled = list(dict.fromkeys((deciding, *POOLED))) if part == "val" else []  # a test part is the same in every fold
+    columns = [Column("rank", "#", "count"), Column("model", "model"), Column(metric, IMAGE_TITLES[metric], "share")]
+    columns += [Column(f"{name}_pooled", f"pooled {IMAGE_TITLES[name]}", "share", name != deciding) for name in pooled]
+    columns += standing_columns(deciding) if estimates is not None else []
+    columns += [Column("folds", "folds"), Column("weights", "first weights", more=True)]
+    columns += [Column(name, IMAGE_TITLES[name], "share", more=True) for name in others]
     if with_tta:
-        columns += [Column(f"{name}_tta", f"{IMAGE_TITLES[name][:-4]}, TTA (%)", "share") for name in POOLED]
-    if part == "val":  # a test part is the same pictures in every fold: pooling would repeat them
-        columns += [Column(f"{name}_pooled", f"pooled {IMAGE_TITLES[name]}", "share") for name in POOLED]
-    if intervals:
-        columns.append(Column("interval", f"pooled {IMAGE_TITLES[metric]}, 95 % interval", "interval"))
+        columns += [Column(f"{name}_tta", f"{name_of(name)}, TTA (%)", "share", more=True) for name in POOLED]
+    first = models[0][1].label if models else ""
     rows = []
     for rank, model in models:
-        row: list[Cell] = [rank, model.label, model.initialisation, f"{len(model.folds)} of {model.num_folds}"]
-        row += [image_summary(model, name, part, "plain") for name in names]
-        row += [image_summary(model, name, part, "tta") for name in POOLED] if with_tta else []
         counts = image_counts(model, part, "plain")
-        if part == "val":
-            row += [None if counts is None else float(counts.score(name)) for name in POOLED]
-        rows.append([*row, *([interval_cell(intervals.get(model.label), "share")] if intervals else [])])
-    caption = (
+        row: list[Cell] = [rank, model.label, image_summary(model, metric, part, "plain")]
+        row += [None if counts is None else float(counts.score(name)) for name in pooled]
+        if estimates is not None:
+            row += standing_cells(model.label, first, estimates.get(model.label), comparisons, deciding)
+        row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation]
+        row += [image_summary(model, name, part, "plain") for name in others]
+        rows.append([*row, *([image_summary(model, name, part, "tta") for name in POOLED] if with_tta else [])])
+    return Table(
+        "image_ranking" if part == "val" else f"image_ranking_{part}", _caption(part, estimates), columns, rows
+    )
+
+
+def _caption(part: str, estimates: Mapping[str, Estimate] | None) -> str:
+    told = (
         f"Scores of the image heads on the {part_title(part)}, over the pictures with a known label. Mean ± sample "
         "standard deviation over folds; macro scores are means over the classes."
-        + (" Pooled: out-of-fold predictions of all folds together." if part == "val" else "")
-        + (
-            " Interval: bootstrap of the pooled score over groups (pictures where no group holds two)."
-            * bool(intervals)
-        )
     )
-    return Table("image_ranking" if part == "val" else f"image_ranking_{part}", caption, columns, rows)
+    told += " Pooled: out-of-fold predictions of all folds together." * (part == "val")
+    return told if estimates is None else f"{told} {STANDING}"
 
 
 def image_per_class_table(models: Sequence[Model], part: str, inference: str) -> Table:
@@ -150,48 +149,6 @@ def thresholds_table(models: Sequence[Model], part: str) -> Table | None:
         "its validation scores are the more optimistic for it. Mean ± sample standard deviation over runs."
     )
     return Table("image_thresholds", caption, columns, rows) if rows else None
-
-
-def image_pairwise_table(comparisons: Sequence[ImageComparison]) -> Table:
-    """One row per pair of models."""
-    columns = [Column("first", "model A"), Column("second", "model B"), Column("images", "pictures", "count")]
-    columns += [
-        Column("difference", "right, A − B (points)", "points"),
-        Column("interval", "95 % interval", "interval"),
-        Column("interval_groups", "95 % by group", "interval"),
-        Column("macro_f1", "macro F1, A − B (points)", "points"),
-        Column("interval_macro_f1", "95 %, macro F1", "interval"),
-        Column("mcnemar_holm_p", "McNemar p (Holm)", "p"),
-        Column("wilcoxon_holm_p", "Wilcoxon p (Holm)", "p"),
-        Column("corrected_t_p", "fold t-test p", "p"),
-        Column("corrected_t_macro_f1_p", "fold t-test p, macro F1", "p"),
-    ]
-    columns += [Column(key, title, "count") for key, title in TALLY]
-    columns.append(Column("verdict", "verdict"))
-    caption = (
-        "Image heads, A minus B on the same pictures. Right: share of the pictures whose class is right (accuracy), or "
-        "all of whose classes are (exact match); bootstrap intervals over pictures and over whole groups. Macro F1: "
-        "pooled, bootstrap over whole groups (pictures where no group holds two). McNemar's exact test on the pictures "
-        "that only one model has right and Wilcoxon signed-rank test (both Holm), corrected resampled t-test over "
-        "folds. A winner is named only where every interval lies on one side of 0."
-    )
-    rows = [[one.first, one.second, *_numbers(one), *tally_cells(one.pictures), one.verdict] for one in comparisons]
-    return Table("image_pairwise", caption, columns, rows)
-
-
-def _numbers(one: ImageComparison) -> list[Cell]:
-    return [
-        one.num_images if one.by_image else None,
-        one.by_image.mean if one.by_image else None,
-        interval_cell(one.by_image, "points"),
-        interval_cell(one.by_group, "points"),
-        one.macro_f1.mean if one.macro_f1 else None,
-        interval_cell(one.macro_f1, "points"),
-        one.mcnemar_holm_p,
-        one.wilcoxon_holm_p,
-        one.corrected_t_p,
-        one.corrected_t_macro_f1_p,
-    ]
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:

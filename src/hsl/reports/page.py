@@ -15,7 +15,6 @@ from markupsafe import Markup
 from hsl.files import write_atomically
 from hsl.reports import facts, thumbnails
 from hsl.reports.comparisons import Comparison
-from hsl.reports.contents import TITLES
 from hsl.reports.failure_gallery import KINDS, failure_gallery
 from hsl.reports.galleries import Shown, galleries, stored_pictures
 from hsl.reports.image_scores import head_of
@@ -27,6 +26,7 @@ from hsl.reports.results import Model
 from hsl.reports.run_folder import Run
 from hsl.reports.statistics import Summary
 from hsl.reports.tables import Cell, Column, Table
+from hsl.reports.titles import TITLES
 
 PLACED = (
     "ranking",

@@ -76,6 +76,15 @@ class PixelCounts:
         """The sum over the first dimension."""
         return PixelCounts(*[array.sum(0) for array in self._arrays])
 
+    @property
+    def left_out(self) -> "PixelCounts":
+        """The sums over all but one along the first dimension, one left out after the other."""
+        return PixelCounts(*[array.sum(0) - array for array in self._arrays])
+
+    def by_unit(self, index: NDArray[Any], num: int) -> "PixelCounts":
+        """Sums over the pictures of each of ``num`` units; ``index (N,)`` is the unit of each picture."""
+        return PixelCounts(*[summed(array, index, num) for array in self._arrays])
+
     def score(self, name: str, weights: Floats | None = None) -> Floats:
         """One of ``METRICS`` with the leading dimensions kept; NaN where nothing is scored.
 
@@ -176,6 +185,13 @@ def _checked(path: Path, content: Mapping[str, NDArray[Any]], num_classes: int) 
             found = f"the shape {content[name].shape}" if name in content else "none"
             raise DataError(f"`{path}`: `{name}` should have the shape {(number, *shape)}. Found {found}.")
     return PixelCounts(*[content[each.name] for each in fields(PixelCounts)])
+
+
+def summed(array: NDArray[Any], index: NDArray[Any], num: int) -> NDArray[Any]:
+    """Sums ``(num, ...)`` of the entries of ``array (N, ...)`` with the same ``index (N,)``."""
+    total = np.zeros((num, *array.shape[1:]), dtype=array.dtype)
+    np.add.at(total, index, array)
+    return total
 
 
 def _weighted(values: NDArray[Any], weights: Floats | None) -> NDArray[Any]:

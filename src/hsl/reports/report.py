@@ -14,7 +14,7 @@ from hsl.files import write_atomically
 from hsl.output_folder import OutputFolder
 from hsl.reports import contents
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
-from hsl.reports.comparisons import Comparison, compare, pooled_intervals
+from hsl.reports.comparisons import Comparison, compare, pooled_estimates
 from hsl.reports.gather import gather
 from hsl.reports.image_report import image_report, image_results
 from hsl.reports.image_scores import IMAGE_METRICS
@@ -24,6 +24,7 @@ from hsl.reports.page import write_page
 from hsl.reports.phases_table import phases_table
 from hsl.reports.picture_table import picture_table
 from hsl.reports.plot_files import save_plots
+from hsl.reports.ranking import ranking_table
 from hsl.reports.report_plots import report_plots
 from hsl.reports.results import OVERALL, Model, models_of
 from hsl.reports.run_folder import Run
@@ -98,9 +99,9 @@ def _tables(
     """The tables of the dense heads, by name."""
     chosen = (cfg.part, cfg.inference_name)
     models = [model for _, model in ranked]
-    intervals = pooled_intervals(models, *chosen, cfg.resamples, cfg.seed, cfg.metric)
+    estimates = pooled_estimates(models, *chosen, cfg.resamples, cfg.seed, cfg.metric)
     tables = {
-        "ranking": contents.ranking_table(ranked, cfg.part, cfg.metric, intervals),
+        "ranking": ranking_table(ranked, cfg.part, cfg.metric, estimates, pairs, cfg.inference_name),
         "per_class": contents.per_class_table(models, cfg.part),
         "folds": contents.folds_table(models, cfg.part),
         "pairwise": pairwise_table(pairs, cfg.metric),
@@ -113,7 +114,7 @@ def _tables(
         tables["tasks"] = task_table(models, *chosen)
     if "test" in parts and cfg.part != "test":
         test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
-        tables["ranking_test"] = contents.ranking_table(test, "test")
+        tables["ranking_test"] = ranking_table(test, "test", cfg.metric)
     return tables
 
 

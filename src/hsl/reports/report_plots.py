@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from hsl.reports.contents import KINDS, TITLES
 from hsl.reports.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
 from hsl.reports.failure_gallery import failure_counts
 from hsl.reports.objects import objects_are
@@ -11,6 +10,7 @@ from hsl.reports.plot_files import Plot
 from hsl.reports.results import Model
 from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot
 from hsl.reports.task_plots import pareto_plot, task_curves_plot, task_plot
+from hsl.reports.titles import KINDS, TITLES
 from hsl.reports.weighting_plots import weighting_plots
 
 DISTANCES = ("hd95", "assd")

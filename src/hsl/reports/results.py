@@ -140,12 +140,13 @@ class Model:
         """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
         return self.per_fold(lambda run: Scores.of_run(run, part, inference))
 
+    def seed_scores(self, name: str, part: str, inference: str) -> dict[int, list[float]]:
+        """Fold to an overall score of each seed."""
+        return {fold: [one.overall[name] for one in seeds] for fold, seeds in self.scores(part, inference).items()}
+
     def overall(self, name: str, part: str, inference: str) -> dict[int, float]:
         """Fold to an overall score; several seeds are averaged within their fold first."""
-        return {
-            fold: mean_std([one.overall[name] for one in seeds]).mean
-            for fold, seeds in self.scores(part, inference).items()
-        }
+        return {fold: mean_std(seeds).mean for fold, seeds in self.seed_scores(name, part, inference).items()}
 
     def summary(self, name: str, part: str, inference: str) -> Summary:
         """An overall score over folds; all NaN when averaging is refused."""

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-CHUNK = 4_000_000  # numbers drawn at once: bounds the memory of the bootstrap
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -23,7 +21,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its percentile interval."""
+    """A score, or a difference of scores, with its 95 % interval."""
 
     mean: float
     low: float
@@ -62,49 +60,6 @@ def harmonic_mean(values: Sequence[float]) -> float:
     if any(math.isnan(value) for value in values):
         return math.nan
     return len(values) / math.fsum(1 / value for value in values) if all(values) else 0.0
-
-
-def paired_bootstrap(
-    differences: Sequence[float],
-    n: int = 10_000,
-    seed: int = 0,
-    groups: Sequence[str] | None = None,
-    level: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap of the mean of paired differences (Efron & Tibshirani 1993, chapter 13).
-
-    Pictures of one group (views of one object) resemble each other; resampling them one by one makes the
-    interval too narrow. With ``groups``, whole groups are drawn and the mean is over the pictures drawn.
-
-    Args:
-        differences: one per picture, finite, at least 1.
-        n: resamples, >= 1; 10 000 by convention here.
-        seed: of the resampling.
-        groups: the group of each picture; none: each picture by itself.
-        level: share of the resampled means inside the interval, in (0, 1).
-
-    Raises:
-        ValueError: no difference, one that is not finite, or groups of another length.
-
-    >>> paired_bootstrap([0.25, 0.25, 0.25])
-    Interval(mean=0.25, low=0.25, high=0.25)
-    """
-    values = _checked(differences, least=1)
-    if groups is None:
-        sums, sizes = values, np.ones(len(values))
-    else:
-        if len(groups) != len(values):
-            raise ValueError(f"`groups` should have {len(values)} entries. Found {len(groups)}.")
-        _, index = np.unique(np.asarray(groups), return_inverse=True)
-        sums, sizes = np.bincount(index, values), np.bincount(index).astype(float)
-    rng, num = np.random.default_rng(seed), len(sums)
-    means = []
-    for start in range(0, n, step := max(1, CHUNK // num)):
-        drawn = rng.integers(num, size=(min(step, n - start), num))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 def wilcoxon(differences: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsl.files import write_atomically
-from hsl.reports.statistics import Summary
+from hsl.reports.statistics import Interval, Summary
 
 NONE = "–"
 Cell = str | int | float | Summary | None
@@ -44,12 +44,13 @@ class Column:
     ``kind``: ``text``, ``interval`` (also text), ``count``, ``share`` (a fraction, or a `Summary` of
     fractions, shown in per cent), ``points`` (a difference of shares), ``value`` (a number, or a `Summary` over
     folds), ``pictures`` (the same over pictures), ``signed`` (a difference of values), ``effect`` (an effect
-    size), ``pixels`` (a distance), ``p`` (a probability) or ``seconds``.
+    size), ``pixels`` (a distance), ``p`` (a probability) or ``seconds``. ``more``: the page shows it on request.
     """
 
     key: str
     title: str
     kind: str = "text"
+    more: bool = False
 
     @property
     def is_number(self) -> bool:
@@ -131,15 +132,16 @@ def text_of(cell: Cell, kind: str) -> str:
     """What a reader sees.
 
     >>> text_of(Summary(0.6123, 0.013, 3), "share"), text_of(Summary(0.6123, math.nan, 1), "share")
-    ('61.23 ± 1.30', '61.23 ± n/a (1 fold)')
+    ('61.23 ± 1.30', '61.23 (1 fold)')
     >>> text_of(0.00004, "p"), text_of(math.nan, "share"), text_of(3, "count")
     ('<0.0001', '–', '3')
     """
     if isinstance(cell, Summary):
         if cell.num == 0:
             return NONE
-        unknown = "n/a (1 picture)" if kind == "pictures" else "n/a (1 fold)"
-        return f"{text_of(cell.mean, kind)} ± {unknown if cell.num == 1 else text_of(cell.std, kind)}"
+        if cell.num == 1:
+            return f"{text_of(cell.mean, kind)} (1 {'picture' if kind == 'pictures' else 'fold'})"
+        return f"{text_of(cell.mean, kind)} ± {text_of(cell.std, kind)}"
     if cell is None or _absent(cell):
         return NONE
     if isinstance(cell, str) or kind in ("text", "count"):
@@ -155,6 +157,15 @@ def text_of(cell: Cell, kind: str) -> str:
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02d}:{seconds:02d}"
     return f"{100 * cell:.2f}"
+
+
+def interval_cell(interval: Interval | None, kind: str) -> str | None:
+    """Both ends as a reader sees them.
+
+    >>> interval_cell(Interval(0.5, 0.25, 0.75), "share"), interval_cell(None, "share")
+    ('[25.00, 75.00]', None)
+    """
+    return f"[{text_of(interval.low, kind)}, {text_of(interval.high, kind)}]" if interval else None
 
 
 def latex_text(text: str) -> str:

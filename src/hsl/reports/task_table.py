@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from hsl.reports.contents import KINDS, TITLES
 from hsl.reports.results import Model
 from hsl.reports.tables import Cell, Column, Table
+from hsl.reports.titles import KINDS, TITLES
 
 NAMED = 3  # tasks that a heading names; more are counted
 SCORES = ("miou", "mean_dice", "pixel_accuracy", "boundary_f1", "ece")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hsl.reports.contents import KINDS, TITLES
 from hsl.reports.results import Model
 from hsl.reports.statistics import mean_std
 from hsl.reports.tables import Cell, Column, Table
+from hsl.reports.titles import KINDS, TITLES
 
 
 @dataclass(frozen=True)
