@@ -37,7 +37,8 @@ def compose_tiny(folder: Path, demo_root: Path, *overrides: str, verb: str = "tr
     places = [f"data.root={demo_root}", f"output_root={folder / 'outputs'}"] if verb == "train" else []
     other_decoder = any(one.startswith("decoder=") for one in overrides)
     base = [one for one in TINY if not (other_decoder and one.startswith("decoder."))]
-    chosen = [*base, *places, *overrides] if verb == "train" else list(overrides)
+    kept = [f"output_root={folder / 'outputs'}"] if verb in ("evaluate", "analyze") else []
+    chosen = [*base, *places, *overrides] if verb == "train" else [*kept, *overrides]
     return composed(chosen, verb)
 
 

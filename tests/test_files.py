@@ -34,7 +34,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     ("content", "said"),
     [
         (None, "is missing"),
-        (b'{"a": 1', "is no JSON"),
+        (b'{"a": 1', "is not valid JSON"),
         (b"[1]", "should be a JSON object"),
         (b"\xff", "cannot be read"),
     ],

@@ -19,6 +19,8 @@ from hsl import options
 from hsl.calls import check_calls
 from hsl.config import ConfigError, UserError, validate
 from hsl.errors import TRACEBACK_VARIABLE, user_sentence
+from hsl.metrics.catalogue import read_mode
+from hsl.targets import named_targets
 
 EXIT_USER_ERROR = 2
 
@@ -29,6 +31,10 @@ def conf_dir() -> Path:
     """The folder of the configs: inside an installed package, else in the source tree."""
     installed = Path(__file__).parent / "conf"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+# the verbs that open run folders are handed what conf/ names, and need not know where it lies
+OmegaConf.register_new_resolver("conf_targets", lambda: named_targets(conf_dir()), replace=True)
 
 
 def main() -> None:
@@ -99,6 +105,8 @@ def _exit_with_sentence(error: BaseException) -> None:
 def _call_entry(cfg: DictConfig) -> Any:
     try:
         validate(cfg)
+        if "monitor" in cfg:
+            read_mode(cfg.monitor, cfg.monitor_mode)
         _refuse_unread_keys()
         content: Any = OmegaConf.to_container(cfg, resolve=True)
         check_calls(content)

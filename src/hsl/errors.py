@@ -4,9 +4,14 @@ import errno
 import textwrap
 
 from hydra.errors import HydraException, InstantiationException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
-from hsl.config import UserError
+from hsl.config import UserError, unresolved
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 _SPACE = "Free some space, then run it again, a training with `resume=last`; nothing half-written is left."
@@ -42,6 +47,9 @@ def user_sentence(error: BaseException) -> str | None:
             return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
     if isinstance(error, InstantiationException):
         return _of_a_part(error)
+    for one in chain:
+        if isinstance(one, MissingMandatoryValue | InterpolationResolutionError | UnsupportedInterpolationType):
+            return unresolved(one)
     return str(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 

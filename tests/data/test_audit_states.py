@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hsl.data.audit import RULES, audit, print_table
+from hsl.data.audit import RULES, audit
 from hsl.data.audit_states import State
+from hsl.data.audit_table import print_table
 from hsl.data.records import Catalogue, FileSource, Record
 from hsl.data.scan import Scan
 from hsl.data.splits import Fold, Split

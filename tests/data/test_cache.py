@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hsl.config import ConfigError, DataError
-from hsl.data.cache import Decoder, Picture, PictureCache
+from hsl.data.cache import PictureCache
+from hsl.data.decoding import Decoding, Picture
 from hsl.data.records import Catalogue, FileSource, Record
 
 SIZES = ((7, 5), (4, 9), (6, 6), (1, 1))
@@ -61,7 +62,7 @@ class Counter:
     """A decoder that counts; processes count together."""
 
     def __init__(self) -> None:
-        self.decoder = Decoder()
+        self.decoder = Decoding()
         self.count = FORK.Value("i", 0)
 
     def __call__(self, record: Record) -> Picture:
@@ -77,7 +78,7 @@ class Counter:
 def make(pictures: Pictures, tmp_path: Path) -> Callable[..., PictureCache]:
     def make(decode: Callable[[Record], Picture] | None = None, **changed: object) -> PictureCache:
         given = {"kind": "ram", "gigabytes": 1.0, "cache_dir": tmp_path / "cache"} | changed
-        return PictureCache(pictures.records, pictures.image_sizes, pictures.mask_sizes, decode or Decoder(), **given)
+        return PictureCache(pictures.records, pictures.image_sizes, pictures.mask_sizes, decode or Decoding(), **given)
 
     return make
 
@@ -292,12 +293,12 @@ def test_folder_that_cannot_be_made(make: Callable[..., PictureCache], tmp_path:
 def test_more_memory_than_there_is(pictures: Pictures) -> None:
     sizes = np.full((4, 2), 10**7)
     with pytest.raises(ConfigError, match=r"no room for `data\.cache = ram`"):
-        PictureCache(pictures.records, sizes, sizes, Decoder(), kind="ram", gigabytes=1e9)
+        PictureCache(pictures.records, sizes, sizes, Decoding(), kind="ram", gigabytes=1e9)
 
 
 def test_no_records() -> None:
     nothing = np.zeros((0, 2), np.int64)
-    assert len(PictureCache((), nothing, nothing, Decoder(), kind="ram", gigabytes=1)) == 0
+    assert len(PictureCache((), nothing, nothing, Decoding(), kind="ram", gigabytes=1)) == 0
 
 
 def test_decoder_follows_the_catalogue(tmp_path: Path) -> None:
@@ -305,8 +306,8 @@ def test_decoder_follows_the_catalogue(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "m.png"), np.array([[[0, 0, 255], [0, 255, 0]]], np.uint8))  # red, green
     record = Record("i", FileSource(tmp_path / "i.png"), FileSource(tmp_path / "m.png"), None, {}, None)
     catalogue = Catalogue("c", (record,), ("a", "b"), palette={(255, 0, 0): 1, (0, 255, 0): 0}, value_range=(0, 200))
-    picture = Decoder.of(catalogue)(record)
+    picture = Decoding.of(catalogue)(record)
     assert picture.image[0, :, 0].tolist() == [128, 255]
     assert picture.mask is not None
     assert picture.mask.tolist() == [[1, 0]]
-    assert repr(Decoder.of(catalogue)) != repr(Decoder())
+    assert repr(Decoding.of(catalogue)) != repr(Decoding())

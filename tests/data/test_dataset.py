@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX, Sample
 from hsl.config import DataError
-from hsl.data.cache import Picture, PictureCache
+from hsl.data.cache import PictureCache
 from hsl.data.dataset import PictureDataset, collate
+from hsl.data.decoding import Picture
 from hsl.data.records import Record
 from hsl.data.transforms import EvaluationTransform, Transform, training_transform
 

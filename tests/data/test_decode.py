@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 
 RNG = np.random.default_rng(0)
 RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (41, 30), interpolation=cv2.INTER_CUBIC)

@@ -14,8 +14,9 @@ from torch import multiprocessing
 from hsl.batch import Batch, Sample
 from hsl.config import ConfigError, DataError
 from hsl.data import loader as module
-from hsl.data.cache import Decoder, Picture, PictureCache
+from hsl.data.cache import PictureCache
 from hsl.data.dataset import Key, PictureDataset
+from hsl.data.decoding import Decoding, Picture
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.records import Record
 from hsl.data.transforms import training_transform
@@ -347,7 +348,7 @@ def test_broken_picture_of_a_real_data_set_names_its_file() -> None:
 
     nothing = np.zeros((1, 2), np.int64)
     cache = PictureCache(
-        [Record("cut", Cut(), None, None, {}, None)], nothing, nothing, Decoder(), kind="ram", gigabytes=1
+        [Record("cut", Cut(), None, None, {}, None)], nothing, nothing, Decoding(), kind="ram", gigabytes=1
     )
     transform = training_transform(
         (8, 8), flips=None, rot90=None, resized_crop=None, rotation=None, colour=None, blur=None

@@ -11,8 +11,8 @@ from tests.data.test_labels import make
 
 from hsl.config import ConfigError, DataError
 from hsl.data import object_labels as module
-from hsl.data.cache import Decoder
-from hsl.data.decode import decode_mask
+from hsl.data.decode_masks import decode_mask
+from hsl.data.decoding import Decoding
 from hsl.data.distance_maps import distance_map
 from hsl.data.formats.folder import read_folder
 from hsl.data.object_labels import AnnotatedObjects, ObjectLabels, read_instances
@@ -211,7 +211,7 @@ def test_what_a_mask_is_decoded_with_is_in_the_stamp(tmp_path: Path) -> None:
     stamps = set()
     for text in ("ignore_index: 255", "ignore_index: 90", "palette: {background: [0, 0, 0], nucleus: [255, 0, 0]}"):
         (root / "dataset.yaml").write_text(f"classes: [background, nucleus]\n{text}\n")
-        how = Decoder.of(read_folder(root))
+        how = Decoding.of(read_folder(root))
         files = (FileSource(root / f"{folder}/p0.png") for folder in ("masks", "instances"))
         stamps.add(AnnotatedObjects(*files, "p0", 0.5, 0, how).stamp())
     assert len(stamps) == 3

@@ -12,7 +12,7 @@ import tifffile
 
 from hsl.config import DataError
 from hsl.data import patch_export, windows
-from hsl.data.decode import decode_mask
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.folder import read_folder
 from hsl.data.patch_export import PatchSet, write_patch_set
 from hsl.data.patches import PatchSampling

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hsl.config import ConfigError, DataError
 from hsl.data.audit import audit
-from hsl.data.cache import Picture
 from hsl.data.datamodule import DataModule
+from hsl.data.decoding import Picture
 from hsl.data.formats.folder import read_folder
 from hsl.data.patches import PatchSampling, cut
 from hsl.data.splits import kfold

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from hsl.data import reading
-from hsl.data.reading import Decoding, make_thumbnail, read_record, read_records
+from hsl.data.decoding import Decoding
+from hsl.data.reading import make_thumbnail, read_record, read_records
 from hsl.data.records import FileSource, Record
 
 PLAIN = Decoding(palette=None, value_range=None, ignore_index=255)

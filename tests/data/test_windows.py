@@ -9,7 +9,8 @@ import tifffile
 
 from hsl.config import DataError
 from hsl.data import windows
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.records import FileSource
 from hsl.data.windows import open_windows, read_window
 

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.config import ConfigError
-from hsl.models.encoders import Encoder, build_encoder
+from hsl.models.encoders import OWN_OPTIONS, Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -138,3 +138,16 @@ def test_loaded_weights_warn_about_another_normalization(tmp_path: Path) -> None
     wrong = {"mean": [0.1, 0.2, 0.3], "std": list(timm.models.get_pretrained_cfg("test_resnet").std)}
     with pytest.warns(UserWarning, match=rf"pretrained with mean \[{own[0]}"):
         build_encoder("test_resnet", weights=str(path), normalization=wrong)
+
+
+@pytest.mark.parametrize("option", sorted(OWN_OPTIONS))
+def test_weights_come_by_one_way_alone(option: str) -> None:
+    """timm would read a pickle, or ask the hub."""
+    with pytest.raises(ConfigError, match=f"`encoder.{option}` should not be given"):
+        build_encoder("resnet10t", weights=None, normalization=IMAGENET, **{option: "x"})
+
+
+@pytest.mark.parametrize("package", ["a.b", ".a", "a/b", "", "a b"])
+def test_a_package_is_looked_for_without_importing_another(package: str) -> None:
+    with pytest.raises(ConfigError, match=r"`encoder\.package` should be the name of one package"):
+        build_encoder("resnet10t", weights="auto", normalization=IMAGENET, package=package)

@@ -119,9 +119,7 @@ def test_differences_without_a_spread_show_nothing(value):
 def test_few_differences_among_many_ties_show_nothing():
     for moved in ([1.0], [1.0, 1.0], [1.0, 1.0, 1.0]):  # of 20 groups
         assert not estimates([mean_of([*moved, *[0.0] * (20 - len(moved))])], 2000, 0)[0].is_shown
-    assert not estimates([mean_of([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])], 2000, 0)[
-        0
-    ].is_shown  # bootstrap alone: 0.03
+    assert not estimates([mean_of([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])], 2000, 0)[0].is_shown  # bootstrap alone: 0.03
 
 
 def test_a_degenerate_pair_takes_no_verdict_from_the_others():

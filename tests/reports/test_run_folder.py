@@ -42,11 +42,11 @@ def test_an_unfinished_run_says_why(make_run, status):
         ("config.yaml", "seed: 0", "integers `fold` and `seed`"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml` cannot be read"),
         ("provenance.json", None, "provenance.json` is missing"),
-        ("provenance.json", '{"status": "fin', "provenance.json` is no JSON"),
+        ("provenance.json", '{"status": "fin', "provenance.json` is not valid JSON"),
         ("provenance.json", '{"status": "great"}', "should be one of finished, failed.* Found 'great'"),
         ("provenance.json", "[]", "should be a JSON object"),
         ("metrics.json", None, "metrics.json` is missing"),
-        ("metrics.json", "{", "metrics.json` is no JSON"),
+        ("metrics.json", "{", "metrics.json` is not valid JSON"),
         ("metrics.json", "{}", "metrics.json`: `monitor`: Field required"),
     ],
 )

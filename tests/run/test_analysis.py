@@ -18,7 +18,6 @@ from hsl.data.datamodule import DataModule
 from hsl.run.analysis import analyze
 from hsl.run.analysis_runs import OpenedRun, run_labels
 from hsl.run.building import build_task, facts_of
-from hsl.run.checkpoints import open_run
 
 Make = Callable[..., DictConfig]
 KINDS = ["crack", "scratch", "paint_loss", "stain", "puncture"]
@@ -105,7 +104,7 @@ def test_bad_input_is_refused_before_anything_is_written(
         ([runs[0], broken], (), "has no head for the class of a picture"),
     ]
     broken.mkdir()
-    _, cfg = open_run(str(runs[1]))
+    cfg: Any = OmegaConf.load(runs[1] / "config.yaml")
     dense = cfg.copy()
     dense.task.network.heads = {"segmentation": dense.task.network.heads.classification}
     (broken / "config.yaml").write_text(OmegaConf.to_yaml(dense))
@@ -139,7 +138,7 @@ def test_several_classes_per_picture_and_a_checkpoint_that_is_broken(tiny: Make,
     page = analysed(tiny, tmp_path / "out", [run], "part=train")
     assert page["part"] == "train"
     assert page["runs"][0]["label"] == "both"
-    data: DataModule = instantiate(open_run(str(run))[1].data)
+    data: DataModule = instantiate(OmegaConf.load(run / "config.yaml").data)
     data.prepare()
     pictures = Path(data.catalogue.records[0].image.name).parent  # the root may hold other data sets beside this one
     labels = pd.read_csv(pictures.parent / "labels.csv").set_index("id").loc[:, KINDS]

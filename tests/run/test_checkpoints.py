@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hsl.config import ConfigError
-from hsl.run.checkpoints import load_weights, open_run
+from hsl.run.checkpoints import load_weights
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -75,25 +75,6 @@ def test_one_of_another_model(tmp_path: Path, other: dict[str, Any], named: str)
     message = refusal(path)
     assert "should fit the model of this run" in message
     assert named in message
-
-
-def test_a_run_folder_is_opened_with_its_config(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 3\n")
-    run, cfg = open_run(str(tmp_path))
-    assert (run, cfg.seed) == (tmp_path, 3)
-
-
-def test_a_run_of_another_version(tmp_path: Path) -> None:
-    old = "data: {_target_: hsl.data.datamodule.DataModule, _partial_: true, hard_examples: null}\n"
-    (tmp_path / "config.yaml").write_text(old)
-    with pytest.raises(ConfigError, match=r"run of this version of hsl.*`data\.hard_examples`.*provenance\.json"):
-        open_run(str(tmp_path))
-
-
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no config\.yaml") as caught:
-        open_run(str(tmp_path))
-    assert f"`run = {tmp_path}`" in str(caught.value)
 
 
 def test_one_of_another_model_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hsl.data.records import Record
 from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.run import label_classifiers, labelling
 from hsl.run.building import build_task, facts_of
+from hsl.targets import named_targets
 
 CLASSES = ("background", "leaf", "spot")
 COLOURS = {"background": (225, 222, 228), "leaf": (50, 140, 40), "spot": (130, 70, 20)}
@@ -258,7 +259,7 @@ def test_activations_are_the_mean_at_the_size_of_each_picture(root: Path, tmp_pa
     data = instantiate(composed("label", root, tmp_path, "output=x").data)
     data.inspect()
     records = data.catalogue.records[:3]
-    one = label_classifiers.open_classifiers([str(classifier)], data)[0]
+    one = label_classifiers.open_classifiers([str(classifier)], data, named_targets(conf_dir()))[0]
     maps = list(label_classifiers.activations([one, one], records, torch.tensor([0, 1, 0]), None))
     once = list(label_classifiers.activations([one], records, torch.tensor([0, 1, 0]), None))
     assert [each.shape for each in maps] == [(48, 64), (49, 64), (50, 64)]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.files import read_json
 
@@ -25,7 +25,7 @@ class Baseline:
         if self.folder is None:
             raise ValueError("A baseline that is a number has no weights.")
         path = self.folder / "checkpoints" / "best.ckpt"
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        state: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
         return state
 
     def check_fits(self, task: nn.Module) -> None:

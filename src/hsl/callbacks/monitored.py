@@ -1,11 +1,51 @@
-"""The monitored value has to exist; that is known after the first validation batch, not after the first epoch."""
+"""What reacts to a monitored value: early stopping, and the check that the value exists."""
 
+import math
 from typing import Any, cast
 
 import lightning
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from hsl.config import ConfigError
+from hsl.metrics.catalogue import read_mode
+
+
+def early_stopping(
+    monitor: str,
+    mode: str = "auto",
+    patience: int = 10,
+    min_delta: float = 0.001,
+    stopping_threshold: float | None = None,
+    divergence_threshold: float | None = None,
+) -> EarlyStopping:
+    """Ends the training when the monitored value has not become better for some validations.
+
+    Args:
+        monitor: the value, such as ``val/miou``.
+        mode: as in `hsl.callbacks.best_checkpoint.BestCheckpoint`.
+        patience: validations without an improvement, at least 0.
+        min_delta: what counts as an improvement, at least 0.
+        stopping_threshold: a value that is good enough to end at once.
+        divergence_threshold: a value that is bad enough to end at once.
+
+    Raises:
+        ConfigError: an argument is out of range, or the mode is the wrong one for this value.
+    """
+    if patience < 0:
+        raise ConfigError(
+            "`callbacks.early_stopping.patience` should be at least 0. Found `callbacks.early_stopping.patience = "
+            f"{patience}`. To train all epochs, set `callbacks.early_stopping=null`."
+        )
+    if not (math.isfinite(min_delta) and min_delta >= 0):
+        raise ConfigError(
+            "`callbacks.early_stopping.min_delta` should be at least 0. Found `callbacks.early_stopping.min_delta = "
+            f"{min_delta}`."
+        )
+    chosen = read_mode(monitor, mode, ("callbacks.early_stopping.monitor", "callbacks.early_stopping.mode"))
+    return EarlyStopping(
+        monitor, min_delta, patience, mode=chosen, stopping_threshold=stopping_threshold,
+        divergence_threshold=divergence_threshold,
+    )  # fmt: skip
 
 
 class MonitoredValue(Callback):

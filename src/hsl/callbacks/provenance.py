@@ -19,7 +19,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from hsl.files import read_json, write_atomically
+from hsl.files import Page, read_json, write_atomically
 
 PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "albumentations",
             "opencv-python-headless", "numpy", "torchmetrics", "hydra-core")  # fmt: skip
@@ -77,13 +77,17 @@ class Provenance(Callback):
         write_atomically(self.path, json.dumps(page, indent=2).encode())
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> Page:
     """The facts in a ``provenance.json``; empty when there is none.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged; of what is read: a key is not there.
     """
-    return read_json(path) if path.is_file() else {}
+    if path.is_file():
+        return read_json(path)
+    nothing = Page()
+    nothing.path = path
+    return nothing
 
 
 def environment() -> dict[str, Any]:

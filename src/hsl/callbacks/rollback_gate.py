@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hsl.callbacks.baseline import Baseline, read_baseline
+from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.files import read_json, write_atomically
+from hsl.metrics.catalogue import better, read_mode
 
 
 class RollbackGate(Callback):
@@ -29,7 +31,7 @@ class RollbackGate(Callback):
 
     Args:
         metric: what is watched, such as ``val/accuracy``.
-        mode: ``max`` or ``min``: which values of ``metric`` are good.
+        mode: ``auto``: the direction of the score, see `hsl.metrics.catalogue`; ``max`` or ``min`` for one of your own.
         baseline: a number; the folder of a run of the same model, whose value at its best checkpoint counts and whose
             weights are restored; or ``None``: the value at the start of the scope.
         tolerance: how much worse than the baseline is still kept, at least 0; 0.005 in the published system.
@@ -49,7 +51,7 @@ class RollbackGate(Callback):
     def __init__(
         self,
         metric: str,
-        mode: Literal["max", "min"],
+        mode: str,
         baseline: float | str | None,
         tolerance: float,
         path: str,
@@ -57,14 +59,20 @@ class RollbackGate(Callback):
         minimum: Mapping[str, float] | None = None,
         phases: Sequence[str] | None = None,
     ) -> None:
-        _check_choice("mode", mode, ("max", "min"))
-        _check_choice("scope", scope, ("phase", "run"))
+        if scope not in ("phase", "run"):
+            raise ConfigError(f"`rollback_gate.scope` should be phase or run. Found `{scope}`.")
         if not tolerance >= 0:
             raise ConfigError(f"`rollback_gate.tolerance` should be at least 0. Found {tolerance}.")
         if scope == "run" and phases is not None:
             raise ConfigError(f"`rollback_gate.phases` should be null with scope run. Found {list(phases)}.")
-        self.metric, self.mode, self.tolerance, self.scope = metric, mode, float(tolerance), scope
+        self.metric, self.tolerance, self.scope = metric, float(tolerance), scope
+        self.mode = read_mode(metric, mode, ("rollback_gate.metric", "rollback_gate.mode"))
         self.minimum = dict(minimum or {})
+        if falling := [name for name in self.minimum if better(name) == "min"]:
+            raise ConfigError(
+                "`rollback_gate.minimum` should name values of which more is better. Found "
+                f"`{falling[0]}`. Watch it by a gate of its own, with `metric: {falling[0]}`."
+            )
         self.phases = None if phases is None else tuple(phases)
         self.path = Path(path)
         self.snapshot = self.path.parent / "checkpoints" / "start.ckpt"
@@ -119,7 +127,7 @@ class RollbackGate(Callback):
         if not self.closes or not kept.best_model_path:
             return
         if self.path.is_file():  # judged before, and then killed: what was decided stays
-            page = read_json(self.path)
+            page: dict[str, Any] = read_json(self.path)
         else:
             page = self._judge(Path(kept.best_model_path), str(kept.monitor))
             if trainer.is_global_zero:
@@ -156,7 +164,7 @@ class RollbackGate(Callback):
         kept: ModelCheckpoint,
         page: Mapping[str, Any],
     ) -> None:
-        start = torch.load(self.snapshot, map_location="cpu", weights_only=True)
+        start = read_checkpoint(self.snapshot)
         if self.baseline is not None and self.baseline.folder is not None:
             start["state_dict"] = self.baseline.weights()
         start["epoch"] = -1  # of before the first
@@ -170,7 +178,7 @@ class RollbackGate(Callback):
         kept.best_model_score = torch.tensor(math.nan if restored is None else restored)
 
     def _values_in(self, checkpoint: Path) -> dict[str, float]:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(checkpoint)
         values: dict[str, float] = state["callbacks"][self.state_key]["values"]
         return values
 
@@ -182,11 +190,6 @@ def _validated(trainer: lightning.Trainer) -> dict[str, float]:
 
 def _best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
     return next(one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"`rollback_gate.{name}` should be {' or '.join(choices)}. Found `{value}`.")
 
 
 def _null(value: float) -> float | None:

@@ -1,8 +1,10 @@
 """What the arguments of the data module should be."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from hsl.config import ConfigError
+from hsl.data.decode import Range
 
 
 def check_arguments(
@@ -37,3 +39,35 @@ def check_arguments(
             findings.append(f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}.")
     if findings:
         raise ConfigError(" ".join(findings))
+
+
+def check_value_range(value_range: Sequence[float] | None, key: str) -> Range:
+    """What becomes black and white, as a pair.
+
+    Args:
+        value_range: ``[black, white]``, or ``None`` where it is not set.
+        key: What an error calls it.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if value_range is None:
+        return None
+    ends = list(value_range) if isinstance(value_range, Sequence) and not isinstance(value_range, str) else []
+    if len(ends) != 2 or not all(type(end) in (int, float) for end in ends) or not -inf < ends[0] < ends[1] < inf:
+        raise ConfigError(
+            f"`{key}` should be [black, white] with black < white. Found `{key} = {value_range}`. For pictures of 12 "
+            f"bits write `{key}=[0,4095]`."
+        )
+    return float(ends[0]), float(ends[1])
+
+
+def check_max_megapixels(max_megapixels: float, key: str) -> float:
+    """Of a picture or mask.
+
+    Raises:
+        ConfigError: It is no number above 0.
+    """
+    if type(max_megapixels) not in (int, float) or not 0 < max_megapixels < inf:
+        raise ConfigError(f"`{key}` should be a number above 0. Found `{key} = {max_megapixels}`. Usual is 300.")
+    return float(max_megapixels)

@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from hsl.config import ConfigError, DataError
 from hsl.data.audit_copies import copied_pictures
+from hsl.data.audit_pictures import picture_values
 from hsl.data.audit_rules import (
     STOP,
     Finding,
@@ -22,9 +20,10 @@ from hsl.data.audit_rules import (
     mismatched_files,
     shared_groups,
     shared_pictures,
+    unread_masks,
 )
-from hsl.data.audit_states import OFF, PASSED, State, rule_states
-from hsl.data.near_duplicates import ORIENTATIONS, stored_near_duplicates
+from hsl.data.audit_states import State, rule_states
+from hsl.data.near_duplicates import ORIENTATIONS, is_blank, stored_near_duplicates
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.data.splits import Split
@@ -37,6 +36,7 @@ RULES = {
     "e": "pictures and masks that do not fit",
     "f": "classes without a training picture",
     "g": "a picture that is there twice",
+    "h": "values of the pictures",
 }
 MAX_PAIRS = 10_000
 """So many pairs are kept, those of the highest correlation; all are counted."""
@@ -75,6 +75,7 @@ class Audit:
         findings: By rule.
         states: What each rule came to, and what it could not look at.
         not_read: Files among the pictures that are not part of the data set, as the reader tells of them.
+        num_blank: Pictures without contrast, which were not compared.
     """
 
     data: str
@@ -93,6 +94,7 @@ class Audit:
     findings: tuple[Finding, ...]
     states: dict[str, State]
     not_read: tuple[str, ...] = ()
+    num_blank: int = 0
 
     @property
     def stopped(self) -> bool:
@@ -133,9 +135,11 @@ def audit(
     (a) An id or a content hash in two parts; (b) a group in two parts; (c) near-duplicates in two parts,
     under the eight flips and turns; (d) masks with values outside the classes, 0/255 masks for two classes,
     an ignore value that is a class; (e) pictures and masks that are unpaired, unlike in size or cannot be
-    read; (f) classes, of masks and of whole pictures, absent from the training part; (g) pictures of one
-    content with unlike masks or labels. All stop the run, except (b) when the split takes no groups, (d) 0/255
-    masks among others, (g) copies inside a part that are alike in all, and what is set to "warn".
+    read; (f) classes, of masks and of whole pictures, absent from the training part, unless (d) or (e) tell that
+    masks mean something else; (g) pictures of one content with unlike masks or labels; (h) pictures of 16 bits that
+    are of 10, 12 or 14, constant pictures, several pages. All stop the run, except (b) when the split takes no
+    groups, (d) 0/255 masks among others, (g) copies inside a part that are alike in all, (h) but for the range of
+    most pictures, and what is set to "warn".
 
     Args:
         catalogue: The data set.
@@ -158,16 +162,22 @@ def audit(
     missing, unlike = _severity("missing_classes", missing_classes), _severity("conflicts", conflicts)
     subject = Subject(catalogue, scan, split, fold)
     pairs: tuple[Pair, ...] = ()
-    num_inside = num_across = 0
+    num_inside = num_across = num_blank = 0
+    unchecked: dict[str, str] = {}
     findings = [*shared_pictures(subject), *shared_groups(subject)]
     if search != "off":
         pairs, num_across, num_inside = _search(subject, threshold, None if cache_dir is None else Path(cache_dir))
         findings += _near_duplicates(subject, pairs, num_across, search)
-    findings += [*mask_values(subject), *mismatched_files(subject)]
-    if missing != "off":
+        num_blank = int(is_blank(scan.thumbnails[scan.image_sizes[:, 0] > 0]).sum())
+    values = mask_values(subject)
+    findings += [*values, *mismatched_files(subject)]
+    if missing != "off" and (any(one.severity == STOP for one in values) or unread_masks(subject)):
+        unchecked["f"] = "masks cannot be read, or mean something else"
+    elif missing != "off":
         findings += [*absent_classes(subject, missing), *absent_image_classes(subject, missing, image_labels)]
     if unlike != "off":
         findings += copied_pictures(subject, unlike, image_labels)
+    findings += picture_values(subject)
     return Audit(
         data=catalogue.name,
         sha256=split.sha256,
@@ -183,36 +193,10 @@ def audit(
         num_across=num_across,
         pairs=pairs,
         findings=tuple(findings),
-        states=rule_states(subject, findings, {"c": search, "f": missing, "g": unlike}),
+        states=rule_states(subject, findings, {"c": search, "f": missing, "g": unlike}, unchecked),
         not_read=catalogue.not_read,
+        num_blank=num_blank,
     )
-
-
-def print_table(audit: Audit, console: Console | None = None) -> None:
-    """Print a line per rule and finding, with one example, and below it what was found and the way out."""
-    sizes = ", ".join(f"{part} {number}" for part, number in audit.num_pictures.items())
-    table = Table(title=f"Audit of {audit.data}, {audit.method}, fold {audit.fold}: {sizes}", title_justify="left")
-    for name in ("rule", "severity", "pictures", "example"):
-        table.add_column(name, overflow="fold", justify="right" if name == "pictures" else "left")
-    for rule, title in RULES.items():
-        for finding in (found := [finding for finding in audit.findings if finding.rule == rule]):
-            severity = Text(finding.severity, style="red" if finding.severity == STOP else "yellow")
-            example = [audit.pairs[0].first, audit.pairs[0].second] if rule == "c" else finding.ids[:1]
-            table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), Text(", ".join(example)))
-        if not found:
-            style = {PASSED: "green", OFF: ""}.get(audit.states[rule].state, "yellow")
-            table.add_row(f"({rule}) {title}", Text(audit.states[rule].state, style=style))
-    console = console or Console()
-    console.print(table)
-    for finding in audit.findings:
-        console.print(Text(f"({finding.rule}) {finding.message}"), soft_wrap=True)
-    for rule, state in audit.states.items():
-        if state.reason and state.state != OFF:
-            console.print(Text(f"({rule}) {state.state}: {state.reason}."), soft_wrap=True)
-    for sentence in audit.not_read:
-        console.print(Text(sentence), soft_wrap=True)
-    if audit.near_duplicates != "off":
-        console.print(f"Near-duplicates: {audit.num_across} pairs across parts, {audit.num_inside} inside them.")
 
 
 def _search(subject: Subject, threshold: float, cache_dir: Path | None) -> tuple[tuple[Pair, ...], int, int]:

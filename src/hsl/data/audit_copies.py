@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hsl.data.audit_rules import WARN, Finding, Subject
-from hsl.data.decode import decode_mask
+from hsl.data.decoding import Decoding
 from hsl.data.grouping import name_some
 
 
@@ -58,11 +58,10 @@ def _labels_differ(subject: Subject, names: Sequence[str], column: str) -> bool:
 def _masks_differ(subject: Subject, names: Sequence[str], contents: Mapping[str, str]) -> bool:
     """By their pixels: the same mask can be stored in several ways."""
     catalogue, records = subject.catalogue, subject.records
+    decoding = Decoding.of(catalogue)
     own = [name for name in names if name not in catalogue.relabelled and name not in subject.scan.errors]
     masks = {contents[name]: mask for name in own if (mask := records[name].mask) is not None}
     if len(masks) < 2:
         return False
-    first, *others = (
-        decode_mask(mask.read(), mask.name, catalogue.palette, catalogue.ignore_index) for mask in masks.values()
-    )
+    first, *others = (decoding.mask(mask) for mask in masks.values())
     return any(not np.array_equal(first, other) for other in others)

@@ -10,6 +10,7 @@ import numpy as np
 from hsl.batch import IGNORE_INDEX
 from hsl.data.grouping import name_some
 from hsl.data.image_labels import read_image_labels
+from hsl.data.mask_classes import how_to_name
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan
 from hsl.data.splits import Split
@@ -23,7 +24,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        rule: ``"a"`` to ``"g"``, see `hsl.data.audit.RULES`.
+        rule: ``"a"`` to ``"h"``, see `hsl.data.audit.RULES`.
         severity: ``"stop"`` or ``"warn"``.
         message: What was found, with the first few files, and the way out.
         ids: Ids of all pictures concerned.
@@ -156,11 +157,25 @@ def mask_values(subject: Subject) -> list[Finding]:
         message = (
             f"{len(wrong)} masks have values that are neither a class (0 to {num_classes - 1}) nor ignored "
             f"({IGNORE_INDEX}): {name_some(named)}. Correct the masks, or name all classes in dataset.yaml."
+            f"{_how_to_name(subject)}"
         )
         findings.append(Finding("d", STOP, message, wrong, tuple(map(subject.mask, wrong))))
-    if num_classes == 2:
+    if num_classes == 2 and _holds_indices(subject):
         findings += _black_and_white(subject)
     return findings
+
+
+def _holds_indices(subject: Subject) -> bool:
+    return subject.catalogue.palette is None and subject.catalogue.values is None
+
+
+def _how_to_name(subject: Subject) -> str:
+    catalogue = subject.catalogue
+    if not _holds_indices(subject):
+        return ""
+    found = np.flatnonzero(subject.scan.class_counts.sum(axis=0)).tolist()
+    stored = sorted(catalogue.ignore_index if number == IGNORE_INDEX else number for number in found)
+    return f" {how_to_name(stored, catalogue.classes, catalogue.ignore_index)}"
 
 
 def _black_and_white(subject: Subject) -> list[Finding]:
@@ -169,12 +184,15 @@ def _black_and_white(subject: Subject) -> list[Finding]:
     suspects = tuple(np.array(subject.scan.ids)[ignored & ~ones].tolist())
     if not suspects or (ones & ignored).any():
         return []
-    files = tuple(map(subject.mask, suspects))
+    files, (background, other) = tuple(map(subject.mask, suspects)), subject.catalogue.classes
+    advice = how_to_name([0, IGNORE_INDEX], subject.catalogue.classes)
+    if ones.any():
+        line = f"values: {{0: {background}, 1: {other}, {IGNORE_INDEX}: {other}}}"
+        advice = f"If it is `{other}`, write `{line}` in dataset.yaml."
     message = (
         f"{len(suspects)} masks hold {IGNORE_INDEX} and no 1, as if {IGNORE_INDEX} were meant to be class 1: "
         f"{name_some([f'`{file}`' for file in files])}. {IGNORE_INDEX} is ignored, so nothing would be "
-        f"learnt of `{subject.catalogue.classes[1]}` there. Store 0 and 1, or name the palette in "
-        "dataset.yaml."
+        f"learnt of `{subject.catalogue.classes[1]}` there. {advice}"
     )
     return [Finding("d", WARN if ones.any() else STOP, message, suspects, files)]
 
@@ -207,12 +225,18 @@ def mismatched_files(subject: Subject) -> list[Finding]:
         ]
         message = (
             f"{len(rows)} pictures are unlike in size to their masks (height x width): "
-            f"{name_some(pairs, 3)}. Export both at one size; pictures are turned upright by their EXIF "
-            "orientation first, masks are not."
+            f"{name_some(pairs, 3)}. Export both at one size; pictures and masks are each turned upright by their own "
+            "EXIF orientation first."
         )
         named = tuple(file for name in unlike for file in subject.files(name))
         findings.append(Finding("e", STOP, message, unlike, named))
     return findings
+
+
+def unread_masks(subject: Subject) -> bool:
+    """Whether there is a mask that cannot be read."""
+    heights = dict(zip(subject.scan.ids, subject.scan.mask_sizes[:, 0].tolist(), strict=True))
+    return any(record.mask is not None and not heights[name] for name, record in subject.records.items())
 
 
 def absent_classes(subject: Subject, severity: str) -> list[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hsl.data.audit_rules import STOP, Finding, Subject
+from hsl.data.near_duplicates import is_blank
 
 PASSED, WARNED, STOPPED = "passed", "warned", "stopped"
 OFF, NOT_CHECKED, PARTLY_CHECKED = "off", "not checked", "partly checked"
@@ -28,13 +29,16 @@ class State:
     reason: str = ""
 
 
-def rule_states(subject: Subject, findings: Sequence[Finding], modes: Mapping[str, str]) -> dict[str, State]:
+def rule_states(
+    subject: Subject, findings: Sequence[Finding], modes: Mapping[str, str], unchecked: Mapping[str, str] | None = None
+) -> dict[str, State]:
     """The state of every rule.
 
     Args:
         subject: What was audited.
         findings: What was found.
         modes: Of the rules (c), (f) and (g): ``"off"`` where they were switched off.
+        unchecked: Rule -> why it was not looked at.
     """
     found: dict[str, State] = {}
     for rule, gap in _GAPS.items():
@@ -44,6 +48,8 @@ def rule_states(subject: Subject, findings: Sequence[Finding], modes: Mapping[st
             found[rule] = State(STOPPED if STOP in severities else WARNED, state.reason)
         elif modes.get(rule) == "off":
             found[rule] = State(OFF, f"switched off by `data.audit.{_KEYS[rule]}`")
+        elif unchecked and rule in unchecked:
+            found[rule] = State(NOT_CHECKED, unchecked[rule])
         else:
             found[rule] = state
     return found
@@ -55,7 +61,16 @@ def _contents(subject: Subject) -> State:
 
 
 def _duplicates(subject: Subject) -> State:
-    return _one_part(subject) or _unread(subject, subject.scan.image_sizes[:, 0] == 0)
+    decoded = subject.scan.image_sizes[:, 0] > 0
+    blank = int(is_blank(subject.scan.thumbnails[decoded]).sum())
+    state = _one_part(subject) or _unread(subject, ~decoded)
+    if not blank or state.state != PASSED:
+        return state
+    return State(PARTLY_CHECKED, f"{_pictures(blank)} without contrast, which have nothing to be compared by")
+
+
+def _numbers(subject: Subject) -> State:
+    return _unread(subject, subject.scan.image_sizes[:, 0] == 0)
 
 
 def _copies(subject: Subject) -> State:
@@ -148,4 +163,5 @@ _GAPS: dict[str, Callable[[Subject], State]] = {
     "e": _files,
     "f": _classes,
     "g": _copies,
+    "h": _numbers,
 }

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from hsl.config import ConfigError
 from hsl.data.cache_storage import SharedMemory, SparseFile
-from hsl.data.decode import decode_image, decode_mask
-from hsl.data.records import Catalogue, Record
+from hsl.data.decoding import Decoding, Picture
+from hsl.data.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -26,37 +25,7 @@ KINDS = ("ram", "disk", None)
 _HEADER = np.dtype([("written", "<u4"), ("crc", "<u4"), ("stamp", "<u8")])
 _WRITTEN = 0x48534C31
 _ALIGNMENT = 64
-_LAYOUT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """Decoded: RGB ``uint8 (H, W, 3)``, mask ``uint8 (h, w)`` or ``None``. Not to be written to."""
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Decoder:
-    """Turns a record into a picture by the rules of its catalogue. Arguments: see ``Catalogue``."""
-
-    palette: tuple[tuple[tuple[int, int, int], int], ...] | None = None
-    value_range: tuple[float, float] | None = None
-    ignore_index: int = 255
-
-    @classmethod
-    def of(cls, catalogue: Catalogue) -> "Decoder":
-        """The decoder of a catalogue's records."""
-        palette = None if catalogue.palette is None else tuple(sorted(catalogue.palette.items()))
-        return cls(palette, catalogue.value_range, catalogue.ignore_index)
-
-    def __call__(self, record: Record) -> Picture:
-        image = decode_image(record.image.read(), record.image.name, self.value_range)
-        if record.mask is None:
-            return Picture(image, None)
-        palette = None if self.palette is None else dict(self.palette)
-        return Picture(image, decode_mask(record.mask.read(), record.mask.name, palette, self.ignore_index))
+_LAYOUT_VERSION = 2
 
 
 class PictureCache:
@@ -68,7 +37,7 @@ class PictureCache:
     ``disk``: a sparse file in ``cache_dir``, read through a memory map. Any number of processes may use it at
     once.
 
-    A picture whose file has changed since it was stored is decoded anew; this is looked at when a process
+    A picture whose file has changed since an earlier run stored it is decoded anew; this is looked at when a process
     first reads it, so once per run and worker. Pictures beyond ``gigabytes`` are decoded whenever they are
     read.
 
@@ -81,6 +50,7 @@ class PictureCache:
         gigabytes: Bound of the decoded pixels that are kept, in 10^9 bytes.
         cache_dir: Folder of the ``disk`` cache.
         first: Places to be kept first if not all fit; default: in order.
+        check: Called for each record that is read from its files, and raises if it should not be used.
 
     Raises:
         ConfigError: An argument is outside its range, or the memory or the folder is not to be had.
@@ -91,15 +61,16 @@ class PictureCache:
         records: Sequence[Record],
         image_sizes: NDArray[np.integer[Any]],
         mask_sizes: NDArray[np.integer[Any]],
-        decode: Decoder | Callable[[Record], Picture],
+        decode: Decoding | Callable[[Record], Picture],
         *,
         kind: str | None,
         gigabytes: float,
         cache_dir: Path | None = None,
         first: Iterable[int] = (),
+        check: Callable[[Record], None] | None = None,
     ) -> None:
         _check(kind, gigabytes, cache_dir)
-        self._records, self._decode, self._kind = records, decode, kind
+        self._records, self._decode, self._kind, self._check = records, decode, kind, check
         self._image_sizes = np.asarray(image_sizes, dtype=np.int64).reshape(-1, 2)
         self._mask_sizes = np.asarray(mask_sizes, dtype=np.int64).reshape(-1, 2)
         self._checked: set[int] = set()
@@ -137,15 +108,23 @@ class PictureCache:
             DataError: The picture cannot be read or decoded, or the disk of the cache is full.
         """
         if self._store is None or not self._kept[index]:
-            return self._decode(self._records[index])
+            return self._read(index)
         if index not in self._checked:
+            if self._check is not None:
+                self._check(self._records[index])
             stamp = _stamp(self._records[index])
             if not self._is_stored(index, stamp):
-                picture = self._decode(self._records[index])
+                picture = self._read(index)
                 if not self._fill(index, stamp, picture):
                     return picture
             self._checked.add(index)
         return self._view(index)
+
+    def _read(self, index: int) -> Picture:
+        picture = self._decode(self._records[index])
+        if self._check is not None:
+            self._check(self._records[index])
+        return picture
 
     def _open(self, length: int, cache_dir: Path | None) -> "SharedMemory | SparseFile":
         if self._kind == "ram" or cache_dir is None:

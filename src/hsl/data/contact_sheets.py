@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hsl.data.audit import Audit, Pair
-from hsl.data.decode import decode_image
+from hsl.data.decoding import Decoding
 from hsl.data.near_duplicates import ORIENTATIONS, turned
 from hsl.data.records import Catalogue
 from hsl.files import write_atomically
@@ -91,7 +91,7 @@ def _draw_row(pair: Pair, catalogue: Catalogue) -> Image.Image:
 
 def _picture(catalogue: Catalogue, name: str) -> NDArray[np.uint8]:
     source = next(record.image for record in catalogue.records if record.id == name)
-    return decode_image(source.read(), source.name, catalogue.value_range)
+    return Decoding.of(catalogue).image(source)
 
 
 def _write(image: Image.Image, place: tuple[int, int], text: str, width: int) -> None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,23 +13,25 @@ from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.config import DataError
-from hsl.data.arguments import check_arguments
+from hsl.data.arguments import check_arguments, check_max_megapixels, check_value_range
 from hsl.data.audit import Audit
-from hsl.data.cache import Decoder, PictureCache
+from hsl.data.cache import PictureCache
 from hsl.data.counts import class_counts, presence, shown
 from hsl.data.dataset import PictureDataset, unmasked_pictures
-from hsl.data.decode import decode_instances
+from hsl.data.decoding import Decoding
+from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.image_labels import HEAD, read_image_labels
 from hsl.data.labels import PseudoLabels
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.object_labels import ObjectLabels
 from hsl.data.patches import PatchSampling, TrainingPatches
-from hsl.data.records import Catalogue, Record, select
+from hsl.data.records import Catalogue, Record, ruled, select
 from hsl.data.sampling import Sampling
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
 from hsl.data.tasks import read_heads
 from hsl.data.transforms import EvaluationTransform, Transform, normalized
+from hsl.data.unchanged import Unchanged
 from hsl.data.workers import choose_num_workers
 
 PARTS = ("train", "val", "test")
@@ -65,6 +67,8 @@ class DataModule(LightningDataModule):
         sampling: How often a training picture is drawn; ``None``: each comes once an epoch.
         only: Attributes and the values that a picture may have of them; others are left out, see `select`.
         labels: What takes the place of the training masks; ``None``: nothing does.
+        value_range: What becomes black and white in pictures of more than 8 bits; ``None``: as the data set says.
+        max_megapixels: A larger picture or mask is refused before it is decoded.
 
     Raises:
         ConfigError: An argument is outside its range; all of them are named.
@@ -94,12 +98,16 @@ class DataModule(LightningDataModule):
         labels: PseudoLabels | ObjectLabels | None = None,
         sampling: Sampling | None = None,
         only: Mapping[str, str | Sequence[str]] | None = None,
+        value_range: Sequence[float] | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
         check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)
         self.root, self.fold, self.head, self.seed = root, fold, head, seed
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.batch_size = (int(height), int(width)), batch_size
+        self._value_range = check_value_range(value_range, "data.value_range")
+        self.max_megapixels = check_max_megapixels(max_megapixels, "data.max_megapixels")
         self._reader, self._only, self._split, self._audit = reader, only or {}, split, audit
         self._num_workers, self._tasks, self._patches = num_workers, tasks, patches
         self._columns, self.pseudo_labels, self._sampling = image_labels, labels, sampling
@@ -119,7 +127,7 @@ class DataModule(LightningDataModule):
         """
         if self._inspected:
             return
-        self.catalogue = select(self._reader(self.root), self._only)
+        self.catalogue = ruled(select(self._reader(self.root), self._only), self._value_range, self.max_megapixels)
         self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
         if self._patches:
             self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest
@@ -153,8 +161,9 @@ class DataModule(LightningDataModule):
         rows = self.scan.rows(tuple(self._place))
         first = [self._place[name] for part in PARTS for name in self.parts[part]]
         self._pictures = PictureCache(
-            self.catalogue.records, self.scan.image_sizes[rows], self.scan.mask_sizes[rows], Decoder.of(self.catalogue),
-            kind=self._cache, gigabytes=self._cache_gigabytes, cache_dir=self._cache_dir, first=first,
+            self.catalogue.records, self.scan.image_sizes[rows], self.scan.mask_sizes[rows],
+            Decoding.of(self.catalogue), kind=self._cache, gigabytes=self._cache_gigabytes, cache_dir=self._cache_dir,
+            first=first, check=Unchanged.since(self.scan),
         )  # fmt: skip
         self._prepared = True
 
@@ -209,8 +218,6 @@ class DataModule(LightningDataModule):
     def part_dataloader(self, part: str) -> Loader:
         """Any part, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated: every picture once, ordered by size.
 
-        A batch is padded to its largest mask; among pictures of like size that is little.
-
         Raises:
             DataError: The part is empty.
         """
@@ -219,18 +226,18 @@ class DataModule(LightningDataModule):
     def predict_dataloader(  # type: ignore[override]
         self,
         records: Sequence[Record],
+        decoding: Decoding,
         *,
-        value_range: tuple[float, float] | None = None,
         on_broken: Callable[[DataError], None] | None = None,
     ) -> Loader:
         """Pictures from outside the data set, in order. Needs no `prepare`.
 
         Args:
             records: Their masks, if any, are not read.
-            value_range: See ``Catalogue``.
+            decoding: How they are decoded.
             on_broken: Called for each picture that cannot be read, which is then left out; default: it is raised.
         """
-        dataset = unmasked_pictures(records, value_range, self._evaluate, self.head, self.seed)
+        dataset = unmasked_pictures(records, decoding, self._evaluate, self.head, self.seed)
         unknown = np.arange(len(records))[:, None] if self._evaluate.size is None else None  # so each is a batch
         order = BatchOrder(len(records), self.batch_size, shuffle=False, seed=self.seed, sizes=unknown)
         workers = self._choose_workers(len(order), 0)
@@ -244,7 +251,7 @@ class DataModule(LightningDataModule):
     def instances(self, name: str) -> NDArray[Any] | None:
         """Object ids ``(H, W)`` of one picture, where the data set has them."""
         source = self.catalogue.records[self._place[name]].instances
-        return None if source is None else decode_instances(source.read(), source.name)
+        return None if source is None else Decoding.of(self.catalogue).instances(source)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """See `normalized`; here the one mask becomes that of every head. The trainer calls it, else do so by hand."""
@@ -264,13 +271,9 @@ class DataModule(LightningDataModule):
         if labels and self.image_labels is None:  # pictures that count nowhere would teach nothing
             ids = tuple(name for name in ids if labels.teaches(name))
         if not ids:
-            raise DataError(
-                f"The {part} part of `{self.catalogue.name}`, fold {self.fold}, should hold pictures. "
-                "Found none. Change `data.split`."
-            )
-        if not shuffle:
-            sizes = self.scan.image_sizes[self.scan.rows(ids)].tolist()
-            ids = tuple(name for _, name in sorted(zip(sizes, ids, strict=True)))
+            where = f"The {part} part of `{self.catalogue.name}`, fold {self.fold},"
+            raise DataError(f"{where} should hold pictures. Found none. Change `data.split`.")
+        ids = ids if shuffle else self.scan.by_size(ids)
         extents = None if shuffle else self.scan.image_sizes[self.scan.rows(ids)]
         places, patches = tuple(self._place[name] for name in ids), None
         if shuffle and self._patches is not None:
@@ -294,7 +297,5 @@ class DataModule(LightningDataModule):
 
     def _num_processed(self) -> int:
         """Batches of this epoch whose step is done. Lightning restores it before it makes the loaders."""
-        if self.trainer is None:
-            raise RuntimeError("the trainer is gone")
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return int(progress.processed)  # type: ignore[attr-defined]
+        progress: Any = cast(Any, self.trainer).fit_loop.epoch_loop.batch_progress.current
+        return int(progress.processed)

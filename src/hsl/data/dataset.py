@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from hsl.batch import IGNORE_INDEX, Batch, Sample
-from hsl.data.cache import Decoder, PictureCache
+from hsl.data.cache import PictureCache
+from hsl.data.decoding import Decoding
 from hsl.data.labels import TrainingLabels
 from hsl.data.patches import TrainingPatches
 from hsl.data.records import Record
@@ -96,7 +97,7 @@ class PictureDataset(Dataset[Sample]):
 
 def unmasked_pictures(
     records: Sequence[Record],
-    value_range: tuple[float, float] | None,
+    decoding: Decoding,
     transform: Transform,
     head: str,
     seed: int,
@@ -104,7 +105,7 @@ def unmasked_pictures(
     """Pictures from outside the data set, in order. Their masks, if any, are not read; nothing is cached."""
     unmasked = [Record(record.id, record.image, None, None, {}, None) for record in records]
     nothing = np.zeros((len(records), 2), dtype=np.int64)
-    pictures = PictureCache(unmasked, nothing, nothing, Decoder(None, value_range), kind=None, gigabytes=0)
+    pictures = PictureCache(unmasked, nothing, nothing, decoding, kind=None, gigabytes=0)
     ids = [record.id for record in records]
     return PictureDataset(ids, pictures, range(len(records)), transform, head=head, seed=seed)
 

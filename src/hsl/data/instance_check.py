@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hsl.config import DataError
+from hsl.data.decoding import Decoding
 from hsl.data.grouping import name_some
 from hsl.data.instance_maps import InstanceMap, read_instance_map
-from hsl.data.reading import Decoding, read_each
+from hsl.data.reading import read_each
 from hsl.data.records import Catalogue, Record
 from hsl.files import write_atomically
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when a stored row comes to mean something else; all rows are then made anew."""
 WARN_ABOVE, STOP_ABOVE = 0.1, 0.5
 """Share of the pixels of objects that are such in the map or in the mask only. Masks often leave out the borders of
@@ -94,7 +95,7 @@ def _read(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Sequenc
     records = [record for record in catalogue.records if record.instances is not None]
     if not records:
         return []
-    how = Decoding(catalogue.palette, catalogue.value_range, catalogue.ignore_index)
+    how = Decoding.of(catalogue)
     first = f"{catalogue.name}\0{records[0].image.name}"
     file = f"instances-{hashlib.sha256(first.encode()).hexdigest()[:16]}.json"
     path = None if cache_dir is None else Path(cache_dir) / file
@@ -114,13 +115,12 @@ def _read(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Sequenc
 
 def _key(record: Record, how: Decoding) -> str:
     """What names the bytes of a map and of its mask and how they are decoded; ``""`` if a source is gone."""
-    palette = None if how.palette is None else sorted(how.palette.items())
     sources = [source for source in (record.instances, record.mask or record.image) if source is not None]
     try:
         files = [[source.name, source.stamp()] for source in sources]
     except DataError:
         return ""
-    content = json.dumps([LAYOUT, palette, how.value_range, how.ignore_index, record.mask is None, files])
+    content = json.dumps([LAYOUT, repr(how), record.mask is None, files])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

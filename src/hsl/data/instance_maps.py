@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_instances, decode_mask
-from hsl.data.reading import Decoding
+from hsl.data.decoding import Decoding
 from hsl.data.records import Record
 
 OBJECT = 1
@@ -55,7 +54,7 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
     if source is None:
         raise ValueError(f"`record.instances` should be a source. Found none for `{record.id}`.")
     try:
-        ids = decode_instances(source.read(), source.name)
+        ids = how.instances(source)
     except DataError as error:
         return InstanceMap(error=str(error))
     present = np.unique(ids)
@@ -63,11 +62,9 @@ def read_instance_map(record: Record, how: Decoding) -> InstanceMap:
     mask, (wanted_height, wanted_width) = None, ids.shape
     try:
         if record.mask is None:
-            wanted_height, wanted_width = decode_image(record.image.read(), record.image.name, how.value_range).shape[
-                :2
-            ]
+            wanted_height, wanted_width = how.image(record.image).shape[:2]
         else:
-            mask = decode_mask(record.mask.read(), record.mask.name, how.palette, how.ignore_index)
+            mask = how.mask(record.mask)
             wanted_height, wanted_width = mask.shape
     except DataError:
         mask = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from hsl.config import ConfigError, DataError
 from hsl.data.label_review import checked
 from hsl.data.label_table import check_origin, read_labels, read_page
-from hsl.data.records import Catalogue, FileSource
+from hsl.data.records import Catalogue, FileSource, IndexMask
 from hsl.data.splits import Split
 
 
@@ -126,8 +126,8 @@ class PseudoTrainingLabels:
         )
         return replace(catalogue, records=records, masks_optional=True, relabelled=frozenset(training))
 
-    def _mask(self, name: str) -> FileSource | None:
-        return FileSource(self.root / "masks" / f"{name}.png") if self.teaches(name) else None
+    def _mask(self, name: str) -> IndexMask | None:
+        return IndexMask(FileSource(self.root / "masks" / f"{name}.png")) if self.teaches(name) else None
 
     def teaches(self, name: str) -> bool:
         """Whether the picture is in a tier with a weight."""

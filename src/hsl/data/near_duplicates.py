@@ -19,8 +19,8 @@ Floats = NDArray[np.float32]
 ORIENTATIONS = ("identity", "rot90", "rot180", "rot270", "hflip", "transpose", "vflip", "antitranspose")
 """The symmetries of a square, by the index that `Pairs.orientation` holds. Turns are counter-clockwise."""
 
-BLANK_STD = 0.5
-BLANK_DIFFERENCE = 1.0
+BLANK_STD = 1.0
+_LAYOUT = 2  # raised when a stored search would find others
 _BLOCK = 512
 _SIDE, _POOLED = 64, 16
 _GATHER = 1024  # pairs confirmed at a time: two float32 arrays of 16 MiB
@@ -73,9 +73,8 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float = 0.98)
     a block with many candidates is computed in full. Memory: 1 KiB per picture, 13 bytes per pair found, and
     about 300 MiB.
 
-    A blank picture (standard deviation below 0.5 grey levels: its correlation would be that of rounding) is a
-    duplicate of another blank one if their mean greys differ by at most 1 level, with correlation 1 and
-    orientation "identity"; of a picture that is not blank it never is.
+    A blank picture, see `is_blank`, is a duplicate of none: its correlation would be that of rounding, or of the light
+    that falls on it.
 
     Args:
         thumbnails: ``uint8 (N, 64, 64)``.
@@ -89,7 +88,7 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float = 0.98)
         raise ConfigError(f"`threshold` should be in (0, 1]. Found `threshold = {threshold}`. Usual is 0.98.")
     if thumbnails.ndim != 3 or thumbnails.shape[1:] != (_SIDE, _SIDE):
         raise ValueError(f"`thumbnails` should be (N, {_SIDE}, {_SIDE}). Found shape {thumbnails.shape}.")
-    features, mean, blank = _features(thumbnails)
+    features = _features(thumbnails)
     found = [_empty()]
     for start in range(0, len(thumbnails), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(thumbnails)))
@@ -97,18 +96,20 @@ def find_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float = 0.98)
         for column in range(start, len(thumbnails), _BLOCK):
             columns = slice(column, min(column + _BLOCK, len(thumbnails)))
             pairs = compare.with_columns(thumbnails[columns], features[columns])
-            both = blank[rows, None] & blank[columns] & (abs(mean[rows, None] - mean[columns]) <= BLANK_DIFFERENCE)
-            first, second = np.nonzero(both)
-            pairs.append((np.zeros_like(first), first, second, np.ones(len(first), np.float32)))
-            found.append(_best(pairs, start, column))
+            found += [_best(pairs, start, column)] if pairs else []
     return Pairs(*(np.concatenate([getattr(pairs, name) for pairs in found]) for name in Pairs.__annotations__))
+
+
+def is_blank(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """``(N,)``: whether the standard deviation of a thumbnail is below 1 grey level; such pictures are not compared."""
+    return np.array([thumbnail.std() < BLANK_STD for thumbnail in thumbnails], np.bool_)
 
 
 def stored_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float, cache_dir: Path | None) -> Pairs:
     """`find_near_duplicates`, read from ``cache_dir`` where these very pictures were searched before."""
     if cache_dir is None:
         return find_near_duplicates(thumbnails, threshold)
-    content = f"{threshold!r} {thumbnails.shape}".encode() + np.ascontiguousarray(thumbnails).tobytes()
+    content = f"{_LAYOUT} {threshold!r} {thumbnails.shape}".encode() + np.ascontiguousarray(thumbnails).tobytes()
     path = Path(cache_dir) / f"near_duplicates-{hashlib.sha256(content).hexdigest()[:16]}.npz"
     if path.is_file():
         try:
@@ -169,30 +170,28 @@ class _Block:
             yield t[keep], r[keep], c[keep], correlation[keep]
 
 
-def _features(thumbnails: NDArray[np.uint8]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Pooled picture and norm of what pooling loses ``(N, 257)``, mean grey, whether it is blank."""
+def _features(thumbnails: NDArray[np.uint8]) -> Floats:
+    """Pooled picture and norm of what pooling loses ``(N, 257)``, all 0 for a blank picture."""
     features = np.zeros((len(thumbnails), _POOLED**2 + 1), np.float32)
-    mean, blank = np.zeros(len(thumbnails), np.float32), np.zeros(len(thumbnails), np.bool_)
     factor = _SIDE // _POOLED
     for start in range(0, len(thumbnails), _BLOCK):
         part = slice(start, start + _BLOCK)
-        pictures, mean[part], blank[part] = _normalised(thumbnails[part])
+        pictures, blank = _normalised(thumbnails[part])
         tiles = pictures.reshape(-1, _POOLED, factor, _POOLED, factor)
         features[part, :-1] = tiles.sum(axis=(2, 4)).reshape(len(pictures), -1) / factor
         rest = 1 - np.square(features[part, :-1]).sum(axis=1)
-        features[part, -1] = np.where(blank[part], 0, np.sqrt(np.maximum(rest, 0)))
-    return features, mean, blank
+        features[part, -1] = np.where(blank, 0, np.sqrt(np.maximum(rest, 0)))
+    return features
 
 
-def _normalised(thumbnails: NDArray[np.uint8]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """``(N, 4096)`` of mean 0 and norm 1, all 0 for a blank picture; the mean grey; which are blank."""
+def _normalised(thumbnails: NDArray[np.uint8]) -> tuple[Floats, NDArray[np.bool_]]:
+    """``(N, 4096)`` of mean 0 and norm 1, all 0 for a blank picture; which are blank."""
     pictures = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    mean = pictures.mean(axis=1)
-    pictures -= mean[:, None]
+    pictures -= pictures.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.einsum("nk,nk->n", pictures, pictures))
     blank = norm < BLANK_STD * _SIDE
     pictures *= np.where(blank, 0, 1 / np.maximum(norm, 1e-6)).astype(np.float32)[:, None]
-    return pictures, mean, blank
+    return pictures, blank
 
 
 def _turn(orientation: int, side: int) -> NDArray[np.int64]:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from hsl.batch import DISTANCE, IGNORE_INDEX
 from hsl.config import ConfigError, DataError
-from hsl.data.cache import Decoder
-from hsl.data.decode import decode_instances, decode_mask
+from hsl.data.decode_masks import decode_instances
+from hsl.data.decoding import Decoding
 from hsl.data.distance_maps import distance_map
+from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.instance_check import check_instances
 from hsl.data.instance_maps import first_gap
 from hsl.data.labels import Annotations
-from hsl.data.records import Catalogue, Source
+from hsl.data.records import Catalogue, IndexMask, Source
 from hsl.data.splits import Split
 
 PICTURE = "reconstruction"
@@ -90,7 +91,7 @@ class ObjectLabels:
             )
         check_instances(catalogue, cache_dir, workers)
         found = {name: source for name, source in sources.items() if source is not None}
-        return TrainingObjects(found, self.annotated_fraction, self.seed, targets)
+        return TrainingObjects(found, self.annotated_fraction, self.seed, targets, catalogue.max_megapixels)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class AnnotatedObjects:
     picture: str
     fraction: float
     seed: int
-    how: Decoder
+    how: Decoding
 
     @property
     def name(self) -> str:
@@ -110,17 +111,16 @@ class AnnotatedObjects:
         return self.mask.name
 
     def read(self) -> bytes:
-        """A PNG of class indices: 1 in annotated objects, the ignored value where the mask ignores, else 0.
+        """A PNG of class indices: 1 in annotated objects, 255 where the mask ignores, else 0.
 
         Raises:
             DataError: A file cannot be read, or ids are missing.
         """
-        ids = read_instances(self.instances)
-        palette = None if self.how.palette is None else dict(self.how.palette)
-        mask = decode_mask(self.mask.read(), self.mask.name, palette, self.how.ignore_index)
+        ids = read_instances(self.instances, self.how.max_megapixels)
+        mask = self.how.mask(self.mask)
         chosen = [number for number in range(1, int(ids.max()) + 1) if self.annotated(number)]
         left = np.where(np.isin(ids, chosen), 1, 0).astype(np.uint8)
-        left[mask == IGNORE_INDEX] = self.how.ignore_index
+        left[mask == IGNORE_INDEX] = IGNORE_INDEX
         return bytes(cv2.imencode(".png", left)[1].tobytes())
 
     def annotated(self, number: int) -> bool:
@@ -141,16 +141,17 @@ class TrainingObjects:
     fraction: float
     seed: int
     targets: frozenset[str]
+    max_megapixels: float = MAX_MEGAPIXELS
     _distances: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
     def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
         """Training pictures have masks of the annotated objects; with all of them annotated nothing changes."""
         if self.fraction == 1:
             return catalogue
-        how = Decoder.of(catalogue)
+        how = Decoding.of(catalogue)
         records = tuple(
-            replace(record, mask=AnnotatedObjects(record.mask, self.instances[record.id], record.id, self.fraction,
-                                                  self.seed, how))
+            replace(record, mask=IndexMask(AnnotatedObjects(record.mask, self.instances[record.id], record.id,
+                                                            self.fraction, self.seed, how)))
             if record.id in training and record.mask is not None else record
             for record in catalogue.records
         )  # fmt: skip
@@ -166,7 +167,7 @@ class TrainingObjects:
         if DISTANCE not in self.targets:
             return {}
         if name not in self._distances:
-            distances = distance_map(read_instances(self.instances[name]))
+            distances = distance_map(read_instances(self.instances[name], self.max_megapixels))
             self._distances[name] = np.rint(distances * 255).astype(np.uint8)
         return {DISTANCE: self._distances[name]}
 
@@ -188,13 +189,13 @@ class TrainingObjects:
         return found
 
 
-def read_instances(source: Source) -> NDArray[Any]:
+def read_instances(source: Source, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[Any]:
     """Instance ids ``(H, W)``, 1 to n without a gap; all 0 where there is no object.
 
     Raises:
         DataError: The file cannot be read, or an id between 1 and the largest is missing.
     """
-    ids = decode_instances(source.read(), source.name)
+    ids = decode_instances(source.read(), source.name, max_megapixels)
     if absent := first_gap(np.unique(ids)):
         raise DataError(
             f"`{source.name}` should hold the ids 1 to {ids.max()} without a gap. Found no {absent}. "

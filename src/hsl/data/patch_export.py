@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
-from hsl.data.cache import Picture
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import FULL, check_bits
+from hsl.data.decoding import Decoding, Picture
 from hsl.data.grouping import name_some
+from hsl.data.mask_classes import how_to_name
 from hsl.data.patch_statistics import (
     STRIP,
     PictureCounts,
@@ -32,8 +34,8 @@ from hsl.data.patch_statistics import (
 )
 from hsl.data.patches import PatchSampling, cut
 from hsl.data.reading import start_reader
-from hsl.data.records import Catalogue, Record
-from hsl.data.windows import LARGE, Read, open_windows
+from hsl.data.records import Catalogue, FileSource, Record
+from hsl.data.windows import LARGE, Read, largest_number, open_windows, size_of_large
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ def write_patch_set(
         (folder / name).mkdir(parents=True)
     job = _Job(replace(catalogue, records=()), sampling, seed, folder)
     counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
-    _warn_of_empty(catalogue.name, counts)
+    _warn_of_empty(catalogue, counts)
     _write_tables(catalogue, group_of, counts, folder)
     result = PatchSet(class_table(counts, catalogue.classes), picture_table(counts), summary(counts))
     _write_statistics(result, folder / "statistics", plot)
@@ -128,7 +130,8 @@ def _write_picture(job: _Job, record: Record) -> PictureCounts:
         if len(beyond):
             raise DataError(
                 f"The mask of `{record.id}` should hold indices of the {len(job.catalogue.classes)} classes. Found "
-                f"{beyond[0] + len(job.catalogue.classes)}. Correct the mask, or name the class."
+                f"{beyond[0] + len(job.catalogue.classes)}. Correct the mask, or name the class. "
+                f"{how_to_name(np.flatnonzero(before).tolist(), job.catalogue.classes)}"
             )
         centres, corners = job.sampling.draw(foreground, record.id, job.seed)
         num_foreground = int(np.count_nonzero(foreground))
@@ -148,10 +151,16 @@ def _write_picture(job: _Job, record: Record) -> PictureCounts:
 def _open(record: Record, catalogue: Catalogue) -> tuple[tuple[int, int], Read, Read]:
     if record.mask is None:
         raise DataError(f"`{record.id}` should have a mask, around whose foreground patches are cut. Add it.")
-    palette = None if catalogue.palette is None else dict(catalogue.palette)
-    shape, read_image = open_windows(record.image, lambda data, name: decode_image(data, name, catalogue.value_range))
+    decoding, mask = Decoding.of(catalogue), record.mask
+    if catalogue.value_range is None:  # nobody has looked at the picture before
+        if isinstance(record.image, FileSource) and size_of_large(record.image):
+            check_bits(largest_number(record.image.path), record.image.name, None, FULL, decoding.range_key)
+        else:
+            decoding = replace(decoding, bits=FULL)
+    limit = catalogue.max_megapixels
+    shape, read_image = open_windows(record.image, decoding.image_of, max_megapixels=limit)
     mask_shape, read_mask = open_windows(
-        record.mask, lambda data, name: decode_mask(data, name, palette, catalogue.ignore_index)
+        mask, lambda data, _: decoding.mask_of(data, mask), exact=True, max_megapixels=limit
     )
     if shape != mask_shape:
         raise DataError(
@@ -211,11 +220,14 @@ def _groups(catalogue: Catalogue, attribute: str | None) -> dict[str, str]:
     return {record.id: record.attributes[attribute] for record in catalogue.records}
 
 
-def _warn_of_empty(name: str, counts: Sequence[PictureCounts]) -> None:
+def _warn_of_empty(catalogue: Catalogue, counts: Sequence[PictureCounts]) -> None:
     empty = [one.id for one in counts if not len(one.corners)]
     if len(empty) == len(counts):
+        found = np.flatnonzero(np.sum([one.before for one in counts], axis=0)).tolist()
+        advice = f" {how_to_name(found, catalogue.classes)}" if found == [0, IGNORE_INDEX] else ""
         raise DataError(
-            f"Pictures of `{name}` should show the classes of `data.patches.foreground`. None of {len(counts)} does."
+            f"Pictures of `{catalogue.name}` should show the classes of `data.patches.foreground`. None of "
+            f"{len(counts)} does: their masks hold {name_some(list(map(str, found)))}.{advice}"
         )
     if empty:
         log.warning("Pictures without foreground give no patch: %s.", name_some(empty))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError, DataError
-from hsl.data.cache import Picture, PictureCache
+from hsl.data.cache import PictureCache
+from hsl.data.decoding import Picture
 from hsl.data.grouping import name_some
 from hsl.data.patch_centres import Pixels, poisson_disk
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,24 +22,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import Stored, read_stored
+from hsl.data.decoding import Decoding
+from hsl.data.headers import check_png_length
 from hsl.data.records import Record
 
 THUMBNAIL = 64
+FLAT = 2.0
+"""Standard deviation, in grey levels of 255, below which a picture is called constant or nearly so."""
 CHUNK = 16
 JUDGE_AFTER_S = 2.0
 POOL_PAYS_S = 20.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """The part of a catalogue that a worker has to know; its fields mean what they mean there."""
-
-    palette: Mapping[tuple[int, int, int], int] | None
-    value_range: tuple[float, float] | None
-    ignore_index: int
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +47,9 @@ class Reading:
     mask_size: tuple[int, int]
     class_counts: NDArray[np.int64]
     thumbnail: NDArray[np.uint8]
+    largest: int = 0
+    frames: int = 0
+    contrast: float = 0.0
     error: str = ""
 
 
@@ -72,9 +70,14 @@ def read_record(record: Record, how: Decoding) -> Reading:
 def _read_image(record: Record, how: Decoding, reading: Reading) -> None:
     data = record.image.read()
     reading.content = hashlib.sha256(data).hexdigest()
-    image = decode_image(data, record.image.name, how.value_range)
+    name = record.image.name
+    stored = read_stored(data, name, how.max_megapixels)
+    if stored.header.kind == "PNG":
+        check_png_length(data, name)
+    image = stored.to_rgb(name, how.value_range)
     reading.image_size = image.shape[0], image.shape[1]
-    reading.thumbnail = make_thumbnail(image)
+    reading.thumbnail = make_thumbnail(image) if stored.pixels.dtype == np.uint8 else _stretched_thumbnail(stored)
+    reading.largest, reading.frames, reading.contrast = stored.largest, stored.header.frames, contrast(image)
 
 
 def _read_mask(record: Record, how: Decoding, reading: Reading) -> None:
@@ -82,7 +85,7 @@ def _read_mask(record: Record, how: Decoding, reading: Reading) -> None:
         return
     data = record.mask.read()
     reading.mask_content = hashlib.sha256(data).hexdigest()
-    mask = decode_mask(data, record.mask.name, how.palette, how.ignore_index)
+    mask = how.mask_of(data, record.mask)
     reading.mask_size = mask.shape[0], mask.shape[1]
     reading.class_counts = np.bincount(mask.ravel(), minlength=256).astype(np.int64)
 
@@ -92,6 +95,22 @@ def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     size = (THUMBNAIL, THUMBNAIL)
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _stretched_thumbnail(stored: Stored) -> NDArray[np.uint8]:
+    """The same of deeper numbers, from their own darkest to their own brightest place: whatever becomes black and
+    white, the thumbnail shows the scene."""
+    numbers = stored.pixels if stored.pixels.dtype == np.uint16 else stored.pixels.astype(np.float32)
+    grey = numbers if numbers.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(numbers), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small -= small.min()
+    scaled: NDArray[np.uint8] = np.rint(small * (255 / max(small.max(), np.finfo(float).tiny))).astype(np.uint8)
+    return np.subtract(255, scaled) if stored.white_is_zero else scaled
+
+
+def contrast(image: NDArray[np.uint8]) -> float:
+    """Standard deviation of the channel of an RGB picture that varies most, of 255."""
+    return float(cv2.meanStdDev(image)[1].max())
 
 
 def read_records(title: str, records: Sequence[Record], how: Decoding, workers: int) -> Iterator[Reading]:

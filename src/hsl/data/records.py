@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hsl.config import ConfigError, DataError
+from hsl.data.headers import MAX_MEGAPIXELS
+from hsl.files import read_regular
 
 
 class Source(Protocol):
@@ -46,7 +48,7 @@ class FileSource:
 
     def read(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return read_regular(self.path)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
@@ -57,6 +59,23 @@ class FileSource:
             raise _unreadable(self.path, error) from error
         # the time of the last change of any kind cannot be set back, as that of the bytes can (`cp -p`, `touch -d`)
         return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMask:
+    """A mask that was made here: it holds class indices and 255, whatever the data set says of its own masks."""
+
+    source: Source
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def read(self) -> bytes:
+        return self.source.read()
+
+    def stamp(self) -> str:
+        return self.source.stamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +109,13 @@ class Catalogue:
         records: Sorted by id.
         classes: Names of the classes; index 0 is background or "clean".
         palette: Colour -> class index, for masks stored as colours. ``None``: masks hold indices.
+        values: Number in a mask -> class index. ``None``: the numbers are the indices.
         value_range: The values of a picture of more than 8 bits that become 0 and 255. ``None``: 0 and 65535.
         ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
         masks_optional: Whether a picture may come without a mask: none of its pixels then counts.
         relabelled: Ids whose masks took the place of the data set's own.
         not_read: What is said of files that lie among the pictures and masks and are left out.
+        max_megapixels: A larger picture or mask is refused before it is decoded.
     """
 
     name: str
@@ -106,6 +127,8 @@ class Catalogue:
     masks_optional: bool = False
     relabelled: frozenset[str] = frozenset()
     not_read: tuple[str, ...] = ()
+    values: Mapping[int, int] | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
 
 
 def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:
@@ -131,5 +154,12 @@ def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Cat
     return replace(catalogue, records=tuple(kept))
 
 
+def ruled(catalogue: Catalogue, value_range: tuple[float, float] | None, max_megapixels: float) -> Catalogue:
+    """The catalogue with the range of its pictures, where one is given, and the limit on their pixels."""
+    return replace(catalogue, value_range=value_range or catalogue.value_range, max_megapixels=max_megapixels)
+
+
 def _unreadable(path: Path, error: OSError) -> DataError:
+    if path.is_symlink() and not path.exists():
+        return DataError(f"`{path}` is a link to `{path.readlink()}`, which does not exist. Restore it or the link.")
     return DataError(f"`{path}` cannot be read: {error.strerror or error}. Restore the file or fix its permissions.")

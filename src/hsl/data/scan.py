@@ -8,16 +8,18 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import DataError
-from hsl.data.reading import Decoding, Reading, read_records
-from hsl.data.records import Catalogue, Record
+from hsl.data.decoding import Decoding
+from hsl.data.reading import Reading, read_records
+from hsl.data.records import Catalogue, IndexMask, Record
 from hsl.files import write_atomically
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when a stored row comes to mean something else; all rows are then made anew."""
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,12 @@ class Scan:
         image_sizes: ``int64 (N, 2)``: height and width in pixels, 0 if it cannot be decoded.
         mask_sizes: The same of the masks, 0 also where there is none.
         class_counts: ``int64 (N, 256)``: pixels of each value in the mask, ignored ones at 255.
-        thumbnails: ``uint8 (N, 64, 64)``: the picture in grey, averaged over areas.
+        thumbnails: ``uint8 (N, 64, 64)``: the picture in grey, averaged over areas; of more than 8 bits it goes from
+            its own darkest to its own brightest place.
+        largest: ``int64 (N,)``: the largest number in a picture of 16 bits, 0 of any other.
+        frames: ``int64 (N,)``: pages or frames of the picture, of which the first is read; 2 stands for several.
+        contrast: ``float64 (N,)``: see `hsl.data.reading.contrast`, as the network sees the picture.
+        stamps: By the stamp of its sources, whether a picture or its mask has changed since; ``""`` if one was gone.
         errors: Id -> why its picture or mask cannot be read; the sentences name the file.
     """
 
@@ -45,12 +52,21 @@ class Scan:
     mask_sizes: NDArray[np.int64]
     class_counts: NDArray[np.int64]
     thumbnails: NDArray[np.uint8]
+    largest: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    contrast: NDArray[np.float64]
+    stamps: tuple[str, ...]
     errors: Mapping[str, str]
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row numbers of some ids."""
         position = {name: row for row, name in enumerate(self.ids)}
         return np.array([position[name] for name in ids], dtype=np.int64)
+
+    def by_size(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Some ids in the order of height, then width, then name."""
+        sizes = self.image_sizes[self.rows(ids)].tolist()
+        return tuple(name for _, name in sorted(zip(sizes, ids, strict=True)))
 
 
 def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
@@ -70,10 +86,11 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
         OSError: ``cache_dir`` cannot be written, or its disk is full.
     """
     records = catalogue.records
-    how = Decoding(catalogue.palette, catalogue.value_range, catalogue.ignore_index)
+    how = Decoding.of(catalogue)
     if not records:
         raise DataError(f"`{catalogue.name}` should hold pictures. Found none. Check `data.root`.")
-    keys = _keys(records, how)
+    stamps = tuple(stamp_of(record) for record in records)
+    keys = _keys(records, stamps, how)
     path = None if cache_dir is None else Path(cache_dir) / _file_name(catalogue)
     known = {} if path is None else _load(path)
     readings = [known.get(key) for key in keys]
@@ -92,8 +109,23 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
         mask_sizes=np.array([reading.mask_size for reading in complete], np.int64),
         class_counts=np.stack([reading.class_counts for reading in complete]),
         thumbnails=np.stack([reading.thumbnail for reading in complete]),
+        largest=np.array([reading.largest for reading in complete], np.int64),
+        frames=np.array([reading.frames for reading in complete], np.int64),
+        contrast=np.array([reading.contrast for reading in complete]),
+        stamps=stamps,
         errors={record.id: reading.error for record, reading in zip(records, complete, strict=True) if reading.error},
     )
+
+
+def bits_of(scan: Scan, ids: Sequence[str]) -> tuple[int, int] | None:
+    """The least and the most bits that the largest numbers of pictures of 16 bits have; ``None`` without such pictures.
+
+    Args:
+        scan: The scan.
+        ids: The pictures.
+    """
+    bits = [number.bit_length() for number in scan.largest[scan.rows(ids)].tolist() if number]
+    return (min(bits), max(bits)) if bits else None
 
 
 def annotation_hashes(catalogue: Catalogue, scan: Scan, parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -107,26 +139,29 @@ def annotation_hashes(catalogue: Catalogue, scan: Scan, parts: Mapping[str, Sequ
     attributes = {record.id: sorted(record.attributes.items()) for record in catalogue.records}
     masks = dict(zip(scan.ids, scan.mask_content, strict=True))
     palette = None if catalogue.palette is None else sorted(catalogue.palette.items())
-    reading = [list(catalogue.classes), palette, catalogue.ignore_index]
+    reading: list[Any] = [list(catalogue.classes), palette, catalogue.ignore_index]
+    reading += [] if catalogue.values is None else [sorted(catalogue.values.items())]
     pages = {part: [reading, [[name, masks[name], attributes[name]] for name in sorted(ids)]]
              for part, ids in parts.items()}  # fmt: skip
     return {part: hashlib.sha256(json.dumps(page).encode()).hexdigest() for part, page in pages.items()}
 
 
-def _keys(records: Sequence[Record], how: Decoding) -> list[str]:
-    """What names the bytes of each record and how they are decoded; ``""`` if a source is gone."""
-    palette = None if how.palette is None else sorted(how.palette.items())
-    decoding = json.dumps([LAYOUT, palette, how.value_range, how.ignore_index])
-    return [_key(record, decoding) for record in records]
-
-
-def _key(record: Record, decoding: str) -> str:
+def stamp_of(record: Record) -> str:
+    """A fingerprint of the bytes of picture and mask; ``""`` if one is gone."""
     try:
-        image = [record.image.name, record.image.stamp()]
-        mask = None if record.mask is None else [record.mask.name, record.mask.stamp()]
+        return json.dumps([source.stamp() for source in (record.image, record.mask) if source is not None])
     except DataError:
         return ""
-    return hashlib.sha256(json.dumps([decoding, image, mask]).encode()).hexdigest()
+
+
+def _keys(records: Sequence[Record], stamps: Sequence[str], how: Decoding) -> list[str]:
+    """What names the bytes of each record and how they are decoded; ``""`` if a source is gone."""
+    keys = []
+    for record, stamp in zip(records, stamps, strict=True):
+        names = [source.name for source in (record.image, record.mask) if source is not None]
+        page = json.dumps([LAYOUT, repr(how), isinstance(record.mask, IndexMask), names, stamp])
+        keys.append(hashlib.sha256(page.encode()).hexdigest() if stamp else "")
+    return keys
 
 
 def _file_name(catalogue: Catalogue) -> str:
@@ -147,6 +182,7 @@ def _store(path: Path, keys: Sequence[str], readings: Sequence[Reading]) -> None
         sizes=np.array([(*reading.image_size, *reading.mask_size) for _, reading in kept], np.int64),
         class_counts=np.array([reading.class_counts for _, reading in kept], np.int64),
         thumbnail=np.array([reading.thumbnail for _, reading in kept], np.uint8),
+        numbers=np.array([(reading.largest, reading.frames, reading.contrast) for _, reading in kept], np.float64),
     )
     write_atomically(path, buffer.getvalue())
 
@@ -154,7 +190,7 @@ def _store(path: Path, keys: Sequence[str], readings: Sequence[Reading]) -> None
 def _load(path: Path) -> dict[str, Reading]:
     if not path.is_file():
         return {}
-    names = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail")
+    names = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail", "numbers")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             columns = [stored[name] for name in names]
@@ -162,8 +198,18 @@ def _load(path: Path) -> dict[str, Reading]:
         log.warning("`%s` cannot be read (%s). The data set is read anew.", path, error)
         return {}
     return {
-        str(key): Reading(str(content), str(mask_content), (h, w), (mask_h, mask_w), counts, thumbnail)
-        for key, content, mask_content, (h, w, mask_h, mask_w), counts, thumbnail in zip(
-            columns[0], columns[1], columns[2], columns[3].tolist(), *columns[4:], strict=True
+        str(key): Reading(
+            str(content),
+            str(mask_content),
+            (h, w),
+            (mask_h, mask_w),
+            counts,
+            thumbnail,
+            int(largest),
+            int(frames),
+            spread,
+        )
+        for key, content, mask_content, (h, w, mask_h, mask_w), counts, thumbnail, (largest, frames, spread) in zip(
+            columns[0], columns[1], columns[2], columns[3].tolist(), *columns[4:6], columns[6].tolist(), strict=True
         )
     }

@@ -1,7 +1,6 @@
 """Parts of pictures that are larger than memory."""
 
 import io
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +12,17 @@ import zarr
 from numpy.typing import NDArray
 
 from hsl.config import DataError
+from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.records import FileSource, Source
+from hsl.data.tiff_pages import LOSSLESS, explained, num_pages
+from hsl.files import check_regular
 
 TIFF = (".tif", ".tiff")
 LARGE = 2**28
 """Pixels times three from which a TIFF is read by windows; smaller pictures are decoded once, as a whole."""
 
+_ROWS = 256  # read at a time where all of them are
+_WAY_OUT = "Store it as TIFF in tiles, uncompressed or with deflate."
 _MEANINGS = (1, 2, 6)  # grey with black at 0, RGB, YCbCr (which arrives as RGB); not palettes or inverted grey
 _UPRIGHT = 1
 _ORIENTATION = 274
@@ -45,39 +49,77 @@ def read_window(path: Path, y: int, x: int, height: int, width: int) -> NDArray[
         DataError: The file cannot be read, or not by windows.
     """
     window = {"Y": slice(y, y + height), "X": slice(x, x + width), "S": slice(None)}
-    with _explained(path):
-        if path.suffix.lower() == ".npy":
+    if path.suffix.lower() == ".npy":
+        with explained(str(path), " by windows", _WAY_OUT):
+            check_regular(path)
             return np.array(np.load(path, mmap_mode="r")[window["Y"], window["X"]])
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            _check(path, page)
-            place = tuple(window[axis] for axis in page.axes)
-            if page.is_memmappable:
-                part = np.array(tifffile.memmap(path, page=0, mode="r")[place])
-            else:
-                with page.aszarr() as store:
-                    part = np.asarray(zarr.open_array(store, mode="r")[place])
-            return np.moveaxis(part, page.axes.index("S"), -1) if "S" in page.axes else part
+    with _opened(path) as (_, page):
+        _check(path, page)
+        place = tuple(window[axis] for axis in page.axes)
+        if page.is_memmappable:
+            part = np.array(tifffile.memmap(path, page=0, mode="r")[place])
+        else:
+            with page.aszarr() as store:
+                part = np.asarray(zarr.open_array(store, mode="r")[place])
+        return np.moveaxis(part, page.axes.index("S"), -1) if "S" in page.axes else part
 
 
-def open_windows(source: Source, decode: Callable[[bytes, str], NDArray[np.uint8]]) -> tuple[tuple[int, int], Read]:
+def size_of_large(source: Source) -> tuple[int, int] | None:
+    """Height and width of a picture or mask that is read by windows, a TIFF file of `LARGE` or more; else ``None``.
+
+    Raises:
+        DataError: It is a TIFF that cannot be read.
+    """
+    if not isinstance(source, FileSource) or source.path.suffix.lower() not in TIFF:
+        return None
+    with _opened(source.path) as (_, page):
+        height, width = page.imagelength, page.imagewidth
+    return (height, width) if 3 * height * width >= LARGE else None
+
+
+def largest_number(path: Path) -> int:
+    """The largest number of a TIFF of 16 bits, strip by strip; 0 of any other. Any in the upper half ends the search.
+
+    Raises:
+        DataError: It cannot be read, or not by windows.
+    """
+    with _opened(path) as (_, page):
+        height, width, dtype = page.imagelength, page.imagewidth, page.dtype
+    found = 0
+    for top in range(0, height if dtype == np.uint16 else 0, _ROWS):
+        found = max(found, int(read_window(path, top, 0, _ROWS, width).max()))
+        if found > np.iinfo(np.int16).max:
+            break
+    return found
+
+
+def open_windows(
+    source: Source,
+    decode: Callable[[bytes, str], NDArray[np.uint8]],
+    *,
+    exact: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> tuple[tuple[int, int], Read]:
     """Height and width of a picture or mask, and a function that reads its parts.
 
     Both ways give the same pixels: a window goes through ``decode`` as a small TIFF of its own.
 
     Args:
-        source: Where it lies. A TIFF file of `LARGE` or more is read by windows.
+        source: Where it lies, see `size_of_large`.
         decode: ``decode(bytes, name)``, such as ``decode_image``.
+        exact: Whether every number counts, as in a mask: it has one page and a lossless coding.
+        max_megapixels: Of a tile or strip, which has to be decoded as a whole.
 
     Raises:
         DataError: It cannot be read.
     """
-    if isinstance(source, FileSource) and source.path.suffix.lower() in TIFF:
+    size = size_of_large(source)
+    if size is not None and isinstance(source, FileSource):
         path = source.path
-        with _explained(path), tifffile.TiffFile(path) as file:
-            height, width = file.pages.first.imagelength, file.pages.first.imagewidth
-        if 3 * height * width >= LARGE:
-            return (height, width), lambda *window: decode(_as_tiff(read_window(path, *window)), str(path))
+        with _opened(path) as (file, page):
+            _check(path, page)
+            _check_coding(path, file, page, exact, max_megapixels)
+        return size, lambda *window: decode(_as_tiff(read_window(path, *window)), str(path))
     whole = decode(source.read(), source.name)
     shape = (whole.shape[0], whole.shape[1])
     return shape, lambda y, x, height, width: whole[y : y + height, x : x + width]
@@ -93,16 +135,30 @@ def _as_tiff(window: NDArray[Any]) -> bytes:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    # a damaged file shows as whichever of these the parser meets first; ValueError: also a codec that is missing
-    except (tifffile.TiffFileError, struct.error, LookupError, OSError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, Any]]:
+    with explained(str(path), " by windows", _WAY_OUT):
+        check_regular(path)
+        with tifffile.TiffFile(path) as file:
+            yield file, file.pages.first
+
+
+def _check_coding(path: Path, file: tifffile.TiffFile, page: Any, exact: bool, max_megapixels: float) -> None:
+    if len(page.dataoffsets) != (wanted := int(np.prod(page.chunked))):  # what is missing would be filled with 0
         raise DataError(
-            f"`{path}` cannot be read by windows: {error}. Store it as TIFF in tiles, uncompressed or with deflate."
-        ) from error
+            f"`{path}` should have its {page.imagewidth} x {page.imagelength} pixels in {wanted} pieces. Found "
+            f"{len(page.dataoffsets)}. Restore the file or remove it."
+        )
+    pixels = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
+    if not page.is_memmappable and pixels > max_megapixels * 1e6:
+        raise DataError(
+            f"`{path}` should be stored in pieces of at most {max_megapixels:g} megapixels, which are decoded as a "
+            f"whole. Found {pixels / 1e6:.4g}. {_WAY_OUT}"
+        )
+    if exact and (page.compression not in LOSSLESS or num_pages(file) > 1):
+        raise DataError(
+            f"`{path}` should be one mask of a lossless coding. Found {'several pages' if num_pages(file) > 1 else ''}"
+            f"{'' if page.compression in LOSSLESS else getattr(page.compression, 'name', page.compression)}. {_WAY_OUT}"
+        )
 
 
 def _check(path: Path, page: Any) -> None:

@@ -18,6 +18,12 @@ from hsl.models.cbam import refine_stages
 from hsl.models.plain_pyramid import build_plain_pyramid
 from hsl.models.weights import load_weights
 
+OWN_OPTIONS = frozenset(
+    ["cache_dir", "checkpoint_path", "exportable", "features_only", "no_jit", "out_indices", "pretrained",
+     "pretrained_cfg", "pretrained_cfg_overlay", "scriptable"]
+)  # fmt: skip
+"""What timm reads weights by, pickles among them, and what smp sets itself."""
+
 NUM_LEVELS = 6
 """The picture itself and features at strides 2, 4, 8, 16 and 32."""
 
@@ -114,6 +120,11 @@ def build_encoder(
     if follows_size and not options.get("dynamic_img_size") and options.get("strict_img_size", True):
         stride = math.gcd(*sides) or cfg.input_size[-1]
         options["img_size"] = stride
+    if taken := sorted(OWN_OPTIONS & options.keys()):
+        raise ConfigError(
+            f"`encoder.{taken[0]}` should not be given. Found `encoder.{taken[0]} = {options[taken[0]]}`. Weights come "
+            "by `encoder.weights` alone."
+        )
     if options and not name.startswith("tu-"):
         raise ConfigError(f"Encoder `{name}` of smp takes no options. Found {sorted(options)}. Delete them.")
     body = _build(name, options, maybe_plain=follows_size)

@@ -131,6 +131,8 @@ def _load_run(body: nn.Module, name: str, folder: Path) -> str:
 
 
 def _file_of_package(package: str) -> Path | None:
+    if not package.isidentifier():  # to look for one inside another would import the outer one
+        raise ConfigError(f"`encoder.package` should be the name of one package. Found `encoder.package = {package}`.")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return None

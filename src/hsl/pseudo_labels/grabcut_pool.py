@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image
+from hsl.data.decoding import Decoding
 from hsl.data.reading import start_reader
 from hsl.data.records import Record
 from hsl.pseudo_labels.grabcut import ColourSeeds, UnseededError, grabcut_votes
 
 Votes = NDArray[np.float32]
-Range = tuple[float, float] | None
 
 
 def grabcut_each(
-    records: Sequence[Record], seeds: ColourSeeds, classes: Sequence[str], value_range: Range, workers: int
+    records: Sequence[Record], seeds: ColourSeeds, classes: Sequence[str], decoding: Decoding, workers: int
 ) -> Iterator[Votes | None]:
     """Votes of every picture, in the order of the records.
 
@@ -30,7 +29,7 @@ def grabcut_each(
         records: the pictures.
         seeds: the colours.
         classes: C class names, the background first.
-        value_range: see `hsl.data.records.Catalogue`.
+        decoding: how they are decoded.
         workers: processes; 1 works in this one.
 
     Yields:
@@ -40,7 +39,7 @@ def grabcut_each(
         DataError: a picture cannot be read, or a process was killed.
     """
     if workers <= 1 or len(records) <= 1:
-        yield from (_votes(record, seeds, classes, value_range) for record in records)
+        yield from (_votes(record, seeds, classes, decoding) for record in records)
         return
     # not fork: see hsl.data.reading
     context = multiprocessing.get_context("forkserver")
@@ -49,7 +48,7 @@ def grabcut_each(
     pending: deque[Future[Votes | None]] = deque()
     try:
         for record in records:
-            pending.append(pool.submit(_votes, record, seeds, classes, value_range))
+            pending.append(pool.submit(_votes, record, seeds, classes, decoding))
             if len(pending) >= 2 * workers:
                 yield pending.popleft().result()
         while pending:
@@ -62,8 +61,8 @@ def grabcut_each(
         pool.shutdown(cancel_futures=True)
 
 
-def _votes(record: Record, seeds: ColourSeeds, classes: Sequence[str], value_range: Range) -> Votes | None:
-    image = decode_image(record.image.read(), record.image.name, value_range)
+def _votes(record: Record, seeds: ColourSeeds, classes: Sequence[str], decoding: Decoding) -> Votes | None:
+    image = decoding.image(record.image)
     try:
         return grabcut_votes(image, seeds, classes)
     except UnseededError:

@@ -20,7 +20,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.label_review import Answer, Review
 from hsl.data.label_table import LabelRow, LabelTable
 from hsl.pseudo_labels.spot_check import answer, go_on

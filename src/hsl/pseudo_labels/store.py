@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_mask
+from hsl.data.decode_masks import decode_mask
 from hsl.data.grouping import name_some
 from hsl.data.label_review import REVIEW
 from hsl.data.label_table import COLUMNS, FORMAT, PAGE, LabelRow

@@ -59,27 +59,6 @@ class MeanOverPictures:
         return cls(sums, sizes)
 
     @property
-    def whole(self) -> float: ...
-    @property
-    def left_out(self) -> Floats: ...
-    def resampled(self, times: Floats) -> Floats: ...
-
-
-@dataclass(frozen=True)
-class MeanOverPictures:
-    """Mean over the pictures of n units: ``sums (n,)`` of their values and ``sizes (n,)``, how many they are."""
-
-    sums: Floats
-    sizes: Floats
-    width: int = 1
-
-    @classmethod
-    def of(cls, values: Sequence[float], units: "Units") -> "MeanOverPictures":
-        """Of one value per picture."""
-        values = np.asarray(values, dtype=np.float64)
-        return cls(*[np.bincount(units.index, each, units.num) for each in (values, np.ones(len(values)))])
-
-    @property
     def whole(self) -> float:
         return float(self.sums.sum() / self.sizes.sum())
 

@@ -1,5 +1,6 @@
 """The composition root: config in, run folder out."""
 
+import contextlib
 import copy
 import functools
 from pathlib import Path
@@ -18,23 +19,26 @@ from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.progress import quieten_lightning, scoring_bar
 from hsl.callbacks.provenance import Provenance
 from hsl.config import validate
-from hsl.data.audit import print_table
+from hsl.data.audit_table import print_table
 from hsl.data.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
-from hsl.data.scan import annotation_hashes
+from hsl.data.scan import annotation_hashes, bits_of
 from hsl.files import write_atomically
+from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
 from hsl.output_folder import OutputFolder
 from hsl.run.building import build_task, facts_of, without_weights
-from hsl.run.checkpoints import choose_predictor, load_weights, open_run
+from hsl.run.checkpoints import choose_predictor, load_weights, num_examples
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
-from hsl.run.earlier_runs import check_first_weights, check_resumable, learned_from
+from hsl.run.earlier_runs import check_first_weights, check_same_range, learned_from, same_schedule, take_over
 from hsl.run.folder import RunFolder, find_run_folder
+from hsl.run.opening import building_from, open_run, place_data
 from hsl.run.phase_plan import check_phases
 from hsl.run.phases import PhasedRun
 from hsl.run.processes import check_launch, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
-from hsl.run.setup import check_training, make_callbacks, make_repeatable
+from hsl.run.setup import check_training, make_callbacks, make_repeatable, trainer_of
+from hsl.targets import allowed_targets
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -49,25 +53,29 @@ def train(cfg: DictConfig) -> float | None:
         DataError: the data or its split does not pass the audit.
     """
     validate(cfg)
+    read_mode(cfg.monitor, cfg.monitor_mode)
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     quieten_lightning()
     make_repeatable(cfg.seed)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    folder = find_run_folder(cfg, sweep=sweep, counts=functools.partial(learned_from, data=data))
+    folder = find_run_folder(
+        cfg,
+        sweep=sweep,
+        counts=functools.partial(learned_from, data=data),
+        alike=functools.partial(same_schedule, cfg, data),
+    )
     if folder.finished:
-        print(f"finished already: {folder.path} (rerun=true runs it again)")
+        print(f"finished already: {folder.path} (`resume=null rerun=true` trains anew)")
         return folder.result(cfg.monitor)
     check_first_weights(cfg.encoder.weights, data)
     task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
     check_phases(cfg, data, task)
-    check_training(cfg, task)
-    if folder.checkpoint is not None:  # one that does not fit is refused before a folder is made
-        earlier = load_weights(task, folder.checkpoint)
-        check_resumable(folder.checkpoint, earlier, cfg.fold, data)
-        cast(Any, task.network).encoder.weights_used = earlier["weights_used"]  # where the training began
+    check_training(cfg, data, task)
+    take_over(folder, cfg, data, task)  # a checkpoint that does not fit is refused before a folder is made
+    facts = _facts(folder, cfg, data, task)
     if not is_further_process(cfg.trainer):
-        folder.claim()
+        folder.claim(facts)
     try:
         with own_command():
             return _train_in(folder, cfg, data, task)
@@ -79,6 +87,13 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(folder.path)
     provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
+    with provenance.recording() if folder.claimed else contextlib.nullcontext():
+        return _fit(folder, cfg, data, task, provenance)
+
+
+def _fit(
+    folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
+) -> float | None:
     callbacks = make_callbacks(cfg)
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
         callbacks=[*callbacks.values(), MonitoredValue(cfg.monitor), provenance],
@@ -89,17 +104,16 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
     if not trainer.is_global_zero:
         trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         return None
-    with provenance.recording():
-        folder.write_config(cfg)
-        write_split_and_audit(folder.path, data)
-        if cfg.phases:
-            monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
-        else:
-            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()  # the evaluation is this process's alone
-            monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
-        score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
+    folder.write_config(cfg)
+    write_split_and_audit(folder.path, data)
+    if cfg.phases:
+        monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
+    else:
+        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # the evaluation is this process's alone
+        monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
+    score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
     print(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
     return monitored.value
 
@@ -119,8 +133,8 @@ def score(
     evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
     backoff = [callback for callback in callbacks.values() if isinstance(callback, OomBackoff)]
     bar = scoring_bar()
-    trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
+    trainer = trainer_of(
+        cfg, callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
         devices=1, strategy="auto", num_nodes=1, enable_progress_bar=bool(bar), enable_checkpointing=False,
     )  # fmt: skip
     keep = functools.partial(save_class_maps, folder)
@@ -135,18 +149,20 @@ def score(
 def evaluate(cfg: DictConfig) -> None:
     """Score the best checkpoint of a run again, with another predictor if asked for."""
     validate(cfg)
-    run, run_cfg = open_run(cfg.run)
-    if cfg.data_root:
-        run_cfg.data.root = cfg.data_root
+    run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
+    place_data(run_cfg, cfg.data_root, cfg.cache_dir)
     choose_predictor(run_cfg, cfg)
-    data: DataModule = instantiate(run_cfg.data)
-    data.prepare()
+    with building_from(run):
+        data: DataModule = instantiate(run_cfg.data)
+        data.prepare()
     check_same_split(run, data.fold_assignment)
     check_same_classes(run, data)
+    check_same_range(run, data)
     name = cfg.get("inference_name") or "plain"
-    task = build_task(without_weights(run_cfg), data)
+    with building_from(run):
+        task = build_task(without_weights(run_cfg), data)
     monitored = Monitored.read(run)
-    callbacks = {"evaluation": Evaluation(name, run_cfg.callbacks.evaluation.num_examples)}
+    callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
     with OutputFolder(run / "evaluations" / name, "evaluate", resume=True, way_out="Move it away.") as output:
         score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output.work, monitored)
     print(f"{output.path / 'metrics.json'}")
@@ -183,6 +199,7 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmentat
         "annotations_sha256": annotation_hashes(data.catalogue, data.scan, data.parts),
         "data": data.catalogue.name,
         "value_range": data.catalogue.value_range,
+        "picture_bits": bits_of(data.scan, data.parts["train"]),
         **facts_of(data),
         "weights_used": cast(Any, task.network).encoder.weights_used,
         "encoder_family": family_of(cfg.encoder.name),

@@ -19,6 +19,7 @@ from hsl.reports.score_plots import slug
 from hsl.run.analysis_files import write_analysis
 from hsl.run.analysis_look import Look, look_into
 from hsl.run.analysis_runs import PARTS, AnalysedPictures, OpenedRun, open_runs, read_pictures, run_labels
+from hsl.targets import allowed_targets
 
 FORMAT = 1
 DEFINITIONS = {
@@ -51,9 +52,9 @@ def analyze(cfg: DictConfig) -> None:
     _check(cfg)
     names = [cfg.runs] if isinstance(cfg.runs, str) else list(cfg.runs)
     with OutputFolder(cfg.output, "analyze", inputs=names) as output:
-        runs = open_runs(names)
+        runs = open_runs(names, allowed_targets(cfg))
         labels = run_labels(runs)
-        pictures = read_pictures(runs[0], cfg.part, cfg.examples, cfg.data_root)
+        pictures = read_pictures(runs[0], cfg.part, cfg.examples, cfg.data_root, cfg.cache_dir)
         looks = []
         for label, run in zip(labels, runs, strict=True):
             looks.append(look_into(run, pictures))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsl.data.decoding import Decoding
 from hsl.data.image_labels import HEAD
 from hsl.metrics.finite import check_outputs
 from hsl.metrics.image_scores import predicted_labels, probabilities_of
@@ -46,7 +47,7 @@ class Look:
 
 def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
     """Load a run, show it all pictures, and let go of it again."""
-    classifier = open_classifier(run.path)
+    classifier = open_classifier(run.folder, run.cfg.copy())
     heat = _Heat(pictures)
     stages: dict[int, StageActivations] = {}
     logits = []
@@ -73,7 +74,7 @@ def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
 def _batches(classifier: Classifier, pictures: AnalysedPictures) -> Iterator[tuple[int, Tensor]]:
     """Place of the first picture, and pictures as the network takes them."""
     start = 0
-    for batch in classifier.data.predict_dataloader(pictures.records, value_range=pictures.catalogue.value_range):
+    for batch in classifier.data.predict_dataloader(pictures.records, Decoding.of(pictures.catalogue)):
         batch["image"] = batch["image"].to(classifier.task.device)
         images = classifier.data.on_after_batch_transfer(batch, 0)["image"]
         yield start, images

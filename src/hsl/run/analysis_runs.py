@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +16,24 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError, DataError
 from hsl.data.datamodule import DataModule
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decoding import Decoding
 from hsl.data.image_labels import HEAD
 from hsl.data.records import Catalogue, Record
 from hsl.files import read_json
 from hsl.metrics.image_scores import one_hot
 from hsl.reports.analysis_pictures import Picture, thumbnail
-from hsl.run.checkpoints import open_run
+from hsl.run.opening import building_from, open_run, place_data
 from hsl.run.results import check_same_split
 
 PARTS = ("train", "val")
 
 
-def open_runs(paths: Sequence[str]) -> list["OpenedRun"]:
+def open_runs(paths: Sequence[str], allowed: Collection[str]) -> list["OpenedRun"]:
     """Read what the runs say of themselves, without their weights.
+
+    Args:
+        paths: their folders.
+        allowed: the callables that their configs may name.
 
     Raises:
         ConfigError: there is none, one is named twice or has no image head or has not finished, or their data, split,
@@ -41,7 +45,7 @@ def open_runs(paths: Sequence[str]) -> list["OpenedRun"]:
         )
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise ConfigError(f"`runs` should name each run folder once. Found `runs = {list(paths)}`. Delete the copies.")
-    opened = [OpenedRun(path, *open_run(path)) for path in paths]
+    opened = [OpenedRun(path, *open_run(path, allowed)) for path in paths]
     found = [f"`{one.path}` {finding}" for one in opened for finding in one.findings()]
     if found:
         raise ConfigError(
@@ -146,35 +150,34 @@ class AnalysedPictures:
         """A picture as large as a tile of a sheet."""
         if place not in self._thumbnails:
             source = self.records[place].image
-            self._thumbnails[place] = thumbnail(decode_image(source.read(), source.name, self.catalogue.value_range))
+            self._thumbnails[place] = thumbnail(Decoding.of(self.catalogue).image(source))
         return self._thumbnails[place]
 
     def mask(self, place: int) -> NDArray[np.uint8] | None:
         """The mask of the data set, where there is one."""
         source = self.records[place].mask
-        if source is None:
-            return None
-        palette = None if self.catalogue.palette is None else dict(self.catalogue.palette)
-        return decode_mask(source.read(), source.name, palette, self.catalogue.ignore_index)
+        return None if source is None else Decoding.of(self.catalogue).mask(source)
 
     def names(self, shown: NDArray[Any]) -> str:
         """Classes ``(K,)`` that are shown, in words."""
         return ", ".join(name for name, value in zip(self.classes, shown, strict=True) if value == 1) or "none"
 
 
-def read_pictures(run: OpenedRun, part: str, num_examples: int, data_root: str | None) -> AnalysedPictures:
+def read_pictures(
+    run: OpenedRun, part: str, num_examples: int, data_root: str | None, cache_dir: str | None
+) -> AnalysedPictures:
     """The pictures of a part of the data that a run was trained on, with the masks of the data set.
 
     Raises:
         ConfigError: the data, their split or their image classes are no longer those of the run.
         DataError: the class of no picture of the part is known.
     """
-    cfg = run.cfg.data.copy()
-    cfg.labels = None  # pseudo-labels are no truth
-    if data_root:
-        cfg.root = data_root
-    data: DataModule = instantiate(cfg)
-    data.inspect()
+    cfg = run.cfg.copy()
+    cfg.data.labels = None  # pseudo-labels are no truth
+    place_data(cfg, data_root, cache_dir)
+    with building_from(run.folder):
+        data: DataModule = instantiate(cfg.data)
+        data.inspect()
     check_same_split(run.folder, data.fold_assignment)
     labels, classes = data.image_labels, run.identity["the image classes"]
     if labels is None or list(labels.classes) != classes:

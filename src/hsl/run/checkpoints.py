@@ -1,43 +1,15 @@
-"""Run folders and checkpoints as they are read back."""
+"""Checkpoints as they are read back, and the predictor that a run is asked with."""
 
-import pickle
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from hsl.calls import check_calls
+from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError, window_findings
 from hsl.tasks.segmentation import SegmentationTask
-
-
-def open_run(path: str) -> tuple[Path, DictConfig]:
-    """A run folder and its resolved config.
-
-    Raises:
-        ConfigError: the folder is none, or its config calls what this version does not have.
-    """
-    run = Path(path)
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(
-            f"`run` should be a run folder. Found `run = {path}`, which has no config.yaml. They lie below `outputs/`."
-        )
-    try:
-        cfg = OmegaConf.load(run / "config.yaml")
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"`{run / 'config.yaml'}` is no YAML: {error}. Restore it, or make the run anew.") from None
-    content: Any = OmegaConf.to_container(cfg)
-    try:
-        check_calls(content)
-    except ConfigError as error:
-        raise ConfigError(
-            f"`{run}` should be a run of this version of hsl. {error} Take the version that provenance.json names, "
-            "or mend config.yaml."
-        ) from None
-    return run, cast(DictConfig, cfg)
 
 
 def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:
@@ -49,8 +21,7 @@ def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:
     Raises:
         ConfigError: the predictor does not go with the size at which pictures are evaluated.
     """
-    evaluations = [each for each in run_cfg.callbacks.values() if each and "inference" in each]
-    scored = {each.inference: each.get("predictor") or run_cfg.task.predictor for each in evaluations}
+    scored = {each.inference: each.get("predictor") or run_cfg.task.predictor for each in _evaluations(run_cfg)}
     if cfg.evaluation_size not in (None, run_cfg.data.evaluation_size):
         scored = {}
     if cfg.evaluation_size is not None:
@@ -63,6 +34,15 @@ def choose_predictor(run_cfg: DictConfig, cfg: DictConfig) -> str | None:
     return next((name for name, predictor in scored.items() if predictor == run_cfg.task.predictor), None)
 
 
+def num_examples(run_cfg: DictConfig) -> int:
+    """So many best and so many worst pictures did the run show of itself."""
+    return max((each.get("num_examples", 0) for each in _evaluations(run_cfg)), default=0)
+
+
+def _evaluations(run_cfg: DictConfig) -> list[DictConfig]:
+    return [each for each in run_cfg.callbacks.values() if isinstance(each, DictConfig) and "inference" in each]
+
+
 def load_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
     """Load the weights of a checkpoint, all of them or none.
 
@@ -72,19 +52,21 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the checkpoint is missing, broken, or of another model.
     """
+    content = read_checkpoint(checkpoint)
+    fill(task, checkpoint, content)
+    return dict(content.get("provenance", {}))
+
+
+def fill(task: SegmentationTask, checkpoint: Path, content: Mapping[str, Any]) -> None:
+    """Load the weights of what was read from a checkpoint, all of them or none.
+
+    Raises:
+        ConfigError: they are of another model.
+    """
     try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        state = content["state_dict"]
-    except FileNotFoundError:
-        raise ConfigError(f"`{checkpoint}` should be a checkpoint. Found no such file. Has the run finished?") from None
-    except (RuntimeError, EOFError, LookupError, TypeError, IsADirectoryError, pickle.UnpicklingError) as error:
-        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        raise ConfigError(f"`{checkpoint}` should be a checkpoint of hsl. Found: {found}.") from error
-    try:
-        task.load_state_dict(state)
-    except RuntimeError as error:
+        task.load_state_dict(content["state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"`{checkpoint}` should fit the model of this run. Found: {textwrap.shorten(str(error), 300)}. "
             "Choose the encoder, decoder and task that it was made with."
         ) from None
-    return dict(content.get("provenance", {}))

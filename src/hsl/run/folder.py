@@ -1,10 +1,10 @@
 """The run folder: found again by its config, claimed by one process, never half-written."""
 
 import fcntl
-import hashlib
 import json
-import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,17 +14,16 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.provenance import read_provenance
-from hsl.config import ConfigError, DataError
-from hsl.files import read_json, write_atomically
+from hsl.config import ConfigError
+from hsl.files import TEMPORARY, clear_temporary, read_json, write_atomically
+from hsl.run.earlier_folders import chosen_checkpoint, go_on_longer, last_checkpoint, same_config
+from hsl.run.identity import config_identity, differing
 
 CHILD_VARIABLE = "HSL_RUN_DIR"
 """Tells the further processes of a distributed run which folder the first one claimed."""
 
-RUNTIME_KEYS = ("resume", "rerun", "run_dir", "output_root", "cache_dir", "entry")
-RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir", "audit")
-
-
-log = logging.getLogger(__name__)
+CARRIED = ("checkpoints/best.ckpt", "checkpoints/start.ckpt", "weighting.jsonl", "objects_validation.jsonl", "oom.json")
+"""What a longer run takes over of a shorter one beside the last checkpoint, in which all the rest rides."""
 
 
 @dataclass
@@ -32,7 +31,8 @@ class RunFolder:
     """One run's place on disk.
 
     ``checkpoint`` is where training goes on from; a run of phases has none here, it finds the phase under way by its
-    ``phases.json``. ``finished`` means that there is nothing left to do.
+    ``phases.json``. ``finished`` means that there is nothing left to do. ``longer`` means that the run the checkpoint
+    comes from is this one but for ``trainer.max_epochs``, so that what it kept is taken over.
     A new folder is made by ``claim`` only, so a mistake in the data leaves none behind.
     """
 
@@ -41,10 +41,19 @@ class RunFolder:
     new: bool = False
     checkpoint: Path | None = None
     finished: bool = False
+    longer: bool = False
     _lock: IO[str] | None = field(default=None, repr=False)
 
-    def claim(self) -> None:
+    @property
+    def claimed(self) -> bool:
+        """Whether this process is the one that writes here."""
+        return self._lock is not None
+
+    def claim(self, facts: Mapping[str, Any] | None = None) -> None:
         """Create the folder and keep other processes out of it until this one ends.
+
+        Args:
+            facts: what a new folder's ``provenance.json`` says until the run begins.
 
         Raises:
             ConfigError: another process runs in it.
@@ -52,21 +61,17 @@ class RunFolder:
         if os.environ.get(CHILD_VARIABLE):
             return
         if self.new:
-            self.path = _new_folder(self.path)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            self._lock = None
+            _clear_unborn(self.path)
+            self._create(facts)
+        else:
+            self._lock = _lock(self.path)
+        if self._lock is None:
             raise ConfigError(
                 f"`{self.path}` should be free. Found another process running in it. Wait for it to end, or start "
                 "a new run with `resume=null`."
-            ) from None
+            )
         os.environ[CHILD_VARIABLE] = str(self.path)
-        for below in ("checkpoints", "phases/*/checkpoints"):
-            for leftover in self.path.glob(f"{below}/.*.ckpt.*"):
-                leftover.unlink()  # what `kill -9` in the middle of a save left
+        clear_temporary(self.path)  # what `kill -9` in the middle of a write left
 
     def release(self) -> None:
         """Let go of the folder, so that a sweep's next run in this process can claim its own."""
@@ -81,103 +86,136 @@ class RunFolder:
 
     def result(self, monitor: str) -> float:
         """The monitored value of a finished run."""
-        metrics = read_json(self.path / "metrics.json")
-        value = metrics["monitor"]["value"]
+        value = read_json(self.path / "metrics.json")["monitor"]["value"]
         if value is None:
             raise ConfigError(f"`{self.path}/metrics.json` has no value for `monitor = {monitor}`.")
         return float(value)
 
+    def _create(self, facts: Mapping[str, Any] | None) -> None:
+        """Fill a hidden folder, then rename it: whoever finds a run folder finds its lock and provenance."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        unborn = Path(tempfile.mkdtemp(dir=self.path, prefix=".run-", suffix=TEMPORARY))
+        unborn.chmod(0o777 & ~_umask())
+        self._lock = _lock(unborn)
+        if self.checkpoint is not None:
+            source = self.checkpoint.parent.parent
+            for name in CARRIED if self.longer else ():
+                if (source / name).is_file():
+                    write_atomically(unborn / name, (source / name).read_bytes())
+            write_atomically(unborn / "checkpoints" / "last.ckpt", self.checkpoint.read_bytes())
+        if facts is not None:
+            write_atomically(unborn / "provenance.json", json.dumps({**facts, "status": "running"}, indent=2).encode())
+        self.path = _rename(unborn, self.path)
+        self.new = False
+        if self.checkpoint is not None:
+            self.checkpoint = last_checkpoint(self.path)
 
-def find_run_folder(cfg: DictConfig, *, sweep: bool, counts: Callable[[Mapping[str, Any]], bool]) -> RunFolder:
+
+def find_run_folder(
+    cfg: DictConfig,
+    *,
+    sweep: bool,
+    counts: Callable[[Mapping[str, Any]], bool],
+    alike: Callable[[int, int], bool],
+) -> RunFolder:
     """Decide where this config runs: a new folder, one to go on in, or one that is finished.
+
+    What is not as the caller may think is said: a run that is passed over, and in what the nearest one differs.
 
     Args:
         cfg: the composed config.
         sweep: whether it is one of a multirun; there, what is finished is skipped unless ``rerun=true``.
         counts: of the provenance of an earlier run of this config, whether the data are still those it was made from.
+        alike: see `hsl.run.earlier_folders.go_on_longer`.
 
     Raises:
-        ConfigError: ``resume`` names a checkpoint that does not exist.
+        ConfigError: ``resume`` names no checkpoint and no run folder.
     """
     identity = config_identity(cfg)
     base = Path(cfg.run_dir)
+    chosen = None if cfg.resume in (None, "last") else chosen_checkpoint(Path(cfg.resume))
     if child := os.environ.get(CHILD_VARIABLE):
-        last = _last_checkpoint(Path(child)) if cfg.resume == "last" else cfg.resume
-        return RunFolder(Path(child), identity, checkpoint=None if last is None else Path(last))
-    if cfg.resume not in (None, "last"):
-        return _from_checkpoint(Path(cfg.resume), base, identity)
+        return RunFolder(Path(child), identity, checkpoint=_of_further_process(cfg, chosen, Path(child)))
+    if chosen is not None:
+        return _from_checkpoint(cfg, chosen, identity)
     looked_for = cfg.resume == "last" or (sweep and not cfg.rerun)
-    earlier = _same_config(base, identity, counts) if looked_for else []
-    if cfg.resume == "last" or (sweep and not cfg.rerun):
-        for folder in earlier:
-            if read_provenance(folder / "provenance.json")["status"] == "finished" and not cfg.rerun:
-                return RunFolder(folder, identity, finished=True)
-    if cfg.resume == "last" and earlier:
-        unfinished = [f for f in earlier if read_provenance(f / "provenance.json")["status"] != "finished"]
-        if unfinished:
-            return RunFolder(unfinished[0], identity, checkpoint=_last_checkpoint(unfinished[0]))
-    return RunFolder(base, identity, new=True)
+    earlier = same_config(base, identity, counts) if looked_for else []
+    finished = [folder for folder, facts in earlier if _is_finished(folder, facts)]
+    unfinished = [folder for folder, facts in earlier if not _is_finished(folder, facts)]
+    if finished and not cfg.rerun:
+        return RunFolder(finished[0], identity, finished=True)
+    if cfg.resume == "last" and unfinished:
+        return RunFolder(unfinished[0], identity, checkpoint=_last(cfg, unfinished[0]))
+    shorter = go_on_longer(base, cfg, counts, alike) if cfg.resume == "last" and not earlier else None
+    return RunFolder(base, identity, new=True, checkpoint=shorter, longer=shorter is not None)
 
 
-def config_identity(cfg: DictConfig) -> str:
-    """SHA-256 of everything in the config that can change a number; paths and worker counts are left out."""
-    copy: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False))
-    OmegaConf.set_struct(copy, False)
-    for key in RUNTIME_KEYS:
-        copy[key] = None
-    content: Any = OmegaConf.to_container(copy, resolve=True)
-    for key in RUNTIME_DATA_KEYS:
-        content["data"].pop(key, None)
-    for group in ("logger", "callbacks"):
-        content[group] = _without_paths(content[group])
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _is_finished(folder: Path, facts: Mapping[str, Any]) -> bool:
+    return bool(facts["status"] == "finished") and (folder / "metrics.json").is_file()  # else it is scored again
 
 
-def _without_paths(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_paths(value) for key, value in node.items() if key not in ("path", "dirpath", "save_dir")}
-    return node
+def _last(cfg: DictConfig, folder: Path) -> Path | None:
+    """Where a run goes on; a run of phases finds that out phase by phase."""
+    return None if cfg.get("phases") else last_checkpoint(folder)
 
 
-def _same_config(base: Path, identity: str, counts: Callable[[Mapping[str, Any]], bool]) -> list[Path]:
-    """Run folders below ``base`` that were made by this very config from these very data, newest first."""
-    found = []
-    for path in base.glob("*/provenance.json"):
-        try:
-            facts = read_provenance(path)
-            if facts.get("identity") == identity and counts(facts):
-                found.append(path.parent)
-            elif facts.get("identity") == identity:
-                log.warning("%s was made before pictures, masks or labels changed. It is passed over.", path.parent)
-        except DataError as error:  # whose run it was is not known any more; this one goes on without it
-            log.warning("%s It is passed over.", error)
-    return sorted(found, key=lambda folder: folder.name, reverse=True)
+def _of_further_process(cfg: DictConfig, chosen: Path | None, folder: Path) -> Path | None:
+    """What the process that claimed the folder goes on from; a checkpoint of another run was copied to the last one."""
+    if chosen is not None and chosen.parent.parent.resolve() == folder.resolve():
+        return chosen
+    return None if cfg.resume is None else _last(cfg, folder)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
-
-
-def _from_checkpoint(checkpoint: Path, base: Path, identity: str) -> RunFolder:
-    if not checkpoint.is_file():
-        raise ConfigError(
-            f"`resume` should be null, last or a checkpoint's path. Found `resume = {checkpoint}`, which is no file. "
-            "Run folders keep theirs in `checkpoints/last.ckpt`."
-        )
+def _from_checkpoint(cfg: DictConfig, checkpoint: Path, identity: str) -> RunFolder:
     folder = checkpoint.parent.parent
-    if read_provenance(folder / "provenance.json").get("identity") == identity:
-        return RunFolder(folder, identity, checkpoint=checkpoint)
-    return RunFolder(base, identity, new=True, checkpoint=checkpoint)
+    facts = read_provenance(folder / "provenance.json")
+    if facts.get("identity") == identity:
+        finished = _is_finished(folder, facts)
+        return RunFolder(folder, identity, finished=finished, checkpoint=None if cfg.get("phases") else checkpoint)
+    if cfg.get("phases"):
+        raise ConfigError(
+            f"`resume` should be null, last or the folder of this very run in a run of phases. Found `resume = "
+            f"{cfg.resume}`: a checkpoint of one phase does not say what the others did."
+        )
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
+    longer = differing(facts.get("config", {}), now).keys() == {"trainer.max_epochs"}
+    return RunFolder(Path(cfg.run_dir), identity, new=True, checkpoint=checkpoint, longer=longer)
 
 
-def _new_folder(base: Path) -> Path:
-    """A folder named by the time; created here, so that two processes never get the same one."""
+def _lock(folder: Path) -> IO[str] | None:
+    """The lock of a folder; ``None``: another process has it."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _rename(unborn: Path, base: Path) -> Path:
+    """Name a folder by the time; two processes never get the same name, for no folder takes the place of a full one."""
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
         try:
-            (base / f"{name}{suffix}").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return base / f"{name}{suffix}"
+            return unborn.rename(base / f"{name}{suffix}")
+        except OSError:
+            if not (base / f"{name}{suffix}").exists():
+                raise
     raise ConfigError(f"`{base}` should take a new run folder. Found a thousand of this second.")
+
+
+def _clear_unborn(base: Path) -> None:
+    """Remove the folders of runs that were killed before they had a name; a living one holds its lock."""
+    unnamed = [path for path in base.glob(f".run-*{TEMPORARY}") if path.is_dir()]
+    bare = [path.parent for path in base.glob("[!.]*/.lock") if len(list(path.parent.iterdir())) == 1]
+    for unborn in (*unnamed, *bare):
+        if (unborn / ".lock").is_file() and (lock := _lock(unborn)) is not None:
+            shutil.rmtree(unborn)
+            lock.close()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hsl.data.datamodule import DataModule
-from hsl.data.decode import decode_image
+from hsl.data.decoding import Decoding
 from hsl.data.label_table import TIERS, LabelRow
 from hsl.pseudo_labels.store import LabelFolder
 from hsl.reports.label_pictures import Labelled, label_sheet, tier_plot
@@ -27,6 +27,7 @@ def write_label_audit(folder: LabelFolder, data: DataModule) -> list[Path]:
     """
     rows, classes = list(folder.rows.values()), data.catalogue.classes
     sources = {record.id: record.image for record in data.catalogue.records}
+    decoding = Decoding.of(data.catalogue)
     written = [folder.audit / "tiers_per_class.png"]
     tier_plot(written[0], tier_counts(rows))
     for tier in TIERS:
@@ -36,7 +37,7 @@ def write_label_audit(folder: LabelFolder, data: DataModule) -> list[Path]:
         shown = [
             Labelled(
                 f"{row.id} · {row.label} · {row.quality:.2f}{'' if row.rule_passed else ' · rule failed'}",
-                decode_image(sources[row.id].read(), sources[row.id].name, data.catalogue.value_range),
+                decoding.image(sources[row.id]),
                 folder.mask(row.id),
                 folder.confidence(row.id),
             )

@@ -1,7 +1,7 @@
 """Trained classifiers as a source of pseudo-labels: opened, checked for leaks, asked where they look."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from torch import Tensor
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
+from hsl.data.decoding import Decoding
 from hsl.data.image_labels import HEAD
 from hsl.data.records import Record
 from hsl.data.splits import read_split
 from hsl.metrics.finite import check_outputs
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.run.building import rebuild_task
-from hsl.run.checkpoints import load_weights, open_run
+from hsl.run.checkpoints import load_weights
+from hsl.run.opening import building_from, open_run
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -44,50 +46,57 @@ class Classifier:
     sha256: str
 
 
-def open_classifiers(runs: Sequence[str], data: DataModule) -> list[Classifier]:
+def open_classifiers(runs: Sequence[str], data: DataModule, allowed: Collection[str]) -> list[Classifier]:
     """Load classifiers that were trained on the training part of these data, and on nothing else.
 
     Args:
         runs: their run folders.
         data: what is to be labelled, inspected.
+        allowed: the callables that their configs may name.
 
     Raises:
         ConfigError: one is no run folder or has no checkpoint, or its image classes, data, fold or training pictures
             are others: through its labels the training would see held-out pictures.
     """
-    differences = {run: _differences(*open_run(run), data) for run in runs}
+    opened = [open_run(run, allowed) for run in runs]
+    differences = {run: _differences(*each, data) for run, each in zip(runs, opened, strict=True)}
     if found := [f"`{run}`: {' and '.join(several)}" for run, several in differences.items() if several]:
         raise ConfigError(
             "`classifiers` should be trained on the training part of these data. Found "
             f"{'; '.join(found)}. A classifier that saw other pictures would carry held-out ones into the labels: "
             "train one with this data set, `data.split` and `fold`, or label with those of the classifier."
         )
-    return [open_classifier(run) for run in runs]
+    return [open_classifier(*each) for each in opened]
 
 
-def open_classifier(path: str) -> Classifier:
+def open_classifier(run: Path, cfg: DictConfig) -> Classifier:
     """The best checkpoint of a run, on the GPU where there is one; it sees whole pictures, as training does.
 
+    Args:
+        run: its folder.
+        cfg: its config as `open_run` gives it.
+
     Raises:
-        ConfigError: the folder is no run, or its checkpoint is missing or broken.
+        ConfigError: the parts do not fit together, or the checkpoint is missing or broken.
     """
-    run, cfg = open_run(path)
     cfg.data.evaluation_size = "image_size"  # a network by itself takes no picture of any size
     cfg.data.num_workers = 0  # the processes of GrabCut have the cores
-    task = rebuild_task(cfg, read_provenance(run / "provenance.json"))
+    with building_from(run):
+        task = rebuild_task(cfg, read_provenance(run / "provenance.json"))
+        data: DataModule = instantiate(cfg.data)
     checkpoint = run / "checkpoints" / "best.ckpt"
     load_weights(task, checkpoint)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return Classifier(run, task, instantiate(cfg.data), sha256)
+    return Classifier(run, task, data, sha256)
 
 
 def activations(
     classifiers: Sequence[Classifier],
     records: Sequence[Record],
     labels: Tensor,
-    value_range: tuple[float, float] | None,
+    decoding: Decoding,
 ) -> Iterator[NDArray[np.float32]]:
     """Where the classifiers look for the class of each picture: the mean of their maps, at the picture's own size.
 
@@ -95,21 +104,21 @@ def activations(
         classifiers: at least one.
         records: the pictures.
         labels: ``int64 (N,)``: class of each.
-        value_range: see `hsl.data.records.Catalogue`.
+        decoding: how the pictures are decoded.
 
     Yields:
         ``float32 (H, W)`` in [0, 1], in the order of the records.
     """
-    several = [_activations(one, records, labels, value_range) for one in classifiers]
+    several = [_activations(one, records, labels, decoding) for one in classifiers]
     for maps in zip(*several, strict=True):
         yield np.mean(maps, axis=0, dtype=np.float32)
 
 
 def _activations(
-    one: Classifier, records: Sequence[Record], labels: Tensor, value_range: tuple[float, float] | None
+    one: Classifier, records: Sequence[Record], labels: Tensor, decoding: Decoding
 ) -> Iterator[NDArray[np.float32]]:
     done = 0
-    for batch in one.data.predict_dataloader(records, value_range=value_range):
+    for batch in one.data.predict_dataloader(records, decoding):
         batch["image"] = batch["image"].to(one.task.device)
         images = one.data.on_after_batch_transfer(batch, 0)["image"]
         classes = labels[done : done + len(images)].to(images.device)

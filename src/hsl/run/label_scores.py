@@ -17,7 +17,7 @@ from rich.table import Table
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
-from hsl.data.decode import decode_mask
+from hsl.data.decoding import Decoding
 from hsl.data.label_table import TIERS, LabelTable, read_labels
 from hsl.files import write_atomically
 from hsl.metrics.functional import confusion_matrix, scores
@@ -53,13 +53,13 @@ def _scores(cfg: DictConfig, labels: LabelTable) -> pd.DataFrame:
             f"Found {list(labels.classes)}. Point `data.root` to the data that were labelled."
         )
     catalogue, known = data.catalogue, {record.id: record for record in data.catalogue.records}
-    palette = None if catalogue.palette is None else dict(catalogue.palette)
+    decoding = Decoding.of(catalogue)
     counts: dict[str, list[tuple[Counts, int, int]]] = {tier: [] for tier in TIERS}
     for row in labels.rows:
         record = known.get(row.id)
         if record is None or record.mask is None:
             continue
-        truth = decode_mask(record.mask.read(), record.mask.name, palette, catalogue.ignore_index)
+        truth = decoding.mask(record.mask)
         counts[row.tier].append(_compare(read_mask(labels.folder, row.id), truth, len(labels.classes)))
     if not any(counts.values()):
         raise DataError(

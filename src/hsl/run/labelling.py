@@ -23,7 +23,7 @@ from rich.table import Table
 
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
-from hsl.data.decode import decode_image
+from hsl.data.decoding import Decoding
 from hsl.data.grouping import name_some
 from hsl.data.image_labels import HEAD
 from hsl.data.label_table import TIERS
@@ -38,6 +38,7 @@ from hsl.pseudo_labels.store import LabelFolder, check_free
 from hsl.run.label_audit import tier_counts, write_label_audit
 from hsl.run.label_classifiers import Classifier, activations, open_classifiers
 from hsl.run.label_settings import check_settings, present_sources, read_channels
+from hsl.targets import allowed_targets
 
 
 def label(cfg: DictConfig) -> None:
@@ -96,7 +97,7 @@ class _Plan:
             channels=read_channels(cfg.channels or {}, data) if "gradcam" in weights else {},
             seeds=seeds,
             sam=load_sam(cfg.sam) if "sam" in weights else None,
-            classifiers=open_classifiers(cfg.classifiers, data) if "gradcam" in weights else (),
+            classifiers=open_classifiers(cfg.classifiers, data, allowed_targets(cfg)) if "gradcam" in weights else (),
             workers=len(os.sched_getaffinity(0)) if cfg.workers == "auto" else cfg.workers,
         )
 
@@ -172,19 +173,19 @@ class _Plan:
         if self.seeds is None:
             return itertools.repeat(None, len(records))
         catalogue = self.data.catalogue
-        return grabcut_each(records, self.seeds, catalogue.classes, catalogue.value_range, self.workers)
+        return grabcut_each(records, self.seeds, catalogue.classes, Decoding.of(catalogue), self.workers)
 
     def _cams(self, records: Sequence[Record], labels: Mapping[str, int]) -> Iterator[Any]:
         if not self.classifiers:
             return itertools.repeat(None, len(records))
         places = torch.tensor([labels[record.id] for record in records])
-        return activations(self.classifiers, records, places, self.data.catalogue.value_range)
+        return activations(self.classifiers, records, places, Decoding.of(self.data.catalogue))
 
     def _records(self, labels: Mapping[str, int]) -> list[Record]:
         return [record for record in self.data.catalogue.records if record.id in labels]
 
     def _image(self, record: Record) -> NDArray[Any]:
-        return decode_image(record.image.read(), record.image.name, self.data.catalogue.value_range)
+        return Decoding.of(self.data.catalogue).image(record.image)
 
 
 def _labels(data: DataModule) -> dict[str, int]:

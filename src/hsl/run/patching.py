@@ -9,7 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from hsl.config import ConfigError
+from hsl.data.arguments import check_max_megapixels, check_value_range
+from hsl.data.decode import Range
 from hsl.data.patch_export import PatchSet, write_patch_set
+from hsl.data.records import ruled
 from hsl.output_folder import OutputFolder
 from hsl.reports.plots import class_distribution
 
@@ -28,7 +31,7 @@ def patches(cfg: DictConfig) -> None:
     sampling = instantiate(cfg.data.patches)
     with OutputFolder(cfg.output, "patches", inputs=[cfg.data.root]) as output:
         written = write_patch_set(
-            instantiate(cfg.data.reader)(cfg.data.root),
+            ruled(instantiate(cfg.data.reader)(cfg.data.root), *_rules(cfg.data)),
             sampling,
             output.work,
             groups=cfg.data.split.groups,
@@ -38,6 +41,13 @@ def patches(cfg: DictConfig) -> None:
         )
     _print(written)
     print(cfg.output)
+
+
+def _rules(data: DictConfig) -> tuple[Range, float]:
+    return (
+        check_value_range(data.value_range, "data.value_range"),
+        check_max_megapixels(data.max_megapixels, "data.max_megapixels"),
+    )
 
 
 def _print(written: PatchSet) -> None:

@@ -16,8 +16,9 @@ from hsl.callbacks.freeze import freeze
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.config import ConfigError, validate
 from hsl.data.datamodule import DataModule
+from hsl.metrics.catalogue import read_mode
 from hsl.run.building import build_task
-from hsl.run.setup import make_callbacks
+from hsl.run.setup import check_training, make_callbacks
 
 OF_THE_RUN = ("name", "seed", "fold", "resume", "rerun", "entry", "output_root", "run_dir", "cache_dir",
               "data.root", "data.reader", "data.split", "data.fold", "data.tasks", "data.image_labels")  # fmt: skip
@@ -74,6 +75,11 @@ def read_phases(cfg: DictConfig) -> list[Phase]:
     return phases
 
 
+def round_epochs(max_epochs: int) -> int:
+    """Epochs of a round that trains on refined labels."""
+    return max(1, max_epochs // 2)
+
+
 def check_phases(cfg: DictConfig, data: DataModule, task: nn.Module) -> None:
     """Build every part of every phase once and throw it away, so that no mistake waits until hours have passed.
 
@@ -93,17 +99,24 @@ def check_phases(cfg: DictConfig, data: DataModule, task: nn.Module) -> None:
                 f"`rollback_gate.phases` should name phases of the run. Found {', '.join(unknown)}. "
                 f"`phases` has {', '.join(phase.name for phase in phases) or 'none'}."
             )
-    if phases and cfg.resume not in (None, "last"):
-        raise ConfigError(
-            f"`resume` should be null or last in a run of phases. Found `resume = {cfg.resume}`: a checkpoint of "
-            "one phase does not say what the others did."
-        )
     for phase in phases:
         try:
             validate(phase.cfg)
+            read_mode(phase.cfg.monitor, phase.cfg.monitor_mode)
+            _check_rounds(phase)
             _check_parts(phase, data, task)
         except ConfigError as error:
             raise ConfigError(f"Phase {phase.name}: {error}") from error
+
+
+def _check_rounds(phase: Phase) -> None:
+    every, epochs = phase.cfg.trainer.check_val_every_n_epoch, round_epochs(phase.cfg.trainer.max_epochs)
+    if phase.refine and every > epochs:
+        raise ConfigError(
+            f"`trainer.check_val_every_n_epoch` should be at most {epochs}, half of `trainer.max_epochs`, where labels "
+            "are "
+            f"refined: a round trains for so long. Found `trainer.check_val_every_n_epoch = {every}`."
+        )
 
 
 def _check_parts(phase: Phase, data: DataModule, task: nn.Module) -> None:
@@ -115,12 +128,12 @@ def _check_parts(phase: Phase, data: DataModule, task: nn.Module) -> None:
             f"`trainer.devices` should be 1 in a run of phases. Found {trainer.world_size} processes. Run the folds of "
             "a cross-validation beside each other instead."
         )
-    make_callbacks(cfg)
     own = build_task(cfg, data)
     if _shapes(own) != _shapes(task):
         raise ConfigError("`overrides` should leave the model as it is: its weights are handed on. Found another one.")
-    freeze(own.network, phase.freeze)
-    own.optimizer(own)
+    for module in freeze(own.network, phase.freeze):
+        module.eval()
+    check_training(cfg, data, own)
 
 
 def _gates(cfg: DictConfig) -> list[RollbackGate]:

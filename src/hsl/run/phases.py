@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning
 import pandas as pd
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -17,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.callbacks.freeze import Freeze
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
+from hsl.checkpoint import read_checkpoint
 from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
 from hsl.run.building import build_task
-from hsl.run.phase_plan import Phase, read_phases
+from hsl.run.phase_plan import Phase, read_phases, round_epochs
 from hsl.run.refinement import kept_round, next_round, refine_round
 from hsl.run.results import Monitored
 from hsl.run.setup import make_callbacks, make_repeatable
@@ -117,7 +117,7 @@ class PhasedRun:
         make_repeatable(phase.cfg.seed)
         task = build_task(phase.cfg, self._own_data[1])
         if self.trained:
-            best = torch.load(self._best(self.trained[-1]), map_location="cpu", weights_only=True)["state_dict"]
+            best = read_checkpoint(self._best(self.trained[-1]))["state_dict"]
             own = {name: value for name, value in best.items() if name.startswith("network.")}
             task.load_state_dict({**task.state_dict(), **own})  # what the loss and the weighting learn begins anew
         return self._own_data[1], task
@@ -149,7 +149,7 @@ class PhasedRun:
         first = phase.name.removesuffix(f"_round_{number - 1}")
         cfg = phase.cfg.copy()
         if number == 1:
-            cfg.trainer.max_epochs = max(1, cfg.trainer.max_epochs // 2)
+            cfg.trainer.max_epochs = round_epochs(cfg.trainer.max_epochs)
         self.labels = folders[-1]
         self.stages.appendleft(replace(phase, name=f"{first}_round_{number}", cfg=cfg))
 
@@ -200,7 +200,7 @@ def _where_it_stopped(last: Path) -> dict[str, int]:
     """
     if not last.is_file():
         return {}
-    checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(last)
     states = [state for name, state in checkpoint["callbacks"].items() if name.startswith("EarlyStopping")]
     return {"max_epochs": checkpoint["epoch"] + 1} if any(state["stopped_epoch"] for state in states) else {}
 

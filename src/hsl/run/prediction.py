@@ -21,7 +21,7 @@ from hsl.callbacks.evaluation import objects_of
 from hsl.callbacks.provenance import read_provenance
 from hsl.config import ConfigError, DataError, UserError
 from hsl.data.datamodule import DataModule
-from hsl.data.decode import decode_image
+from hsl.data.decoding import Decoding
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
@@ -32,8 +32,11 @@ from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.output_folder import OutputFolder
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
-from hsl.run.checkpoints import choose_predictor, load_weights, open_run
+from hsl.run.checkpoints import choose_predictor, load_weights
+from hsl.run.foreign_pictures import Notes, foreign_decoding
 from hsl.run.image_results import image_row, stored_thresholds
+from hsl.run.opening import building_from, open_run
+from hsl.targets import allowed_targets
 from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -57,7 +60,7 @@ def predict(cfg: DictConfig) -> None:
         ConfigError: the run is none, its model makes no masks to be written as run lengths, or the output is taken.
         DataError: the input holds no picture, or some could not be done.
     """
-    run, run_cfg = open_run(cfg.run)
+    run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
     records, rest = read_pictures(cfg.input)
     facts = read_provenance(run / "provenance.json")
     _check_format(cfg.format, facts["classes"])
@@ -65,16 +68,24 @@ def predict(cfg: DictConfig) -> None:
     with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
         task = _trained(run, run_cfg, facts)
         limits = _thresholds(run, task, facts, inference)
-        work = _Work(output.work, cfg.format, facts, limits, {record.id: record.image for record in records})
-        data: DataModule = instantiate(run_cfg.data)
-        loader = data.predict_dataloader(records, value_range=work.value_range, on_broken=work.broken.append)
+        with building_from(run):
+            data: DataModule = instantiate(run_cfg.data)
+        decoding, notes = foreign_decoding(cfg, facts, data.max_megapixels), Notes()
+        sources = {record.id: record.image for record in records}
+        work = _Work(output.work, cfg.format, facts, limits, sources, decoding)
+        loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)
         console = Console(stderr=True)
         silent = not console.is_terminal
         for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
+            notes.look(batch, sources)
             for name, outputs in _predicted(task, data, batch, work.broken.append):
                 work.add(name, outputs)
         work.write_tables()
-    print(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
+    print(
+        *notes.sentences(),
+        f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}",
+        sep="\n",
+    )
     _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
 
 
@@ -105,15 +116,11 @@ class _Work:
     facts: Mapping[str, Any]
     limits: Mapping[str, list[float]]
     sources: Mapping[str, Source]
+    decoding: Decoding
     broken: list[UserError] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)
     runs: list[tuple[str, int, str]] = field(default_factory=list)
-
-    @property
-    def value_range(self) -> Any:
-        """What becomes black and white in a picture of more than 8 bits."""
-        return self.facts["value_range"]
 
     @property
     def num_done(self) -> int:
@@ -138,7 +145,7 @@ class _Work:
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
         else:
-            image = decode_image(source.read(), source.name, self.value_range)
+            image = self.decoding.image(source)
             _write_pictures(self.folder, name, image, prediction, confidence, classes)
 
     def write_tables(self) -> None:
@@ -162,7 +169,8 @@ def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
 
 
 def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
-    task = rebuild_task(run_cfg, facts)
+    with building_from(run):
+        task = rebuild_task(run_cfg, facts)
     load_weights(task, run / "checkpoints" / "best.ckpt")
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
+from hsl.data.decoding import Decoding
 from hsl.data.label_table import LabelRow, check_origin, read_labels, read_page
 from hsl.data.records import Record
 from hsl.files import write_atomically
@@ -118,7 +119,7 @@ def _predicted(
     task: SegmentationTask, data: DataModule, records: Sequence[Record], uncertain_below: float
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
     """Id, mask and confidence at the size of the source, by the path that ``predict`` takes."""
-    for batch in data.predict_dataloader(records, value_range=data.catalogue.value_range):
+    for batch in data.predict_dataloader(records, Decoding.of(data.catalogue)):
         batch["image"] = batch["image"].to(task.device)
         logits = task.predict(data.on_after_batch_transfer(batch, 0))[data.head]
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.callbacks.provenance import read_provenance
+from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split, read_split
@@ -54,7 +55,7 @@ class Monitored:
                 f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
                 f"{value}. history.csv in the run folder lists what is logged."
             )
-        best = torch.load(callback.best_model_path, map_location="cpu", weights_only=True)
+        best = read_checkpoint(Path(callback.best_model_path), ("epoch",))
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
         return cls(str(callback.monitor), callback.mode, float(value), int(best["epoch"]), checkpoint)
 

@@ -7,9 +7,14 @@ import lightning
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 
 from hsl.config import ConfigError
+from hsl.data.datamodule import DataModule
+from hsl.run.checkpoint_io import AtomicCheckpointIO
+from hsl.run.rehearsal import check_batch_norm, check_batches, check_monitored, check_parts
 from hsl.tasks.segmentation import SegmentationTask
 
 
@@ -48,12 +53,34 @@ def make_callbacks(cfg: DictConfig) -> dict[str, Any]:
     return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
 
 
-def check_training(cfg: DictConfig, task: SegmentationTask) -> None:
-    """Build what the training will build and let it go again: what is wrong shows before there is a run folder.
+def trainer_of(cfg: DictConfig, **given: Any) -> lightning.Trainer:
+    """The trainer of a config, with what exists only now.
 
     Raises:
-        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, or the
-            encoder takes one size only and pictures are to be evaluated at their own.
+        ConfigError: this machine cannot give what it asks for, or a value is none that it takes.
+    """
+    try:
+        trainer: lightning.Trainer = instantiate(cfg.trainer)(**given)
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"`trainer` should be one that this machine has. Found `trainer.accelerator = {cfg.trainer.accelerator}`, "
+            f"`trainer.devices = {cfg.trainer.get('devices')}`: {error} Choose `trainer=default`, or mend the values."
+        ) from error
+    return trainer
+
+
+def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) -> None:
+    """Build what the training will build and let it go again: what is wrong shows before there is a run folder.
+
+    Args:
+        cfg: of the run, or of a phase.
+        data: prepared.
+        task: built with ``cfg``; what is frozen is in evaluation mode.
+
+    Raises:
+        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, the
+            encoder takes one size only and pictures are to be evaluated at their own, or see `hsl.run.rehearsal`.
+        DataError: nothing can be learned from a part of the split, or scored on it.
     """
     encoder = cast(Any, task.network).encoder
     window = cfg.inference.get("predictor", cfg.inference).get("window")
@@ -63,11 +90,27 @@ def check_training(cfg: DictConfig, task: SegmentationTask) -> None:
             f"`data.evaluation_size=source`. Found `inference.window = {window}`. Set `inference=sliding_window "
             f"inference.window={encoder.stride}`, or `data.evaluation_size=image_size`."
         )
-    try:
-        instantiate(cfg.trainer)(logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"`trainer` should be one that this machine has. Found `trainer.accelerator = {cfg.trainer.accelerator}`, "
-            f"`trainer.devices = {cfg.trainer.devices}`: {error} Choose `trainer=default`, or mend the values."
-        ) from error
+    trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    _check_strategy(cfg, trainer)
     task.scheduler(task.optimizer(task), total_steps=cfg.trainer.max_epochs, steps_per_epoch=1)
+    check_parts(data, task)
+    check_monitored(cfg, data, task, list(make_callbacks(cfg).values()))
+    check_batches(cfg, data)
+    check_batch_norm(cfg, data, task.network, trainer.world_size)
+
+
+def _check_strategy(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    launcher = trainer.strategy.launcher
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(
+        launcher, _MultiProcessingLauncher
+    ):
+        raise ConfigError(
+            "`trainer.strategy` should be auto or ddp: each process is a command of its own with the whole model. "
+            "Found "
+            f"`trainer.strategy = {cfg.trainer.strategy}`. Choose `trainer=ddp`."
+        )
+    if not isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+        raise ConfigError(
+            "`trainer.plugins` should keep `hsl.run.checkpoint_io.AtomicCheckpointIO`, which never leaves half a "
+            f"checkpoint. Found `trainer.plugins = {cfg.trainer.plugins}`. Add yours beside it."
+        )

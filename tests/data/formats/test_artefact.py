@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.artefact import CLASSES, read_artefact
 
 MASK = np.array([[255, 0, 1, 15]] * 3, np.uint8)

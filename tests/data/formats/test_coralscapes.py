@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.coralscapes import CLASSES, read_coralscapes
 
 MASK = np.array([[0, 1, 13, 39]] * 3, np.uint8)

@@ -8,7 +8,8 @@ import pytest
 from skimage.morphology import skeletonize
 
 from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats import demo
 from hsl.data.formats.damage import KINDS
 from hsl.data.formats.demo import CLASSES, read_demo

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.folder import read_folder, read_pictures
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.records import FileSource

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from hsl.config import DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.hf import read_hub
 
 FEATURES = datasets.Features(

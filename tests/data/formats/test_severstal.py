@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_image, decode_mask
+from hsl.data.decode import decode_image
+from hsl.data.decode_masks import decode_mask
 from hsl.data.formats.severstal import RunLengthSource, read_severstal
 from hsl.data.image_labels import read_image_labels
 from hsl.data.records import Catalogue

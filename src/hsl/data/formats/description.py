@@ -13,8 +13,12 @@ from hsl.data.class_names import unfit_names
 from hsl.data.formats.findings import Findings, did_you_mean, nearest
 from hsl.data.formats.picture_files import misnamed
 from hsl.data.formats.unique_keys import UniqueKeyLoader
+from hsl.files import read_regular
 
-SETTINGS = ("classes", "palette", "ignore_index", "value_range")
+IGNORE = "ignore"
+"""What a number or colour is called that does not count."""
+
+SETTINGS = ("classes", "palette", "values", "ignore_index", "value_range")
 FOR_PEOPLE = (
     "name", "title", "description", "notes", "comment", "meta", "source", "url", "license", "licence", "citation",
     "author", "authors", "contact", "version", "date", "commit", "doi", "modality", "parameters", "pixel_freq",
@@ -32,12 +36,13 @@ class Description:
     palette: dict[tuple[int, int, int], int] | None = None
     value_range: tuple[float, float] | None = None
     ignore_index: int = IGNORE_INDEX
+    values: dict[int, int] | None = None
 
 
 def read_description(path: Path, findings: Findings) -> Description:
     """Read ``dataset.yaml``; see ``describe`` for its keys. What is wrong goes to ``findings``."""
     try:
-        content = yaml.load(path.read_bytes(), UniqueKeyLoader)  # a safe one
+        content = yaml.load(read_regular(path).decode("utf-8-sig"), UniqueKeyLoader)  # a safe one
     except FileNotFoundError:
         near = misnamed(path, is_folder=False)
         findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else _HOW_TO_WRITE}")
@@ -57,9 +62,10 @@ def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Desc
 
     Args:
         content: ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and
-            ``ignore``) to ``[red, green, blue]``, ``ignore_index`` is a number, ``value_range`` is
-            ``[black, white]``. The keys of `FOR_PEOPLE`, ``num_...``, ``notes_...`` and ``..._sizes`` are not read;
-            anything may stand below ``notes`` and ``meta``. No other key is known.
+            ``ignore``) to ``[red, green, blue]`` or a list of such colours, ``values`` maps the numbers in grey masks
+            to class names (and ``ignore``), ``ignore_index`` is a number, ``value_range`` is ``[black, white]``. The
+            keys of `FOR_PEOPLE`, ``num_...``, ``notes_...`` and ``..._sizes`` are not read; anything may stand below
+            ``notes`` and ``meta``. No other key is known.
         where: What messages call the place where the keys stand.
         findings: Gets what is wrong.
     """
@@ -73,6 +79,7 @@ def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Desc
         _read_palette(where, content.get("palette"), classes, findings) if classes else None,
         _read_value_range(where, content.get("value_range"), findings),
         _read_ignore_index(where, content, findings),
+        _read_values(where, content, classes, findings) if classes else None,
     )
 
 
@@ -91,7 +98,9 @@ def _read_classes(where: str, names: object, findings: Findings) -> tuple[str, .
 
 
 def _read_ignore_index(where: str, content: Mapping[str, Any], findings: Findings) -> int:
-    index = content.get("ignore_index", IGNORE_INDEX)
+    index = content.get("ignore_index")
+    if index is None:
+        return IGNORE_INDEX
     if type(index) is not int:
         findings.add(f"`ignore_index` in `{where}` should be a whole number. Found `{index}`.")
         return IGNORE_INDEX
@@ -117,16 +126,52 @@ def _read_palette(
         findings.add(f"`palette` in `{where}` should map names of classes to colours. Found `{entries}`.")
         return None
     palette: dict[tuple[int, int, int], int] = {}
-    for name, colour in entries.items():
-        bytes_ = isinstance(colour, list) and all(type(part) is int and 0 <= part <= 255 for part in colour)
-        if name != "ignore" and name not in classes:
-            way = did_you_mean(str(name), classes, "Use the name of a class, or `ignore`.")
-            findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}. {way}")
-        elif not bytes_ or len(colour) != 3:
-            findings.add(f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`.")
-        elif tuple(colour) in palette:
-            findings.add(f"`palette` in `{where}` has the colour {colour} twice. Give each class its own.")
-        else:
-            index = classes.index(name) if name in classes else IGNORE_INDEX
-            palette[colour[0], colour[1], colour[2]] = index
+    for name, given in entries.items():
+        several = isinstance(given, list) and given and all(isinstance(colour, list) for colour in given)
+        for colour in given if several else [given]:
+            bytes_ = isinstance(colour, list) and all(type(part) is int and 0 <= part <= 255 for part in colour)
+            if name not in (*classes, IGNORE):
+                way = did_you_mean(str(name), classes, f"Use the name of a class, or `{IGNORE}`.")
+                findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}. {way}")
+            elif not bytes_ or len(colour) != 3:
+                findings.add(f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`.")
+            elif tuple(colour) in palette:
+                findings.add(f"`palette` in `{where}` has the colour {colour} twice. Give each class its own.")
+            else:
+                palette[colour[0], colour[1], colour[2]] = _index(name, classes)
     return palette
+
+
+def _read_values(
+    where: str, content: Mapping[str, Any], classes: tuple[str, ...], findings: Findings
+) -> dict[int, int] | None:
+    entries = content.get("values")
+    if entries is None:
+        return None
+    example = f"Write for example `values: {{0: {classes[0]}, 255: {classes[1]}}}`."
+    if not isinstance(entries, dict) or not entries:
+        findings.add(f"`values` in `{where}` should map the numbers in masks to classes. Found `{entries}`. {example}")
+        return None
+    if both := [key for key in ("palette", "ignore_index") if content.get(key) is not None]:
+        findings.add(
+            f"`values` in `{where}` should stand without `{both[0]}`, which says the same in another way. Keep one; "
+            f"in `values` a number that is not to count is called `{IGNORE}`."
+        )
+    for number, name in entries.items():
+        if type(number) is not int or number < 0:
+            findings.add(f"`values` in `{where}` should have whole numbers from 0 on. Found `{number!r}`. {example}")
+        if not isinstance(name, str) or name not in (*classes, IGNORE):
+            findings.add(
+                f"`values` in `{where}` names `{name}`, which is no class of {list(classes)}. Write one of them, or "
+                f"`{IGNORE}`."
+            )
+    if without := [name for name in classes if name not in entries.values()]:
+        findings.add(
+            f"`values` in `{where}` should name a number for every class. Found none for {without}. Add it, or "
+            "take the class out of `classes`."
+        )
+    return {number: _index(name, classes) for number, name in entries.items()} if not findings.sentences else None
+
+
+def _index(name: str, classes: tuple[str, ...]) -> int:
+    return classes.index(name) if name in classes else IGNORE_INDEX

@@ -72,6 +72,7 @@ def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:
         palette=description.palette,
         value_range=description.value_range,
         ignore_index=description.ignore_index,
+        values=description.values,
         masks_optional=masks_optional,
         not_read=findings.told(),
     )

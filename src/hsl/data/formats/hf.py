@@ -69,6 +69,7 @@ def read_hub(
     palette: Mapping[str, Sequence[int]] | None = None,
     ignore_index: int = IGNORE_INDEX,
     value_range: Sequence[float] | None = None,
+    values: Mapping[int, str] | None = None,
 ) -> Catalogue:
     """Read a table of pictures and masks. Nothing is decoded, and the pictures stay on disk.
 
@@ -84,6 +85,7 @@ def read_hub(
         palette: Class name (or ``ignore``) -> ``[red, green, blue]``, if masks are colours.
         ignore_index: The value of pixels that do not count.
         value_range: ``[black, white]`` of pictures with more than 8 bits.
+        values: Number in a grey mask -> class name (or ``ignore``); without it the numbers are indices.
 
     Returns:
         The catalogue, sorted by id.
@@ -94,9 +96,10 @@ def read_hub(
     findings = Findings()
     described = {
         "classes": list(classes),
-        "palette": None if palette is None else {name: list(colour) for name, colour in palette.items()},
-        "ignore_index": ignore_index,
+        "palette": None if palette is None else {name: _plain(colour) for name, colour in palette.items()},
+        "ignore_index": None if ignore_index == IGNORE_INDEX else ignore_index,
         "value_range": None if value_range is None else list(value_range),
+        "values": None if values is None else dict(values),
     }
     description = describe(described, "data.reader", findings)
     findings.raise_if_any(Path(root))
@@ -118,7 +121,13 @@ def read_hub(
         palette=description.palette,
         value_range=description.value_range,
         ignore_index=description.ignore_index,
+        values=description.values,
     )
+
+
+def _plain(colours: Any) -> Any:
+    """Lists of lists out of what a config holds."""
+    return [_plain(one) for one in colours] if isinstance(colours, Sequence) else colours
 
 
 def _load(root: str, split: str | None) -> dict[str, datasets.Dataset]:

@@ -1,0 +1,81 @@
+"""The rule of the audit on what pictures hold: numbers of another range than is assumed, no contrast, several pages."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsl.data.audit_rules import STOP, WARN, Finding, Subject
+from hsl.data.grouping import name_some
+from hsl.data.reading import FLAT
+
+_FULL, _DARK = 16, 14
+"""Bits of the largest number: that of a picture that fills 16, and one of which a quarter is left."""
+
+
+def picture_values(subject: Subject) -> list[Finding]:
+    """(h) Pictures of 16 bits that would come out black, pictures without contrast, pictures of several pages."""
+    ranges = _ranges(subject)
+    stopped = any(finding.severity == STOP for finding in ranges)
+    return [*ranges, *_flat(subject, of_8_bits=stopped), *_several(subject)]
+
+
+def _ranges(subject: Subject) -> list[Finding]:
+    """Numbers of 10, 12 or 14 bits in pictures of 16, unless ``value_range`` says what is black and white."""
+    largest = subject.scan.largest
+    deep = largest > 0
+    if subject.catalogue.value_range is not None or not deep.any():
+        return []
+    bits = np.array([number.bit_length() for number in largest.tolist()])
+    dark = deep & (bits <= _DARK)
+    if bits.max() < _FULL:
+        return [_range(subject, deep, STOP, "all")]
+    if not dark.any():
+        return []
+    most = 2 * dark.sum() >= deep.sum()
+    return [_range(subject, dark, STOP if most else WARN, f"{dark.sum()} of {deep.sum()}")]
+
+
+def _range(subject: Subject, chosen: NDArray[np.bool_], severity: str, how_many: str) -> Finding:
+    largest = int(subject.scan.largest[chosen].max())
+    bits = largest.bit_length()
+    names = _names(subject, chosen)
+    files = tuple(map(subject.image, names))
+    clipped = "" if how_many == "all" else ", which makes white what is brighter in the others"
+    message = (
+        f"Pictures of 16 bits should fill the range 0 to 65535. Found numbers up to {largest} only ({bits} bits) in "
+        f"{how_many} of them, which would come out almost black: {name_some([f'`{file}`' for file in files])}. Write "
+        f"`value_range: [0, {2**bits - 1}]` in dataset.yaml (or set `data.value_range=[0,{2**bits - 1}]`){clipped}; "
+        "`[0, 65535]` if they are that dark."
+    )
+    return Finding("h", severity, message, names, files)
+
+
+def _flat(subject: Subject, *, of_8_bits: bool) -> list[Finding]:
+    scan = subject.scan
+    chosen = (scan.contrast < FLAT) & (scan.image_sizes[:, 0] > 0)
+    if of_8_bits:  # the others are flat only because their range is not known
+        chosen &= scan.largest == 0
+    if not chosen.any():
+        return []
+    names = _names(subject, chosen)
+    files = tuple(map(subject.image, names))
+    message = (
+        f"{len(names)} pictures are constant or nearly so (standard deviation below {FLAT:g} of 255): "
+        f"{name_some([f'`{file}`' for file in files])}. Remove them if they show nothing."
+    )
+    return [Finding("h", WARN, message, names, files)]
+
+
+def _several(subject: Subject) -> list[Finding]:
+    names = _names(subject, subject.scan.frames > 1)
+    if not names:
+        return []
+    files = tuple(map(subject.image, names))
+    message = (
+        f"{len(names)} pictures hold several pages or frames, of which the first is read: "
+        f"{name_some([f'`{file}`' for file in files])}. Export the others as pictures of their own if they count."
+    )
+    return [Finding("h", WARN, message, names, files)]
+
+
+def _names(subject: Subject, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(name for name, one in zip(subject.scan.ids, chosen.tolist(), strict=True) if one)
