@@ -4,7 +4,9 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
+from hsl.config import ConfigError
 from hsl.reports.palette import SERIES, SERIES_DARK
 from hsl.reports.plot_files import INK, REPORT_STYLE, Plot, save_plots
 
@@ -71,3 +73,51 @@ def test_the_series_stand_out_from_the_page(colours, page):
         low, high = sorted((luminance(colour), luminance(page)))
         assert (high + 0.05) / (low + 0.05) >= 3
     assert len(set(colours)) == 7
+
+
+@pytest.mark.parametrize("dpi", [100, 600, 1200])
+def test_tiff_is_rgb_compressed_and_as_fine_as_asked_for(tmp_path, dpi):
+    save_plots([plot_of()], tmp_path, dpi, ["tiff", "png"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tiff", "a.png", "a.csv"}
+    with Image.open(tmp_path / "a.tiff") as tiff, Image.open(tmp_path / "a.png") as png:
+        assert (tiff.format, tiff.mode, tiff.info["compression"]) == ("TIFF", "RGB", "tiff_lzw")
+        assert tiff.size == png.size == (4 * dpi, 2 * dpi)
+        assert [round(float(side)) for side in (*tiff.info["dpi"], *png.info["dpi"])] == [dpi] * 4
+        assert tiff.getpixel((0, 0)) == (255, 255, 255)
+        difference = np.abs(np.asarray(tiff, dtype=int) - np.asarray(png.convert("RGB"), dtype=int))
+    assert difference.max() <= 1  # the same drawing
+    assert (tmp_path / "a.tiff").stat().st_size < 8 * dpi**2  # a third of what it is uncompressed
+
+
+def test_the_figure_is_left_as_it_was(tmp_path):
+    plot = plot_of()
+    before = plot.svg
+    save_plots([plot], tmp_path, 300, ["tiff"])
+    assert plot.svg == before
+
+
+@pytest.mark.parametrize("formats", [[], None, ["gif"], ["png", "bmp"], "jpeg", [3]])
+def test_formats_that_are_none(tmp_path, formats):
+    with pytest.raises(ConfigError, match=r"`formats` should be one or more of svg, pdf, png, tiff\. Found"):
+        save_plots([plot_of()], tmp_path, 160, formats)
+
+
+@pytest.mark.parametrize("dpi", [0, -1, 49, 2401, 1.5, "fine", None, True])
+def test_resolutions_that_are_none(tmp_path, dpi):
+    with pytest.raises(ConfigError, match=r"`dpi` should be a whole number in \[50, 2400\]. Found `dpi = "):
+        save_plots([plot_of()], tmp_path, dpi)
+
+
+def test_more_pixels_than_can_be_drawn(tmp_path):
+    large = Plot("large", "", Figure(figsize=(40, 2)), ["x"], [])
+    with pytest.raises(ConfigError, match="`dpi` should be at most 1638 for the plot `large` of 40 inches") as caught:
+        save_plots([large], tmp_path, 2000, ["tiff"])
+    assert not list(tmp_path.iterdir())
+    assert "leave png and tiff out" in str(caught.value)
+    save_plots([large], tmp_path, 2000, ["svg"])
+
+
+def test_one_format_as_a_word_and_each_once(tmp_path):
+    save_plots([plot_of()], tmp_path, formats="svg")
+    save_plots([plot_of("b")], tmp_path, formats=["png", "png"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svg", "a.csv", "b.png", "b.csv"}

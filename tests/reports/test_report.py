@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from hsl.config import ConfigError, DataError
 from hsl.output_folder import MARKER
@@ -26,7 +27,7 @@ def run_report(tmp_path):
 @pytest.fixture(autouse=True)
 def _few_plots(monkeypatch):
     """Each plot is drawn once more for each of its three files; `test_plot_files` does that."""
-    monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, folder: save_plots(plots[:1], folder))
+    monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, *rest: save_plots(plots[:1], *rest))
 
 
 def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp_path, capsys):
@@ -161,3 +162,15 @@ def test_models_of_one_head_have_no_section_of_tasks(make_run, run_report):
     page = run_report()
     assert 'id="tasks"' not in page.read_text(encoding="utf8")
     assert not (page.parent / "tables" / "tasks.csv").exists()
+
+
+def test_plots_in_the_formats_and_at_the_resolution_asked_for(make_run, run_report, tmp_path):
+    make_run("a", "a")
+    run_report("dpi=300", "formats=[tiff,pdf]")
+    files = list((tmp_path / "report" / "plots").iterdir())
+    assert {path.suffix for path in files} == {".tiff", ".pdf", ".csv"}
+    with Image.open(next(path for path in files if path.suffix == ".tiff")) as picture:
+        assert round(float(picture.info["dpi"][0])) == 300
+    for wrong in ("dpi=10", "formats=[gif]", "formats=[]", "dpi=fine"):
+        with pytest.raises(ConfigError, match=f"`{wrong.split('=')[0]}` should be"):
+            run_report(wrong)

@@ -1,4 +1,4 @@
-"""A plot of the report: drawn once, shown inside the page, saved as PDF, PNG and SVG with its data as CSV."""
+"""A plot of the report: drawn once, shown inside the page, saved in the formats asked for with its data as CSV."""
 
 import csv
 import io
@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
+from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.reports.palette import SERIES
 from hsl.reports.plots import STYLE
@@ -44,6 +48,9 @@ _STAMPS: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "ModDate": None},
     "png": {"Software": None},
 }
+FORMATS = (*_STAMPS, "tiff")
+MIN_DPI, MAX_DPI = 50, 2400
+LARGEST_SIDE = 2**16 - 1  # pixels that matplotlib draws
 
 
 @dataclass(frozen=True)
@@ -97,17 +104,70 @@ class Plot:
         return text.getvalue()
 
 
-def save_plots(plots: Sequence[Plot], folder: Path) -> None:
-    """Write ``NAME.pdf``, ``NAME.png``, ``NAME.svg`` and ``NAME.csv`` of every plot."""
+def check_plot_files(dpi: Any, formats: Any) -> tuple[str, ...]:
+    """The formats, each once, or why they cannot be written.
+
+    Raises:
+        ConfigError: a format is unknown, none is given, or the resolution is out of its range.
+    """
+    given = [formats] if isinstance(formats, str) else list(formats or ())
+    if not given or (unknown := [name for name in given if name not in FORMATS]):
+        found = ", ".join(map(str, unknown)) if given else "none"
+        raise ConfigError(
+            f"`formats` should be one or more of {', '.join(FORMATS)}. Found `{found}`. Choose among them."
+        )
+    if isinstance(dpi, bool) or not isinstance(dpi, int) or not MIN_DPI <= dpi <= MAX_DPI:
+        raise ConfigError(
+            f"`dpi` should be a whole number in [{MIN_DPI}, {MAX_DPI}]. Found `dpi = {dpi}`. Choose another."
+        )
+    return tuple(dict.fromkeys(given))
+
+
+def save_plots(plots: Sequence[Plot], folder: Path, dpi: int = 160, formats: Sequence[str] = tuple(_STAMPS)) -> None:
+    """Write every plot in all formats, and its data as ``NAME.csv``.
+
+    Args:
+        plots: with different names.
+        folder: of the files.
+        dpi: pixels to an inch of PNG and TIFF, and of what is made of pixels inside PDF and SVG.
+        formats: of `FORMATS`; TIFF is RGB without transparency, compressed by LZW.
+
+    Raises:
+        ConfigError: see `check_plot_files`, or a plot has more pixels at this resolution than can be drawn.
+    """
+    formats = check_plot_files(dpi, formats)
+    for plot in plots:
+        side = max(plot.figure.get_size_inches())
+        if dpi * side > LARGEST_SIDE and {"png", "tiff"} & set(formats):
+            raise ConfigError(
+                f"`dpi` should be at most {int(LARGEST_SIDE / side)} for the plot `{plot.name}` of {side:.0f} inches. "
+                f"Found `dpi = {dpi}`. Lower it, or leave png and tiff out of `formats`."
+            )
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every table of every font that it embeds
     for plot in plots:
-        for kind in _STAMPS:
-            write_atomically(folder / f"{plot.name}.{kind}", _render(plot.figure, kind, facecolor="white"))
+        for kind in formats:
+            content = _tiff(plot.figure, dpi) if kind == "tiff" else _render(plot.figure, kind, "white", dpi)
+            write_atomically(folder / f"{plot.name}.{kind}", content)
         write_atomically(folder / f"{plot.name}.csv", plot.csv().encode())
 
 
-def _render(figure: Figure, kind: str, facecolor: str = "none") -> bytes:
+def _render(figure: Figure, kind: str, facecolor: str = "none", dpi: int = 160) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(REPORT_STYLE):
-        figure.savefig(buffer, format=kind, dpi=160, facecolor=facecolor, metadata=_STAMPS[kind])
+        figure.savefig(buffer, format=kind, dpi=dpi, facecolor=facecolor, metadata=_STAMPS[kind])
+    return buffer.getvalue()
+
+
+def _tiff(figure: Figure, dpi: int) -> bytes:
+    """As a journal takes it; matplotlib's own has an alpha channel."""
+    buffer, before = io.BytesIO(), (figure.dpi, figure.get_facecolor())
+    with matplotlib.rc_context(REPORT_STYLE):
+        figure.set_dpi(dpi)
+        figure.set_facecolor("white")
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        figure.set_dpi(before[0])
+        figure.set_facecolor(before[1])
+    pixels.save(buffer, "TIFF", compression="tiff_lzw", dpi=(dpi, dpi))
     return buffer.getvalue()

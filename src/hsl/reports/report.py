@@ -23,7 +23,7 @@ from hsl.reports.object_tables import object_tables
 from hsl.reports.page import write_page
 from hsl.reports.phases_table import phases_table
 from hsl.reports.picture_table import picture_table
-from hsl.reports.plot_files import save_plots
+from hsl.reports.plot_files import check_plot_files, save_plots
 from hsl.reports.ranking import ranking_table
 from hsl.reports.report_plots import report_plots
 from hsl.reports.results import OVERALL, Model, models_of
@@ -42,7 +42,8 @@ def report(cfg: DictConfig) -> Path:
         The page.
 
     Raises:
-        ConfigError: ``metric`` or ``image_metric`` is none of the scores, or ``pareto`` names no two tasks.
+        ConfigError: ``metric`` or ``image_metric`` is none of the scores, ``pareto`` names no two tasks, or ``dpi`` or
+            ``formats`` are none that plots can be saved in.
         DataError: no run folder matches.
     """
     if cfg.metric not in OVERALL:
@@ -51,6 +52,7 @@ def report(cfg: DictConfig) -> Path:
         raise ConfigError(
             f"`image_metric` should be one of {', '.join(IMAGE_METRICS)}. Found `image_metric = {cfg.image_metric}`."
         )
+    check_plot_files(cfg.dpi, cfg.formats)
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
     with OutputFolder(cfg.output, "report") as output:
         tables, notes = _write_report(cfg, gather(patterns), output.work)
@@ -81,7 +83,7 @@ def _write_report(cfg: DictConfig, runs: Sequence[Run], output: Path) -> tuple[d
     ready = [model for model in in_order if model.finished]
     places = {model.label: i for i, model in enumerate(ready)}
     plots = report_plots(ready, cfg.metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
-    save_plots(list(plots.values()), output / "plots")
+    save_plots(list(plots.values()), output / "plots", cfg.dpi, cfg.formats)
     settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
     write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings)
     return tables, list(notes)
