@@ -164,7 +164,7 @@ def _tiff(figure: Figure, dpi: int) -> bytes:
     with matplotlib.rc_context(REPORT_STYLE):
         figure.set_dpi(dpi)
         figure.set_facecolor("white")
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
         canvas.draw()
         pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         figure.set_dpi(before[0])
