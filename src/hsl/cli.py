@@ -23,6 +23,8 @@ from hsl.metrics.catalogue import read_mode
 from hsl.targets import named_targets
 
 EXIT_USER_ERROR = 2
+TOLD = (UserError, HydraException, OmegaConfBaseException, OSError, MemoryError, RuntimeError)
+"""What may be a sentence for the user; what is none, is raised on with its traceback."""
 
 QUIET_VARIABLE = "HSL_ONE_SENTENCE"
 
@@ -76,7 +78,7 @@ def run_verb(verb: str) -> None:
             return
         _refuse_null_groups(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except TOLD as error:
         _exit_with_sentence(error)
         raise
 
@@ -112,7 +114,7 @@ def _call_entry(cfg: DictConfig) -> Any:
         check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except TOLD as error:
         if HydraConfig.get().mode == RunMode.RUN:
             _exit_with_sentence(error)
         else:  # a sweep first does its other runs and ends with the first error

@@ -14,6 +14,23 @@ from omegaconf.errors import (
 from hsl.config import UserError, unresolved
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
+MEMORY_SIGNS = (  # of allocators whose error has no type of its own, each at the beginning of a sentence of theirs
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+    "CUDA out of memory",
+    "std::bad_alloc",
+    "bad allocation",
+    "could not create a memory object",  # oneDNN
+    "could not create a primitive\0",  # and nothing behind it: what it does not support has a name there
+    "Cannot allocate memory",
+    "Unable to allocate",
+)
+_KILLED = ("is killed by signal: Killed", "is killed by signal: Bus error", "exited unexpectedly")
+_LESS = (
+    "Lower `data.batch_size` or `data.image_size`, let batches be cut with `callbacks=[default,oom_backoff]`, or take "
+    "fewer `data.num_workers` and `data.cache=disk`."
+)
 _SPACE = "Free some space, then run it again, a training with `resume=last`; nothing half-written is left."
 _RIGHTS = "Choose a folder that you may write to."
 _OTHER = "A file stands where a folder should be, or the other way round. Choose another path."
@@ -43,6 +60,9 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(one, UserError):
             return str(one)
     for one in chain:
+        if says_no_memory(one) or lost_a_process(one):
+            return f"Memory ran out: {textwrap.shorten(str(one) or type(one).__name__, 200)}. {_LESS}"
+    for one in chain:
         if isinstance(one, OSError) and one.errno in _WAY_OUT:
             return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
     if isinstance(error, InstantiationException):
@@ -51,6 +71,28 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(one, MissingMandatoryValue | InterpolationResolutionError | UnsupportedInterpolationType):
             return unresolved(one)
     return str(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
+
+
+def says_no_memory(error: BaseException) -> bool:
+    """Whether an allocator raised it: Python's, NumPy's, torch's, oneDNN's, or the system's.
+
+    Example:
+        >>> says_no_memory(RuntimeError("could not create a memory object"))
+        True
+        >>> says_no_memory(RuntimeError("out of memory"))  # who says so is not known
+        False
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = f"{error}\0"
+    return isinstance(error, RuntimeError) and any(sign in text for sign in MEMORY_SIGNS)
+
+
+def lost_a_process(error: BaseException) -> bool:
+    """Whether a process that loads pictures was killed, which the system does where memory runs out."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _KILLED)
 
 
 def _of_a_part(error: InstantiationException) -> str | None:

@@ -1,9 +1,11 @@
 """Slices of a batch, and how they are put together again."""
 
+import errno
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,7 +98,15 @@ def test_joined_outputs_are_those_of_the_whole_batch() -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (RuntimeError("out of memory"), False),
-        (MemoryError("DefaultCPUAllocator: can't allocate memory"), False),
+        (MemoryError("Unable to allocate 2.00 GiB for an array"), True),
+        (np._core._exceptions._ArrayMemoryError((2**40,), np.dtype(np.uint8)), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution forward propagation"), False),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied, memory format channels_last"), False),
         (ValueError("CUDA out of memory"), False),
     ],
 )

@@ -14,11 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-SIGNS = (  # of those allocators whose error has no type of its own
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "MPS backend out of memory",
-)
+from hsl.errors import says_no_memory
 
 T = TypeVar("T")
 MetricStates = list[tuple[Metric, dict[str, Any]]]
@@ -44,14 +40,14 @@ def attempt(act: Callable[[], T], device: torch.device) -> Done[T] | Failure:
     """
     try:
         return Done(act())
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         return Failure(str(error).partition("\n")[0], memory_of(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator of torch raised it.
+    """Whether an allocator raised it, see `hsl.errors.says_no_memory`.
 
     Example:
         >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
@@ -59,9 +55,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         >>> is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
         False
     """
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, torch.OutOfMemoryError) or says_no_memory(error)
 
 
 def memory_of(device: torch.device) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hsl.errors import lost_a_process, says_no_memory, user_sentence
+
+ROOT = Path(__file__).parents[1]
+LIMITED = """
+import resource, sys
+import lightning, segmentation_models_pytorch, torchmetrics, hsl.run
+from hsl.cli import run_verb
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20, resource.RLIM_INFINITY))
+run_verb("train")
+"""
+
+
+def test_memory_that_ran_out_is_a_sentence_with_a_way_out() -> None:
+    for error in (MemoryError(), RuntimeError("could not create a primitive"), OSError(12, "Cannot allocate memory")):
+        sentence = user_sentence(error)
+        assert sentence is not None
+        assert sentence.startswith("Memory ran out")
+        assert "data.batch_size" in sentence
+    assert user_sentence(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_a_process_that_the_system_killed_is_told_as_memory_but_not_tried_again() -> None:
+    for words in ("is killed by signal: Killed. ", "is killed by signal: Bus error. ", "exited unexpectedly"):
+        error = RuntimeError(f"DataLoader worker (pid(s) 12) {words}")
+        assert lost_a_process(error)
+        assert not says_no_memory(error)
+        assert "data.num_workers" in str(user_sentence(error))
+    assert not lost_a_process(RuntimeError("DataLoader worker (pid 3) is killed by signal: Segmentation fault."))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backoff", [False, True])
+def test_a_real_limit_of_memory(backoff: bool, tmp_path: Path) -> None:
+    words = [
+        "encoder=mobilenetv3_small", "encoder.weights=null", "data.image_size=512", "data.batch_size=32",
+        "data.reader.num_pictures=60", "data.num_workers=0", "data.cache=null", "trainer.max_epochs=1",
+        "callbacks.tta_evaluation=null", f"output_root={tmp_path}", "+trainer.limit_train_batches=1",
+    ]  # fmt: skip
+    words += ["callbacks=[default,oom_backoff]", "callbacks.tta_evaluation=null"] if backoff else []
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    if backoff:
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert list(tmp_path.rglob("oom.json"))
+    else:
+        assert done.returncode == 2, done.stderr[-2000:]
+        assert "Memory ran out" in done.stderr
+        assert "Traceback" not in done.stderr
