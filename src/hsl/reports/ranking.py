@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hsl.reports.comparisons import Comparison
 from hsl.reports.contents import INFERENCES, classes_scored, part_title
 from hsl.reports.contrasts import LEAST
+from hsl.reports.family_table import family
 from hsl.reports.pixel_counts import EMPTY_ONE
 from hsl.reports.resampling import Estimate
 from hsl.reports.results import OVERALL, Model
@@ -98,6 +99,7 @@ def ranking_table(
         ]
     columns += standing_columns(metric) if estimates is not None else []
     columns += [Column("folds", "folds"), Column("weights", "first weights", more=True)]
+    columns.append(Column("family", "family of the encoder", more=True))
     others = [name for name in OVERALL if name != metric]
     columns += [Column(name, TITLES[name], KINDS[name], more=True) for name in others]
     empty = any(model.summary(EMPTY_ONE[0], part, "plain").num for _, model in models)  # needs counts per picture
@@ -110,7 +112,7 @@ def ranking_table(
         row += [_pooled(model, part, way, metric) for way in INFERENCES] if pooled else []
         if estimates is not None:
             row += standing_cells(model.label, first, estimates.get(model.label), comparisons, metric)
-        row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation]
+        row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation, family(model)]
         row += [model.summary(name, part, "plain") for name in (*others, *(EMPTY_ONE if empty else ()))]
         rows.append([*row, classes_scored(model, part)])
     return Table("ranking" if part == "val" else f"ranking_{part}", _caption(part, empty, estimates), columns, rows)

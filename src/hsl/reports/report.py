@@ -15,6 +15,7 @@ from hsl.output_folder import OutputFolder
 from hsl.reports import contents
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
 from hsl.reports.comparisons import Comparison, compare, pooled_estimates
+from hsl.reports.family_table import family_table
 from hsl.reports.gather import gather
 from hsl.reports.image_report import image_report, image_results
 from hsl.reports.image_scores import IMAGE_METRICS
@@ -112,6 +113,8 @@ def _tables(
         "variance": variance_table(models, cfg.metric, *chosen),
     }
     tables |= {table.name: table for table in object_tables(models, *chosen)}
+    if (families := family_table(models, *chosen, cfg.metric)) is not None:
+        tables["families"] = families
     if any(model.tasks for model in models):
         tables["tasks"] = task_table(models, *chosen)
     if "test" in parts and cfg.part != "test":
