@@ -9,6 +9,12 @@ from omegaconf import DictConfig
 
 from hsl.config import ConfigError
 
+EARLIER = frozenset(
+    ["lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.callbacks.ModelCheckpoint",
+     "torchjd.aggregation.AlignedMTLWeighting", "torchjd.aggregation.IMTLGWeighting"]
+)  # fmt: skip
+"""Constructors of libraries that conf/ named in earlier versions, whose run folders name them still."""
+
 _TARGET = re.compile(r"""_target_["']?\s*:\s*["']?([A-Za-z_][\w.]*)""")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
@@ -24,7 +30,7 @@ def named_targets(folder: Path) -> list[str]:
 
 
 def allowed_targets(cfg: DictConfig) -> frozenset[str]:
-    """What a verb builds of the run folders that it opens: ``targets``, those of conf/, and ``trust``.
+    """What a verb builds of the run folders that it opens: ``targets``, those of conf/, `EARLIER` ones, and ``trust``.
 
     Raises:
         ConfigError: ``trust`` is no list of dotted names.
@@ -36,7 +42,7 @@ def allowed_targets(cfg: DictConfig) -> frozenset[str]:
             f"`trust` should be a list of exact names such as mypackage.MyEncoder. Found `{wrong[0]}`. "
             "Write `trust=[mypackage.MyEncoder]`."
         )
-    return frozenset([*cfg.targets, *names])
+    return EARLIER.union(cfg.targets, names)
 
 
 def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: Path) -> None:

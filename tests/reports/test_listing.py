@@ -84,7 +84,7 @@ def test_an_unfinished_run_is_listed_with_its_reason(listed, status, error, reas
     ("name", "content", "words"),
     [
         ("provenance.json", None, "missing"),
-        ("provenance.json", "{", "no JSON"),
+        ("provenance.json", "{", "not valid JSON"),
         ("provenance.json", "[]", "object"),
         ("provenance.json", "{}", "`name`"),
         ("metrics.json", None, "missing"),
