@@ -1,6 +1,9 @@
 """The command line: `hsl VERB key=value ...`. Every verb is a Hydra config that names its function."""
 
+import contextlib
+import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +24,7 @@ from hsl.calls import check_calls
 from hsl.config import ConfigError, UserError, validate
 from hsl.errors import TRACEBACK_VARIABLE, user_sentence
 from hsl.metrics.catalogue import read_mode
+from hsl.signals import ended_by_signals
 from hsl.targets import named_targets
 
 EXIT_USER_ERROR = 2
@@ -72,12 +77,20 @@ def run_verb(verb: str) -> None:
         warnings.formatwarning = _one_line
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
+    with ended_by_signals():
+        _run(path, plain)
+
+
+def _run(path: Path, plain: bool) -> None:
+    _verb_in_use[:] = [path.stem]
     try:
         if plain:
             _call_plainly(path, sys.argv[1:])
             return
         _refuse_null_groups(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(_call_entry)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=path.stem)(_call_entry)()
+    except BrokenPipeError:
+        raise
     except TOLD as error:
         _exit_with_sentence(error)
         raise
@@ -93,15 +106,50 @@ def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
     return f"! {message}\n"
 
 
+_verb_in_use: list[str] = []  # for the message of an error
 _WORDS = {"true": True, "false": False, "null": None}
 
 
 def _exit_with_sentence(error: BaseException) -> None:
     """End the process with one sentence and exit code 2, unless the traceback is wanted or the error is ours."""
     sentence = user_sentence(error)
+    if sentence is not None and (near := _nearest(error)):
+        sentence = f"{sentence.rstrip()}\nDid you mean `{near}`?"
     if sentence is not None and os.environ.get(QUIET_VARIABLE) == "1":
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def _nearest(error: BaseException) -> str:
+    """What a mistyped option or key was meant to be; empty where nothing is near."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        wanted = error.missing_cfg_file.rpartition("/")[2]
+        return next(iter(difflib.get_close_matches(wanted, error.options, 1)), "")
+    found = re.search(r"Could not override '([^']+)'", str(error))
+    if found is None:
+        return ""
+    with contextlib.suppress(HydraException, OmegaConfBaseException):
+        keys = _keys_of(OmegaConf.to_container(_plain_config()))
+        return next(iter(difflib.get_close_matches(found[1], keys, 1, 0.75)), "")
+    return ""
+
+
+def _plain_config() -> DictConfig:
+    """The config of this verb with the groups that the command line chooses, where those exist, and no other words."""
+    words = [word for word in sys.argv[1:] if (conf_dir() / word.partition("=")[0].lstrip("+~")).is_dir()]
+    for chosen in ([word for word in words if "," not in word], []):
+        with contextlib.suppress(HydraException, OmegaConfBaseException):
+            GlobalHydra.instance().clear()
+            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                return hydra.compose(_verb_in_use[0], chosen, return_hydra_config=False)
+    return OmegaConf.create()
+
+
+def _keys_of(node: Any, above: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    own = [f"{above}{key}" for key in node]
+    return own + [key for name, value in node.items() for key in _keys_of(value, f"{above}{name}.")]
 
 
 def _call_entry(cfg: DictConfig) -> Any:
@@ -114,6 +162,8 @@ def _call_entry(cfg: DictConfig) -> Any:
         check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
+    except BrokenPipeError:
+        raise
     except TOLD as error:
         if HydraConfig.get().mode == RunMode.RUN:
             _exit_with_sentence(error)
@@ -172,7 +222,11 @@ def _call_plainly(path: Path, words: list[str]) -> None:
         if not equals:
             key, text = (key, "true") if word.startswith("-") else (cfg.word, word)
         if key not in keys or key in given:
-            raise ConfigError(f"`hsl {path.stem}` takes each of {', '.join(keys)} once, as key=value. Found `{word}`.")
+            near = difflib.get_close_matches(key, [one for one in keys if one not in given], 1)
+            meant = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(
+                f"`hsl {path.stem}` takes each of {', '.join(keys)} once, as key=value. Found `{word}`.{meant}"
+            )
         given[key] = _WORDS.get(text, text)
         if isinstance(cfg[key], bool) and not isinstance(given[key], bool):
             raise ConfigError(f"`{key}` should be true or false. Found `{key} = {text}`.")
@@ -197,7 +251,9 @@ def _header(path: Path) -> str:
 
 def _print_overview(verbs: dict[str, Path], verb: str) -> None:
     if verb not in ("-h", "--help"):
-        print(f"error: `hsl {verb}`: no such verb. Choose one of {', '.join(verbs)}.", file=sys.stderr)
+        near = difflib.get_close_matches(verb, verbs, 1)
+        meant = f" Did you mean `hsl {near[0]}`?" if near else ""
+        print(f"error: `hsl {verb}`: no such verb.{meant} Choose one of {', '.join(verbs)}.", file=sys.stderr)
         return
     print("hsl VERB key=value ...\n")
     for name, path in verbs.items():

@@ -80,7 +80,7 @@ def stub(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "slurm", tmp_path / "slurm")
     (tmp_path / "train.py").write_text(
         "import signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "print(*sys.argv[1:], flush=True)\n"
         "signal.pause()\n"
     )

@@ -2,7 +2,6 @@
 
 import random
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,21 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from hsl.signals import listen
+
 
 class LastCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` after every epoch, and at once when the scheduler warns with SIGTERM.
+    """Saves ``last.ckpt`` after every epoch, and at once when SIGTERM or SIGHUP asks the run to end.
 
     The random number generators ride in every checkpoint and are put back when training goes on, so a resumed run
-    equals the uninterrupted one bit for bit on the CPU. After SIGTERM the run ends once the batch under way is done;
-    within an accumulation, once its last batch is; behind an epoch's last batch, once the epoch is validated.
+    equals the uninterrupted one bit for bit on the CPU. After a signal the run ends, with 128 and its number, once the
+    batch under way is done; within an accumulation, once its last batch is; behind an epoch's last batch, once the
+    epoch is validated.
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self._warned = False
+        self._warned = 0  # number of the signal
         self._restored: dict[str, Any] | None = None
         self._loader_state: dict[str, Any] | None = None
 
@@ -68,28 +70,27 @@ class LastCheckpoint(Checkpoint):
         # Lightning would not validate an epoch again that was saved behind its last batch
         if complete and not trainer.is_last_batch and self._is_over(trainer):
             trainer.save_checkpoint(self.path)
-            raise SIGTERMException
+            raise SIGTERMException(128 + (self._warned or signal.SIGTERM))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         trainer.save_checkpoint(self.path)
         if self._is_over(trainer):
-            raise SIGTERMException
+            raise SIGTERMException(128 + (self._warned or signal.SIGTERM))
 
     def _listen(self) -> None:
-        """Take SIGTERM over from Lightning, which puts its own handler back when the training ends.
+        """Take the signals over from Lightning, which puts its own handler back when the training ends.
 
         Lightning's handler speaks to the other processes of a distributed run while they are in the middle of
         something else, and each waits for the other for ever.
         """
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._warn)
+        listen(self._warn)
 
-    def _warn(self, *_: Any) -> None:
-        self._warned = True
+    def _warn(self, number: int, _: Any) -> None:
+        self._warned = number
 
     def _is_over(self, trainer: lightning.Trainer) -> bool:
         """Whether any process was warned; all of them ask at the same point."""
-        return bool(trainer.strategy.reduce_boolean_decision(self._warned or trainer.received_sigterm, all=False))
+        return bool(trainer.strategy.reduce_boolean_decision(bool(self._warned) or trainer.received_sigterm, all=False))
 
 
 def _rng_state() -> dict[str, Any]:
