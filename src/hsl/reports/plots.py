@@ -182,6 +182,27 @@ def training_curves(
         save_figure(figure, path)
 
 
+def learning_rate_search(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
+    """The smoothed loss over the rising learning rate, and the rate that is suggested.
+
+    Args:
+        rates: rising, above 0.
+        losses: as many.
+        suggestion: one of the rates; marked.
+        path: the file; its suffix chooses the format.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(rates, losses, color=BLUE, linewidth=1.5)
+        loss = float(np.interp(suggestion, rates, losses))
+        axes.plot([suggestion], [loss], "o", color=ORANGE, label=f"suggested: {suggestion:.2g}")
+        axes.set(xscale="log", xlabel="optimizer.lr", ylabel="smoothed training loss")
+        axes.grid(visible=True)
+        axes.legend(loc="best")
+        save_figure(figure, path)
+
+
 def save_figure(figure: Figure, path: Path, dpi: int = 160) -> None:
     """Write the figure in one go; the suffix of ``path`` chooses png, pdf or svg."""
     buffer = io.BytesIO()

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from hsl.config import ConfigError, DataError, validate
 from hsl.files import write_atomically
+from hsl.run.lr_search import search_learning_rate
 from hsl.run.memory import PRECISIONS, Step, bytes_per_picture, measure_step, resident_bytes
 
 PROFILES = "profiles.json"
@@ -31,8 +32,13 @@ SPARE = 0.85
 
 
 def profile(cfg: DictConfig) -> None:
-    """Measure one encoder, print the table and the overrides of its tier, and keep both."""
+    """Measure one encoder, print the table and the overrides of its tier, and keep both; or search a learning rate."""
     validate(cfg)
+    if not isinstance(cfg.lr, bool):
+        raise ConfigError(f"`lr` should be true or false. Found `lr = {cfg.lr}`. A rate itself is `optimizer.lr`.")
+    if cfg.lr:
+        search_learning_rate(cfg)
+        return
     check_free(Path(cfg.profiles), cfg.name)
     entry = measure(cfg)
     keep(Path(cfg.profiles), cfg.name, entry)
