@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.conftest import composed
 
 CORAL = {
-    "monitor": "val/h_mean", "monitor_mode": "max", "callbacks.best_checkpoint.monitor": "val/h_mean",
+    "monitor": "val/h_mean", "callbacks.best_checkpoint.monitor": "val/h_mean",
     "optimizer.lr": 6e-5, "optimizer.weight_decay": 0.01, "optimizer.betas": [0.9, 0.999],
     "scheduler._target_": "hsl.tasks.schedulers.poly", "scheduler.power": 1.0, "scheduler.warmup_ratio": 0.1,
     "trainer.max_epochs": 100, "trainer.precision": "auto", "trainer.accumulate_grad_batches": 1,

@@ -14,7 +14,7 @@ import numpy as np
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.tuner.tuning import Tuner
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.progress import quieten_lightning
@@ -132,7 +132,9 @@ def _trainer(settings: DictConfig, steps: int, scratch: str) -> lightning.Traine
 
 def _last_good(trainer: lightning.Trainer, low: float) -> float:
     """The rate before the one at which a search ended with an error; of the trainer itself the tuner restores all."""
-    rates = next((callback.lrs for callback in cast(Any, trainer).callbacks if hasattr(callback, "lrs")), [])
+    rates: Sequence[float] = next(
+        (callback.lrs for callback in cast(Any, trainer).callbacks if hasattr(callback, "lrs")), []
+    )
     return float(rates[-2]) if len(rates) > 1 else low
 
 
