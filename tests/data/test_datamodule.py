@@ -14,6 +14,7 @@ from torch import nn
 from hsl.config import ConfigError, DataError
 from hsl.data.audit import audit
 from hsl.data.datamodule import DataModule
+from hsl.data.decoding import Decoding
 from hsl.data.formats.folder import read_folder, read_pictures
 from hsl.data.sampling import RareClasses
 from hsl.data.splits import kfold
@@ -252,7 +253,7 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
     data = make(root="nowhere")
     broken: list[str] = []
     loader = data.predict_dataloader(
-        read_pictures(root / "images")[0], on_broken=lambda error: broken.append(str(error))
+        read_pictures(root / "images")[0], Decoding(), on_broken=lambda error: broken.append(str(error))
     )
     batches = list(loader)
     assert [name for batch in batches for name in batch["id"]] == [
@@ -263,7 +264,7 @@ def test_prediction_needs_no_data_set(make: Callable[..., DataModule], root: Pat
     (message,) = broken
     assert "images/p01.png" in message
     with pytest.raises(DataError, match=r"p01\.png"):
-        list(data.predict_dataloader(read_pictures(root / "images")[0]))
+        list(data.predict_dataloader(read_pictures(root / "images")[0], Decoding()))
 
 
 def test_empty_part(make: Callable[..., DataModule]) -> None:
@@ -428,7 +429,7 @@ def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], r
     assert sorted(seen) == sorted(data.parts["val"])
     assert next(iter(data.train_dataloader()))["image"].shape[2:] == (32, 32)
     records = read_pictures(root / "images")[0]
-    assert [len(batch["id"]) for batch in data.predict_dataloader(records)] == [1] * NUM_PICTURES
+    assert [len(batch["id"]) for batch in data.predict_dataloader(records, Decoding())] == [1] * NUM_PICTURES
 
 
 def test_evaluation_size_is_one_of_two(make: Callable[..., DataModule]) -> None:

@@ -133,13 +133,12 @@ def test_a_symmetric_picture_is_said_to_match_as_it_is() -> None:
     assert find_near_duplicates(np.stack([disc, disc])).orientation.tolist() == [0]
 
 
-def test_blank_pictures_match_by_their_grey_and_never_another_picture() -> None:
+def test_blank_pictures_are_compared_with_nothing() -> None:
     blank = [np.full((64, 64), grey, np.uint8) for grey in (0, 1, 2, 200)]
     almost = np.full((64, 64), 200, np.uint8)
     almost[0, 0] = 203  # standard deviation 0.05
     pairs = find_near_duplicates(np.stack([*blank, almost, textures(np.random.default_rng(0), 1, 8)[0]]))
-    assert as_dict(pairs) == {(0, 1): 1.0, (1, 2): 1.0, (3, 4): 1.0}
-    assert not pairs.orientation.any()
+    assert as_dict(pairs) == {}
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from hsl.cli import conf_dir
 from hsl.config import ConfigError, UserError
+from hsl.data.decoding import Decoding
 from hsl.data.label_table import read_labels, read_page
 from hsl.data.records import Record
 from hsl.pseudo_labels.store import LabelFolder, read_mask
@@ -258,10 +259,10 @@ def test_a_classifier_alone_and_pictures_without_seeds(
 def test_activations_are_the_mean_at_the_size_of_each_picture(root: Path, tmp_path: Path, classifier: Path) -> None:
     data = instantiate(composed("label", root, tmp_path, "output=x").data)
     data.inspect()
-    records = data.catalogue.records[:3]
+    records, decoding = data.catalogue.records[:3], Decoding.of(data.catalogue)
     one = label_classifiers.open_classifiers([str(classifier)], data, named_targets(conf_dir()))[0]
-    maps = list(label_classifiers.activations([one, one], records, torch.tensor([0, 1, 0]), None))
-    once = list(label_classifiers.activations([one], records, torch.tensor([0, 1, 0]), None))
+    maps = list(label_classifiers.activations([one, one], records, torch.tensor([0, 1, 0]), decoding))
+    once = list(label_classifiers.activations([one], records, torch.tensor([0, 1, 0]), decoding))
     assert [each.shape for each in maps] == [(48, 64), (49, 64), (50, 64)]
     for first, second in zip(maps, once, strict=True):
         assert np.allclose(first, second, atol=1e-6)

@@ -216,11 +216,7 @@ class DataModule(LightningDataModule):
         return [self.part_dataloader(part) for part in self.evaluation_parts]
 
     def part_dataloader(self, part: str) -> Loader:
-        """Any part, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated: every picture once, ordered by size.
-
-        Raises:
-            DataError: The part is empty.
-        """
+        """Any part that is not empty, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated, ordered by size."""
         return self._loader(part, self._evaluate, shuffle=False)
 
     def predict_dataloader(  # type: ignore[override]

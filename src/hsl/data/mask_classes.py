@@ -98,11 +98,15 @@ def indices_of_values(numbers: NDArray[Any], name: str, values: Mapping[int, int
 def indices_of_grey(numbers: NDArray[Any], name: str, palette: Palette) -> NDArray[np.uint8]:
     """The class of each grey, as a colour of three equal channels.
 
+    A mask with a grey that is no colour of the palette holds class indices if all of its numbers are such.
+
     Raises:
-        DataError: A grey is not in the palette.
+        DataError: A grey is not in the palette, and the numbers are no class indices either.
     """
     greys = {red: index for (red, green, blue), index in palette.items() if red == green == blue}
     indices, unknown = _look_up(numbers, greys)
+    if unknown.size and np.isin(numbers, [*palette.values(), IGNORE_INDEX]).all():
+        return numbers.astype(np.uint8)
     if unknown.size:
         most, how_often, different = _most_frequent(unknown)
         raise DataError(

@@ -42,7 +42,7 @@ class Description:
 def read_description(path: Path, findings: Findings) -> Description:
     """Read ``dataset.yaml``; see ``describe`` for its keys. What is wrong goes to ``findings``."""
     try:
-        content = yaml.load(read_regular(path).decode("utf-8-sig"), UniqueKeyLoader)  # a safe one
+        content = yaml.load(read_regular(path), UniqueKeyLoader)  # a safe one
     except FileNotFoundError:
         near = misnamed(path, is_folder=False)
         findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else _HOW_TO_WRITE}")
