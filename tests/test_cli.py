@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,25 @@ def binary_255(root: Path) -> None:
         Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
 
 
+def ignore_masks(root: Path, ids: Sequence[int]) -> None:
+    for i in ids:
+        Image.fromarray(np.full((32, 32), 255, np.uint8)).save(root / "masks" / f"p{i}.png")
+
+
+def nothing_to_learn(root: Path) -> None:
+    ignore_masks(root, range(4))
+
+
+def nothing_to_validate(root: Path) -> None:
+    ignore_masks(root, range(4, 8))
+
+
+def nothing_to_test(root: Path) -> None:
+    parts = {i: ("train", "val", "test", "test")[i // 2] for i in range(8)}
+    (root / "splits.csv").write_text("id,split\n" + "".join(f"p{i},{part}\n" for i, part in parts.items()))
+    ignore_masks(root, range(4, 8))
+
+
 def corrupt_png(root: Path) -> None:
     path = root / "images" / "p3.png"
     path.write_bytes(path.read_bytes()[:100])
@@ -133,6 +152,9 @@ def corrupt_png(root: Path) -> None:
         (value_outside, ["p3.png", "7"]),
         (binary_255, ["255", "p0.png"]),
         (corrupt_png, ["p3.png"]),
+        (nothing_to_learn, ["training part", "Found none"]),
+        (nothing_to_validate, ["The val part", "a pixel of a mask that counts", "none in 4 pictures"]),
+        (nothing_to_test, ["The test part", "none in 4 pictures"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -182,7 +204,16 @@ def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
         (["trainer.max_epochs=abc"], ["`trainer.max_epochs`", "abc"]),
         (["trainer.precision=bf17"], ["`trainer.precision` should be", "bf16-mixed", "bf17"]),
         (["trainer.accelerator=gpuu"], ["`trainer.accelerator = gpuu`", "trainer=default"]),
-        (["trainer.precision=transformer-engine"], ["transformer_engine", "trainer=default"]),
+        (["trainer.precision=transformer-engine"], ["32-true, bf16-mixed, 16-mixed", "transformer-engine"]),
+        (["seed=${oc.env:HSL_NOT_SET}"], ["`data.seed`", "HSL_NOT_SET is not set"]),
+        (["monitor=val/loss", "monitor_mode=max"], ["`monitor_mode` should be min", "`monitor_mode=auto`"]),
+        (["callbacks.early_stopping.patience=-3"], ["at least 0", "callbacks.early_stopping=null"]),
+        (["+trainer.strategy=ddp_spawn"], ["`trainer.strategy` should be auto or ddp"]),
+        (["trainer.plugins=null"], ["AtomicCheckpointIO"]),
+        (["trainer.check_val_every_n_epoch=2"], ["`trainer.max_epochs`, 1, so that there is a validation"]),
+        (["+trainer.limit_val_batches=0.01"], ["leave a batch of the 2 that there are", "Take at least 0.5"]),
+        (["+trainer.max_steps=1"], ["at least 2, the steps up to the first validation"]),
+        (["data.batch_size=1"], ["maps of one pixel", "`data.batch_size = 1`. Raise it to 2"]),
         (["encoder._target_=nothing.at_all"], ["`encoder._target_`", "nothing.at_all"]),
         (["logger=null"], ["`logger` should be one of none, tensorboard"]),
         (
@@ -200,8 +231,14 @@ def test_settings_that_are_wrong(
 
 
 @pytest.mark.parametrize("name", ["monitor", "callbacks.early_stopping.monitor"])
-def test_a_value_that_nothing_logs(run: Run, pictures: Path, name: str) -> None:
-    expect(run("train", *SMALL, f"data.root={pictures}", f"{name}=val/dream"), "val/dream", "val/miou")
+@pytest.mark.parametrize("mode", ["auto", "max"])
+def test_a_value_that_nothing_logs(run: Run, pictures: Path, tmp_path: Path, name: str, mode: str) -> None:
+    expect(
+        run("train", *SMALL, f"data.root={pictures}", f"{name}=val/dream", f"monitor_mode={mode}"),
+        "val/dream",
+        "val/miou",
+    )
+    assert not list((tmp_path / "outputs").glob("*/fold*"))
 
 
 def test_a_run_in_bf16_leaves_finite_scores(trained: Path) -> None:

@@ -24,6 +24,7 @@ from hsl.run import evaluate, phases, train
 from hsl.run.building import build_task
 from hsl.run.phase_plan import Phase, check_phases, read_phases
 from hsl.run.phases import PhasedRun
+from hsl.run.setup import make_callbacks
 from hsl.tasks.segmentation import SegmentationTask
 
 Make = Callable[..., DictConfig]
@@ -34,6 +35,18 @@ QUICK = (
 )  # fmt: skip
 A = {"freeze": ["encoder"], "overrides": {"trainer.max_epochs": 2, "optimizer.lr": 1e-3}}
 B = {"overrides": {"trainer": {"max_epochs": 3}, "optimizer.lr_by_module": {"encoder": 1e-5}}}
+
+
+def test_each_phase_has_the_direction_of_its_own_score(tiny: Make) -> None:
+    cfg = with_phases(tiny, {"A": {"overrides": {"monitor": "val/loss"}}, "B": {}})
+    modes = [
+        {name: one.mode for name, one in make_callbacks(phase.cfg).items() if hasattr(one, "mode")}
+        for phase in read_phases(cfg)
+    ]
+    assert modes == [
+        {"early_stopping": "min", "best_checkpoint": "min"},
+        {"early_stopping": "max", "best_checkpoint": "max"},
+    ]
 
 
 def with_phases(tiny: Make, plan: dict[str, Any], *overrides: str) -> DictConfig:
@@ -315,6 +328,14 @@ def test_without_pseudo_labels_nothing_is_refined_and_that_is_noted(tiny: Make, 
         ({"A": {"overrides": {"fold": 1}}}, {}, "`fold`"),
         ({"A": {"overrides": {"data": {"split": {"num_folds": 4}}}}}, {}, "`data.split`"),
         ({"A": {"overrides": {"monitor_mode": "most"}}}, {}, "Phase A: `monitor_mode`"),
+        ({"A": {"overrides": {"monitor": "val/dream"}}}, {}, "Phase A: `monitor`.*val/miou"),
+        ({"A": {"overrides": {"monitor": "val/accuracy"}}}, {}, "Phase A: `monitor` should be one of.*val/miou"),
+        ({"A": {"overrides": {"monitor": "val/loss", "monitor_mode": "max"}}}, {}, "Phase A: `monitor_mode` should be min"),
+        ({"A": {"overrides": {"trainer.check_val_every_n_epoch": 9}}}, {}, "Phase A: .*at most `trainer.max_epochs`, 3"),
+        ({"A": {"refine": True, "overrides": {"trainer.check_val_every_n_epoch": 2}}, "B": {}}, {}, "at most 1, half of"),
+        ({"A": {"overrides": {"trainer.precision": "16-true"}}}, {}, "Phase A: `trainer.precision`"),
+        (None, {"gate": gate(metric="val/loss", mode="max")}, "`rollback_gate.mode` should be min"),
+        (None, {"gate": gate(minimum={"val/loss": 0.5})}, "`rollback_gate.minimum`.*val/loss"),
         ({"A": {"overrides": {"encoder.name": "mobilenetv3_small_075"}}}, {}, "Phase A.*leave the model"),
         ({"A": {"overrides": {"trainer.devices": 2}}}, {}, "`trainer.devices` should be 1"),
         ({"A": {}, "B": {"freeze": ["encoder", "decoder", "heads"]}}, {}, "Phase B: `freeze` should leave something"),
