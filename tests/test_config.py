@@ -123,10 +123,12 @@ def test_what_breaks_the_promise_of_a_run_is_refused(key: str, value: object, wo
     ("key", "value"),
     [
         ("fast_dev_run", False), ("fast_dev_run", 0), ("overfit_batches", 0.0), ("overfit_batches", 0),
-        ("val_check_interval", 1.0), ("limit_train_batches", 1), ("limit_train_batches", 1.0), ("limit_val_batches", 0.5),
-        ("limit_val_batches", None), ("limit_test_batches", 1.0), ("min_epochs", 9), ("max_steps", -1), ("max_steps", 4),
-        ("num_sanity_val_steps", 0), ("num_sanity_val_steps", -1), ("check_val_every_n_epoch", 9), ("profiler", "simple"),
-        ("detect_anomaly", True), ("max_time", "00:01:00:00"), ("enable_progress_bar", False), ("inference_mode", False),
+        ("val_check_interval", 1.0), ("limit_train_batches", 1),
+        ("limit_train_batches", 1.0), ("limit_val_batches", 0.5), ("limit_val_batches", None),
+        ("limit_test_batches", 1.0), ("min_epochs", 9), ("max_steps", -1),
+        ("max_steps", 4), ("num_sanity_val_steps", 0), ("num_sanity_val_steps", -1), ("check_val_every_n_epoch", 9),
+        ("profiler", "simple"), ("detect_anomaly", True), ("max_time", "00:01:00:00"), ("enable_progress_bar", False),
+        ("inference_mode", False),
         *(("precision", one) for one in ("auto", 32, "32", "32-true", "bf16-mixed", "bf16", "16-mixed", 16, None)),
     ],
 )  # fmt: skip

@@ -30,8 +30,9 @@ def test_what_is_scored_at_the_end_has_one_too() -> None:
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
-        ("val/miou", "max"), ("val/loss", "min"), ("train/loss/dice", "min"), ("val/ece", "min"), ("val/miou/genus", "max"),
-        ("val/error_missed_interior/health", "min"), ("hd95", "min"), ("test/dice_empty_one", "max"), ("val/dream", None),
+        ("val/miou", "max"), ("val/loss", "min"), ("train/loss/dice", "min"), ("val/ece", "min"),
+        ("val/miou/genus", "max"), ("val/error_missed_interior/health", "min"), ("hd95", "min"),
+        ("test/dice_empty_one", "max"), ("val/dream", None),
         ("miou", "max"), ("val", None), ("", None), ("val/", None),
     ],
 )  # fmt: skip

@@ -103,7 +103,7 @@ def test_a_head_that_nothing_teaches(
         ({"limit_train_batches": 0.01}, "`trainer.limit_train_batches` should leave a batch of the "),
         ({"limit_val_batches": 0.01}, "`trainer.limit_val_batches` should leave a batch of the "),
         ({"max_steps": 1}, "the steps up to the first validation"),
-        ({"max_steps": 3, "check_val_every_n_epoch": 2, "limit_train_batches": 2}, "`trainer.max_steps` should be at least 4"),
+        ({"max_steps": 3, "check_val_every_n_epoch": 2, "limit_train_batches": 2}, "should be at least 4, the"),
         ({"max_steps": 1, "limit_train_batches": 3, "accumulate_grad_batches": 2}, "should be at least 2"),
     ],
 )  # fmt: skip

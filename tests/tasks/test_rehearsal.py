@@ -23,8 +23,8 @@ def dense_task(num_classes: int = 3) -> Any:
     classes = {HEAD: [str(i) for i in range(num_classes)]}
     ones = torch.ones(num_classes)
     loss = SegmentationLoss(
-        {"ce": CrossEntropy()}, {"ce": 1.0}, class_weights=None, class_counts={HEAD: ones}, presence_pixels={HEAD: ones},
-        head=HEAD, max_ratio=40.0,
+        {"ce": CrossEntropy()}, {"ce": 1.0}, class_weights=None, class_counts={HEAD: ones},
+        presence_pixels={HEAD: ones}, head=HEAD, max_ratio=40.0,
     )  # fmt: skip
     return SimpleNamespace(scoring=Scoring({"pixels": partial(Pixelwise)}, classes, {}, False, HEAD), loss=loss)
 
