@@ -101,16 +101,22 @@ for path in venv.glob("lib/python*/site-packages/_editable_impl_hsl.pth"):
 PYTHON
 }
 
-compile_bytecode() { # imports then take a third of the time; never a reason to fail
-  say "4/4 bytecode"
-  .venv/bin/python -m compileall -qq -j 0 -x '/tests/' .venv/lib >/dev/null 2>&1 ||
+compile_bytecode() { # of what hsl may import, which then takes a third of the time; never a reason to fail
+  say "4/4 bytecode, the last minute or two"
+  .venv/bin/python -m compileall -qq -j 0 -x '/tests/|/transformers/models/' .venv/lib >/dev/null 2>&1 ||
     say "Some files could not be compiled ahead (libraries bring a few for other Pythons); nothing depends on it."
 }
 
 stamp=.venv/.installed
 uv=${UV-uv}
 command -v "$uv" >/dev/null || uv=
-trap 'fail "Interrupted. The same command starts again."' INT TERM HUP
+interrupted() {
+  say "Interrupted. The same command starts again." >&2
+  exit "$1"
+}
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
+trap 'interrupted 129' HUP
 if command -v flock >/dev/null; then # two installations at once would spoil each other
   exec 9<requirements.lock
   flock -n 9 || { say "Another installation is at work here; waiting for it." && flock 9; }
