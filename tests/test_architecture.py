@@ -9,7 +9,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "hsl"
 FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     "batch": 0, "config": 0,
-    "files": 0.5, "calls": 0.5, "errors": 0.5, "targets": 0.5, "signals": 0.5,  # with the errors of config
+    "files": 0.5, "calls": 0.5, "errors": 0.5, "targets": 0.5, "signals": 0.5,
+    "names": 0.5,  # with the errors of config
     "output_folder": 0.6,
     "checkpoint": 0.75,  # of files, too
     "options": 1,

@@ -24,6 +24,7 @@ from hsl.calls import check_calls
 from hsl.config import ConfigError, UserError, validate
 from hsl.errors import TRACEBACK_VARIABLE, user_sentence
 from hsl.metrics.catalogue import read_mode
+from hsl.names import check_names
 from hsl.signals import ended_by_signals
 from hsl.targets import named_targets
 
@@ -159,6 +160,7 @@ def _call_entry(cfg: DictConfig) -> Any:
             read_mode(cfg.monitor, cfg.monitor_mode)
         _refuse_unread_keys()
         content: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_names(content)
         check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)

@@ -6,6 +6,7 @@ from hsl.reports.gather import gather
 from hsl.reports.picture_table import picture_table
 from hsl.reports.results import models_of
 from hsl.reports.run_files import ObjectRow
+from hsl.reports.run_folder import read_run
 
 CLASSES = ["background", "crack", "stain"]
 
@@ -139,3 +140,26 @@ def test_the_picture_table_puts_the_hardest_first(make_full_runs, models):
         assert gap == pytest.approx(abs(first - second))
         assert group.startswith("site")
     assert picture_table(models(), "test", "plain").rows == []
+
+
+def test_links_out_of_a_run_folder_are_not_followed(make_full_runs, models, tmp_path):
+    """The page would carry pictures of this machine that the run never made."""
+    folder = make_full_runs({"a": 0.9}, num_folds=1)["a"][0]
+    inputs = sorted(folder.glob("predictions/*_input.png"))
+    inputs[0].rename(tmp_path / "secret.png")
+    inputs[0].symlink_to(tmp_path / "secret.png")
+    for path in folder.glob("predictions/classes/*/*.png"):
+        path.unlink()
+        path.symlink_to(tmp_path / "secret.png")
+    found = stored_pictures(models())
+    assert len(found) == len(inputs) - 1
+    assert inputs[0] not in [one.input for one in found.values()]
+
+
+def test_a_task_that_is_a_path_is_not_read(make_run, add_tasks, tmp_path):
+    folder = make_run()
+    add_tasks(folder, {"genus": 0.5})
+    text = (folder / "metrics.json").read_text().replace('"genus"', '"/../../../elsewhere"')
+    (folder / "metrics.json").write_text(text)
+    run = read_run(folder)
+    assert any("should name a file below" in problem for problem in run.problems)

@@ -93,6 +93,17 @@ def test_a_confusion_matrix_of_another_shape(make_run, confusion):
             "id,group,part,inference,miou\na,g,val,plain,1\na,g,val,plain,1\n",
             "Found `a` twice",
         ),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou,prediction\na,g,val,plain,1,../../secret.png\n",
+            "files of its own folder. Found `../../secret.png`",
+        ),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou,prediction\na,g,val,plain,1,/secret.png\n",
+            "Found `/secret.png`",
+        ),
+        ("predictions/index.csv", "kind,rank,id,miou,confidence\n../../x,1,a,1,1\n", "`kind` should be best or worst"),
         ("history.csv", "", "history.csv` should have rows"),
         ("predictions/index.csv", "kind,rank\nbest,1\n", "index.csv` cannot be read"),
     ],

@@ -142,3 +142,12 @@ def test_data_without_instances_are_refused(tmp_path: Path) -> None:
     (root / "instances").rmdir()
     with pytest.raises(DataError, match="map of instance ids"):
         train(histology(root, tmp_path))
+
+
+@pytest.mark.parametrize("head", ["/elsewhere", "../../elsewhere"])
+def test_a_head_that_is_a_path_is_not_written(tmp_path: Path, head: str) -> None:
+    """Heads are named by the provenance of a run folder."""
+    head = head.replace("/elsewhere", f"{tmp_path}/elsewhere") if head.startswith("/") else head
+    with pytest.raises(DataError, match="should name a file below"):
+        write_further(tmp_path / "out", "p0", {head: torch.zeros(2, 4, 4)}, [head])
+    assert not (tmp_path / "elsewhere").exists()

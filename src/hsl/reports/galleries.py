@@ -57,7 +57,7 @@ def stored_pictures(models: Sequence[Model]) -> dict[str, Stored]:
         for example in run.examples:
             part = next((part for (part, _), rows in run.images.items() if example.id in rows), None)
             paths = [run.folder / "predictions" / f"{example.stem}_{view}.png" for view in ("input", "truth")]
-            if part is not None and example.id not in found and all(path.is_file() for path in paths):
+            if part is not None and example.id not in found and all(map(run.holds, paths)):
                 row = next(rows[example.id] for (other, _), rows in run.images.items() if other == part)
                 found[example.id] = Stored(example.id, part, row.group, *paths)
     return found
@@ -69,13 +69,13 @@ def run_of(model: Model, part: str, name: str) -> Run | None:
     Where several did (every fold, on the test part), that of the lowest fold and seed that kept its class map.
     """
     found = [run for _, run in sorted(model.finished.items()) if name in run.images.get((part, "plain"), {})]
-    kept = (run for run in found if any(path.is_file() for path in _class_maps(run, part, name)))
+    kept = (run for run in found if any(map(run.holds, _class_maps(run, part, name))))
     return next(kept, found[0] if found else None)
 
 
 def predicted(run: Run, part: str, name: str) -> Picture | None:
     """The class map of a picture as a run predicted it, none where it is not stored."""
-    maps = (thumbnails.read_classes(path) for path in _class_maps(run, part, name))
+    maps = (thumbnails.read_classes(path) for path in _class_maps(run, part, name) if run.holds(path))
     return next((one for one in maps if one is not None), None)
 
 

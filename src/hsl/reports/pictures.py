@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from hsl.batch import IGNORE_INDEX
-from hsl.files import write_atomically
+from hsl.files import read_text, write_atomically
 from hsl.reports.palette import palette
 
+KINDS = ("best", "worst")
 VIEWS = ("input", "truth", "prediction", "overlay")
 TEXT = 13  # pixels
 SMALL = 384  # pixels: a shorter picture is enlarged
@@ -92,11 +93,12 @@ def read_index(folder: Path) -> list[Example]:
     path = folder / "index.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf8") as file:
-        return [
-            Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"]))
-            for row in csv.DictReader(file)
-        ]
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    if strange := [row["kind"] for row in rows if row["kind"] not in KINDS]:
+        raise ValueError(f"`kind` should be best or worst, found {strange[0]!r}")
+    return [
+        Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"])) for row in rows
+    ]
 
 
 def write_views(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from hsl.config import DataError
 from hsl.files import read_text
 from hsl.metrics.row_file import read_rows
+from hsl.names import leaves
 from hsl.reports.image_files import StoredHead
 from hsl.reports.pictures import Example, read_index
 from hsl.reports.pixel_counts import METRICS
@@ -221,6 +222,8 @@ def read_images(path: Path) -> dict[tuple[str, str], dict[str, ImageRow]]:
         rows = images.setdefault((row["part"], row["inference"]), {})
         if row["id"] in rows:
             raise DataError(f"`{path}` should have one row per picture. Found `{row['id']}` twice.")
+        if leaves(row.get("prediction") or ""):
+            raise DataError(f"`{path}` should name files of its own folder. Found `{row['prediction']}`.")
         scores = {name: _number(row[name], path) for name in METRICS if row.get(name) is not None}
         rows[row["id"]] = ImageRow(row["group"], scores, row.get("prediction") or "")
     return images

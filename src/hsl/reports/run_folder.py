@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hsl.config import DataError
 from hsl.files import read_json
+from hsl.names import below, is_below
 from hsl.reports.image_files import ImagePictures, read_image_predictions
 from hsl.reports.labels import foldless
 from hsl.reports.pictures import Example
@@ -69,6 +70,10 @@ class Run:
     @property
     def seed(self) -> int:
         return int(self.config["seed"])
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is there and is one of the folder's own, not one that a link or a name leads to elsewhere."""
+        return path.is_file() and is_below(self.folder, path)
 
     @property
     def state(self) -> str:
@@ -159,9 +164,7 @@ def read_run(folder: Path) -> Run:
         {}
         if metrics is None
         else {
-            task: _or_problem(
-                problems, read_pixel_counts, folder / f"pixel_counts_{task}.npz", len(metrics.task_classes[task])
-            )
+            task: _or_problem(problems, _read_task, folder, f"pixel_counts_{task}.npz", len(metrics.task_classes[task]))
             or {}
             for task in scored_tasks(metrics)
         }
@@ -214,6 +217,10 @@ def scored_tasks(metrics: Metrics) -> list[str]:
     """The tasks that have scores of their own, in the order of ``task_classes``."""
     found = {task for ways in metrics.parts.values() for scores in ways.values() for task in scores.tasks}
     return [task for task in metrics.task_classes if task in found]
+
+
+def _read_task(folder: Path, name: str, num_classes: int) -> Mapping[tuple[str, str], Pictures]:
+    return read_pixel_counts(below(folder, name), num_classes)
 
 
 def _or_problem(problems: list[str], read: Any, *arguments: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,15 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclus
 Picture = NDArray[np.uint8]
 
 
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)  # what Pillow raises
+
+
 def read_photo(path: Path) -> Picture | None:
     """RGB ``uint8 (H, W, 3)``; none where the file is absent or broken: the page shows a gap there."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
-    except OSError:
+    except _BROKEN:
         return None
 
 
@@ -35,7 +39,7 @@ def read_classes(path: Path) -> Picture | None:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture) if picture.mode in ("P", "L") else None
-    except OSError:
+    except _BROKEN:
         return None
 
 

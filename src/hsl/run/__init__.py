@@ -26,6 +26,7 @@ from hsl.data.scan import annotation_hashes, bits_of
 from hsl.files import write_atomically
 from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
+from hsl.names import below
 from hsl.output_folder import OutputFolder
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, num_examples
@@ -163,7 +164,7 @@ def evaluate(cfg: DictConfig) -> None:
         task = build_task(without_weights(run_cfg), data)
     monitored = Monitored.read(run)
     callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
-    with OutputFolder(run / "evaluations" / name, "evaluate", resume=True, way_out="Move it away.") as output:
+    with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
         score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output.work, monitored)
     print(f"{output.path / 'metrics.json'}")
 

@@ -1,8 +1,6 @@
 """Where the class maps of an evaluation go: into files, and to the metrics that run on other cores."""
 
 import functools
-import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from hsl.batch import Batch
 from hsl.callbacks.evaluation import ClassMaps, ObjectMaps, Sink
 from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.datamodule import DataModule
+from hsl.names import file_name
 from hsl.reports.pictures import write_class_map
 
 FOLDER = Path("predictions") / "classes"
@@ -29,9 +28,7 @@ def class_map_path(part: str, inference: str, name: str) -> Path:
         >>> class_map_path("val", "plain", "site 1/a").name  # another id must not end at the same file
         'site-1-a-3580befc.png'
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
-    stem = safe if safe == name else f"{safe}-{zlib.crc32(name.encode()):08x}"
-    return FOLDER / f"{part}_{inference}" / f"{stem}.png"
+    return FOLDER / file_name(f"{part}_{inference}") / f"{file_name(name)}.png"
 
 
 def save_class_maps(

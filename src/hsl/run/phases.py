@@ -19,6 +19,7 @@ from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.checkpoint import read_checkpoint
 from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
+from hsl.names import below
 from hsl.run.building import build_task
 from hsl.run.phase_plan import Phase, read_phases, round_epochs
 from hsl.run.refinement import kept_round, next_round, refine_round
@@ -160,7 +161,7 @@ class PhasedRun:
         return self.folder / "labels" / f"round_{number}"
 
     def _best(self, name: str) -> Path:
-        return self.folder / str(self.pages[name]["checkpoint"])
+        return below(self.folder, str(self.pages[name]["checkpoint"]))
 
     def _write(self, name: str, page: dict[str, Any]) -> None:
         self.pages[name] = page

@@ -29,6 +29,7 @@ from hsl.data.records import Source
 from hsl.data.run_lengths import encode_classes
 from hsl.files import write_atomically
 from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.names import below
 from hsl.output_folder import OutputFolder
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
@@ -249,7 +250,7 @@ def write_further(output: Path, name: str, outputs: Outputs, classes: Collection
         DataError: there are more objects than a map of 16 bits holds.
     """
     for head in outputs.keys() & set(classes) - {HEAD}:
-        _write_mask(output / "tasks" / head / f"{name}.png", outputs[head].argmax(0).byte().numpy())
+        _write_mask(below(output, f"tasks/{head}") / f"{name}.png", outputs[head].argmax(0).byte().numpy())
     if DISTANCE not in outputs:
         return
     ids = objects_of(outputs[HEAD], outputs[DISTANCE])

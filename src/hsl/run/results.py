@@ -25,6 +25,7 @@ from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
 from hsl.metrics.row_file import read_rows
+from hsl.names import below
 from hsl.reports import pictures, plots
 from hsl.reports.contents import null_for_nan
 from hsl.run.class_maps import OBJECTS, class_map_path
@@ -160,7 +161,7 @@ def _write_dense(
     for part, inference, result in results:
         tables[part][inference] |= _scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
-        write_atomically(folder / f"pixel_counts_{head}.npz", _pixel_counts(found))
+        write_atomically(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
         for part, inference, result in found:
             tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
     _plot(folder, tables, data)
