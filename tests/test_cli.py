@@ -330,7 +330,7 @@ def test_a_finished_run_counts_as_long_as_its_data_are_the_same(run: Run, pictur
     change_mask(pictures)
     code, printed = run("train", *command)
     assert code == 0
-    assert "before pictures, masks or labels changed. It is passed over" in printed
+    assert "has other pictures, masks or labels than these. It is passed over" in printed
     first, second = sorted((tmp_path / "outputs").glob("*/fold0/*"))
     hashes = [json.loads((one / "provenance.json").read_text())["annotations_sha256"] for one in (first, second)]
     assert hashes[0]["train"] != hashes[1]["train"]
