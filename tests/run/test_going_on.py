@@ -241,10 +241,3 @@ def test_pages_without_a_key(tiny: Make, root: Path, capsys: pytest.CaptureFixtu
     (folder / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match=r"metrics\.json` should have the key `monitor`"):
         train(tiny(*base))
-
-
-@pytest.mark.parametrize("workers", ["0", "-2", "1.5", "many"])
-def test_a_pool_of_no_workers_is_refused_before_the_training(tiny: Make, root: Path, workers: str) -> None:
-    with_pool = [word for word in CONSTANT if word != "metrics=none"]
-    cfg = tiny(*with_pool, f"metrics.pool.workers={workers}", f"output_root={root}")
-    assert f"Found `metrics.pool.workers = {workers}`" in refused(cfg, root)
