@@ -10,10 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from hsl.config import ConfigError, DataError
+from hsl.data.counts import class_counts
 from hsl.data.datamodule import DataModule
 from hsl.run.building import build_task
 from hsl.run.rehearsal import check_batch_norm, check_batches, check_monitored, check_parts
 from hsl.run.setup import check_training
+from hsl.tasks.rehearsal import logged_values
 from hsl.tasks.segmentation import SegmentationTask
 
 Make = Callable[..., DictConfig]
@@ -158,3 +160,13 @@ def test_two_pictures_a_step_cost_no_look(prepared: Prepared, monkeypatch: pytes
     cfg, data, task = prepared
     monkeypatch.setattr(task.network, "forward", lambda *_: pytest.fail("called"))
     check_batch_norm(cfg, data, task.network, 1)
+
+
+def test_the_h_mean_of_a_flat_model_that_tasks_read_is_a_value(module_tiny: Make) -> None:
+    """Where every prediction is right every task has a score of 1, and so has their H-mean."""
+    cfg, data, task = prepare(module_tiny(*SMALL, "data.tasks=demo", "monitor=val/h_mean"))
+    check_training(cfg, data, task)
+    pixels = class_counts(data.heads, data.scan, data.parts["val"], None)
+    values = logged_values(task, pixels, {})
+    scored = ("val/h_mean", "val/miou", "val/miou/damage", "val/miou/shape", "val/miou/kind")
+    assert [values[name] for name in scored] == [1.0] * 5

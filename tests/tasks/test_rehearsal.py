@@ -26,12 +26,13 @@ def dense_task(num_classes: int = 3) -> Any:
         {"ce": CrossEntropy()}, {"ce": 1.0}, class_weights=None, class_counts={HEAD: ones},
         presence_pixels={HEAD: ones}, head=HEAD, max_ratio=40.0,
     )  # fmt: skip
-    return SimpleNamespace(scoring=Scoring({"pixels": partial(Pixelwise)}, classes, {}, False, HEAD), loss=loss)
+    scoring = Scoring({"pixels": partial(Pixelwise)}, classes, {}, False, HEAD)
+    return SimpleNamespace(scoring=scoring, loss=loss, primary=())
 
 
 def image_task(num_classes: int, several: bool) -> Any:
     scoring = Scoring({}, {}, {"kind": [str(i) for i in range(num_classes)]}, several, None)
-    return SimpleNamespace(scoring=scoring, loss=SimpleNamespace(required_heads=()))
+    return SimpleNamespace(scoring=scoring, loss=SimpleNamespace(required_heads=()), primary=())
 
 
 def test_a_model_that_is_right_everywhere_has_the_best_value_of_each_name() -> None:

@@ -32,7 +32,7 @@ def logged_values(
     batch, outputs = _right_everywhere(task, counts, labels)
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         task.scoring.update(outputs, batch)
-        values = task.scoring.collect(getattr(task.loss, "primary", ()))
+        values = task.scoring.collect(task.primary)
         if not hasattr(task.loss, "required_heads"):
             losses = task.loss(outputs, batch)
             values |= {"val/loss": sum(losses.values())} | {f"val/loss/{name}": value for name, value in losses.items()}
@@ -73,6 +73,12 @@ def _right_everywhere(
     number = max([1, *(len(values) for values in known.values())])
     width = SIDE * max([1, *(int((each > 0).sum()) for each in counts.values())])
     masks = {head: _stripes(each, width).expand(number, -1, -1) for head, each in counts.items()}
+    for (
+        head,
+        table,
+    ) in task.scoring.readings.items():  # a task that reads the one head has the masks that follow from its own
+        whole = masks[str(task.scored_head)]
+        masks[head] = table[whole.where(whole != IGNORE_INDEX, 0)].where(whole != IGNORE_INDEX, IGNORE_INDEX)
     targets = {head: values[torch.arange(number) % len(values)] for head, values in known.items()}
     right: dict[str, Tensor] = {}
     for head in task.scoring.dense:
