@@ -6,6 +6,7 @@ import lightning
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
+from hsl.cells import csv_of
 from hsl.files import write_atomically
 
 
@@ -33,7 +34,7 @@ class History(Callback):
         self._validated = False
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
         if trainer.is_global_zero:
-            table = pd.DataFrame(self.rows).to_csv(index=False)
+            table = csv_of(pd.DataFrame(self.rows))
             write_atomically(self.path, table.encode())
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsl.cells import original
 from hsl.config import DataError
 from hsl.data.grouping import name_some
 from hsl.data.splits import Split
@@ -121,7 +122,7 @@ def _rows(path: Path, content: bytes) -> tuple[LabelRow, ...]:
         raise DataError(f"`{path}` should have the columns {missing}. {_ANEW}")
     rows: dict[str, LabelRow] = {}
     for number, cells in enumerate(table, start=2):
-        row = _row(f"`{path}`, line {number}", {name: cells[name] or "" for name in COLUMNS})
+        row = _row(f"`{path}`, line {number}", {name: original(cells[name] or "") for name in COLUMNS})
         if row.id in rows:
             raise DataError(f"`{path}` should name each picture once. Found `{row.id}` twice. {_ANEW}")
         rows[row.id] = row

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hsl.batch import IGNORE_INDEX
+from hsl.cells import csv_of
 from hsl.config import DataError
 from hsl.data.decode import FULL, check_bits
 from hsl.data.decoding import Decoding, Picture
@@ -243,16 +244,20 @@ def _write_tables(
             own = {"id": patch_id(record.id, y, x), "group": group_of[record.id], "source": record.id, "y": y, "x": x}
             rows.append(own | {name: value for name, value in record.attributes.items() if name not in own})
             splits.append({"id": own["id"], "split": record.split})
-    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    _write(folder / "labels.csv", pd.DataFrame(rows))
     if all(record.split is not None for record in catalogue.records):
-        pd.DataFrame(splits).to_csv(folder / "splits.csv", index=False)
+        _write(folder / "splits.csv", pd.DataFrame(splits))
     text = yaml.safe_dump({"classes": list(catalogue.classes)}, allow_unicode=True, sort_keys=False)
     (folder / "dataset.yaml").write_text(text, encoding="utf8")
 
 
+def _write(path: Path, table: pd.DataFrame) -> None:
+    path.write_text(csv_of(table), encoding="utf8", newline="")
+
+
 def _write_statistics(result: PatchSet, folder: Path, plot: Plot) -> None:
-    result.classes.to_csv(folder / "class_shares.csv", index=False)
-    result.pictures.to_csv(folder / "pictures.csv", index=False)
-    pd.DataFrame([result.summary]).to_csv(folder / "summary.csv", index=False)
+    _write(folder / "class_shares.csv", result.classes)
+    _write(folder / "pictures.csv", result.pictures)
+    _write(folder / "summary.csv", pd.DataFrame([result.summary]))
     counts = {part: result.classes[f"pixels_{part}"].to_numpy(np.int64) for part in ("before", "after")}
     plot(counts, list(result.classes["class"]), folder / "class_shares.png")

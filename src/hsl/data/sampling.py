@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hsl.cells import original
 from hsl.config import ConfigError, DataError
 from hsl.data.grouping import name_some
 
@@ -115,4 +116,5 @@ class HardExamples:
         rows = table[(table["part"] == "val") & table["loss"].notna()]
         rows = rows[rows["inference"] == rows["inference"].iloc[0]] if len(rows) else rows
         values = rows["loss"] if self.by == "loss" else 1 - rows["correct"]
-        return {name: value for name, value in zip(rows["id"], values, strict=True) if math.isfinite(value)}
+        ids = rows["id"].map(original)
+        return {name: value for name, value in zip(ids, values, strict=True) if math.isfinite(value)}

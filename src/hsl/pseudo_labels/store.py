@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.cells import neutral_row
 from hsl.config import ConfigError, DataError
 from hsl.data.decode_masks import decode_mask
 from hsl.data.grouping import name_some
@@ -188,7 +189,7 @@ def table_of(rows: Sequence[LabelRow]) -> str:
     table.writeheader()
     for row in sorted(rows, key=lambda row: row.id):
         numbers = {name: f"{getattr(row, name):.6f}" for name in ("quality", "uncertain", "foreground")}
-        table.writerow(asdict(row) | numbers | {"rule_passed": int(row.rule_passed)})
+        table.writerow(neutral_row(asdict(row) | numbers | {"rule_passed": int(row.rule_passed)}))
     return text.getvalue()
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from hsl.cells import original
 from hsl.config import DataError
 from hsl.metrics.image_counts import Floats, ImageCounts
 
@@ -113,7 +114,7 @@ def read_image_predictions(
         DataError: the file is missing or broken, a column is absent, a class is unknown, or a picture appears twice.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).map(original).rename(columns=original)
     except FileNotFoundError:
         raise DataError(f"`{path}` is missing: the image head cannot be compared picture by picture.") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

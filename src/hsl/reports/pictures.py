@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from hsl.batch import IGNORE_INDEX
+from hsl.cells import neutral_row, original_rows
 from hsl.files import read_text, write_atomically
 from hsl.reports.palette import palette
 
@@ -79,7 +80,7 @@ def write_examples(
     text = io.StringIO()
     table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(map(neutral_row, rows))
     write_atomically(folder / "index.csv", text.getvalue().encode())
 
 
@@ -93,7 +94,7 @@ def read_index(folder: Path) -> list[Example]:
     path = folder / "index.csv"
     if not path.is_file():
         return []
-    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
     if strange := [row["kind"] for row in rows if row["kind"] not in KINDS]:
         raise ValueError(f"`kind` should be best or worst, found {strange[0]!r}")
     return [

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hsl.cells import neutral
 from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.reports.palette import SERIES
@@ -99,8 +100,8 @@ class Plot:
         """The data at full precision."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([["" if cell is None else cell for cell in row] for row in self.rows])
+        writer.writerow(map(neutral, self.columns))
+        writer.writerows([["" if cell is None else neutral(cell) for cell in row] for row in self.rows])
         return text.getvalue()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from hsl.cells import original_rows
 from hsl.config import DataError
 from hsl.files import read_text
 from hsl.metrics.row_file import read_rows
@@ -199,7 +200,7 @@ def _check_confusion(path: Path, place: str, rows: Sequence[Sequence[int]], size
 
 def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error as error:
         raise DataError(f"`{path}` is no table: {error}.") from None
     absent = [name for name in needed if rows and rows[0].get(name) is None]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hsl.cells import neutral
 from hsl.files import write_atomically
 from hsl.reports.statistics import Interval, Summary
 
@@ -82,12 +83,12 @@ class Table:
         for column, is_wide in zip(self.columns, wide, strict=True):
             parts = ("_mean", "_std", "_num") if is_wide else ("",)
             header += [f"{column.key}{part}" for part in parts]
-        writer.writerow(header)
+        writer.writerow(map(neutral, header))
         for row in self.rows:
             cells: list[Cell] = []
             for cell, is_wide in zip(row, wide, strict=True):
                 cells += _wide(cell) if is_wide else [cell]
-            writer.writerow(["" if _absent(cell) else cell for cell in cells])
+            writer.writerow(["" if _absent(cell) else neutral(cell) for cell in cells])
         return text.getvalue()
 
     def to_markdown(self) -> str:

@@ -1,6 +1,5 @@
 """The files of an analysis: pictures, plots, tables, page, and last ``analysis.json``."""
 
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hsl.cells import csv_of
 from hsl.files import write_atomically
 from hsl.reports.analysis_errors import Errors
 from hsl.reports.analysis_page import analysis_page
@@ -48,9 +48,7 @@ def write_analysis(
         _wrong_in_all(output / "wrong_in_all.png", content["part"], pictures, looks, errors)
     for name, table in _tables(content, pictures, looks, errors).items():
         files[name] = f"{name}.csv"
-        text = io.StringIO()
-        table.to_csv(text, index=False, lineterminator="\n")
-        write_atomically(output / files[name], text.getvalue().encode())
+        write_atomically(output / files[name], csv_of(table).encode())
     page = {**content, "files": files}
     write_atomically(output / "index.md", analysis_page(page).encode())
     write_atomically(output / "analysis.json", json.dumps(page, indent=1, allow_nan=False).encode())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.callbacks.evaluation import Evaluation, ImageResult
+from hsl.cells import csv_of
 from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
 from hsl.metrics.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
@@ -42,7 +43,7 @@ def write_image_results(
         rows += _rows(result.ids, probabilities, targets, classes, limits, data, where)
     if rows:
         frame = pd.DataFrame(rows).sort_values(["part", "inference", "head", "id"])
-        write_atomically(folder / TABLE, frame.to_csv(index=False).encode())
+        write_atomically(folder / TABLE, csv_of(frame).encode())
     return found
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hsl.batch import IGNORE_INDEX
+from hsl.cells import csv_of
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
@@ -39,7 +40,7 @@ def score_labels(cfg: DictConfig) -> None:
     labels, way_out = read_labels(Path(cfg.labels)), "Move that file away."
     with OutputFolder(labels.folder, "label score", only=[SCORES], way_out=way_out) as output:
         table = _scores(cfg, labels)
-        write_atomically(output.work / SCORES, table.to_csv(index=False).encode())
+        write_atomically(output.work / SCORES, csv_of(table).encode())
     _print(table)
     print(f"{labels.folder / SCORES}")
 

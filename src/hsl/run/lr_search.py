@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.progress import quieten_lightning
 from hsl.calls import check_calls
+from hsl.cells import neutral
 from hsl.config import ConfigError, validate
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
@@ -167,7 +168,7 @@ def _write(folder: Path, found: LrSearch, cfg: DictConfig) -> None:
     write_atomically(folder / "lr.json", json.dumps(page, indent=1).encode())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["optimizer.lr", "smoothed_loss"])
+    writer.writerow(map(neutral, ["optimizer.lr", "smoothed_loss"]))
     writer.writerows(zip(found.rates, found.losses, strict=True))
     write_atomically(folder / "lr.csv", text.getvalue().encode())
     learning_rate_search(found.rates, found.losses, found.suggestion, folder / "lr.png")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.callbacks.freeze import Freeze
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
+from hsl.cells import csv_of
 from hsl.checkpoint import read_checkpoint
 from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
@@ -182,7 +183,7 @@ class PhasedRun:
                 steps = int(table["step"].max())
             epochs += self.pages[name]["epochs"]
         if tables:
-            write_atomically(self.folder / "history.csv", pd.concat(tables).to_csv(index=False).encode())
+            write_atomically(self.folder / "history.csv", csv_of(pd.concat(tables)).encode())
         page = self.pages[self.trained[-1]]
         best = self.folder / "checkpoints" / "best.ckpt"
         write_atomically(best, self._best(self.trained[-1]).read_bytes())

@@ -19,6 +19,7 @@ from torch import Tensor
 from hsl.batch import DISTANCE, Batch, Outputs
 from hsl.callbacks.evaluation import objects_of
 from hsl.callbacks.provenance import read_provenance
+from hsl.cells import csv_of
 from hsl.config import ConfigError, DataError, UserError
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
@@ -156,7 +157,7 @@ class _Work:
             tables["predictions.csv"] = pd.DataFrame(self.runs, columns=list(COLUMNS))
         for name, table in tables.items():
             if len(table.columns):
-                write_atomically(self.folder / name, table.to_csv(index=False).encode())
+                write_atomically(self.folder / name, csv_of(table).encode())
 
 
 def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:

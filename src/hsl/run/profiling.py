@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import nn
 from torch.optim import Optimizer
 
+from hsl.cells import neutral_row
 from hsl.config import ConfigError, DataError, validate
 from hsl.files import write_atomically
 from hsl.run.lr_search import search_learning_rate
@@ -137,7 +138,7 @@ def _table(entry: Mapping[str, Any]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["batch_size", "memory", "seconds"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(entry["steps"])
+    writer.writerows(map(neutral_row, entry["steps"]))
     return text.getvalue().encode()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from hsl.cells import original_rows
 from hsl.files import write_atomically
 
 
@@ -47,7 +48,7 @@ def _epochs(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():  # callbacks.history=null
         return []
     with path.open(encoding="utf8", newline="") as file:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [{name: _value(text) for name, text in row.items()} for row in original_rows(csv.DictReader(file))]
 
 
 def _value(text: str) -> int | float | str | None:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.callbacks.provenance import read_provenance
+from hsl.cells import csv_of
 from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
@@ -156,7 +157,7 @@ def _write_dense(
     kept = evaluations[0].inference  # the predictor whose class maps are in the folder
     frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
     frame = frame.sort_values(["part", "inference", "id"])
-    write_atomically(folder / "per_image.csv", frame.to_csv(index=False).encode())
+    write_atomically(folder / "per_image.csv", csv_of(frame).encode())
     write_atomically(folder / "pixel_counts.npz", _pixel_counts(results))
     for part, inference, result in results:
         tables[part][inference] |= _scores(result, classes)

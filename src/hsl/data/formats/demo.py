@@ -16,6 +16,7 @@ import yaml
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from hsl.cells import neutral_row
 from hsl.config import ConfigError, DataError
 from hsl.data.formats.damage import KINDS, Panel, add_damage
 from hsl.data.formats.folder import read_folder
@@ -227,4 +228,4 @@ def _write_tables(folder: Path, rows: list[dict[str, Any]], parameters: Paramete
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(neutral_row, rows))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from hsl.cells import original
 from hsl.data.formats.findings import Findings, nearest, plain
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 
@@ -178,7 +179,7 @@ def _records(path: Path, text: str, separator: str, findings: Findings) -> Itera
     line = 1
     try:
         for record in reader:
-            cells = [cell.strip() for cell in record]
+            cells = [original(cell.strip()) for cell in record]
             if any(cells):
                 yield line, cells
             line = reader.line_num + 1
@@ -208,4 +209,4 @@ def _check_header(path: Path, header: Sequence[str], needed: Sequence[str], othe
 
 
 def _name(cell: str) -> str:
-    return unicodedata.normalize("NFC", cell.strip().strip("\ufeff\u200b").strip())
+    return unicodedata.normalize("NFC", original(cell.strip().strip("\ufeff\u200b").strip()))
