@@ -5,7 +5,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait do not spin: a quarter of the processor time where others work on the machine too.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench install lock clean
+.PHONY: demo test check bench install docs/demo_report.png lock clean
 
 demo: install ## train two models on the embedded pictures, compare them, say where the page lies
 	$(BIN)/python train.py -m experiment=demo encoder.weights=auto,null
@@ -30,6 +30,11 @@ bench: install ## speed against named peers; NAME=loop runs one
 
 install: ## .venv with what requirements.lock names; at once where it is there
 	@sh install.sh
+
+docs/demo_report.png: ## the picture in README, of the page that `make demo` left (needs Debian's chromium)
+	chromium --headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update \
+	  --disable-sync --no-first-run --hide-scrollbars --window-size=1200,980 --screenshot=$@ \
+	  "file://$$PWD/outputs/demo/report/index.html"
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv lock --quiet --upgrade
