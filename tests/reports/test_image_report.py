@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 @pytest.fixture
 def run_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, folder: save_plots(plots[:1], folder))
+    monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, *rest: save_plots(plots[:1], *rest))
 
     def run(*overrides):
         common = [f"runs={tmp_path}/outputs/*", f"output={tmp_path}/report", "resamples=200"]

@@ -38,12 +38,23 @@ def printed(capsys, root, **more):
 
 
 def test_the_key_numbers_of_a_finished_run(listed):
-    folder = listed(confusion=[[50, 0, 0], [50, 50, 0], [0, 0, 0]])
+    folder = listed(confusion=[[50, 0, 0], [50, 50, 0], [0, 0, 0]], facts={"data": "coral"})
     row = read_row(folder)
     assert row == Row(
-        str(folder), "a", "segmentation", "mit_b0", "ce_dice", 0, 0, "finished", "val/miou", 0.5, 1,
+        str(folder), "a", "coral", "segmentation", "mit_b0", "ce_dice", 0, 0, "finished", "val/miou", 0.5, 1,
         miou=0.5, epochs=2, wall_time=61.0, started="2026-01-01_00-00-00",
     )  # fmt: skip
+
+
+def test_runs_are_listed_and_chosen_by_their_data_set(listed, tmp_path, capsys):
+    listed("a", facts={"data": "coral"})
+    listed("b", facts={"data": "steel"})
+    listed("c")  # of before: it does not tell
+    found = json.loads(printed(capsys, tmp_path / "outputs", filter="data=st*"))
+    assert [(row["name"], row["data"]) for row in found] == [("b", "steel")]
+    text = printed(capsys, tmp_path / "outputs", json=False)
+    assert "data" in text.splitlines()[0].split()
+    assert "coral" in text
 
 
 def test_the_numbers_of_an_image_head(listed, add_image_head):

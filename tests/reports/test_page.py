@@ -10,7 +10,7 @@ from hsl.reports.comparison_tables import pairwise_table
 from hsl.reports.comparisons import compare
 from hsl.reports.gather import gather
 from hsl.reports.notes import notes_on
-from hsl.reports.page import led_by, write_page
+from hsl.reports.page import classes_of, write_page
 from hsl.reports.picture_table import picture_table
 from hsl.reports.ranking import ranking_table
 from hsl.reports.report_plots import report_plots
@@ -53,7 +53,7 @@ class Checker(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    def render(num_pictures=2, part="val"):
+    def render(num_pictures=2, part="val", answers=None):
         runs = gather([str(tmp_path / "outputs")])
         models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
         ranked = contents.ranked(models, "miou", part, "plain")
@@ -69,7 +69,9 @@ def page(tmp_path):
         path = tmp_path / "report" / "index.html"
         notes = notes_on(runs, in_order, part, "plain")
         plots = report_plots([model for model in in_order if model.finished], "miou", part, "plain")
-        write_page(path, runs, in_order, tables, plots, pairs, notes, num_pictures, "miou", part, "plain")
+        write_page(
+            path, runs, in_order, tables, plots, pairs, notes, num_pictures, "miou", part, "plain", answers=answers
+        )
         checker = Checker()
         checker.source = path.read_text(encoding="utf8")
         checker.feed(checker.source)
@@ -149,10 +151,18 @@ def test_an_unscored_class_is_a_dash_not_zero(make_run, page):
     assert "–</td>" in heat
 
 
-def test_a_column_can_be_led_forward():
-    columns = [Column("a", "a"), Column("b", "b"), Column("verdict", "v")]
-    table = Table("t", "", columns, [["1", "2", "3"]])
-    moved = led_by(table, "verdict", 1)
-    assert [column.key for column in moved.columns] == ["a", "verdict", "b"]
-    assert moved.rows == [["1", "3", "2"]]
-    assert led_by(table, "absent", 1) is table
+def test_the_column_of_the_model_stays_and_further_ones_are_shown_on_request():
+    columns = [Column("rank", "#", "count"), Column("model", "model"), Column("nll", "NLL", "value", more=True)]
+    table = Table("t", "", columns, [])
+    assert [classes_of(column, table) for column in columns] == ["number", "fixed", "number more"]
+    pairs = Table("p", "", [Column("first", "A"), Column("second", "B")], [])
+    assert [classes_of(column, pairs) for column in pairs.columns] == ["fixed", ""]
+
+
+def test_the_page_opens_with_the_answer(make_run, page):
+    make_run()
+    checker = page(answers={"pixels": ["a is <best>.", "Another training may undo this (p = 0.21)."]})
+    start = checker.source.index('<main id="main">')
+    assert checker.source.index("a is &lt;best&gt;.") < checker.source.index('id="table-ranking"')
+    assert 'class="answer"' in checker.source[start : start + 120]
+    assert "Another training may undo this (p = 0.21)." in checker.words

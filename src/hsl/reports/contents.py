@@ -11,6 +11,7 @@ import numpy as np
 from hsl.reports.comparisons import Comparison
 from hsl.reports.notes import Note
 from hsl.reports.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.run_folder import Run
 from hsl.reports.tables import NONE, Cell, Column, Table
@@ -121,17 +122,26 @@ def cv_results(
     notes: Sequence[Note],
     runs: Sequence[Run],
     parts: Sequence[str],
+    estimates: Mapping[str, Estimate] | None = None,
 ) -> dict[str, Any]:
     """Everything in the report, for programs; NaN is null."""
     page = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "models": [_model_json(rank, model, parts) for rank, model in models],
+        "models": [
+            _model_json(rank, model, parts) | {"pooled_score": _estimate_json(estimates, model.label)}
+            for rank, model in models
+        ],
         "comparisons": [one.as_json for one in comparisons],
         "notes": [asdict(note) for note in notes],
         "runs": [{"folder": str(run.folder), "status": run.status, "reason": run.reason} for run in runs],
     }
     result: dict[str, Any] = null_for_nan(page)
     return result
+
+
+def _estimate_json(estimates: Mapping[str, Estimate] | None, label: str) -> dict[str, Any] | None:
+    found = (estimates or {}).get(label)
+    return None if found is None else asdict(found)
 
 
 def _model_json(rank: int | None, model: Model, parts: Sequence[str]) -> dict[str, Any]:

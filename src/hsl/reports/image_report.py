@@ -20,6 +20,7 @@ from hsl.reports.image_tables import (
     thresholds_table,
 )
 from hsl.reports.plot_files import Plot
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import Model
 from hsl.reports.tables import Table
 from hsl.reports.titles import IMAGE_TITLES
@@ -27,12 +28,17 @@ from hsl.reports.titles import IMAGE_TITLES
 
 @dataclass(frozen=True)
 class ImageReport:
-    """Models with their ranks, best first; empty where no run has an image head."""
+    """Models with their ranks, best first; empty where no run has an image head.
+
+    ``title`` is that of the score that ranks, ``metric`` the one that decides, ``estimates`` its value by label.
+    """
 
     ranked: Sequence[tuple[int | None, Model]] = ()
     comparisons: Sequence[Comparison] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     title: str = ""
+    metric: str = ""
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def models(self) -> list[Model]:
@@ -76,7 +82,8 @@ def image_report(
     tables += [] if thresholds is None else [thresholds]
     if "test" in parts and part != "test":
         tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric))
-    return ImageReport(ranked, comparisons, {table.name: table for table in tables}, IMAGE_TITLES[metric])
+    by_name = {table.name: table for table in tables}
+    return ImageReport(ranked, comparisons, by_name, IMAGE_TITLES[metric], decisive(metric), estimates)
 
 
 def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:

@@ -22,13 +22,14 @@ PART, INFERENCE = "val", "plain"  # whose scores are listed
 class Row:
     """What is listed of a run; none where there is nothing to say.
 
-    ``task``, ``encoder`` and ``loss`` are the words of the command line, ``value`` is that of ``monitor`` in the best
-    epoch. ``miou``, ``accuracy`` and ``macro_f1`` are those of the validation part, ``epochs`` how many were run,
-    ``wall_time`` is in seconds, ``reason`` says why a run is unfinished or its folder unreadable.
+    ``data`` is the data set; ``task``, ``encoder`` and ``loss`` are the words of the command line, ``value`` is that of
+    ``monitor`` in the best epoch. ``miou``, ``accuracy`` and ``macro_f1`` are those of the validation part, ``epochs``
+    how many were run, ``wall_time`` is in seconds, ``reason`` says why a run is unfinished or its folder unreadable.
     """
 
     folder: str
     name: str | None = None
+    data: str | None = None
     task: str | None = None
     encoder: str | None = None
     loss: str | None = None
@@ -62,6 +63,7 @@ class Facts(BaseModel):
     error: str = "no error recorded"
     config: dict[str, Any]
     choices: dict[str, Any] = {}
+    data: str | None = None
 
 
 class HeadScores(BaseModel):
@@ -110,6 +112,7 @@ def read_row(folder: Path) -> Row:
         row = replace(
             row,
             name=facts.name,
+            data=facts.data,
             task=_choice(facts, "task"),
             encoder=_choice(facts, "encoder"),
             loss=_choice(facts, "loss"),

@@ -11,14 +11,16 @@ from hsl.reports.run_folder import Run
 from hsl.reports.weighting_hints import degraded, hints
 
 FEW_GROUPS = 3
+SHOWN = 3  # models that the answer lists
 
 
 @dataclass(frozen=True)
 class Note:
-    """``level`` is warning (a figure may mislead) or info."""
+    """``level`` is warning (a figure may mislead) or info; ``short`` is what the answer says of it, in a few words."""
 
     level: str
     text: str
+    short: str = ""
 
 
 def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference: str = "plain") -> list[Note]:
@@ -44,19 +46,20 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
 
 
 def _missing(models: Sequence[Model]) -> Iterator[Note]:
-    for model in models:
-        if model.missing:
-            listed = "; ".join(f"fold {fold}: {reason}" for fold, reason in model.missing.items())
-            yield Note(
-                "warning",
-                f"{model.label}: {len(model.missing)} of {model.num_folds} folds missing. {listed}.",
-            )
+    gaps = [model for model in models if model.missing]
+    short = ", ".join(f"{len(model.missing)} of {model.num_folds} of {model.label}" for model in gaps[:SHOWN])
+    short = f"folds are missing ({short}{f', and of {len(gaps) - SHOWN} others' if len(gaps) > SHOWN else ''})"
+    for model in gaps:
+        listed = "; ".join(f"fold {fold}: {reason}" for fold, reason in model.missing.items())
+        text = f"{model.label}: {len(model.missing)} of {model.num_folds} folds missing. {listed}."
+        yield Note("warning", text, short)
     folds = {tuple(model.folds) for model in models if model.finished}
     if len(folds) > 1:
         yield Note(
             "warning",
             "The models were not scored on the same folds, so their means are over unlike pictures. Only "
             "models with every fold that any model has are ranked.",
+            "the models were scored on unlike folds",
         )
 
 
@@ -69,6 +72,7 @@ def _unlike(models: Sequence[Model]) -> Iterator[Note]:
             "warning",
             "UNLIKE INITIALISATION: some models are pretrained, some start from random weights; the "
             f"comparison shows the initialisation as much as the architecture. {listed}.",
+            "the models have unlike first weights",
         )
     elif starts == {False}:
         yield Note("info", "Every model started from random weights.")
@@ -78,16 +82,19 @@ def _unlike(models: Sequence[Model]) -> Iterator[Note]:
         yield Note(
             "warning",
             "The models do not all share one split of one data set; those that do not are unpaired.",
+            "the models do not share one split",
         )
     scored = {tuple(model.classes) for model in ready if model.classes}
     if len(scored) > 1:
-        yield Note("warning", "The models were trained on unlike class lists; their mIoU is not comparable.")
+        text = "The models were trained on unlike class lists; their mIoU is not comparable."
+        yield Note("warning", text, "the models know unlike classes")
 
 
 def _refused(models: Sequence[Model]) -> Iterator[Note]:
     for model in models:
         if model.refused:
-            yield Note("warning", f"{model.label} has no mean over folds: {model.refused}. The folds stand alone.")
+            text = f"{model.label} has no mean over folds: {model.refused}. The folds stand alone."
+            yield Note("warning", text, f"{model.label} has no mean over folds")
 
 
 def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
@@ -201,3 +208,24 @@ def _method(models: Sequence[Model], part: str) -> Iterator[Note]:
             "The validation part chose each run's checkpoint (early stopping, best epoch), so its scores are "
             "somewhat optimistic; the held-out test part is not.",
         )
+
+
+def warnings_of(notes: Sequence[Note], runs: Sequence[Run]) -> list[str]:
+    """What changes the reading of an answer, a few words each."""
+    found = list(dict.fromkeys(note.short for note in notes if note.short))
+    undone = sum(run.status != "finished" for run in runs)
+    if undone:
+        found.append(f"{undone} of {len(runs)} runs {'is' if undone == 1 else 'are'} unfinished or could not be read")
+    return found
+
+
+def few_resamples(resamples: int, num_pairs: int) -> list[Note]:
+    """Whether the bootstrap can hold so many pairs to what they are held to."""
+    wanted = 20 * num_pairs
+    if resamples >= wanted:
+        return []
+    text = (
+        f"`resamples` should be at least {wanted} for {num_pairs} pairs of models. Found `resamples = {resamples}`: "
+        "no pair can have a winner. Raise it."
+    )
+    return [Note("warning", text, f"{resamples} resamples are too few for {num_pairs} pairs")]

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,8 @@ def write_page(
     part: str,
     inference: str,
     image_title: str = "",
+    data: str = "",
+    answers: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Render and write ``index.html``.
 
@@ -76,6 +77,8 @@ def write_page(
         part: the part it is taken on.
         inference: the inference it is taken with.
         image_title: name of the score that ranks the image heads, empty where there are none.
+        data: name of the data set.
+        answers: sentences that the page opens with, by what they are of.
     """
     ready = [model for model in models if model.finished]
     dense = [model for model in ready if model.classes]
@@ -84,15 +87,15 @@ def write_page(
     first = dense[0].classes if dense else []
     groups = _groups(runs)
     numbers = {"class": classes, "group": groups, "model": [model.label for model in models]}
-    environment = _environment(numbers)
-    script = environment.get_template("table.js").render()
+    templates = environment(numbers)
+    script = templates.get_template("table.js").render()
     packages = facts.package_rows(runs)
-    content = environment.get_template("page.html.j2").render(
+    content = templates.get_template("page.html.j2").render(
         created=datetime.now(UTC),
         runs=runs,
         models=models,
         ready=ready,
-        tables={name: led_by(table, "verdict", 2) for name, table in tables.items()},
+        tables=tables,
         rest=[table for name, table in tables.items() if name not in PLACED],
         comparisons=comparisons,
         notes=notes,
@@ -100,7 +103,8 @@ def write_page(
         ranked_by=", ".join(
             [TITLES[metric]] * ("ranking" in tables) + [f"{image_title} of the image heads"] * bool(image_title)
         ),
-        data_names=sorted({str(run.provenance["data"]) for run in runs if "data" in run.provenance}),
+        data=data,
+        answers=answers or {},
         part=part,
         inference=inference,
         plots=plots,
@@ -130,17 +134,6 @@ def _groups(runs: Sequence[Run]) -> list[str]:
     return sorted(named - {""})
 
 
-def led_by(table: Table, key: str, place: int) -> Table:
-    """The table with a column moved forward, where the eye is; alike if it has no such column."""
-    found = next((i for i, column in enumerate(table.columns) if column.key == key), None)
-    if found is None:
-        return table
-    order = [i for i in range(len(table.columns)) if i != found]
-    order.insert(place, found)
-    rows = [[row[i] for i in order] for row in table.rows]
-    return replace(table, columns=[table.columns[i] for i in order], rows=rows)
-
-
 def sort_value(cell: Cell, column: Column) -> Markup:
     """What a table is sorted by: the number itself, not its rounded text; nothing where there is no value.
 
@@ -152,6 +145,19 @@ def sort_value(cell: Cell, column: Column) -> Markup:
         return Markup("")
     known = value is not None and math.isfinite(value)
     return Markup(' data-sort="{}"').format(repr(value) if known else "")
+
+
+def classes_of(column: Column, table: Table) -> str:
+    """How a column is set: numbers to the right, the model's column fixed while the others scroll."""
+    fixed = next((each for each in table.columns if each.key in ("model", "first")), None)
+    kinds = {
+        "number": column.is_number,
+        "tight": column.key in ("folds", "classes_scored", "fold"),
+        "path": column.key in ("weights", "status", "verdict", "training"),
+        "more": column.more,
+        "fixed": column is fixed,
+    }
+    return " ".join(name for name, holds in kinds.items() if holds)
 
 
 def row_numbers(table: Table, row: Sequence[Cell], numbers: Mapping[str, Sequence[str]]) -> Markup:
@@ -175,8 +181,9 @@ def attributes(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequenc
     )
 
 
-def _environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
-    environment = Environment(
+def environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
+    """The templates; ``numbers`` are the lists of classes, groups and models that the filters know."""
+    found = Environment(
         loader=PackageLoader("hsl.reports", "html"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -189,13 +196,14 @@ def _environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
 
     functions: dict[str, Any] = {
         "sort_value": sort_value,
+        "classes_of": classes_of,
         "row_numbers": lambda table, row: row_numbers(table, row, numbers),
         "picture_numbers": picture_numbers,
         "model_number": lambda label: attributes({"model": [label]}, numbers),
         "boundary": {"hit": thumbnails.HIT, "missed": thumbnails.MISSED, "spurious": thumbnails.SPURIOUS},
     }
-    environment.globals.update(functions)
-    return environment
+    found.globals.update(functions)
+    return found
 
 
 def _failures(models: Sequence[Model], classes: Sequence[str], part: str) -> dict[str, list[Shown]]:

@@ -1,39 +1,52 @@
 """`hsl report`: from run folders to tables and a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.output_folder import OutputFolder
 from hsl.reports import contents
+from hsl.reports.answer import Standing, answer
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
 from hsl.reports.comparisons import Comparison, compare, pooled_estimates
+from hsl.reports.data_sets import UNNAMED, DataSet, data_sets
 from hsl.reports.family_table import family_table
 from hsl.reports.gather import gather
 from hsl.reports.image_report import image_report, image_results
 from hsl.reports.image_scores import IMAGE_METRICS
-from hsl.reports.notes import Note, notes_on
+from hsl.reports.notes import Note, few_resamples, notes_on, warnings_of
 from hsl.reports.object_tables import object_tables
+from hsl.reports.overview import Overview, names_of_folders, write_overview
 from hsl.reports.page import write_page
 from hsl.reports.phases_table import phases_table
 from hsl.reports.picture_table import picture_table
 from hsl.reports.plot_files import check_plot_files, save_plots
 from hsl.reports.ranking import ranking_table
 from hsl.reports.report_plots import report_plots
+from hsl.reports.resampling import Estimate
 from hsl.reports.results import OVERALL, Model, models_of
 from hsl.reports.run_folder import Run
 from hsl.reports.tables import Table, write_table
 from hsl.reports.task_table import task_table
+from hsl.reports.terminal import RANKINGS, print_report
 from hsl.reports.variance import variance_table
 
-PRINTED = {"rank", "model", "folds", "miou", "miou_tta", "miou_pooled", "accuracy", "macro_f1"}  # a terminal is narrow
+
+@dataclass(frozen=True)
+class _Written:
+    """What a report on one data set says."""
+
+    data: str
+    answers: Mapping[str, Sequence[str]]
+    tables: Mapping[str, Table]
+    notes: Sequence[Note]
+    results: Mapping[str, Any]
 
 
 def report(cfg: DictConfig) -> Path:
@@ -55,14 +68,39 @@ def report(cfg: DictConfig) -> Path:
         )
     check_plot_files(cfg.dpi, cfg.formats)
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
+    runs = gather(patterns)
+    found, unknown = data_sets(runs)
     with OutputFolder(cfg.output, "report") as output:
-        tables, notes = _write_report(cfg, gather(patterns), output.work)
+        written = _write_all(cfg, found, unknown, output.work)
     page = output.path / "index.html"
-    _print([tables[name] for name in ("ranking", "image_ranking") if name in tables], notes, page)
+    for one in written:
+        print_report(one.data, one.answers, one.tables, one.notes)
+    print(page)
     return page
 
 
-def _write_report(cfg: DictConfig, runs: Sequence[Run], output: Path) -> tuple[dict[str, Table], list[Note]]:
+def _write_all(cfg: DictConfig, found: Sequence[DataSet], unknown: Sequence[Run], output: Path) -> list[_Written]:
+    """One report for one data set; for several, one in a folder each and a page over them."""
+    if len(found) <= 1:
+        name = found[0].name if found else UNNAMED
+        return [_write_report(cfg, name, [*(found[0].runs if found else ()), *unknown], output)]
+    folders = names_of_folders([each.name for each in found])
+    written = [
+        _write_report(cfg, each.name, each.runs, output / folder) for each, folder in zip(found, folders, strict=True)
+    ]
+    parts = [
+        Overview(one.data, folder, one.answers, [table for name, table in one.tables.items() if name in RANKINGS])
+        for one, folder in zip(written, folders, strict=True)
+    ]
+    strays = [f"{run.folder}: {run.status}: {run.reason}" for run in unknown]
+    write_overview(output / "index.html", parts, strays)
+    told = [{"folder": folder, **one.results} for one, folder in zip(written, folders, strict=True)]
+    results = {"data_sets": told, "runs_without_data": strays}
+    write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
+    return written
+
+
+def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path) -> _Written:
     """Everything but what is printed."""
     models = models_of(runs, list(cfg.ignore), cfg.name_key)
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
@@ -72,22 +110,34 @@ def _write_report(cfg: DictConfig, runs: Sequence[Run], output: Path) -> tuple[d
     dense = [model for _, model in ranked]
     in_order = dense + [model for _, model in images.ranked if model not in dense]
     pairs = compare(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
+    estimates = pooled_estimates(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
     notes = notes_on(runs, in_order, *chosen)
-    tables = (_tables(cfg, ranked, pairs, parts) if dense else {}) | dict(images.tables)
+    notes = few_resamples(cfg.resamples, max(len(pairs), len(images.comparisons))) + notes
+    warnings = warnings_of(notes, runs)
+    answers: dict[str, Sequence[str]] = {}
+    if dense:
+        labels = [model.label for model in dense if model.finished]
+        answers["pixels"] = answer(Standing(data, cfg.metric, labels, estimates, pairs, warnings))
+    if images.ranked:
+        labels, of = [model.label for model in images.models], "image heads"
+        standing = Standing(data, images.metric, labels, images.estimates, images.comparisons, warnings, of)
+        answers[of] = answer(standing)
+    tables = (_tables(cfg, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
     if (phases := phases_table(in_order)) is not None:
         tables["phases"] = phases
     for table in tables.values():
         write_table(table, output / "tables")
     order = ranked + [(None, model) for model in in_order if model not in dense]
-    results = contents.cv_results(order, pairs, notes, runs, parts) | image_results(images, parts)
+    results = {"data": data, "answer": answers} | contents.cv_results(order, pairs, notes, runs, parts, estimates)
+    results |= image_results(images, parts)
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     ready = [model for model in in_order if model.finished]
     places = {model.label: i for i, model in enumerate(ready)}
     plots = report_plots(ready, cfg.metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
     save_plots(list(plots.values()), output / "plots", cfg.dpi, cfg.formats)
     settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
-    write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings)
-    return tables, list(notes)
+    write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings, data, answers)
+    return _Written(data, answers, tables, notes, results)
 
 
 def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:
@@ -97,12 +147,15 @@ def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:
 
 
 def _tables(
-    cfg: DictConfig, ranked: Sequence[tuple[int | None, Model]], pairs: Sequence[Comparison], parts: Sequence[str]
+    cfg: DictConfig,
+    ranked: Sequence[tuple[int | None, Model]],
+    pairs: Sequence[Comparison],
+    estimates: Mapping[str, Estimate],
+    parts: Sequence[str],
 ) -> dict[str, Table]:
     """The tables of the dense heads, by name."""
     chosen = (cfg.part, cfg.inference_name)
     models = [model for _, model in ranked]
-    estimates = pooled_estimates(models, *chosen, cfg.resamples, cfg.seed, cfg.metric)
     tables = {
         "ranking": ranking_table(ranked, cfg.part, cfg.metric, estimates, pairs, cfg.inference_name),
         "per_class": contents.per_class_table(models, cfg.part),
@@ -121,32 +174,3 @@ def _tables(
         test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
         tables["ranking_test"] = ranking_table(test, "test", cfg.metric)
     return tables
-
-
-def _print(tables: Sequence[Table], notes: Sequence[Note], page: Path) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a file has no edge
-    for table in tables:
-        console.print(_shown(table))
-    for note in notes:
-        if note.level == "warning":
-            console.print(f"! {note.text}", style="yellow", markup=False)
-    print(page)
-
-
-def _shown(table: Table) -> RichTable:
-    shown = RichTable()
-    kept = [i for i, column in enumerate(table.columns) if column.key in PRINTED]
-    for i in kept:
-        column = table.columns[i]
-        is_model = column.key == "model"
-        shown.add_column(
-            column.title,
-            justify="right" if column.is_number else "left",
-            min_width=20 if is_model else None,
-            overflow="fold",
-        )
-    for row in table.texts:
-        shown.add_row(*[escape(row[i]) for i in kept])
-    return shown

@@ -1,0 +1,55 @@
+"""What a report prints: the answer, then a table, then the warnings."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from hsl.reports.notes import Note
+from hsl.reports.tables import Table
+
+RANKINGS = ("ranking", "image_ranking")
+HIDDEN = {"difference", "interval_adjusted", "adjusted_p", "trainings_p", "smallest"}  # a terminal is narrow
+
+
+def print_report(
+    data: str, answers: Mapping[str, Sequence[str]], tables: Mapping[str, Table], notes: Sequence[Note]
+) -> None:
+    """Print the answer first.
+
+    Args:
+        data: name of the data set.
+        answers: sentences, by what they are of.
+        tables: of the report, by name.
+        notes: warnings and remarks.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no edge
+    for of, sentences in answers.items():
+        title = f"{data}, {of}:" if len(answers) > 1 else f"{data}:"
+        console.print(f"{title} {' '.join(sentences)}\n", style="bold", markup=False, highlight=False)
+    for name in RANKINGS:
+        if name in tables:
+            console.print(_shown(tables[name]))
+    for note in notes:
+        if note.level == "warning":
+            console.print(f"! {note.text}", style="yellow", markup=False)
+
+
+def _shown(table: Table) -> RichTable:
+    shown = RichTable()
+    kept = [i for i, column in enumerate(table.columns) if not column.more and column.key not in HIDDEN]
+    for i in kept:
+        column = table.columns[i]
+        is_model = column.key == "model"
+        shown.add_column(
+            column.title,
+            justify="right" if column.is_number else "left",
+            min_width=20 if is_model else None,
+            overflow="fold",
+        )
+    for row in table.texts:
+        shown.add_row(*[escape(row[i]) for i in kept])
+    return shown
