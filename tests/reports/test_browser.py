@@ -67,6 +67,8 @@ def test_numbers_sort_as_numbers_and_gaps_stay_below(visit):
         assert values == sorted(values, reverse=turn == "descending")
         assert len(set(values)) > 3
     head = page.locator("#table-ranking th", has_text="mIoU, TTA (%)").first
+    assert not head.is_visible()  # further columns are one click away
+    page.locator("#more-ranking").check()
     head.get_by_role("button").click()
     assert column(page, "table-ranking", "model") == ["convnext_tiny", "mit_b3", "maxvit_tiny"]
     page.locator("#table-objects th", has_text="PQ (%)").get_by_role("button").click()
@@ -145,6 +147,14 @@ def test_nothing_sticks_out_and_every_picture_loads(visit, width):
     assert page.evaluate(broken) == 0
     assert page.evaluate("[...document.images].every(each => each.alt)")
     assert page.locator("#main img").count() > 50
+
+
+def test_the_column_of_the_model_stays_while_the_others_scroll(visit):
+    page = visit(400)
+    scroll, cell = page.locator(".scroll:has(#table-ranking)"), page.locator("#table-ranking td.fixed").first
+    assert scroll.evaluate("each => each.scrollWidth > each.clientWidth")
+    scroll.evaluate("each => { each.scrollLeft = each.scrollWidth; }")
+    assert cell.bounding_box()["x"] == pytest.approx(scroll.bounding_box()["x"], abs=1)
 
 
 CONTRAST = """
