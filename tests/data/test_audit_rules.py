@@ -38,7 +38,10 @@ def subject(
             counts[row, value] = number
     sizes = np.full((len(ids), 2), 8)
     hashes, thumbnails = tuple(f"hash of {i}" for i in ids), np.zeros((len(ids), 64, 64), np.uint8)
-    scan = Scan(tuple(ids), hashes, hashes, sizes, sizes.copy(), counts, thumbnails, {})
+    largest, frames, contrast = np.zeros(len(ids), int), np.ones(len(ids), int), np.full(len(ids), 50.0)
+    scan = Scan(
+        tuple(ids), hashes, hashes, sizes, sizes.copy(), counts, thumbnails, largest, frames, contrast, hashes, {}
+    )
     where = {part: tuple(i for i in ids if parts[i] == part) for part in ("train", "val", "test")}
     fold = Fold(where["train"], where["val"], "0")
     split = Split("kfold", 0, groups, (fold,), where["test"], "sha")

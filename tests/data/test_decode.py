@@ -319,8 +319,12 @@ class TestColourMasks:
             assert mask.dtype == np.uint8
             np.testing.assert_array_equal(mask, expected)
 
-    def test_a_palette_does_not_touch_masks_that_hold_indices(self):
-        np.testing.assert_array_equal(decode_mask(pillow(INDICES, "PNG"), "a", PALETTE), INDICES)
+    def test_with_a_palette_grey_is_a_colour_and_no_index(self):
+        grey = pillow(np.where(INDICES == 3, np.uint8(255), np.uint8(0)), "PNG")
+        np.testing.assert_array_equal(decode_mask(grey, "a", PALETTE), np.where(INDICES == 3, 3, 0))
+        with pytest.raises(DataError, match=r"`a\.png` is grey and holds 4 values.*Remove `palette` from dataset.yaml"):
+            decode_mask(pillow(INDICES, "PNG"), "a.png", PALETTE)
+        np.testing.assert_array_equal(decode_mask(pillow(INDICES, "PNG"), "a.png"), INDICES)  # the advice works
 
     def test_an_unknown_colour_is_named(self):
         colours = np.asarray(COLOURS, np.uint8)[INDICES]

@@ -29,7 +29,8 @@ def data(groups: list[int], shows: list[set[int]]) -> tuple[Catalogue, Scan]:
         records.append(Record(name, FileSource(Path(name)), None, None, attributes, None))
         counts[row, sorted(classes)] = 3
     sizes, thumbnails = np.full((len(ids), 2), 8), np.zeros((len(ids), 64, 64), np.uint8)
-    scan = Scan(ids, ids, ids, sizes, sizes, counts, thumbnails, {})
+    largest, frames, contrast = np.zeros(len(ids), int), np.ones(len(ids), int), np.full(len(ids), 50.0)
+    scan = Scan(ids, ids, ids, sizes, sizes, counts, thumbnails, largest, frames, contrast, ids, {})
     return Catalogue("test", tuple(records), ("clean", "scratch", "crack")), scan
 
 

@@ -24,7 +24,9 @@ def data(shows: dict[str, set[int]], groups: dict[str, str] | None = None) -> tu
     sizes = np.full((len(ids), 2), 8)
     thumbnails = np.zeros((len(ids), 64, 64), np.uint8)
     hashes = tuple(f"hash of {i}" for i in ids)
-    return Catalogue("test", records, CLASSES), Scan(tuple(ids), hashes, hashes, sizes, sizes, counts, thumbnails, {})
+    largest, frames, contrast = np.zeros(len(ids), int), np.ones(len(ids), int), np.full(len(ids), 50.0)
+    scan = Scan(tuple(ids), hashes, hashes, sizes, sizes, counts, thumbnails, largest, frames, contrast, hashes, {})
+    return Catalogue("test", records, CLASSES), scan
 
 
 def units(sizes: dict[str, tuple[int, set[int]]]) -> Units:

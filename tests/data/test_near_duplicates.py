@@ -14,6 +14,7 @@ from hsl.data.near_duplicates import (
     ORIENTATIONS,
     Pairs,
     find_near_duplicates,
+    is_blank,
     stored_near_duplicates,
     turned,
 )
@@ -133,12 +134,16 @@ def test_a_symmetric_picture_is_said_to_match_as_it_is() -> None:
     assert find_near_duplicates(np.stack([disc, disc])).orientation.tolist() == [0]
 
 
-def test_blank_pictures_are_compared_with_nothing() -> None:
-    blank = [np.full((64, 64), grey, np.uint8) for grey in (0, 1, 2, 200)]
+def test_pictures_without_contrast_are_duplicates_of_none() -> None:
+    blank = [np.full((64, 64), grey, np.uint8) for grey in (0, 0, 1, 200)]
     almost = np.full((64, 64), 200, np.uint8)
     almost[0, 0] = 203  # standard deviation 0.05
-    pairs = find_near_duplicates(np.stack([*blank, almost, textures(np.random.default_rng(0), 1, 8)[0]]))
-    assert as_dict(pairs) == {}
+    light = np.repeat(np.linspace(2, 4.4, 64)[None], 64, axis=0)  # falls from one side, on dark frames with noise
+    generator = np.random.default_rng(1)
+    dark = [np.rint(light + generator.normal(0, 0.2, (64, 64))).astype(np.uint8) for _ in range(6)]
+    pictures = np.stack([*blank, almost, *dark, textures(generator, 1, 8)[0]])
+    assert is_blank(pictures).tolist() == [True] * 11 + [False]
+    assert len(find_near_duplicates(pictures)) == 0
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -185,7 +185,7 @@ def test_the_draw_of_the_objects_stays_what_it_was(tmp_path: Path) -> None:
     record = next(record for record in data.catalogue.records if record.id in data.parts["train"])  # type: ignore[attr-defined]
     for number in range(1, 17):
         digest = hashlib.sha256(f"0/{record.id}/{number}".encode()).digest()
-        assert record.mask.annotated(number) == (int.from_bytes(digest[:8], "big") < 0.3 * 2**64)
+        assert record.mask.source.annotated(number) == (int.from_bytes(digest[:8], "big") < 0.3 * 2**64)
 
 
 def test_weak_labels_of_colours_and_of_another_ignored_value(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import hashlib
 import itertools
 import logging
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,8 @@ def data(
     hashes = tuple(f"content of {name}" for name in ids)
     sizes, thumbnails = np.full((number, 2), 8), np.zeros((number, 64, 64), np.uint8)
     catalogue = Catalogue("test", records, ("clean", "scratch", "crack"))
-    return catalogue, Scan(ids, hashes, hashes, sizes, sizes, counts, thumbnails, {})
+    largest, frames, contrast = np.zeros(number, int), np.ones(number, int), np.full(number, 50.0)
+    return catalogue, Scan(ids, hashes, hashes, sizes, sizes, counts, thumbnails, largest, frames, contrast, hashes, {})
 
 
 def sixty() -> tuple[Catalogue, Scan]:
@@ -58,10 +59,12 @@ def sixty() -> tuple[Catalogue, Scan]:
 def shuffled(catalogue: Catalogue, scan: Scan, seed: int) -> tuple[Catalogue, Scan]:
     order = list(range(len(scan.ids)))
     random.Random(seed).shuffle(order)
-    pick = [np.array(getattr(scan, name))[order] for name in ("ids", "content", "mask_content")]
-    arrays = [getattr(scan, n)[order] for n in ("image_sizes", "mask_sizes", "class_counts", "thumbnails")]
+    picked = {}
+    for name in (field.name for field in fields(scan) if field.name != "errors"):
+        whole = getattr(scan, name)
+        picked[name] = tuple(whole[i] for i in order) if isinstance(whole, tuple) else whole[order]
     records = tuple(catalogue.records[i] for i in order)
-    return replace(catalogue, records=records), Scan(*(tuple(p.tolist()) for p in pick), *arrays, scan.errors)
+    return replace(catalogue, records=records), replace(scan, **picked)
 
 
 def assert_sound(split: Split, catalogue: Catalogue, attribute: str | None) -> None:

@@ -293,5 +293,4 @@ class DataModule(LightningDataModule):
 
     def _num_processed(self) -> int:
         """Batches of this epoch whose step is done. Lightning restores it before it makes the loaders."""
-        progress: Any = cast(Any, self.trainer).fit_loop.epoch_loop.batch_progress.current
-        return int(progress.processed)
+        return int(cast(Any, self.trainer).fit_loop.epoch_loop.batch_progress.current.processed)
