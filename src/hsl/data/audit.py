@@ -171,10 +171,14 @@ def audit(
         num_blank = int(is_blank(scan.thumbnails[scan.image_sizes[:, 0] > 0]).sum())
     values = mask_values(subject)
     findings += [*values, *mismatched_files(subject)]
-    if missing != "off" and (any(one.severity == STOP for one in values) or unread_masks(subject)):
-        unchecked["f"] = "masks cannot be read, or mean something else"
-    elif missing != "off":
-        findings += [*absent_classes(subject, missing), *absent_image_classes(subject, missing, image_labels)]
+    if missing != "off":
+        absent = absent_classes(subject, missing)
+        misread = any(one.severity == STOP for one in values)
+        if misread or (absent and unread_masks(subject)):  # they would only repeat what is wrong with the masks
+            unchecked["f"] = "masks mean something else" if misread else "masks cannot be read"
+        else:
+            findings += absent
+        findings += absent_image_classes(subject, missing, image_labels)
     if unlike != "off":
         findings += copied_pictures(subject, unlike, image_labels)
     findings += picture_values(subject)
