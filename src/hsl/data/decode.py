@@ -20,6 +20,7 @@ from hsl.data.tiff_pages import (
     decode_with_opencv,
     first_page,
     open_with_pillow,
+    quiet_pillow,
     stored_numbers,
     turned_upright,
 )
@@ -125,7 +126,8 @@ def pillow_picture(data: bytes, name: str, kind: str) -> Image.Image:
     """
     try:
         picture = open_with_pillow(data, kind)
-        picture.load()
+        with quiet_pillow():
+            picture.load()
     except (OSError, SyntaxError, ValueError, LookupError, struct.error, zlib.error) as error:
         raise DataError(f"`{name}` is cut off or damaged: {error}. Restore the file or remove it.") from error
     return picture

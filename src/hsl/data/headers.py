@@ -1,16 +1,16 @@
 """What the first bytes of a picture say: its kind, its size, how it is to be turned. Nothing is decoded."""
 
+import operator
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
 from hsl.config import DataError
-from hsl.data.tiff_pages import first_page, num_pages
+from hsl.data.tiff_pages import first_page, num_pages, open_with_pillow, quiet_pillow
 
 MAX_MEGAPIXELS = 300.0
 """Unless ``data.max_megapixels`` says otherwise."""
@@ -121,8 +121,10 @@ def _header(data: bytes, name: str) -> Header | None:
     if data.startswith(b"BM"):
         return _bmp(data)
     if data.startswith(_GIF):
-        picture = Image.OPEN["GIF"][0](BytesIO(data), "")  # not Image.open, which has a limit of its own
-        return Header("GIF", picture.height, picture.width, 8, frames=1 + bool(getattr(picture, "is_animated", False)))
+        picture = open_with_pillow(data, "GIF")
+        with quiet_pillow():
+            several = bool(getattr(picture, "is_animated", False))
+        return Header("GIF", picture.height, picture.width, 8, frames=1 + several)
     return None
 
 
@@ -155,6 +157,8 @@ def check_png_length(data: bytes, name: str) -> None:
     Raises:
         DataError: The rows are not those of the header.
     """
+    if len(data) < 29:
+        raise broken(data, name)
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     bits = depth * _SAMPLES_OF_PNG[colour]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
@@ -207,10 +211,10 @@ def _jpeg(data: bytes) -> Header:
 
 def _tiff(data: bytes, name: str) -> Header:
     with first_page(data, name) as (file, page):
-        return Header(
-            "TIFF", page.imagelength, page.imagewidth, page.bitspersample * page.samplesperpixel,
-            page.bitspersample, page.samplesperpixel == 1, int(page.tags.valueof(_ORIENTATION, 1)), num_pages(file),
-        )  # fmt: skip
+        numbers = page.imagelength, page.imagewidth, page.bitspersample, page.samplesperpixel
+        height, width, depth, samples = map(operator.index, numbers)  # of a damaged file they may be anything
+        orientation = int(page.tags.valueof(_ORIENTATION, 1))
+        return Header("TIFF", height, width, depth * samples, depth, samples == 1, orientation, num_pages(file))
 
 
 def _webp(data: bytes) -> Header:
@@ -254,8 +258,9 @@ def _orientation(block: bytes) -> int:
     """Of an EXIF block; 1 where it says none, or nonsense."""
     exif: Any = Image.Exif()
     try:
-        exif.load(block if block.startswith(b"Exif\0\0") else b"Exif\0\0" + block)
-        value = exif.get(_ORIENTATION, 1)
+        with quiet_pillow():
+            exif.load(block if block.startswith(b"Exif\0\0") else b"Exif\0\0" + block)
+            value = exif.get(_ORIENTATION, 1)
     except (struct.error, LookupError, OSError, SyntaxError, TypeError, ValueError):
         return 1
     return int(value) if value in range(1, 9) else 1

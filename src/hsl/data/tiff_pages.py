@@ -3,6 +3,7 @@
 import logging
 import lzma
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,11 +117,31 @@ def decode_with_opencv(data: bytes, flags: int) -> NDArray[Any] | None:
 
 
 def open_with_pillow(data: bytes, kind: str) -> Image.Image:
-    """Pillow's picture of a file of a known kind. Not `Image.open`: its limit on pixels would refuse large scans."""
+    """Pillow's picture of a file of a known kind. Not `Image.open`: its limit on pixels would refuse large scans.
+
+    Raises:
+        ValueError: It is larger than Pillow allows.
+    """
     if kind not in Image.OPEN:
         Image.init()
-    picture: Image.Image = Image.OPEN[kind][0](BytesIO(data), "")
-    return picture
+    with quiet_pillow():
+        picture: Image.Image = Image.OPEN[kind][0](BytesIO(data), "")
+        return picture
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without what Pillow says of entries that it skips; what it cannot read is raised.
+
+    Raises:
+        ValueError: A picture is larger than Pillow allows.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 def _by_tifffile(page: Any, name: str) -> NDArray[Any]:
@@ -142,7 +163,8 @@ def _by_pillow(data: bytes, page: Any, name: str) -> NDArray[Any]:
     picture = open_with_pillow(data, "TIFF")
     if picture.mode not in ("1", "L", "P", "I", "F", "I;16", "I;16B", "RGB", "RGBA", "LA"):
         raise DataError(f"`{name}` should be grey or RGB. Found {picture.mode}. Export it anew as PNG.")
-    array = np.asarray(picture)
+    with quiet_pillow():
+        array = np.asarray(picture)
     if page.bitspersample in (2, 4) and picture.mode == "L":
         array = array // (255 // (2**page.bitspersample - 1))
     if page.dtype is not None and array.ndim == 2 and array.dtype.kind in "iu":  # unsigned arrives as signed
