@@ -70,6 +70,46 @@ def test_an_error_of_the_user_keeps_its_code_behind_a_closed_pipe() -> None:
         assert process.wait(20) == 2
 
 
+def test_a_second_ctrl_c_ends_what_does_not_end_by_itself() -> None:
+    patient = """
+    from hsl.signals import listener
+    own = listener()
+    own.patient = True
+    print("patient", flush=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.1)
+    """
+    with started(patient) as process:
+        assert process.stdout.readline() == "patient\n"
+        for _ in range(2):  # a terminal and a wrapper send it both: that is one wish
+            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)  # a scheduler only repeats itself
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""
+
+
+def test_a_signal_that_lightning_turned_into_an_exit_without_a_code() -> None:
+    body = "\n    from hsl.signals import listener\n    listener().patient = True\n    print(1, flush=True)"
+    body += "\n    time.sleep(1.5)\n    sys.exit()"
+    with started(body) as process:
+        assert process.stdout.readline() == "1\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+
+
+def test_an_error_stream_without_a_reader_is_quiet_too() -> None:
+    with started("\n    time.sleep(0.3)\n    print('x' * 100000, file=sys.stderr)") as process:
+        process.stderr.close()
+        assert process.wait(20) == 141
+
+
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; from hsl.cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -179,9 +179,10 @@ def _read_chunk(records: Sequence[Record], read: Callable[[Record], T]) -> list[
 
 
 def start_reader() -> None:
-    """Run first in a process that reads: one thread, deaf to Ctrl-C, and it ends with its parent."""
+    """Run first in a process that reads: one thread, deaf to signals, and it ends with its parent."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -102,7 +102,7 @@ def start_worker(worker: int) -> None:
     gc.freeze()
     gc.enable()
     cv2.setNumThreads(0)
-    for ignored in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+    for ignored in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, ignored):
             signal.signal(getattr(signal, ignored), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

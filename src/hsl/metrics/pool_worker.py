@@ -65,8 +65,9 @@ def serve(connection_descriptor: int, slot_descriptors: list[int]) -> None:
     The first message holds the pickled metrics, each further one a ``Picture`` or ``None`` to stop; the
     answers are the line for the file and whether it holds errors.
     """
-    # Ctrl-C goes to the whole process group; the pool decides when its workers stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals go to the whole process group; the pool decides when its workers stop.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # the training beside us comes first
     connection = Connection(connection_descriptor)
     slots = [Slot(descriptor) for descriptor in slot_descriptors]

@@ -36,9 +36,10 @@ from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.opening import building_from, open_run, place_data
 from hsl.run.phase_plan import check_phases
 from hsl.run.phases import PhasedRun
-from hsl.run.processes import check_launch, is_further_process, own_command
+from hsl.run.processes import check_launch, ending_together, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
 from hsl.run.setup import check_training, make_callbacks, make_repeatable, trainer_of
+from hsl.signals import Interrupted
 from hsl.targets import allowed_targets
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -103,14 +104,16 @@ def _fit(
     )
     check_launch(trainer)
     if not trainer.is_global_zero:
-        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        with contextlib.suppress(Interrupted):  # how the run ended is told by the first process
+            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         return None
     folder.write_config(cfg)
     write_split_and_audit(folder.path, data)
     if cfg.phases:
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
     else:
-        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        with ending_together(trainer):
+            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # the evaluation is this process's alone
         monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)

@@ -82,13 +82,20 @@ def take_over(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
     _check_optimizer(checkpoint, content, cfg, task)
     if folder.new:
         _announce(checkpoint, facts, cfg, longer=folder.longer)
-    elif "best.ckpt" not in {path.name for path in checkpoint.parent.iterdir()}:
+    elif not checkpoint.with_name("best.ckpt").is_file():
+        if not _has_best(content):  # it was interrupted before its first validation
+            return
         raise ConfigError(
             f"`{checkpoint.parent / 'best.ckpt'}` should be there: it is the best of the epochs that are done. Found "
             "none. Put it back, or start a new run with `resume=null`."
         )
     else:
         read_checkpoint(checkpoint.with_name("best.ckpt"), TRAINING)
+
+
+def _has_best(content: Mapping[str, Any]) -> bool:
+    states = [state for state in content["callbacks"].values() if isinstance(state, dict)]
+    return any(state.get("best_model_score") is not None for state in states)
 
 
 def same_schedule(cfg: DictConfig, data: DataModule, epochs: int, steps: int) -> bool:

@@ -1,7 +1,9 @@
 """A run of several processes: how the further ones come to repeat this very run."""
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from omegaconf import DictConfig
 
 from hsl.config import ConfigError
 
+PATIENCE_S = 10.0
 LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -45,6 +48,25 @@ def is_further_process(trainer: DictConfig) -> bool:
     """Whether srun or torchrun started this process beside the one that owns the run folder."""
     alone = trainer.get("devices", 1) == 1 and trainer.get("num_nodes", 1) == 1
     return not alone and (_get_rank() or 0) > 0
+
+
+@contextmanager
+def ending_together(trainer: lightning.Trainer) -> Iterator[None]:
+    """End the further processes that Lightning started where this one ends early; alone they would wait for ever.
+
+    They get some seconds for what they are at: one that is told to end by a signal of its own saves with the others.
+    """
+    try:
+        yield
+    except BaseException:
+        launcher = trainer.strategy.launcher
+        deadline = time.monotonic() + PATIENCE_S
+        for process in launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise
 
 
 def check_launch(trainer: lightning.Trainer) -> None:

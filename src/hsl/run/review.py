@@ -1,8 +1,8 @@
 """`hsl label review`: the spot check of pseudo-labels in a browser."""
 
-import contextlib
 import errno
 import secrets
+import signal
 import socket
 import webbrowser
 from pathlib import Path
@@ -16,6 +16,7 @@ from hsl.data.label_review import Settings
 from hsl.pseudo_labels.review_page import LOCAL_HOSTS, build_app
 from hsl.pseudo_labels.spot_check import begin, go_on
 from hsl.reports.palette import hex_colour
+from hsl.signals import Interrupted
 
 
 def review(cfg: DictConfig) -> None:
@@ -37,8 +38,11 @@ def review(cfg: DictConfig) -> None:
         if cfg.open_browser:
             webbrowser.open(url)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             server.run(sockets=[opened])
+        except (KeyboardInterrupt, Interrupted) as end:
+            if isinstance(end, Interrupted) and end.number != signal.SIGINT:
+                raise
     _, now = go_on(labels.folder)
     print("passed" if now.verdict["passed"] else "not passed: " + " ".join(now.verdict["reasons"]))
 
