@@ -10,7 +10,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     "batch": 0, "config": 0,
     "files": 0.5, "calls": 0.5, "errors": 0.5, "targets": 0.5, "signals": 0.5,
-    "names": 0.5, "cells": 0.5,  # with the errors of config
+    "names": 0.5, "cells": 0.5, "terminal": 0.5, "console": 0.6,  # with the errors of config
     "output_folder": 0.6,
     "checkpoint": 0.75,  # of files, too
     "options": 1,
@@ -71,6 +71,15 @@ def test_tables_are_written_neutral() -> None:
         if path.name != "cells.py":
             assert ".to_csv(index" not in text.replace("(pandas: `to_csv(index", ""), path
             assert ("csv.writer(" in text or "DictWriter(" in text) <= ("neutral" in text), path
+
+
+def test_a_terminal_is_shown_text_alone() -> None:
+    """What is printed passes `hsl.terminal`, which shows control characters instead of obeying them."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            assert called != "print" or path.name == "terminal.py", f"{path}: use hsl.terminal.say"
+            assert called != "Console" or path.name == "console.py", f"{path}: use hsl.console.PlainConsole"
 
 
 def test_only_the_command_line_knows_where_conf_lies() -> None:

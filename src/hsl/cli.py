@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import logging
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from hsl.metrics.catalogue import read_mode
 from hsl.names import check_names
 from hsl.signals import ended_by_signals
 from hsl.targets import named_targets
+from hsl.terminal import quieten_handlers, say, visible
 
 EXIT_USER_ERROR = 2
 TOLD = (UserError, HydraException, OmegaConfBaseException, OSError, MemoryError, RuntimeError)
@@ -67,9 +69,9 @@ def run_verb(verb: str) -> None:
     path = conf_dir() / f"{verb}.yaml"
     plain = _bare_key(path) is not None
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(_header(path))
+        say(_header(path))
         if not plain:
-            print(f"\nEvery key can be set as key=value; `hsl {_spoken(verb)} --cfg job` shows them all.")
+            say(f"\nEvery key can be set as key=value; `hsl {_spoken(verb)} --cfg job` shows them all.")
         return
     if os.environ.get(TRACEBACK_VARIABLE) != "1":
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
@@ -104,7 +106,7 @@ def _spoken(verb: str) -> str:
 
 def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
     """A warning is for the user: what it says, not the line of code that says it."""
-    return f"! {message}\n"
+    return f"! {visible(str(message))}\n"
 
 
 _verb_in_use: list[str] = []  # for the message of an error
@@ -117,7 +119,7 @@ def _exit_with_sentence(error: BaseException) -> None:
     if sentence is not None and (near := _nearest(error)):
         sentence = f"{sentence.rstrip()}\nDid you mean `{near}`?"
     if sentence is not None and os.environ.get(QUIET_VARIABLE) == "1":
-        print(f"error: {sentence}", file=sys.stderr)
+        say(f"error: {sentence}", error=True)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -154,6 +156,7 @@ def _keys_of(node: Any, above: str = "") -> list[str]:
 
 
 def _call_entry(cfg: DictConfig) -> Any:
+    quieten_handlers(logging.getLogger().handlers)
     try:
         validate(cfg)
         if "monitor" in cfg:
@@ -170,7 +173,7 @@ def _call_entry(cfg: DictConfig) -> Any:
         if HydraConfig.get().mode == RunMode.RUN:
             _exit_with_sentence(error)
         else:  # a sweep first does its other runs and ends with the first error
-            print(f"error: {user_sentence(error) or error}", file=sys.stderr)
+            say(f"error: {user_sentence(error) or error}", error=True)
         raise
 
 
@@ -238,7 +241,7 @@ def _call_plainly(path: Path, words: list[str]) -> None:
 def list_options(cfg: DictConfig) -> None:
     """The verb ``options``. It stands here because no other file knows where conf/ lies."""
     groups = options.below(options.read_options(conf_dir()), cfg.group)
-    print(options.as_json(groups) if cfg.json else options.as_text(groups))
+    say(options.as_json(groups) if cfg.json else options.as_text(groups))
 
 
 def _header(path: Path) -> str:
@@ -255,9 +258,9 @@ def _print_overview(verbs: dict[str, Path], verb: str) -> None:
     if verb not in ("-h", "--help"):
         near = difflib.get_close_matches(verb, verbs, 1)
         meant = f" Did you mean `hsl {near[0]}`?" if near else ""
-        print(f"error: `hsl {verb}`: no such verb.{meant} Choose one of {', '.join(verbs)}.", file=sys.stderr)
+        say(f"error: `hsl {verb}`: no such verb.{meant} Choose one of {', '.join(verbs)}.", error=True)
         return
-    print("hsl VERB key=value ...\n")
+    say("hsl VERB key=value ...\n")
     for name, path in verbs.items():
-        print(f"  {name:<12} {_header(path).splitlines()[0]}")
-    print("\n`hsl VERB --help` shows an example.")
+        say(f"  {name:<12} {_header(path).splitlines()[0]}")
+    say("\n`hsl VERB --help` shows an example.")

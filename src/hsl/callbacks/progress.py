@@ -7,6 +7,8 @@ import warnings
 import lightning
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
+from hsl.terminal import say
+
 
 class EpochLines(ProgressBar):
     """One line per epoch, for logs that are files; values of validation where there was one."""
@@ -26,7 +28,7 @@ class EpochLines(ProgressBar):
             return
         values = trainer.callback_metrics
         shown = "  ".join(f"{name} {float(values[name]):.4f}" for name in names if name in values)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
 
 
 def progress_bar() -> Callback:

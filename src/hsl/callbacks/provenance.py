@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from hsl.files import Page, read_json, write_atomically
+from hsl.terminal import say
 
 PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "albumentations",
             "opencv-python-headless", "numpy", "torchmetrics", "hydra-core")  # fmt: skip
@@ -56,7 +57,7 @@ class Provenance(Callback):
             yield
         except (KeyboardInterrupt, SystemExit):
             self._write("interrupted")
-            print(f"! Interrupted. The same command with `resume=last` goes on: {self.path.parent}", file=sys.stderr)
+            say(f"! Interrupted. The same command with `resume=last` goes on: {self.path.parent}", error=True)
             raise
         except BaseException as error:
             self._write("failed", error=f"{type(error).__name__}: {error}")

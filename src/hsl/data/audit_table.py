@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hsl.console import PlainConsole
 from hsl.data.audit import RULES, Audit
 from hsl.data.audit_rules import STOP
 from hsl.data.audit_states import OFF, PASSED
@@ -19,19 +20,19 @@ def print_table(audit: Audit, console: Console | None = None) -> None:
         for finding in (found := [finding for finding in audit.findings if finding.rule == rule]):
             severity = Text(finding.severity, style="red" if finding.severity == STOP else "yellow")
             example = [audit.pairs[0].first, audit.pairs[0].second] if rule == "c" else finding.ids[:1]
-            table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), Text(", ".join(example)))
+            table.add_row(f"({rule}) {title}", severity, str(len(finding.ids)), ", ".join(example))
         if not found:
             style = {PASSED: "green", OFF: ""}.get(audit.states[rule].state, "yellow")
             table.add_row(f"({rule}) {title}", Text(audit.states[rule].state, style=style))
-    console = console or Console()
+    console = console or PlainConsole()
     console.print(table)
     for finding in audit.findings:
-        console.print(Text(f"({finding.rule}) {finding.message}"), soft_wrap=True)
+        console.print(f"({finding.rule}) {finding.message}", soft_wrap=True)
     for rule, state in audit.states.items():
         if state.reason and state.state != OFF:
-            console.print(Text(f"({rule}) {state.state}: {state.reason}."), soft_wrap=True)
+            console.print(f"({rule}) {state.state}: {state.reason}.", soft_wrap=True)
     for sentence in audit.not_read:
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(sentence, soft_wrap=True)
     if audit.near_duplicates != "off":
         blank = f" {audit.num_blank} pictures without contrast were not compared." if audit.num_blank else ""
         console.print(f"Near-duplicates: {audit.num_across} pairs across parts, {audit.num_inside} inside them.{blank}")

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from hsl.batch import IGNORE_INDEX
 from hsl.cells import csv_of
 from hsl.config import DataError
+from hsl.console import PlainConsole
 from hsl.data.decode import FULL, check_bits
 from hsl.data.decoding import Decoding, Picture
 from hsl.data.grouping import name_some
@@ -183,7 +183,7 @@ def _fill(foreground: NDArray[np.bool_], read_mask: Read, table: NDArray[np.bool
 
 def _each(write: Callable[[Record], PictureCounts], catalogue: Catalogue, workers: int) -> Iterator[PictureCounts]:
     """In the order of the records, in this process or in several."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     show = functools.partial(
         track, description=f"cutting {catalogue.name}", total=len(catalogue.records), console=console,
         transient=True, disable=not console.is_terminal,

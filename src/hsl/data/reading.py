@@ -18,14 +18,15 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsl.config import DataError
+from hsl.console import PlainConsole
 from hsl.data.decode import Stored, read_stored
 from hsl.data.decoding import Decoding
 from hsl.data.headers import check_png_length
 from hsl.data.records import Record
+from hsl.terminal import visible
 
 THUMBNAIL = 64
 FLAT = 2.0
@@ -131,10 +132,10 @@ def read_each(title: str, records: Sequence[Record], read: Callable[[Record], T]
     Raises:
         DataError: A worker was killed.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = PlainConsole(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=len(records))
+        task = progress.add_task(visible(title), total=len(records))
         start, done = time.monotonic(), 0
         while done < len(records):
             yield read(records[done])

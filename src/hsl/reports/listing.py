@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from hsl.config import ConfigError, DataError
 from hsl.files import read_text
 from hsl.reports.run_pages import Monitor, find_run_folders, read_page, run_status
+from hsl.terminal import say, visible
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed
 
@@ -97,11 +98,11 @@ def runs(cfg: DictConfig) -> None:
     found = [read_row(folder) for folder in find_run_folders([str(cfg.root)])]
     shown = arrange(found, cfg.filter, str(cfg.sort))[:limit]
     if cfg.json:
-        print(json.dumps([asdict(row) for row in shown], indent=2))
+        say(json.dumps([asdict(row) for row in shown], indent=2))
     elif found:
-        print(f"{as_text(shown)}\n{len(shown)} of {len(found)} runs")
+        say(f"{as_text(shown)}\n{len(shown)} of {len(found)} runs")
     else:
-        print(f"No run folder below `{cfg.root}`.")
+        say(f"No run folder below `{cfg.root}`.")
 
 
 def read_row(folder: Path) -> Row:
@@ -158,7 +159,7 @@ def as_text(rows: Sequence[Row]) -> str:
     """A table without the columns that say nothing, the folder last; below it why runs are unfinished."""
     columns = [name for name in COLUMNS if name not in ("folder", "reason")] + ["folder"]
     shown = [name for name in columns if any(_cell(row, name) for row in rows)]
-    table = [shown, *([_cell(row, name) for name in shown] for row in rows)]
+    table = [shown, *([visible(_cell(row, name), lines=False) for name in shown] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
     lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
     reasons = [f"{row.status}: {row.folder}: {row.reason.splitlines()[0]}" for row in rows if row.reason]

@@ -36,6 +36,7 @@ from hsl.reports.tables import Table, write_table
 from hsl.reports.task_table import task_table
 from hsl.reports.terminal import RANKINGS, print_report
 from hsl.reports.variance import variance_table
+from hsl.terminal import say
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def report(cfg: DictConfig) -> Path:
     page = output.path / "index.html"
     for one in written:
         print_report(one.data, one.answers, one.tables, one.notes)
-    print(page)
+    say(page)
     return page
 
 

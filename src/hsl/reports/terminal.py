@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 
+from hsl.console import PlainConsole
 from hsl.reports.notes import Note
 from hsl.reports.tables import Table
 
@@ -24,18 +23,18 @@ def print_report(
         tables: of the report, by name.
         notes: warnings and remarks.
     """
-    console = Console()
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = 120  # a file has no edge
     for of, sentences in answers.items():
         title = f"{data}, {of}:" if len(answers) > 1 else f"{data}:"
-        console.print(f"{title} {' '.join(sentences)}\n", style="bold", markup=False, highlight=False)
+        console.print(f"{title} {' '.join(sentences)}\n", style="bold")
     for name in RANKINGS:
         if name in tables:
             console.print(_shown(tables[name]))
     for note in notes:
         if note.level == "warning":
-            console.print(f"! {note.text}", style="yellow", markup=False)
+            console.print(f"! {note.text}", style="yellow")
 
 
 def _shown(table: Table) -> RichTable:
@@ -51,5 +50,5 @@ def _shown(table: Table) -> RichTable:
             overflow="fold",
         )
     for row in table.texts:
-        shown.add_row(*[escape(row[i]) for i in kept])
+        shown.add_row(*[row[i] for i in kept])
     return shown

@@ -42,6 +42,7 @@ from hsl.run.setup import check_training, make_callbacks, make_repeatable, train
 from hsl.signals import Interrupted
 from hsl.targets import allowed_targets
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -68,7 +69,7 @@ def train(cfg: DictConfig) -> float | None:
         alike=functools.partial(same_schedule, cfg, data),
     )
     if folder.finished:
-        print(f"finished already: {folder.path} (`resume=null rerun=true` trains anew)")
+        say(f"finished already: {folder.path} (`resume=null rerun=true` trains anew)")
         return folder.result(cfg.monitor)
     check_first_weights(cfg.encoder.weights, data)
     task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
@@ -118,7 +119,7 @@ def _fit(
             torch.distributed.destroy_process_group()  # the evaluation is this process's alone
         monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
     score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
-    print(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
+    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
     return monitored.value
 
 
@@ -169,7 +170,7 @@ def evaluate(cfg: DictConfig) -> None:
     callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
         score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output.work, monitored)
-    print(f"{output.path / 'metrics.json'}")
+    say(f"{output.path / 'metrics.json'}")
 
 
 def audit(cfg: DictConfig) -> None:
@@ -182,7 +183,7 @@ def audit(cfg: DictConfig) -> None:
         write_atomically(output.work / "audit.json", findings.to_json().encode())
         write_contact_sheets(findings, data.catalogue, output.work)
     print_table(findings)
-    print(f"{output.path / 'audit.json'}")
+    say(f"{output.path / 'audit.json'}")
     findings.raise_if_stopped()
 
 

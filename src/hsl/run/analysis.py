@@ -20,6 +20,7 @@ from hsl.run.analysis_files import write_analysis
 from hsl.run.analysis_look import Look, look_into
 from hsl.run.analysis_runs import PARTS, AnalysedPictures, OpenedRun, open_runs, read_pictures, run_labels
 from hsl.targets import allowed_targets
+from hsl.terminal import say
 
 FORMAT = 1
 DEFINITIONS = {
@@ -60,10 +61,10 @@ def analyze(cfg: DictConfig) -> None:
             looks.append(look_into(run, pictures))
             torch.cuda.empty_cache()  # one model at a time
             wrong = wrong_pictures(pictures.target, looks[-1].predicted)
-            print(f"{label}: {wrong.sum()} of {len(wrong)} pictures wrong")
+            say(f"{label}: {wrong.sum()} of {len(wrong)} pictures wrong")
         analysis = Analysis(cfg.part, runs, labels, pictures, looks)
         write_analysis(output.work, analysis.content(), pictures, looks, analysis.errors)
-    print(f"{output.path / 'index.md'}")
+    say(f"{output.path / 'index.md'}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.datamodule import DataModule
 from hsl.names import file_name
 from hsl.reports.pictures import write_class_map
+from hsl.terminal import say
 
 FOLDER = Path("predictions") / "classes"
 OBJECTS = "objects.jsonl"
@@ -60,7 +61,7 @@ def object_scores(path: Path, settings: DictConfig | None, head: str, data: Data
     summary = pool.close()
     if summary.failed:
         part, name = summary.failed[0]
-        print(
+        say(
             f"! {len(summary.failed)} of {summary.num_pictures} pictures have an error record in {path}, "
             f"first `{name}` ({part}). Their other scores stand."
         )

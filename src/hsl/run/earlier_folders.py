@@ -11,6 +11,7 @@ from hsl.callbacks.provenance import read_provenance
 from hsl.checkpoint import TRAINING, read_checkpoint
 from hsl.config import ConfigError, DataError
 from hsl.run.identity import differing, in_words
+from hsl.terminal import say
 
 EPOCHS = "trainer.max_epochs"
 
@@ -70,26 +71,26 @@ def go_on_longer(
     unlike = {folder: differing(facts["config"], now) for folder, facts in _earlier(base)
               if facts.get("config") and counts(facts)}  # fmt: skip
     if not unlike:
-        print(f"! resume=last: there is no earlier run of these data below {base.absolute()}. A new run starts.")
+        say(f"! resume=last: there is no earlier run of these data below {base.absolute()}. A new run starts.")
         return None
     nearest = min(unlike, key=lambda folder: len(unlike[folder]))  # of equals the first, which is the newest
     differences = unlike[nearest]
     said = f"! resume=last: no run below {base} has this very config. {nearest} differs in {in_words(differences)}."
     checkpoint = last_checkpoint(nearest)
     if differences.keys() != {EPOCHS} or checkpoint is None or cfg.get("phases"):
-        print(f"{said} A new run starts.")
+        say(f"{said} A new run starts.")
         return None
     epochs, wanted = differences[EPOCHS]
     content = read_checkpoint(checkpoint, TRAINING)
     if epochs_done(content) >= wanted:
-        print(f"{said} It has done {epochs_done(content)} epochs. A new run starts.")
+        say(f"{said} It has done {epochs_done(content)} epochs. A new run starts.")
     elif not alike(epochs, content["global_step"]):
-        print(
+        say(
             f"{said} The learning rate follows a curve over all epochs, so its epochs are not the first of {wanted}. "
             f"A new run starts. To go on all the same, along the curve of {wanted} from there: `resume={nearest}`."
         )
     else:
-        print(f"{said} This run goes on from its {epochs_done(content)} epochs, in a folder of its own.")
+        say(f"{said} This run goes on from its {epochs_done(content)} epochs, in a folder of its own.")
         return checkpoint
     return None
 

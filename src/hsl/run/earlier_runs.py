@@ -21,6 +21,7 @@ from hsl.run.folder import RunFolder
 from hsl.run.identity import differing, in_words
 from hsl.run.results import check_same_split
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
 
 
 def learned_from(facts: Mapping[str, Any], data: DataModule) -> bool:
@@ -156,7 +157,7 @@ def _announce(checkpoint: Path, facts: Mapping[str, Any], cfg: DictConfig, *, lo
     differences = differing(facts.get("config", {}), now)
     unlike = in_words(differences) if differences else "nothing that its provenance tells"
     best = "Its best checkpoint counts here, too." if longer else "The best epoch is sought among those to come."
-    print(
+    say(
         f"! resume: a new run goes on from {checkpoint}, whose run differs in {unlike}. The optimizer with its base "
         f"learning rate is that of the checkpoint, the schedule is that of this run. {best}"
     )

@@ -15,6 +15,7 @@ from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
 from hsl.metrics.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
 from hsl.reports.image_files import SEPARATOR, UNKNOWN
+from hsl.terminal import say
 
 TABLE = "image_predictions.csv"
 TUNED_ON = "val"
@@ -109,7 +110,7 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
     scores = read_json(run / "metrics.json")["parts"][TUNED_ON]
     taken = inference if inference in scores else next(iter(scores))
     if taken != inference:
-        print(
+        say(
             f"! The run has no thresholds of `{head}` for this way of predicting: those of `{taken}` are used, and "
             "scores may shift."
         )

@@ -10,13 +10,13 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hsl.batch import IGNORE_INDEX
 from hsl.cells import csv_of
 from hsl.config import DataError
+from hsl.console import PlainConsole
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
 from hsl.data.label_table import TIERS, LabelTable, read_labels
@@ -24,6 +24,7 @@ from hsl.files import write_atomically
 from hsl.metrics.functional import confusion_matrix, scores
 from hsl.output_folder import OutputFolder
 from hsl.pseudo_labels.store import read_mask
+from hsl.terminal import say
 
 SCORES = "audit/scores.csv"
 Counts = NDArray[np.int64]
@@ -42,7 +43,7 @@ def score_labels(cfg: DictConfig) -> None:
         table = _scores(cfg, labels)
         write_atomically(output.work / SCORES, csv_of(table).encode())
     _print(table)
-    print(f"{labels.folder / SCORES}")
+    say(f"{labels.folder / SCORES}")
 
 
 def _scores(cfg: DictConfig, labels: LabelTable) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def _print(table: pd.DataFrame) -> None:
     shown = Table(*(escape(str(name)) for name in table.columns))
     for row in table.itertuples(index=False):
         shown.add_row(*(_cell(value) for value in row))
-    Console().print(shown)
+    PlainConsole().print(shown)
 
 
 def _cell(value: Any) -> str:

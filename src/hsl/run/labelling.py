@@ -16,12 +16,12 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from hsl.config import DataError
+from hsl.console import PlainConsole
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
 from hsl.data.grouping import name_some
@@ -132,7 +132,7 @@ class _Plan:
             DataError: a picture cannot be read, or no source has a say in it; nothing is left of the labels then.
         """
         todo = {name: place for name, place in labels.items() if name not in folder.rows}
-        records, console = self._records(todo), Console(stderr=True)
+        records, console = self._records(todo), PlainConsole(stderr=True)
         shown = track(
             zip(records, self._grabcut(records), self._cams(records, todo), strict=True), "labelling", len(records),
             console=console, transient=True, disable=not console.is_terminal,
@@ -204,7 +204,7 @@ def _labels(data: DataModule) -> dict[str, int]:
 
 
 def _print(folder: LabelFolder, weights: set[str], num_unknown: int) -> None:
-    rows, console = list(folder.rows.values()), Console()
+    rows, console = list(folder.rows.values()), PlainConsole()
     counts = tier_counts(rows)
     table = Table("class", *(f"tier {tier}" for tier in TIERS), "pictures")
     for name, tiers in [*counts.items(), ("all", Counter(row.tier for row in rows))]:

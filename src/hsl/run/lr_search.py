@@ -29,6 +29,7 @@ from hsl.reports.plots import learning_rate_search
 from hsl.run.building import build_task
 from hsl.run.setup import make_repeatable
 from hsl.tasks.finite import NonFiniteLossError
+from hsl.terminal import say
 
 SKIPPED = 10  # steps at the beginning that the tuner leaves out of its choice
 MIN_STEPS = 20
@@ -62,8 +63,8 @@ def search_learning_rate(cfg: DictConfig) -> LrSearch:
         found = _search(settings, cfg)
         _write(output.work, found, cfg)
     rate = f"{found.suggestion:.2g}"
-    print(f"suggested: optimizer.lr={rate} ({len(found.rates)} steps, {found.rates[0]:.2g} to {found.rates[-1]:.2g})")
-    print(f"{folder}")
+    say(f"suggested: optimizer.lr={rate} ({len(found.rates)} steps, {found.rates[0]:.2g} to {found.rates[-1]:.2g})")
+    say(f"{folder}")
     return found
 
 
@@ -110,7 +111,7 @@ def _search(settings: DictConfig, cfg: DictConfig) -> LrSearch:
                 )
             except (NonFiniteLossError, NonFiniteLogitsError):
                 reached = _last_good(trainer, low)
-                print(f"The loss is no number above a rate of {reached:.2g}: the search is made again up to there.")
+                say(f"The loss is no number above a rate of {reached:.2g}: the search is made again up to there.")
                 if reached <= 2 * low:
                     break
                 high = reached

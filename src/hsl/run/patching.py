@@ -4,17 +4,18 @@ import os
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from hsl.config import ConfigError
+from hsl.console import PlainConsole
 from hsl.data.arguments import check_max_megapixels, check_value_range
 from hsl.data.decode import Range
 from hsl.data.patch_export import PatchSet, write_patch_set
 from hsl.data.records import ruled
 from hsl.output_folder import OutputFolder
 from hsl.reports.plots import class_distribution
+from hsl.terminal import say
 
 
 def patches(cfg: DictConfig) -> None:
@@ -40,7 +41,7 @@ def patches(cfg: DictConfig) -> None:
             plot=class_distribution,
         )
     _print(written)
-    print(cfg.output)
+    say(cfg.output)
 
 
 def _rules(data: DictConfig) -> tuple[Range, float]:
@@ -51,7 +52,7 @@ def _rules(data: DictConfig) -> tuple[Range, float]:
 
 
 def _print(written: PatchSet) -> None:
-    console, table = Console(), Table("class", "before %", "after %", "ratio")
+    console, table = PlainConsole(), Table("class", "before %", "after %", "ratio")
     for row in written.classes.to_dict("records"):
         ratio = f"{row['ratio']:.2f}" if row["pixels_before"] else "–"
         table.add_row(

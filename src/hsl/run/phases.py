@@ -27,6 +27,7 @@ from hsl.run.refinement import kept_round, next_round, refine_round
 from hsl.run.results import Monitored
 from hsl.run.setup import make_callbacks, make_repeatable
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
 
 PAGE = "phases.json"
 TRAINED = ("finished", "reverted")
@@ -80,7 +81,7 @@ class PhasedRun:
         cfg.run_dir = str(own)
         page: dict[str, Any] = {"wall_time_s": 0.0, **self.pages.get(phase.name, {}), "status": "running"}
         self._write(phase.name, page)
-        print(f"phase {phase.name}", flush=True)
+        say(f"phase {phase.name}")
         start = time.monotonic()
         data, task = self._parts(phase)
         callbacks = make_callbacks(cfg)

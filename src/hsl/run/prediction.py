@@ -12,7 +12,6 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from hsl.callbacks.evaluation import objects_of
 from hsl.callbacks.provenance import read_provenance
 from hsl.cells import csv_of
 from hsl.config import ConfigError, DataError, UserError
+from hsl.console import PlainConsole
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
 from hsl.data.formats.folder import read_pictures
@@ -41,6 +41,7 @@ from hsl.run.opening import building_from, open_run
 from hsl.targets import allowed_targets
 from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
 
 HEAD = "segmentation"
 FORMATS = ("png", "rle")
@@ -76,18 +77,16 @@ def predict(cfg: DictConfig) -> None:
         sources = {record.id: record.image for record in records}
         work = _Work(output.work, cfg.format, facts, limits, sources, decoding)
         loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)
-        console = Console(stderr=True)
+        console = PlainConsole(stderr=True)
         silent = not console.is_terminal
         for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
             notes.look(batch, sources)
             for name, outputs in _predicted(task, data, batch, work.broken.append):
                 work.add(name, outputs)
         work.write_tables()
-    print(
-        *notes.sentences(),
-        f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}",
-        sep="\n",
-    )
+    for sentence in notes.sentences():
+        say(sentence)
+    say(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
     _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
 
 
@@ -106,7 +105,7 @@ def _tell_of_the_rest(where: str, number: int, broken: Sequence[UserError], rest
     if sentences:
         raise DataError(" ".join(sentences))
     if rest.num_others:
-        print(f"{where}: {rest}")
+        say(f"{where}: {rest}")
 
 
 @dataclass

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.optim import Optimizer
 
 from hsl.cells import neutral_row
 from hsl.config import ConfigError, DataError, validate
+from hsl.console import PlainConsole
 from hsl.files import write_atomically
 from hsl.run.lr_search import search_learning_rate
 from hsl.run.memory import PRECISIONS, Step, bytes_per_picture, measure_step, resident_bytes
+from hsl.terminal import say
 
 PROFILES = "profiles.json"
 FORMAT = 1
@@ -44,7 +45,7 @@ def profile(cfg: DictConfig) -> None:
     entry = measure(cfg)
     keep(Path(cfg.profiles), cfg.name, entry)
     print_profile(cfg.name, entry)
-    print(f"{Path(cfg.profiles) / PROFILES}")
+    say(f"{Path(cfg.profiles) / PROFILES}")
 
 
 def measure(cfg: DictConfig) -> dict[str, Any]:
@@ -148,11 +149,9 @@ def print_profile(name: str, entry: dict[str, Any]) -> None:
     table = Table("pictures", "MiB", "s", title=title, title_justify="left")
     for step in entry["steps"]:
         table.add_row(str(step["batch_size"]), f"{step['memory'] / MIB:.0f}", f"{step['seconds']:.2f}")
-    Console().print(table)
-    print(
-        f"{entry['bytes_per_picture'] / MIB:.1f} MiB per picture, {entry['resident_bytes'] / MIB:.0f} MiB in any case"
-    )
-    print(f"tier {entry['tier']}: {shlex.join(entry['overrides'])}")
+    PlainConsole().print(table)
+    say(f"{entry['bytes_per_picture'] / MIB:.1f} MiB per picture, {entry['resident_bytes'] / MIB:.0f} MiB in any case")
+    say(f"tier {entry['tier']}: {shlex.join(entry['overrides'])}")
 
 
 def _steps(network: nn.Module, optimizer: Optimizer, cfg: DictConfig, sizes: list[int]) -> list[Step]:
@@ -163,14 +162,12 @@ def _steps(network: nn.Module, optimizer: Optimizer, cfg: DictConfig, sizes: lis
             expected = steps[-1].memory + (size - steps[-1].batch_size) * bytes_per_picture(steps)
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             if expected > SPARE * free:
-                print(
-                    f"{size} pictures are left out: they would take {expected / MIB:.0f} of {free / MIB:.0f} MiB free"
-                )
+                say(f"{size} pictures are left out: they would take {expected / MIB:.0f} of {free / MIB:.0f} MiB free")
                 break
         try:
             steps.append(measure_step(network, optimizer, size, cfg.data.image_size, cfg.precision))
         except torch.OutOfMemoryError:
-            print(f"{size} pictures do not fit into the memory of the GPU")
+            say(f"{size} pictures do not fit into the memory of the GPU")
             optimizer.zero_grad(set_to_none=True)
             break
         finally:

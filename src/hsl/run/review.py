@@ -17,6 +17,7 @@ from hsl.pseudo_labels.review_page import LOCAL_HOSTS, build_app
 from hsl.pseudo_labels.spot_check import begin, go_on
 from hsl.reports.palette import hex_colour
 from hsl.signals import Interrupted
+from hsl.terminal import say
 
 
 def review(cfg: DictConfig) -> None:
@@ -33,8 +34,8 @@ def review(cfg: DictConfig) -> None:
         shown = socket.gethostname() if cfg.host in ("0.0.0.0", "::") else cfg.host
         shown = f"[{shown}]" if ":" in shown else shown
         url = f"http://{shown}:{opened.getsockname()[1]}/" + (f"?token={token}" if token else "")
-        print(f"{begun.verdict['left']} of {len(begun.verdicts)} pictures to judge: {url}", flush=True)
-        print("Ctrl+C ends it; every answer is kept.", flush=True)
+        say(f"{begun.verdict['left']} of {len(begun.verdicts)} pictures to judge: {url}")
+        say("Ctrl+C ends it; every answer is kept.")
         if cfg.open_browser:
             webbrowser.open(url)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -44,7 +45,7 @@ def review(cfg: DictConfig) -> None:
             if isinstance(end, Interrupted) and end.number != signal.SIGINT:
                 raise
     _, now = go_on(labels.folder)
-    print("passed" if now.verdict["passed"] else "not passed: " + " ".join(now.verdict["reasons"]))
+    say("passed" if now.verdict["passed"] else "not passed: " + " ".join(now.verdict["reasons"]))
 
 
 def listening(host: str, port: int) -> socket.socket:

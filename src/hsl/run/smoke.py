@@ -9,13 +9,14 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from hsl.config import DataError, UserError, validate
+from hsl.console import PlainConsole
 from hsl.models.network import SegmentationNetwork
 from hsl.run.trials import random_pictures, trial_loss, with_encoder
+from hsl.terminal import say
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def smoke(cfg: DictConfig) -> None:
     for name in cfg.encoders:
         trials.append(_try(name))
         verdict = "; ".join(trials[-1].failures) or "ok"
-        print(f"{name}: {verdict} ({trials[-1].seconds:.1f} s)", flush=True)
+        say(f"{name}: {verdict} ({trials[-1].seconds:.1f} s)")
         gc.collect()
     _print(trials, f"One step at {cfg.data.image_size} pixels, batch {cfg.data.batch_size}")
     failed = [trial.encoder for trial in trials if trial.failures]
@@ -96,4 +97,4 @@ def _print(trials: list[Trial], title: str) -> None:
     for trial in trials:
         verdict = "; ".join(trial.failures) or "ok"
         table.add_row(trial.encoder, f"{trial.parameters / 1e6:.1f} M", f"{trial.seconds:.1f}", verdict)
-    Console().print(table)
+    PlainConsole().print(table)

@@ -7,14 +7,15 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from hsl.config import ConfigError, validate
+from hsl.console import PlainConsole
 from hsl.files import write_atomically
 from hsl.output_folder import OutputFolder
 from hsl.run.profiling import MIB, check_free, keep, measure, read_profiles
 from hsl.run.trials import with_encoder
+from hsl.terminal import say
 
 ONE_BY_ONE = """\
 #!/bin/bash
@@ -69,7 +70,7 @@ def plan(cfg: DictConfig) -> None:
         ordered = sorted(profiles, key=lambda name: (profiles[name]["bytes_per_picture"], name))
         _write_scripts(cfg, ordered, profiles, output.work)
     _print({name: profiles[name] for name in ordered}, list(cfg.folds))
-    print(f"bash {output.path / 'sweep.sh'}\nsbatch {output.path / 'array.sbatch'}")
+    say(f"bash {output.path / 'sweep.sh'}\nsbatch {output.path / 'array.sbatch'}")
 
 
 def _write_scripts(cfg: DictConfig, ordered: Sequence[str], profiles: Mapping[str, Any], folder: Path) -> None:
@@ -104,7 +105,7 @@ def _profile(cfg: DictConfig, name: str) -> dict[str, Any]:
     entry: dict[str, Any] | None = read_profiles(Path(cfg.profiles)).get(name)
     if entry and (entry["image_size"], entry["precision"]) == (cfg.data.image_size, cfg.precision):
         return entry
-    print(f"measuring {name}", flush=True)
+    say(f"measuring {name}")
     check_free(Path(cfg.profiles), name)
     entry = measure(with_encoder(name))
     keep(Path(cfg.profiles), name, entry)
@@ -117,6 +118,6 @@ def _print(profiles: dict[str, dict[str, Any]], folds: list[int]) -> None:
     for name, entry in profiles.items():
         size, number = f"{entry['bytes_per_picture'] / MIB:.1f}", f"{entry['parameters'] / 1e6:.1f} M"
         table.add_row(name, entry["tier"], size, number)
-    Console().print(table)
+    PlainConsole().print(table)
     for tier, overrides in {entry["tier"]: entry["overrides"] for entry in profiles.values()}.items():
-        print(f"{tier}: {shlex.join(overrides)}")
+        say(f"{tier}: {shlex.join(overrides)}")
