@@ -340,7 +340,11 @@ def test_a_finished_run_counts_as_long_as_its_data_are_the_same(run: Run, pictur
     (second / "provenance.json").write_text(page.replace('"finished"', '"running"', 1))
     (pictures / "labels.csv").write_text("id,group\n" + "".join(f"p{i},g{i}\n" for i in range(8)))
     checkpoint = second / "checkpoints" / "last.ckpt"
-    expect(run("train", *command[:-1], f"resume={checkpoint}"), "masks and labels that it began with", "resume=null")
+    expect(
+        run("train", *command[:-1], f"resume={checkpoint}"),
+        "masks, labels and `value_range` that it began with",
+        "resume=null",
+    )
     assert run("train", *command)[1].count("It is passed over") == 2
     assert len(list((tmp_path / "outputs").glob("*/fold0/*"))) == 3
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from hsl.config import ConfigError, DataError
+from hsl.console import PlainConsole
 from hsl.data import audit as module
 from hsl.data.audit import RULES, audit
 from hsl.data.audit_table import print_table
@@ -236,7 +236,7 @@ def test_the_search_is_stored_for_all_folds(pictures: DataSet, monkeypatch: pyte
 
 
 def table(pictures: DataSet, width: int = 120, **options: str) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = PlainConsole(file=io.StringIO(), width=width)
     print_table(audit(*pictures.take(), 0, **options), console)
     return console.file.getvalue()
 

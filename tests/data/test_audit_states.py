@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
+from hsl.console import PlainConsole
 from hsl.data.audit import RULES, audit
 from hsl.data.audit_states import State
 from hsl.data.audit_table import print_table
@@ -122,7 +122,7 @@ def test_image_classes_without_a_training_picture() -> None:
 def test_the_table_and_the_file_say_so() -> None:
     catalogue, scan, split = world(3)
     found = audit(replace(catalogue, not_read=("`images`: 1 not read: 1 gif.",)), scan, split, 0)
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = PlainConsole(width=120, record=True, file=io.StringIO())
     print_table(found, console)
     text = console.export_text()
     assert "(b) not checked: no groups known; 2 ids differ" in text

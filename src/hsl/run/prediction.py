@@ -250,7 +250,7 @@ def write_further(output: Path, name: str, outputs: Outputs, classes: Collection
         DataError: there are more objects than a map of 16 bits holds.
     """
     for head in outputs.keys() & set(classes) - {HEAD}:
-        _write_mask(below(output, f"tasks/{head}") / f"{name}.png", outputs[head].argmax(0).byte().numpy())
+        _write_mask(below(output / "tasks", head) / f"{name}.png", outputs[head].argmax(0).byte().numpy())
     if DISTANCE not in outputs:
         return
     ids = objects_of(outputs[HEAD], outputs[DISTANCE])
