@@ -26,7 +26,7 @@ def test_two_components_and_uncertain_pixels_by_hand() -> None:
     assert quality.largest_share == 36 / 48
     assert quality.uncertain == 0.05
     assert quality.foreground == 0.12
-    compactness = 4 * math.pi * 48 / (around(6, 6) + around(6, 2)) ** 2
+    compactness = 4 * math.pi * 36 / around(6, 6) ** 2  # of the larger one alone
     assert quality.compactness == pytest.approx(compactness)
     expected = 0.4 * 0.75 + 0.3 * 0.95 + 0.2 * 0.6 + 0.1 * compactness
     assert quality.score == pytest.approx(expected)
@@ -56,6 +56,21 @@ def test_no_foreground_scores_only_its_certainty() -> None:
     assert mask_quality(np.full((4, 4), 255, dtype=np.uint8)).score == 0
 
 
+def test_compactness_is_that_of_the_outer_contour_of_the_largest_component() -> None:
+    plain = canvas()
+    plain[2:12, 2:10] = 1
+    whole = 4 * math.pi * 80 / around(8, 10) ** 2
+    assert mask_quality(plain).compactness == pytest.approx(whole)
+    holed = plain.copy()
+    holed[4:7, 4:7], holed[9, 5] = 0, 255  # holes, of the background and uncertain
+    assert mask_quality(holed).compactness == pytest.approx(whole)
+    assert mask_quality(holed).largest_share == 1
+    specked = plain.copy()
+    specked[14::2, ::2] = 2  # thirty specks beside it
+    assert mask_quality(specked).compactness == pytest.approx(whole)
+    assert mask_quality(specked).largest_share == 80 / 110
+
+
 def test_the_edge_of_the_picture_counts_and_a_single_pixel_is_compact() -> None:
     full = mask_quality(np.ones((10, 10), dtype=np.uint8))
     assert full.score == pytest.approx(0.9 + 0.1 * 4 * math.pi * 100 / around(10, 10) ** 2)
@@ -71,7 +86,7 @@ def test_a_disc_is_compact_a_line_and_a_comb_are_not() -> None:
     strip = np.zeros((101, 101), dtype=np.uint8)
     strip[50:54] = 1
     assert mask_quality(strip).compactness == pytest.approx(4 * math.pi * 404 / around(101, 4) ** 2)
-    comb = disc * (columns % 4 > 0)
+    comb = disc * ((columns % 4 > 0) | (rows == 50))
     assert mask_quality(comb.astype(np.uint8)).compactness < 0.1
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes
 from skimage.measure import perimeter_crofton
 
 from hsl.batch import IGNORE_INDEX
@@ -24,7 +25,7 @@ class Quality:
         largest_share: pixels of the largest foreground component / foreground pixels.
         uncertain: uncertain pixels / pixels.
         foreground: foreground pixels / pixels.
-        compactness: 1 for a disc, towards 0 for ragged or thin shapes; 0 without foreground.
+        compactness: of the largest component: 1 for a disc, towards 0 for ragged or thin shapes; 0 without foreground.
     """
 
     score: float
@@ -39,10 +40,11 @@ def mask_quality(mask: NDArray[np.uint8]) -> Quality:
 
     ``0.4 largest_share + 0.3 (1 - uncertain) + 0.2 min(1, foreground / 0.2) + 0.1 compactness`` with ``compactness =
     min(1, 4 pi area / perimeter^2)``. Foreground is every class above 0, the classes taken together; uncertain pixels
-    (255) are none. Components are 8-neighbour. Area and perimeter are those of the whole foreground: all components,
-    the rims of holes and the edge of the picture count. The perimeter is Crofton's, from the crossings of lines in four
-    directions (scikit-image), as that of a digital disc comes near ``2 pi r``. Without foreground three parts are 0 and
-    the score is ``0.3 (1 - uncertain)``.
+    (255) are none. Components are 8-neighbour. Area and perimeter are those of the outer contour of the largest
+    component (the first of equals): its holes belong to it, and the edge of the image counts. The perimeter is
+    Crofton's, from the crossings of lines in four directions (scikit-image), as that of a digital disc comes near ``2
+    pi r``; the length of the chain of pixels is 5 % above. Without foreground three parts are 0 and the score is ``0.3
+    (1 - uncertain)``.
 
     Args:
         mask: ``uint8 (H, W)``, 0 background, 255 uncertain.
@@ -61,10 +63,13 @@ def mask_quality(mask: NDArray[np.uint8]) -> Quality:
     uncertain = float((mask == IGNORE_INDEX).mean())
     foreground = (mask > 0) & (mask != IGNORE_INDEX)
     area = int(foreground.sum())
-    largest, compactness = (_largest(foreground) / area, _compactness(foreground, area)) if area else (0.0, 0.0)
+    largest_share = compactness = 0.0
+    if area:
+        largest = _largest(foreground)
+        largest_share, compactness = int(largest.sum()) / area, _compactness(largest)
     share = area / mask.size
-    score = 0.4 * largest + 0.3 * (1 - uncertain) + 0.2 * min(1.0, share / COVERED) + 0.1 * compactness
-    return Quality(score, largest, uncertain, share, compactness)
+    score = 0.4 * largest_share + 0.3 * (1 - uncertain) + 0.2 * min(1.0, share / COVERED) + 0.1 * compactness
+    return Quality(score, largest_share, uncertain, share, compactness)
 
 
 def tier_of(score: float, rule_passed: bool, thresholds: Mapping[str, float]) -> Tier:
@@ -92,11 +97,13 @@ def tier_of(score: float, rule_passed: bool, thresholds: Mapping[str, float]) ->
     return order[min(place + (not rule_passed), 2)]
 
 
-def _largest(foreground: NDArray[np.bool_]) -> int:
-    _, _, stats, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8), connectivity=8)
-    return int(stats[1:, cv2.CC_STAT_AREA].max())
+def _largest(foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    _, components, stats, _ = cv2.connectedComponentsWithStats(foreground.astype(np.uint8), connectivity=8)
+    largest: NDArray[np.bool_] = components == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+    return largest
 
 
-def _compactness(foreground: NDArray[np.bool_], area: int) -> float:
-    length = float(perimeter_crofton(foreground, directions=4))  # type: ignore[no-untyped-call]
-    return min(1.0, 4 * np.pi * area / length**2)
+def _compactness(component: NDArray[np.bool_]) -> float:
+    filled = binary_fill_holes(component)
+    length = float(perimeter_crofton(filled, directions=4))  # type: ignore[no-untyped-call]
+    return min(1.0, 4 * np.pi * int(filled.sum()) / length**2)
