@@ -3,6 +3,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import hydra
 import numpy as np
 import pytest
@@ -170,6 +171,17 @@ def test_colour_and_blur_leave_masks_alone(image: NDArray[np.uint8], mask: NDArr
     np.testing.assert_array_equal(masks["a"], mask)
 
 
+def test_the_window_of_the_blur_has_the_side_asked_for() -> None:
+    point = np.zeros((48, 32, 3), np.uint8)
+    point[24, 16] = 255
+    for kernel in (3, 5):
+        blur = {"sigma": (2, 2), "probability": 1.0, "kernel": kernel}
+        blurred, _ = make((48, 32), blur=blur)(point, {}, (0,))
+        np.testing.assert_allclose(blurred.astype(int), cv2.GaussianBlur(point, (kernel, kernel), 2), atol=1)
+    follows, _ = make((48, 32), blur=blur | {"kernel": None})(point, {}, (0,))
+    assert np.count_nonzero(follows) > np.count_nonzero(blurred) == 5 * 5 * 3
+
+
 @pytest.mark.parametrize("off", [None, False])
 @pytest.mark.parametrize("name", OFF)
 def test_null_and_false_turn_a_part_off(image: NDArray[np.uint8], name: str, off: Any) -> None:
@@ -258,6 +270,11 @@ def test_normalized() -> None:
         ("resized_crop", {"scale": [0.5, 1.5], "ratio": [1, 1]}, r"`scale` should be a range within \(0, 1"),
         ("resized_crop", {"scale": [0.5, 1.0], "ratio": [2, 1]}, r"`ratio` should be a range above 0"),
         ("blur", {"sigma": [-1, 2], "probability": 0.5}, r"`augmentation\.blur = "),
+        (
+            "blur",
+            {"sigma": [0.1, 1], "probability": 0.5, "kernel": 4},
+            r"odd number of at least 3, or null.*kernel = 4",
+        ),
         ("colour", {"brightness": 0.1}, r"missing 4 required"),
         ("blur", True, r"`augmentation\.blur = True` cannot be built.*augmentation\.blur=null"),
     ],

@@ -96,7 +96,8 @@ def training_transform(
             the picture; ``probability``.
         colour: ``brightness``, ``contrast``, ``saturation``: the factor is drawn from 1 ± this; ``hue``:
             shift in turns of the colour circle, ± this; ``None`` or ``False`` is 0; ``probability``.
-        blur: ``sigma``: range of the Gaussian's standard deviation in pixels of the result; ``probability``.
+        blur: ``sigma``: range of the Gaussian's standard deviation in pixels of the result; ``probability``;
+            ``kernel``: side of the window in pixels, odd; ``None`` is one that follows sigma.
 
     Raises:
         ConfigError: A part has an unknown or missing parameter, or one outside its range.
@@ -216,5 +217,8 @@ def _colour(
     return [A.ColorJitter(*strengths, p=probability)]
 
 
-def _blur(sigma: Sequence[float], probability: float) -> list[Any]:
-    return [A.GaussianBlur(blur_limit=0, sigma_limit=(sigma[0], sigma[1]), p=probability)]
+def _blur(sigma: Sequence[float], probability: float, kernel: int | None = None) -> list[Any]:
+    if kernel is not None and (kernel < 3 or kernel % 2 == 0):
+        raise ValueError(f"`kernel` should be an odd number of at least 3, or null. Found `kernel = {kernel}`.")
+    sides = (kernel or 0, kernel or 0)  # a single number would be a range from 0
+    return [A.GaussianBlur(blur_limit=sides, sigma_limit=(sigma[0], sigma[1]), p=probability)]
