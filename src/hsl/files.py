@@ -9,9 +9,10 @@ import os
 import stat
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,38 +112,50 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz``, each as it was written.
+def read_arrays(path: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
+    """The named arrays of an ``.npz``, each as it was written, and never as code.
 
     Raises:
-        DataError: the file is missing, damaged or something else.
+        DataError: the file is missing, damaged or something else, or lacks an array.
     """
     if not path.is_file():
         raise DataError(f"`{path}` is missing.")
     check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, ValueError) as error:
+            arrays = {name: stored[name] for name in names if name in stored.files}
+    except (*_UNREADABLE, LookupError, SyntaxError, TypeError, MemoryError, tokenize.TokenError) as error:
         raise DataError(f"`{path}` cannot be read as arrays: {error}.") from None
+    for name in names:
+        if not isinstance(arrays.get(name), np.ndarray):  # a part that is no array comes as its bytes
+            raise DataError(f"`{path}` should hold the array `{name}`. Found none. Restore it, or make it anew.")
+    return arrays
 
 
 def check_archive(path: Path) -> None:
-    """Compare every part of a zip archive (``.ckpt``, ``.npz``) with its CRC-32.
+    """Compare every part of a zip archive (``.ckpt``, ``.npz``) with its CRC-32, and their number with the one it says.
 
     Raises:
         DataError: a byte that counts has changed, the file was cut off, or it is no such archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            unlike = next((entry.filename for entry in archive.infolist() if not _is_plain(entry)), archive.testzip())
-    except (OSError, EOFError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error,
-            struct.error) as error:  # fmt: skip
+            entries = archive.infolist()
+            unlike = next((entry.filename for entry in entries if not _is_plain(entry)), archive.testzip())
+        with path.open("rb") as file:
+            file.seek(-_END.size, os.SEEK_END)
+            *_, number, _, _, _ = _END.unpack(file.read())
+    except _UNREADABLE as error:
         raise DataError(f"`{path}` is damaged: {error}.") from None
+    if number != min(len(entries), _MOST_COUNTED):  # Python passes over the number: a part could be gone
+        raise DataError(f"`{path}` is damaged: it should have {number} parts. Found {len(entries)}.")
     if unlike:
         raise DataError(f"`{path}` is damaged: the checksum of its `{unlike}` does not match.")
 
 
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error)
+_END = struct.Struct("<4s4H2LH")  # the last record of an archive without comment: the fourth number counts its parts
+_MOST_COUNTED = 0xFFFF
 _DOS_FOLDER = 0x10
 
 

@@ -173,15 +173,19 @@ def test_stored_pairs_are_read_not_searched(tmp_path: Path, monkeypatch: pytest.
     assert again.orientation.tolist() == first.orientation.tolist()
 
 
-def test_other_pictures_another_threshold_or_a_damaged_file_are_searched(tmp_path: Path) -> None:
+def test_other_pictures_another_threshold_or_a_damaged_file_are_searched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pictures = textures(np.random.default_rng(0), 6, 8)
     assert len(stored_near_duplicates(pictures, 0.98, tmp_path)) == 0
     pictures[5] = pictures[0].T
     assert len(stored_near_duplicates(pictures, 0.98, tmp_path)) == 1
     assert len(stored_near_duplicates(pictures, 0.2, tmp_path)) > 1
+    assert caplog.text == ""
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:50])
     assert len(stored_near_duplicates(pictures, 0.98, tmp_path)) == 1
+    assert "Near-duplicates are searched anew" in caplog.text
 
 
 @pytest.mark.real_data

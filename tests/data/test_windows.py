@@ -35,13 +35,6 @@ def test_window_of_a_tiff(tmp_path: Path, kind: str, window: tuple[int, int, int
     np.testing.assert_array_equal(part, PICTURE[y : y + height, x : x + width])
 
 
-def test_window_of_an_array(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", PICTURE)
-    np.testing.assert_array_equal(read_window(tmp_path / "a.npy", 3, 4, 5, 6), PICTURE[3:8, 4:10])
-    np.save(tmp_path / "b.npy", PICTURE[..., 0])
-    np.testing.assert_array_equal(read_window(tmp_path / "b.npy", 3, 4, 5, 6), PICTURE[3:8, 4:10, 0])
-
-
 @pytest.mark.parametrize("pixels", [PICTURE, PICTURE[..., 0], PICTURE.astype(np.uint16) * 200], ids=["8", "grey", "16"])
 def test_windows_decode_as_the_whole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Any) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(64, 64), photometric="rgb" if pixels.ndim == 3 else "minisblack")

@@ -84,8 +84,14 @@ def test_what_cannot_be_read_is_a_gap(tmp_path):
     assert thumbnails.read_classes(tmp_path / "absent.png") is None
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert thumbnails.read_photo(tmp_path / "broken.png") is None
-    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.full((4, 4, 3), (1, 2, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
     assert thumbnails.read_classes(tmp_path / "rgb.png") is None
+    Image.fromarray(masks()[1]).save(tmp_path / "mask.png")
+    assert (thumbnails.read_classes(tmp_path / "mask.png") == masks()[1]).all()
+    content = bytearray((tmp_path / "mask.png").read_bytes())
+    content[-17] ^= 1  # in the checksum of its pixels, at which Pillow does not look
+    (tmp_path / "mask.png").write_bytes(content)
+    assert thumbnails.read_classes(tmp_path / "mask.png") is None
 
 
 def test_classes_without_the_ignored():

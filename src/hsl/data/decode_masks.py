@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX
 from hsl.config import DataError
 from hsl.data.decode import pillow_picture
-from hsl.data.headers import MAX_MEGAPIXELS, Header, check_png_length, check_size, read_header
+from hsl.data.headers import MAX_MEGAPIXELS, Header, check_png, check_size, read_header
 from hsl.data.mask_classes import (
     Palette,
     check_colour_table,
@@ -132,7 +132,7 @@ def _read(data: bytes, name: str, max_megapixels: float) -> _Numbers:
 
 def _read_other(data: bytes, name: str, header: Header) -> tuple[NDArray[Any], Sequence[Sequence[int]] | None]:
     if header.kind == "PNG":
-        check_png_length(data, name)
+        check_png(data, name)
         if header.depth == 16 and not header.grey:  # Pillow would keep the upper half of each number only
             raise DataError(f"`{name}` holds colours, or grey with alpha, of 16 bits. Store 8 bits per channel.")
     picture = pillow_picture(data, name, header.kind)

@@ -151,14 +151,20 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         place += length + 12
 
 
-def check_png_length(data: bytes, name: str) -> None:
-    """Refuse a PNG that holds fewer or more rows than its header says; libraries fill up or cut without a word.
+def check_png(data: bytes, name: str) -> None:
+    """Refuse a PNG with a wrong CRC-32 where it counts, or fewer or more rows than its header says.
+
+    Pillow does not look at the checksums of the pixels; libraries fill up or cut rows without a word.
 
     Raises:
-        DataError: The rows are not those of the header.
+        DataError: A byte has changed, or the rows are not those of the header.
     """
     if len(data) < 29:
         raise broken(data, name)
+    for kind, start, length in _png_chunks(data):
+        end = start + length
+        if kind[:1].isupper() and zlib.crc32(data[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            raise DataError(f"`{name}` is damaged: a checksum in it does not match. Restore the file or remove it.")
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     bits = depth * _SAMPLES_OF_PNG[colour]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)

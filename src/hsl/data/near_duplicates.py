@@ -1,8 +1,7 @@
 """Pictures that are the same picture: also flipped, turned by quarters, brighter, or saved anew."""
 
 import hashlib
-import io
-import zipfile
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import ConfigError
-from hsl.files import write_atomically
+from hsl.config import ConfigError, DataError
+from hsl.files import read_arrays, write_arrays
+
+log = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
@@ -113,14 +114,11 @@ def stored_near_duplicates(thumbnails: NDArray[np.uint8], threshold: float, cach
     path = Path(cache_dir) / f"near_duplicates-{hashlib.sha256(content).hexdigest()[:16]}.npz"
     if path.is_file():
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return Pairs(*(stored[name] for name in Pairs.__annotations__))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            path.unlink(missing_ok=True)  # a damaged disk; the search below makes it again
+            return Pairs(**read_arrays(path, tuple(Pairs.__annotations__)))
+        except DataError as error:
+            log.warning("%s Near-duplicates are searched anew.", error)
     pairs = find_near_duplicates(thumbnails, threshold)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(pairs, name) for name in Pairs.__annotations__})
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, vars(pairs))
     return pairs
 
 

@@ -24,7 +24,7 @@ from hsl.config import DataError
 from hsl.console import PlainConsole
 from hsl.data.decode import Stored, read_stored
 from hsl.data.decoding import Decoding
-from hsl.data.headers import check_png_length
+from hsl.data.headers import check_png
 from hsl.data.records import Record
 from hsl.terminal import visible
 
@@ -74,7 +74,7 @@ def _read_image(record: Record, how: Decoding, reading: Reading) -> None:
     name = record.image.name
     stored = read_stored(data, name, how.max_megapixels)
     if stored.header.kind == "PNG":
-        check_png_length(data, name)
+        check_png(data, name)
     image = stored.to_rgb(name, how.value_range)
     reading.image_size = image.shape[0], image.shape[1]
     reading.thumbnail = make_thumbnail(image) if stored.pixels.dtype == np.uint8 else _stretched_thumbnail(stored)

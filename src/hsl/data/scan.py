@@ -1,10 +1,8 @@
 """One pass over a data set: what the split, the audit and the class weights have to know of every picture."""
 
 import hashlib
-import io
 import json
 import logging
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,11 @@ from hsl.config import DataError
 from hsl.data.decoding import Decoding
 from hsl.data.reading import Reading, read_records
 from hsl.data.records import Catalogue, IndexMask, Record
-from hsl.files import write_atomically
+from hsl.files import read_arrays, write_arrays
 
 LAYOUT = 2
 """Raised when a stored row comes to mean something else; all rows are then made anew."""
+_COLUMNS = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail", "numbers")
 
 log = logging.getLogger(__name__)
 
@@ -173,29 +172,25 @@ def _file_name(catalogue: Catalogue) -> str:
 def _store(path: Path, keys: Sequence[str], readings: Sequence[Reading]) -> None:
     """What has an error is left out: the moment may have failed, not the file."""
     kept = [(key, reading) for key, reading in zip(keys, readings, strict=True) if key and not reading.error]
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        key=np.array([key for key, _ in kept], dtype=np.str_),
-        content=np.array([reading.content for _, reading in kept], dtype=np.str_),
-        mask_content=np.array([reading.mask_content for _, reading in kept], dtype=np.str_),
-        sizes=np.array([(*reading.image_size, *reading.mask_size) for _, reading in kept], np.int64),
-        class_counts=np.array([reading.class_counts for _, reading in kept], np.int64),
-        thumbnail=np.array([reading.thumbnail for _, reading in kept], np.uint8),
-        numbers=np.array([(reading.largest, reading.frames, reading.contrast) for _, reading in kept], np.float64),
+    columns = (
+        np.array([key for key, _ in kept], dtype=np.str_),
+        np.array([reading.content for _, reading in kept], dtype=np.str_),
+        np.array([reading.mask_content for _, reading in kept], dtype=np.str_),
+        np.array([(*reading.image_size, *reading.mask_size) for _, reading in kept], np.int64),
+        np.array([reading.class_counts for _, reading in kept], np.int64),
+        np.array([reading.thumbnail for _, reading in kept], np.uint8),
+        np.array([(reading.largest, reading.frames, reading.contrast) for _, reading in kept], np.float64),
     )
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, dict(zip(_COLUMNS, columns, strict=True)))
 
 
 def _load(path: Path) -> dict[str, Reading]:
     if not path.is_file():
         return {}
-    names = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail", "numbers")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            columns = [stored[name] for name in names]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        log.warning("`%s` cannot be read (%s). The data set is read anew.", path, error)
+        columns = list(read_arrays(path, _COLUMNS).values())
+    except DataError as error:
+        log.warning("%s The data set is read anew.", error)
         return {}
     return {
         str(key): Reading(

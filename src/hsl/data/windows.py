@@ -35,8 +35,8 @@ def read_window(path: Path, y: int, x: int, height: int, width: int) -> NDArray[
     """A part of a picture as it is stored; the rest of the file stays on the disk.
 
     Args:
-        path: A TIFF (tiles and strips that the window touches are decoded, an uncompressed one is mapped; of several
-            pages the first) or ``.npy`` of shape ``(H, W)`` or ``(H, W, channels)``.
+        path: A TIFF: tiles and strips that the window touches are decoded, an uncompressed one is mapped; of several
+            pages the first.
         y: First row.
         x: First column.
         height: Rows; fewer come where the picture ends.
@@ -49,10 +49,6 @@ def read_window(path: Path, y: int, x: int, height: int, width: int) -> NDArray[
         DataError: The file cannot be read, or not by windows.
     """
     window = {"Y": slice(y, y + height), "X": slice(x, x + width), "S": slice(None)}
-    if path.suffix.lower() == ".npy":
-        with explained(str(path), " by windows", _WAY_OUT):
-            check_regular(path)
-            return np.array(np.load(path, mmap_mode="r")[window["Y"], window["X"]])
     with _opened(path) as (_, page):
         _check(path, page)
         place = tuple(window[axis] for axis in page.axes)

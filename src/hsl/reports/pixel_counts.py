@@ -1,6 +1,5 @@
 """``pixel_counts.npz``: what every pixel score of every picture is made from."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hsl.config import DataError
+from hsl.files import read_arrays
 from hsl.metrics.boundary import COUNT_NAMES, boundary_scores
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibration_scores
 from hsl.metrics.functional import dice_empty_one
@@ -148,14 +148,14 @@ def read_pixel_counts(path: Path, num_classes: int) -> dict[tuple[str, str], Pic
     Raises:
         DataError: the file is missing or broken, an array has another shape, or a picture appears twice.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"`{path}` is missing: boundary and calibration scores are unknown.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"`{path}` cannot be read: {error}.") from None
-    counts = _checked(path, content, num_classes)
+    if not path.exists():
+        raise DataError(f"`{path}` is missing: boundary and calibration scores are unknown.")
+    shapes = _shapes(num_classes)
+    content = read_arrays(path, shapes)
+    for name, shape in shapes.items():
+        if content[name].shape != (wanted := (content["ids"].size, *shape)):
+            raise DataError(f"`{path}`: `{name}` should have the shape {wanted}. Found {content[name].shape}.")
+    counts = PixelCounts(*[content[each.name] for each in fields(PixelCounts)])
     ids, parts, inferences = (np.asarray(content[name]).astype(str) for name in ("ids", "part", "inference"))
     found: dict[tuple[str, str], Pictures] = {}
     for part, inference in sorted(set(zip(parts.tolist(), inferences.tolist(), strict=True))):
@@ -167,8 +167,9 @@ def read_pixel_counts(path: Path, num_classes: int) -> dict[tuple[str, str], Pic
     return found
 
 
-def _checked(path: Path, content: Mapping[str, NDArray[Any]], num_classes: int) -> PixelCounts:
-    shapes: dict[str, tuple[int, ...]] = {
+def _shapes(num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Of each array, behind the dimension of the pictures."""
+    return {
         "ids": (),
         "part": (),
         "inference": (),
@@ -179,12 +180,6 @@ def _checked(path: Path, content: Mapping[str, NDArray[Any]], num_classes: int) 
         "nll": (),
         "brier": (),
     }
-    number = len(np.atleast_1d(content.get("ids", [])))
-    for name, shape in shapes.items():
-        if name not in content or content[name].shape != (number, *shape):
-            found = f"the shape {content[name].shape}" if name in content else "none"
-            raise DataError(f"`{path}`: `{name}` should have the shape {(number, *shape)}. Found {found}.")
-    return PixelCounts(*[content[each.name] for each in fields(PixelCounts)])
 
 
 def summed(array: NDArray[Any], index: NDArray[Any], num: int) -> NDArray[Any]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hsl.batch import IGNORE_INDEX
+from hsl.config import DataError
+from hsl.data.decode_masks import decode_mask
+from hsl.files import read_bytes
 from hsl.metrics.boundary import boundary_maps, boundary_width, dilate
 from hsl.reports.pictures import mask_picture
 
@@ -37,9 +40,8 @@ def read_photo(path: Path) -> Picture | None:
 def read_classes(path: Path) -> Picture | None:
     """Class indices ``uint8 (H, W)``; none where the file is absent, broken or holds no indices."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture) if picture.mode in ("P", "L") else None
-    except _BROKEN:
+        return decode_mask(read_bytes(path), str(path))
+    except DataError:
         return None
 
 

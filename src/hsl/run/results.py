@@ -1,6 +1,5 @@
 """What an evaluation leaves in a run folder."""
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.callbacks.provenance import read_provenance
@@ -20,7 +20,7 @@ from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split, read_split
-from hsl.files import read_json, write_atomically
+from hsl.files import read_json, write_arrays, write_atomically
 from hsl.metrics.functional import dice_empty_one, scores
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
@@ -158,11 +158,11 @@ def _write_dense(
     frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
     frame = frame.sort_values(["part", "inference", "id"])
     write_atomically(folder / "per_image.csv", csv_of(frame).encode())
-    write_atomically(folder / "pixel_counts.npz", _pixel_counts(results))
+    write_arrays(folder / "pixel_counts.npz", _pixel_counts(results))
     for part, inference, result in results:
         tables[part][inference] |= _scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
-        write_atomically(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
+        write_arrays(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
         for part, inference, result in found:
             tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
     _plot(folder, tables, data)
@@ -239,19 +239,14 @@ def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept:
     return pd.DataFrame(rows)
 
 
-def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> bytes:
+def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[str, NDArray[Any]]:
     """Everything a pixel score can be recomputed from, picture by picture."""
-    buffer = io.BytesIO()
     states = [counts for _, _, result in results for counts in result.counts]
-    arrays: dict[str, Any] = {name: np.stack([counts[name] for counts in states]) for name in STATES}
-    np.savez_compressed(
-        buffer,
-        ids=np.array([name for _, _, result in results for name in result.ids]),
-        part=np.array([part for part, _, result in results for _ in result.ids]),
-        inference=np.array([inference for _, inference, result in results for _ in result.ids]),
-        **arrays,
-    )
-    return buffer.getvalue()
+    return {
+        "ids": np.array([name for _, _, result in results for name in result.ids]),
+        "part": np.array([part for part, _, result in results for _ in result.ids]),
+        "inference": np.array([inference for _, inference, result in results for _ in result.ids]),
+    } | {name: np.stack([counts[name] for counts in states]) for name in STATES}
 
 
 def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
