@@ -1,22 +1,74 @@
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import jaccard_score
 
-from hsl.pseudo_labels.refine import Decision, decide, drift, drift_plot
+from hsl.data.label_table import LabelRow
+from hsl.pseudo_labels.refine import Decision, changed, decide, flagged, mean_iou, transitions, upgraded
+
+
+def masks(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two masks of three classes and uncertain pixels."""
+    random = np.random.default_rng(seed)
+    first, second = random.choice(np.array([0, 1, 2, 255], np.uint8), (2, 9, 11))
+    return first, second
+
+
+def row(name: str, tier: str = "B", label: str = "rust", rule_passed: bool = True) -> LabelRow:
+    return LabelRow(name, label, tier, 0.7, 0.0, 0.1, rule_passed, "segmentation", "")
 
 
 def test_drift_counts_every_change() -> None:
     before = np.array([[0, 1, 2], [255, 255, 1]], dtype=np.uint8)
     after = np.array([[0, 2, 2], [255, 1, 255]], dtype=np.uint8)
-    assert drift(before, after) == (3, 6)
-    assert drift(before, before) == (0, 6)
+    assert changed(transitions(before, after, 3)) == 3 / 6
+    assert changed(transitions(before, before, 3)) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_transitions_and_iou_against_a_loop_and_scikit_learn(seed: int) -> None:
+    first, second = masks(seed)
+    counts = transitions(first, second, 3)
+    for i, a in enumerate((0, 1, 2, 255)):
+        for j, b in enumerate((0, 1, 2, 255)):
+            assert counts[i, j] == ((first == a) & (second == b)).sum()
+    expected = jaccard_score(first.ravel(), second.ravel(), labels=[0, 1, 2], average="macro")
+    assert mean_iou(counts) == pytest.approx(expected)
+    assert changed(counts) == pytest.approx((first != second).mean())
+
+
+def test_iou_of_classes_that_neither_mask_has_and_of_nothing() -> None:
+    leaf = np.array([[1, 1, 1, 255]], np.uint8)
+    assert mean_iou(transitions(leaf, leaf, 5)) == 1
+    assert mean_iou(transitions(leaf, np.array([[1, 1, 255, 255]], np.uint8), 5)) == pytest.approx(2 / 3)
+    nothing = np.full((2, 2), 255, np.uint8)
+    assert mean_iou(transitions(nothing, nothing, 5)) == 0
 
 
 def test_drift_of_two_sizes() -> None:
     with pytest.raises(ValueError, match="size of `before`"):
-        drift(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8))
+        transitions(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+
+
+@pytest.mark.parametrize(
+    ("tier", "rule_passed", "agreement", "expected"),
+    [
+        ("B", True, 0.85, "A"),
+        ("B", True, 0.8499, "B"),
+        ("B", False, 1.0, "B"),  # what its class forbids is not made good by being believed twice
+        ("C", True, 1.0, "C"),
+        ("A", True, 0.0, "A"),
+    ],
+)
+def test_agreement_lifts_b_to_a(tier: str, rule_passed: bool, agreement: float, expected: str) -> None:
+    assert upgraded(row("p", tier, rule_passed=rule_passed), agreement).tier == expected
+
+
+def test_the_twenty_largest_disagreements_of_each_class_are_flagged() -> None:
+    agreement = {f"r{i:02}": i / 100 for i in range(30)} | {"h0": 0.9, "h1": 0.2, "h2": 0.1, "h3": 0.2, "h4": 0.85}
+    rows = [row(name, label="rust" if name.startswith("r") else "healthy") for name in reversed(agreement)]
+    assert flagged(rows, agreement) == ["h2", "h1", "h3", *(f"r{i:02}" for i in range(20))]
+    assert flagged([], {}) == []
 
 
 @pytest.mark.parametrize(
@@ -55,13 +107,3 @@ def test_a_decision_reads_as_its_word() -> None:
 def test_drifts_that_are_none(drifts: list[float]) -> None:
     with pytest.raises(ValueError, match="a share in"):
         decide(drifts)
-
-
-def test_plot_is_a_picture_that_depends_on_its_data(tmp_path: Path) -> None:
-    pictures = []
-    for name, drifts in {"one": [0.22], "three": [0.22, 0.09, 0.04], "same": [0.22, 0.09, 0.04]}.items():
-        drift_plot(tmp_path / f"{name}.png", drifts, title="Drift")
-        pictures.append(cv2.imread(str(tmp_path / f"{name}.png")))
-    assert pictures[0].shape[:2] == (480, 736)
-    assert (pictures[0] != pictures[1]).any()
-    assert (pictures[1] == pictures[2]).all()

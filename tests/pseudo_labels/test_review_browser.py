@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from hsl.pseudo_labels.agreement import Agreement, write_agreement
 from hsl.pseudo_labels.spot_check import answer
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
@@ -51,19 +54,25 @@ def drawn(tmp_path_factory):
     return root / "labels"
 
 
-@pytest.fixture(scope="module")
-def address(drawn):
+@contextmanager
+def serving(labels):
     hears = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as in tests/data/test_reading.py
     )
     program = f"{hears}; from hsl.cli import main; main()"
-    words = ["label", "review", f"labels={drawn}", "port=0"]
+    words = ["label", "review", f"labels={labels}", "port=0"]
     server = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True)
     yield re.search(r"http://\S+", server.stdout.readline()).group()
     server.send_signal(signal.SIGINT)
     printed, _ = server.communicate(timeout=60)
     assert server.returncode == 0
     assert printed.splitlines()[-1].startswith(("passed", "not passed"))
+
+
+@pytest.fixture(scope="module")
+def address(drawn):
+    with serving(drawn) as address:
+        yield address
 
 
 @pytest.fixture
@@ -217,6 +226,43 @@ def test_a_failed_review_says_why(visit):
         "Tier C is 37.5 % of the data, at most 30 % is allowed.",
     ]
     assert page.locator("#way-out").is_visible()
+
+
+def test_refined_labels_show_their_largest_disagreements_first_beside_the_first_label(browser, drawn, tmp_path):
+    labels = tmp_path / "round_1"
+    shutil.copytree(drawn, labels, ignore=shutil.ignore_patterns("review.json", ".*"))
+    (tmp_path / "first" / "masks").mkdir(parents=True)
+    for i in range(len(TIERS)):
+        mask = np.asarray(Image.open(labels / "masks" / f"leaf {i}.png")).copy()
+        mask[mask == 2] = 1
+        Image.fromarray(mask).save(tmp_path / "first" / "masks" / f"leaf {i}.png")
+    page = json.loads((labels / "labels.json").read_text()) | {"first": str(tmp_path / "first")}
+    (labels / "labels.json").write_text(json.dumps(page))
+    write_agreement(labels, [Agreement(f"leaf {i}", "rust", tier, tier, (7 - i) / 7, 0.2, False, i > 4)
+                             for i, tier in enumerate(TIERS)])  # fmt: skip
+    with serving(labels) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(address)
+        expect(page.locator("#name")).to_have_text("1. leaf 7")
+        expect(page.locator("#agreement")).to_have_text(
+            "mean IoU 0.000 with the first label: among the largest disagreements of its class"
+        )
+        expect(page.locator("#overlay")).to_have_attribute("src", re.compile(r"^overlay/leaf%207"))
+        page.keyboard.press("f")
+        expect(page.locator("#overlay")).to_have_attribute("src", re.compile(r"^first/leaf%207"))
+        expect(page.get_by_role("button", name="first label")).to_have_attribute("aria-pressed", "true")
+        page.get_by_role("button", name="first label").click()
+        expect(page.locator("#overlay")).to_have_attribute("src", re.compile(r"^overlay/leaf%207"))
+        for key in "ram":
+            page.keyboard.press(key)
+        expect(page.locator("#name")).to_have_text(re.compile(r"^4\. "))
+        expect(page.locator("#agreement")).not_to_contain_text("among")
+        page.get_by_role("button", name="verdict").click()
+        expect(page.locator("#disagreements")).to_have_text(
+            "Of the 3 largest disagreements with the first labels 1 are accepted, 1 marginal, 1 rejected and 0 left. "
+            "They are no random sample and decide nothing by themselves."
+        )
+        page.close()
 
 
 CONTRAST = """

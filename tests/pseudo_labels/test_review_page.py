@@ -16,6 +16,7 @@ import uvicorn
 from PIL import Image
 
 from hsl.data.label_review import Settings
+from hsl.pseudo_labels.agreement import Agreement, write_agreement
 from hsl.pseudo_labels.review_page import LONGEST, build_app
 from hsl.pseudo_labels.spot_check import begin, go_on
 
@@ -99,8 +100,8 @@ def test_nothing_else_is_served(serve: Callable[..., int], tmp_path: Path) -> No
 def test_the_state_names_the_pictures_and_not_where_they_lie(serve: Callable[..., int], tmp_path: Path) -> None:
     state = json.loads(ask(serve(make_labels(tmp_path)), "/state")[2])
     assert {item["id"] for item in state["items"]} == set(NAMES)
-    assert all(set(item) == {"id", "label", "tier", "quality", "uncertain", "foreground", "rule_passed", "sources"}
-               for item in state["items"])  # fmt: skip
+    assert all(set(item) == {"id", "label", "tier", "quality", "uncertain", "foreground", "rule_passed", "sources",
+                             "agreement", "flagged"} for item in state["items"])  # fmt: skip
     assert state["verdicts"] == dict.fromkeys([item["id"] for item in state["items"]])
     assert state["verdict"]["left"] == 3
     assert state["settings"]["thresholds"] == {"A": 0.9, "B": 0.7}
@@ -121,6 +122,39 @@ def test_picture_and_overlay(serve: Callable[..., int], tmp_path: Path, place: i
     assert pixels[0, :5].tolist() == [
         [0, 0, 0, 0], [255, 128, 0, 255], [0, 128, 255, 255], [217, 217, 217, 255], [0, 0, 0, 0]
     ]  # fmt: skip
+
+
+def refined(folder: Path) -> Path:
+    """The same labels as those of a round of refinement: the last picture disagrees most."""
+    labels = make_labels(folder)
+    first = folder / "first" / "masks"
+    first.mkdir(parents=True)
+    for name in NAMES:
+        Image.fromarray(np.full((8, 12), 2, np.uint8)).save(first / f"{name}.png")
+    page = json.loads((labels / "labels.json").read_text()) | {"first": str(folder / "first")}
+    (labels / "labels.json").write_text(json.dumps(page))
+    write_agreement(
+        labels,
+        [Agreement(name, "rust", "B", "A", 0.9 - 0.3 * i, 0.1, i == 0, i > 0) for i, name in enumerate(NAMES)],
+    )
+    return labels
+
+
+def test_the_largest_disagreements_come_first_and_are_shown_beside_the_first_label(
+    serve: Callable[..., int], tmp_path: Path
+) -> None:
+    port = serve(refined(tmp_path))
+    items = json.loads(ask(port, "/state")[2])["items"]
+    assert [(item["id"], item["flagged"], item["agreement"]) for item in items] == [
+        (NAMES[2], True, pytest.approx(0.3)), ("p1", True, 0.6), ("p0", False, 0.9)
+    ]  # fmt: skip
+    pixels = np.asarray(Image.open(io.BytesIO(ask(port, "/first/p1")[2])))
+    assert (pixels == (0, 128, 255, 255)).all()
+    assert ask(port, "/first/p9")[0] == 404
+
+
+def test_labels_that_were_not_refined_have_no_first_ones(serve: Callable[..., int], tmp_path: Path) -> None:
+    assert ask(serve(make_labels(tmp_path)), "/first/p0")[0] == 404
 
 
 def test_a_large_picture_is_sent_smaller_with_its_mask(serve: Callable[..., int], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from hsl.config import ConfigError, DataError
 from hsl.data.label_review import Settings, Thresholds, checked
+from hsl.pseudo_labels.agreement import Agreement, write_agreement
 from hsl.pseudo_labels.spot_check import answer, begin, go_on
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
@@ -64,6 +65,33 @@ def test_a_finished_review_is_what_training_asks_for(write: Write) -> None:
         checked(folder)
     answer(folder, "p3", "reject")
     assert checked(folder)["demote_b"] is True
+
+
+def test_the_largest_disagreements_are_asked_first_and_decide_nothing(write: Write) -> None:
+    folder = write("A" * 5 + "B" * 3)
+    write_agreement(folder, [Agreement(f"p{i}", "rust", "B", "B", i / 10, 0.0, False, i < 4) for i in range(8)])
+    settings = Settings(per_class_and_tier=1)
+    _, review = begin(folder, settings)
+    assert list(review.flagged) == ["p0", "p1", "p2", "p3"]
+    assert list(review.answers)[:4] == ["p0", "p1", "p2", "p3"]
+    assert set(review.answers) == {*review.flagged, *review.verdicts}
+    alone = [name for name in review.flagged if name not in review.verdicts]
+    for name in alone:
+        review = answer(folder, name, "reject")
+    assert review.verdict["left"] == len(review.verdicts) == 2
+    for name in review.verdicts:
+        answer(folder, name, "accept")
+    assert checked(folder)["passed"] is True  # a biased sample would have failed them
+    _, again = begin(folder, settings)
+    assert [again.answers[name] for name in alone] == ["reject"] * len(alone)
+
+
+def test_a_picture_in_the_sample_and_among_the_disagreements_has_one_answer(write: Write) -> None:
+    folder = write("A")
+    write_agreement(folder, [Agreement("p0", "rust", "A", "A", 0.1, 0.0, False, True)])
+    begin(folder, Settings())
+    review = answer(folder, "p0", "accept")
+    assert review.flagged == review.verdicts == review.answers == {"p0": "accept"}
 
 
 def test_threads_lose_no_answer(write: Write) -> None:

@@ -281,8 +281,9 @@ def test_labels_are_refined_until_they_settle(
 ) -> None:
     given: list[tuple[str, str]] = []
 
-    def refine(task: Any, data: Any, previous: Path, output: Path) -> float:
-        given.append((previous.name, output.name))
+    def refine(task: Any, data: Any, earlier: list[Path], output: Path) -> float:
+        assert earlier[0].name == "painted"
+        given.append((earlier[-1].name, output.name))
         return drifts[len(given) - 1]
 
     monkeypatch.setattr(phases, "refine_round", refine)

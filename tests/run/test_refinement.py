@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from hsl.data.formats.folder import read_folder
 from hsl.data.label_table import LabelRow, read_labels, read_page
 from hsl.data.splits import kfold
 from hsl.data.transforms import training_transform
+from hsl.pseudo_labels.agreement import read_agreement
 from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 from hsl.run.refinement import kept_round, next_round, refine_round
 
@@ -85,7 +87,7 @@ def first_round(data: DataModule, path: Path, ids: tuple[str, ...], **changed: A
 
 def test_a_round(data: DataModule, tmp_path: Path) -> None:
     labels = first_round(data, tmp_path / "labels", data.parts["train"])
-    moved = refine_round(Known(13), data, labels, tmp_path / "run" / "round_1")
+    moved = refine_round(Known(13), data, [labels], tmp_path / "run" / "round_1")
     folder = tmp_path / "run" / "round_1"
     assert moved == pytest.approx(4 / 30)  # three columns are background now, one is uncertain
     table = read_labels(folder)
@@ -104,7 +106,18 @@ def test_a_round(data: DataModule, tmp_path: Path) -> None:
     assert page.items() >= {"round": 1, "sources": {"segmentation": 1.0}, "reviewed": str(labels.resolve())}.items()
     log = json.loads((folder / "refinement_log.json").read_text())
     assert [(one["round"], one["decision"]) for one in log] == [(1, "converged")]
-    assert json.loads((folder / "drift.json").read_text())["pictures"].keys() == {row.id for row in table.rows}
+    pictures = {one.id: one for one in read_agreement(table)}
+    assert pictures.keys() == {row.id for row in table.rows}
+    # of 10 columns of background all 10, of 13 found; of 20 columns of leaf 16
+    agreement = (10 / 13 + 16 / 20) / 2
+    assert [one.agreement for one in pictures.values()] == pytest.approx([agreement] * len(pictures), abs=1e-6)
+    assert all(one.flagged and not one.upgraded and one.first_tier == "A" for one in pictures.values())
+    rounds = pd.read_csv(folder / "refinement.csv").set_index("round")
+    assert list(rounds.index) == [0, 1]
+    assert rounds.loc[1, ["drift", "miou", "agreement"]].tolist() == pytest.approx([4 / 30, agreement, agreement])
+    assert rounds["quality"].tolist() == pytest.approx([1.0, np.mean([row.quality for row in table.rows])])
+    assert rounds.loc[0, "tiers_A"] == len(table.rows)
+    assert rounds.loc[0, ["drift", "miou", "agreement", "upgraded", "decision"]].isna().all()
     assert (folder / "audit" / "drift.png").is_file()
     assert not (folder / "oscillating.json").exists()
 
@@ -114,7 +127,7 @@ def test_rounds_that_do_not_settle(data: DataModule, tmp_path: Path) -> None:
     drifts: list[float] = []
     for number, left in enumerate((20, 10, 19), start=1):
         folders.append(tmp_path / f"round_{number}")
-        drifts.append(refine_round(Known(left), data, folders[-2], folders[-1]))
+        drifts.append(refine_round(Known(left), data, folders[:-1], folders[-1]))
     assert drifts == pytest.approx([11 / 30, 11 / 30, 10 / 30])
     assert [next_round(drifts[:n]) for n in (1, 2, 3)] == [True, True, False]
     log = json.loads((folders[-1] / "refinement_log.json").read_text())
@@ -134,18 +147,52 @@ def test_the_round_that_is_kept(drifts: list[float], kept: int) -> None:
     assert not next_round(drifts)
 
 
+def test_a_label_that_is_found_again_rises_to_a(
+    data: DataModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Healthy leaves of a quality below A; the sick ones break their class rule and stay in B."""
+    labels = first_round(data, tmp_path / "labels", data.parts["train"], tiers={"A": 0.99, "B": 0.5})
+    refine_round(Known(10), data, [labels], tmp_path / "round_1")
+    rows = read_labels(tmp_path / "round_1").rows
+    assert {(row.label, row.tier, row.quality < 0.99) for row in rows} == {("healthy", "A", True), ("sick", "C", True)}
+    pictures = read_agreement(read_labels(tmp_path / "round_1"))
+    assert {(one.label, one.upgraded) for one in pictures} == {("healthy", True), ("sick", False)}
+    assert not any(one.flagged for one in pictures)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"{len(rows) // 2} labels lifted to tier A, 0 to look at" in said
+
+
+def test_agreement_is_that_with_the_first_labels_whatever_the_rounds_between(data: DataModule, tmp_path: Path) -> None:
+    folders = [first_round(data, tmp_path / "labels", data.parts["train"]), tmp_path / "round_1", tmp_path / "round_2"]
+    refine_round(Known(20), data, folders[:1], folders[1])
+    assert refine_round(Known(20), data, folders[:2], folders[2]) == 0
+    rounds = pd.read_csv(folders[2] / "refinement.csv").set_index("round")
+    assert rounds.loc[[1, 2], "agreement"].tolist() == pytest.approx([(10 / 20 + 9 / 20) / 2] * 2)
+    assert rounds.loc[2, "miou"] == 1
+    assert read_page(folders[2])["first"] == str(folders[0].resolve())
+
+
+def test_a_run_that_begins_with_refined_labels_counts_its_own_rounds(data: DataModule, tmp_path: Path) -> None:
+    first = first_round(data, tmp_path / "labels", data.parts["train"])
+    refine_round(Known(20), data, [first], tmp_path / "round_1")
+    refine_round(Known(19), data, [tmp_path / "round_1"], tmp_path / "other" / "round_1")
+    assert pd.read_csv(tmp_path / "other" / "round_1" / "refinement.csv")["round"].tolist() == [1, 2]
+    log = json.loads((tmp_path / "other" / "round_1" / "refinement_log.json").read_text())
+    assert [one["decision"] for one in log] == ["converged"]
+
+
 def test_a_round_is_made_anew(data: DataModule, tmp_path: Path) -> None:
     labels = first_round(data, tmp_path / "labels", data.parts["train"])
-    refine_round(Known(13), data, labels, tmp_path / "round_1")
-    assert refine_round(Known(10), data, labels, tmp_path / "round_1") == pytest.approx(1 / 30)
+    refine_round(Known(13), data, [labels], tmp_path / "round_1")
+    assert refine_round(Known(10), data, [labels], tmp_path / "round_1") == pytest.approx(1 / 30)
 
 
 def test_only_training_pictures_of_these_data(data: DataModule, tmp_path: Path) -> None:
     held_out = data.parts["test"][:1]
     labels = first_round(data, tmp_path / "leak", data.parts["train"] + held_out)
     with pytest.raises(DataError, match=f"training pictures only.*{held_out[0]}"):
-        refine_round(Known(13), data, labels, tmp_path / "round_1")
+        refine_round(Known(13), data, [labels], tmp_path / "round_1")
     other = first_round(data, tmp_path / "other", data.parts["train"], fold=1)
     with pytest.raises(DataError, match="should belong to these data"):
-        refine_round(Known(13), data, other, tmp_path / "round_1")
+        refine_round(Known(13), data, [other], tmp_path / "round_1")
     assert not (tmp_path / "round_1").exists()

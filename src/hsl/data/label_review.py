@@ -43,7 +43,12 @@ class Settings(BaseModel):
 
 
 class Review(BaseModel):
-    """The content of ``review.json``: the pictures looked at in their order, each with its answer or ``None``."""
+    """The content of ``review.json``: the pictures looked at in their order, each with its answer or ``None``.
+
+    Args:
+        verdicts: Of the sample, which alone decides.
+        flagged: Of the refined labels that disagree most with the first ones. A picture may be in both.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
@@ -51,8 +56,14 @@ class Review(BaseModel):
     labels_sha256: str
     settings: Settings
     verdicts: dict[str, Answer | None]
+    flagged: dict[str, Answer | None] = {}
     verdict: dict[str, Any]
     updated: str
+
+    @property
+    def answers(self) -> dict[str, Answer | None]:
+        """Every picture with its answer, the flagged ones first."""
+        return {**self.flagged, **self.verdicts}
 
 
 @dataclass(frozen=True)

@@ -52,13 +52,18 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """``labels.csv`` with its hash, and of ``labels.json`` what the spot check needs."""
+    """``labels.csv`` with its hash, and of ``labels.json`` what the spot check needs.
+
+    Attributes:
+        first: Folder of the labels before any refinement; ``None`` where these are they.
+    """
 
     folder: Path
     data: str
     classes: tuple[str, ...]
     rows: tuple[LabelRow, ...]
     sha256: str
+    first: Path | None = None
 
 
 def read_labels(folder: Path) -> LabelTable:
@@ -72,7 +77,8 @@ def read_labels(folder: Path) -> LabelTable:
     if not isinstance(facts, dict) or not {"data", "classes"} <= facts.keys():
         raise DataError(f"`{folder / PAGE}` should hold data and classes. {_ANEW}")
     rows = _rows(folder / "labels.csv", content)
-    return LabelTable(folder, facts["data"], tuple(facts["classes"]), rows, hashlib.sha256(content).hexdigest())
+    first = Path(facts["first"]) if "first" in facts else None
+    return LabelTable(folder, facts["data"], tuple(facts["classes"]), rows, hashlib.sha256(content).hexdigest(), first)
 
 
 def read_page(folder: Path) -> dict[str, Any]:

@@ -1,19 +1,18 @@
-"""When refining pseudo-labels goes on and when it stops, and a plot of its drift."""
+"""How far refinement moves pseudo-labels: what follows from it, what it confirms, and what is to be looked at."""
 
-import io
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hsl.files import write_atomically
+from hsl.data.label_table import LabelRow
 
 SETTLED_ROUND = 3  # from here on labels that still change much are taken to oscillate
+AGREED = 0.85  # no number is published; that of the drift at which labels have settled, 15 %, the other way round
+NUM_FLAGGED = 20
 
 
 class Decision(StrEnum):
@@ -31,19 +30,85 @@ class Decision(StrEnum):
     """Keep this round: it was the last one allowed."""
 
 
-def drift(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple[int, int]:
-    """Changed pixels and pixels of one picture. From a class to uncertain and back is a change.
+def transitions(before: NDArray[np.uint8], after: NDArray[np.uint8], num_classes: int) -> NDArray[np.int64]:
+    """Pixels of one image by their class in two masks.
+
+    Args:
+        before: class indices ``(H, W)``, 255 = uncertain.
+        after: the same.
+        num_classes: C.
+
+    Returns:
+        ``(C + 1, C + 1)``, rows before, columns after; the last one is uncertain.
 
     Raises:
         ValueError: the masks differ in size.
 
     Example:
-        >>> drift(np.array([[0, 1, 255]], np.uint8), np.array([[0, 2, 1]], np.uint8))
-        (2, 3)
+        >>> transitions(np.array([[0, 1, 255]], np.uint8), np.array([[0, 255, 1]], np.uint8), 2).tolist()
+        [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
     """
     if before.shape != after.shape:
         raise ValueError(f"`after` should have the size of `before`, {before.shape}. Found {after.shape}.")
-    return int((before != after).sum()), before.size
+    side = num_classes + 1
+    rows, columns = (np.minimum(mask, num_classes).astype(np.int64) for mask in (before, after))
+    return np.bincount((side * rows + columns).ravel(), minlength=side * side).reshape(side, side)
+
+
+def changed(counts: NDArray[np.int64]) -> float:
+    """Changed pixels / pixels of `transitions`; from a class to uncertain and back is a change.
+
+    Example:
+        >>> changed(np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]]))
+        0.5
+    """
+    return float(1 - np.trace(counts) / counts.sum())
+
+
+def mean_iou(counts: NDArray[np.int64]) -> float:
+    """Mean IoU of the classes that either mask of `transitions` has; 0 without any.
+
+    A pixel that is uncertain in one mask disagrees with the class in the other; in both it counts nowhere.
+
+    Example:
+        >>> mean_iou(np.array([[6, 2, 0], [0, 1, 1], [0, 0, 5]]))  # 6 of 8 and 1 of 4
+        0.5
+    """
+    both = np.diag(counts)[:-1]
+    either = (counts.sum(axis=0) + counts.sum(axis=1) - np.diag(counts))[:-1]
+    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
+
+
+def upgraded(row: LabelRow, agreement: float) -> LabelRow:
+    """The label in tier A if it is in B, its class rule holds, and it agrees with the first one; else as it is.
+
+    Args:
+        row: of the refined label.
+        agreement: `mean_iou` with the label before any refinement.
+
+    Example:
+        >>> row = LabelRow("p", "rust", "B", 0.7, 0.0, 0.1, True, "segmentation", "")
+        >>> upgraded(row, 0.85).tier, upgraded(row, 0.84).tier
+        ('A', 'B')
+    """
+    return replace(row, tier="A") if row.tier == "B" and row.rule_passed and agreement >= AGREED else row
+
+
+def flagged(rows: Sequence[LabelRow], agreement: Mapping[str, float]) -> list[str]:
+    """Ids of the labels that a person should look at: those that agree least with the first ones.
+
+    Args:
+        rows: of the refined labels.
+        agreement: id -> `mean_iou` with the label before any refinement.
+
+    Returns:
+        Of each image class, in their order, 20 at most of those that do not agree; the largest disagreement first.
+    """
+    classes: dict[str, list[LabelRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row.label, agreement[row.id], row.id)):
+        if agreement[row.id] < AGREED:
+            classes[row.label].append(row)
+    return [row.id for group in classes.values() for row in group[:NUM_FLAGGED]]
 
 
 def decide(drifts: Sequence[float], max_rounds: int = 3, converged_below: float = 0.15) -> Decision:
@@ -75,31 +140,3 @@ def decide(drifts: Sequence[float], max_rounds: int = 3, converged_below: float 
     if number > 1 and last > drifts[-2]:
         return Decision.DIVERGED
     return Decision.EXHAUSTED if number >= max_rounds else Decision.AGAIN
-
-
-def drift_plot(path: Path, drifts: Sequence[float], converged_below: float = 0.15, title: str = "") -> None:
-    """Draw the drift of each round and the share below which it has converged, as PNG.
-
-    Args:
-        path: the file.
-        drifts: changed pixels / pixels of each round.
-        converged_below: share of the pixels.
-        title: above the plot.
-    """
-    rounds, percent = range(1, len(drifts) + 1), [100 * value for value in drifts]
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axes = figure.add_subplot()
-        axes.axhline(100 * converged_below, color="#D55E00", linestyle=(0, (4, 3)), linewidth=1)
-        axes.text(
-            0.45, 100 * converged_below, f"converged below {100 * converged_below:g} %", va="bottom", color="#D55E00"
-        )
-        axes.plot(rounds, percent, "o-", color="#0072B2")
-        for number, value in zip(rounds, percent, strict=True):
-            axes.annotate(f"{value:.1f}", (number, value), (0, 6), textcoords="offset points", ha="center")
-        axes.set(xlim=(0.4, len(drifts) + 0.6), ylim=(0, 1.2 * max([100 * converged_below, *percent])), title=title)
-        axes.set(xlabel="round of refinement", ylabel="changed pixels (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160)
-    write_atomically(path, buffer.getvalue())

@@ -24,6 +24,7 @@ from hsl.data.decode import decode_image
 from hsl.data.decode_masks import decode_mask
 from hsl.data.label_review import Answer, Review
 from hsl.data.label_table import LabelRow, LabelTable
+from hsl.pseudo_labels.agreement import read_agreement
 from hsl.pseudo_labels.spot_check import answer, go_on
 
 LONGEST = 1600
@@ -63,15 +64,19 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
         token: What every address has to hold as ``?token=``; none: the page is for this machine only.
 
     Returns:
-        The page at ``/``, ``/state``, ``/answers``, ``/picture/<id>`` and ``/overlay/<id>``, the last two for the
-        pictures of the review only.
+        The page at ``/``, ``/state``, ``/answers``, ``/picture/<id>``, ``/overlay/<id>`` and, of refined labels, the
+        first one at ``/first/<id>``; the last three for the pictures of the review only.
+
+    Raises:
+        DataError: The table of agreement is damaged.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(_guard(token))
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=(*LOCAL_HOSTS, "[::1]"), www_redirect=False)
     app.add_exception_handler(DataError, _as_sentence)
-    rows = {row.id: row for row in labels.rows if row.id in review.verdicts}
+    rows = {row.id: row for row in labels.rows if row.id in review.answers}
+    agreement = {row.id: row.agreement for row in read_agreement(labels)}
     page, script_hash = _page(labels, colours)
 
     @app.get("/")
@@ -81,7 +86,10 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
     @app.get("/state")
     def state() -> Response:
         _, now = go_on(labels.folder)
-        items = [_shown(rows[name]) for name in review.verdicts]
+        items = [
+            _shown(rows[name]) | {"agreement": agreement.get(name), "flagged": name in review.flagged}
+            for name in review.answers
+        ]
         return JSONResponse({"labels": labels.sha256[:12], "items": items, **_progress(now)})
 
     @app.post("/answers")
@@ -95,6 +103,12 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
     @app.get("/overlay/{name}")
     def overlay(name: str) -> Response:
         return _image(_coloured(labels.folder, rows[name], colours), "PNG") if name in rows else _unknown(name)
+
+    @app.get("/first/{name}")
+    def first(name: str) -> Response:
+        if labels.first is None or name not in rows:
+            return _unknown(name)
+        return _image(_coloured(labels.first, rows[name], colours), "PNG")
 
     return app
 
@@ -147,7 +161,7 @@ def _shown(row: LabelRow) -> dict[str, Any]:
 
 
 def _progress(review: Review) -> dict[str, Any]:
-    return {"verdicts": review.verdicts, "verdict": review.verdict, "settings": review.settings.model_dump()}
+    return {"verdicts": review.answers, "verdict": review.verdict, "settings": review.settings.model_dump()}
 
 
 _UNCERTAIN = (217, 217, 217)

@@ -1,4 +1,4 @@
-"""Looking at a sample of the pseudo-labels: answers kept one by one in ``review.json`` beside the labels."""
+"""Looking at a sample of the pseudo-labels and at the largest disagreements; each answer is kept in ``review.json``."""
 
 import contextlib
 import fcntl
@@ -11,6 +11,7 @@ from hsl.config import ConfigError, DataError
 from hsl.data.label_review import REVIEW, Answer, Review, Settings, judge, read_review, sample
 from hsl.data.label_table import LabelTable, read_labels
 from hsl.files import write_atomically
+from hsl.pseudo_labels.agreement import read_agreement
 
 
 def begin(folder: Path, settings: Settings) -> tuple[LabelTable, Review]:
@@ -32,7 +33,8 @@ def begin(folder: Path, settings: Settings) -> tuple[LabelTable, Review]:
         review = read_review(labels)
         if review is None:
             chosen = sample(labels.rows, settings.per_class_and_tier, settings.seed)
-            review = _write(labels, settings, dict.fromkeys(chosen))
+            disagreeing = [row.id for row in read_agreement(labels) if row.flagged]
+            review = _write(labels, settings, dict.fromkeys(chosen), dict.fromkeys(disagreeing))
     if review.settings != settings:
         unlike = {key: value for key, value in review.settings if value != getattr(settings, key)}
         raise ConfigError(
@@ -68,21 +70,26 @@ def answer(folder: Path, picture: str, verdict: Answer | None) -> Review:
         The review with it, as it lies on the disk.
 
     Raises:
-        DataError: The picture is not in the sample, or labels and review no longer belong together.
+        DataError: The picture is not in the review, or labels and review no longer belong together.
     """
     with _locked(folder):
         labels, review = go_on(folder)
-        if picture not in review.verdicts:
-            raise DataError(f"`{picture}` is not one of the {len(review.verdicts)} pictures of this review.")
-        return _write(labels, review.settings, {**review.verdicts, picture: verdict})
+        if picture not in review.answers:
+            raise DataError(f"`{picture}` is not one of the {len(review.answers)} pictures of this review.")
+        given = [{**answers, picture: verdict} if picture in answers else answers for answers in
+                 (review.verdicts, review.flagged)]  # fmt: skip
+        return _write(labels, review.settings, *given)
 
 
-def _write(labels: LabelTable, settings: Settings, verdicts: dict[str, Answer | None]) -> Review:
+def _write(
+    labels: LabelTable, settings: Settings, verdicts: dict[str, Answer | None], flagged: dict[str, Answer | None]
+) -> Review:
     review = Review(
         data=labels.data,
         labels_sha256=labels.sha256,
         settings=settings,
         verdicts=verdicts,
+        flagged=flagged,
         verdict=asdict(judge(labels.rows, verdicts, settings)),
         updated=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -142,7 +142,7 @@ class PhasedRun:
         folders = [Path(self.cfg.data.labels.folder), *(self._round(n) for n in range(1, number + 1))]
         if not self._refined(phase.name):
             data, task = self._parts(phase)  # with the weights of this phase, the last one trained
-            drift = refine_round(task, data, folders[-2], folders[-1])
+            drift = refine_round(task, data, folders[:-1], folders[-1])
             self._write(phase.name, {**page, "refinement": {"round": number, "drift": drift}})
         drifts.append(self.pages[phase.name]["refinement"]["drift"])
         if not next_round(drifts):

@@ -34,7 +34,8 @@ def review(cfg: DictConfig) -> None:
         shown = socket.gethostname() if cfg.host in ("0.0.0.0", "::") else cfg.host
         shown = f"[{shown}]" if ":" in shown else shown
         url = f"http://{shown}:{opened.getsockname()[1]}/" + (f"?token={token}" if token else "")
-        say(f"{begun.verdict['left']} of {len(begun.verdicts)} pictures to judge: {url}")
+        left = list(begun.answers.values()).count(None)
+        say(f"{left} of {len(begun.answers)} pictures to judge: {url}")
         say("Ctrl+C ends it; every answer is kept.")
         if cfg.open_browser:
             webbrowser.open(url)

@@ -13,6 +13,7 @@
   let version = "";
   let progress = { verdicts: {}, verdict: null, settings: null };
   let place = 0;
+  let mask = "overlay"; // or "first": of refined labels, the one before any refinement
   const done = []; // [id, answer before], for undo
 
   const complain = (text) => {
@@ -49,23 +50,25 @@
     image.addEventListener("error", () => broken(image));
   };
 
+  const left = () => items.filter((item) => progress.verdicts[item.id] === null).length;
   const showCount = () => {
-    const judged = items.length - progress.verdict.left;
+    const judged = items.length - left();
     one("#progress").max = items.length;
     one("#progress").value = judged;
     one("#count").textContent = `${judged} of ${items.length} judged`;
   };
 
-  const show = (next) => {
+  const show = (next, kind = "overlay") => {
     place = Math.max(0, Math.min(items.length - 1, next));
+    mask = kind;
     const item = items[place];
     one("#verdict").hidden = true;
     one("#review").hidden = false;
     complain("");
     load(one("#picture"), "picture", item);
-    load(one("#overlay"), "overlay", item);
+    load(one("#overlay"), mask, item);
     one("#picture").alt = `picture ${item.id}`;
-    one("#overlay").alt = `mask of ${item.id}`;
+    one("#overlay").alt = mask === "first" ? `first mask of ${item.id}` : `mask of ${item.id}`;
     one("#name").textContent = `${place + 1}. ${item.id}`;
     one("#label").textContent = item.label;
     one("#tier").textContent = item.tier;
@@ -74,6 +77,11 @@
     one("#foreground").textContent = percent(item.foreground);
     one("#rule").textContent = item.rule_passed ? "passed" : "failed: one tier lower";
     one("#sources").textContent = item.sources;
+    const refined = item.agreement !== null;
+    one("#agreement-row").hidden = one("#first").hidden = !refined;
+    one("#agreement").textContent = refined ? `mean IoU ${item.agreement.toFixed(3)} with the first label` : "";
+    if (item.flagged) one("#agreement").textContent += ": among the largest disagreements of its class";
+    one("#first").setAttribute("aria-pressed", String(mask === "first"));
     const given = progress.verdicts[item.id];
     all("[data-answer]").forEach((each) => each.setAttribute("aria-pressed", String(each.dataset.answer === given)));
     one("[data-move='-1']").disabled = place === 0;
@@ -125,6 +133,11 @@
     one("#share-c").textContent = `Tier C is ${percent(verdict.c_share)} of the data; at most ${percent(settings.max_c_share)} is allowed.`;
     one("#share-c").hidden = verdict.c_share > settings.max_c_share; // a reason says it then
     one("#way-out").hidden = open || verdict.passed;
+    const flagged = items.filter((item) => item.flagged).map((item) => verdicts[item.id]);
+    const count = (answer) => flagged.filter((given) => given === answer).length;
+    one("#disagreements").hidden = flagged.length === 0;
+    one("#disagreements").textContent = `Of the ${flagged.length} largest disagreements with the first labels ${count("accept")} are accepted, ` +
+      `${count("marginal")} marginal, ${count("reject")} rejected and ${count(null)} left. They are no random sample and decide nothing by themselves.`;
     const disliked = items.flatMap((item, i) =>
       ["marginal", "reject"].includes(verdicts[item.id]) ? [button(`${item.id} (${item.tier}, ${verdicts[item.id]})`, () => show(i))] : []);
     one("#disliked").hidden = disliked.length === 0;
@@ -143,7 +156,7 @@
     const before = progress.verdicts[id];
     await send(id, verdict);
     done.push([id, before]);
-    if (progress.verdict.left === 0) return showVerdict();
+    if (left() === 0) return showVerdict();
     const later = items.findIndex((item, i) => i > place && progress.verdicts[item.id] === null);
     show(later >= 0 ? later : open());
   };
@@ -161,8 +174,9 @@
     queue = queue.then(action).catch((error) => complain(error.message));
   };
 
+  const other = () => one("#review").hidden || items[place].agreement === null || show(place, mask === "first" ? "overlay" : "first");
   const keys = {
-    a: () => answer("accept"), m: () => answer("marginal"), r: () => answer("reject"), u: undo,
+    a: () => answer("accept"), m: () => answer("marginal"), r: () => answer("reject"), u: undo, f: other,
     ArrowLeft: () => one("#review").hidden || show(place - 1),
     ArrowRight: () => one("#review").hidden || show(place + 1),
   };
@@ -175,6 +189,7 @@
   });
   all("[data-answer]").forEach((each) => each.addEventListener("click", () => later(() => answer(each.dataset.answer))));
   all("[data-move]").forEach((each) => each.addEventListener("click", () => later(() => show(place + Number(each.dataset.move)))));
+  one("#first").addEventListener("click", () => later(other));
   one("#undo").addEventListener("click", () => later(undo));
   one("#show-verdict").addEventListener("click", () => later(showVerdict));
   one("#go-back").addEventListener("click", () => later(() => show(place)));
@@ -192,7 +207,7 @@
     const state = await call("state");
     ({ items, labels: version } = state);
     progress = state;
-    if (progress.verdict.left === 0) showVerdict();
+    if (left() === 0) showVerdict();
     else show(open());
   });
 })();
