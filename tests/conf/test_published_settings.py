@@ -1,11 +1,14 @@
 """The experiments that were published have the published values."""
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 from tests.conftest import composed
 
+from hsl.cli import conf_dir
 from hsl.run.phase_plan import read_phases
 
 CORAL = {
@@ -15,7 +18,11 @@ CORAL = {
     "trainer.max_epochs": 100, "trainer.precision": "auto", "trainer.accumulate_grad_batches": 1,
     "data.batch_size": 4, "data.image_size": 512, "data.tasks": "coral", "data.evaluation_size": "source",
     "inference.window": 512, "inference.stride": 256, "inference.windows_per_batch": 16, "encoder.name": "mit_b2",
-    "decoder.dropout": 0.1,
+    "decoder.dropout": 0.1, "augmentation.flips": {"horizontal": 0.5, "vertical": 0.5},
+    "augmentation.rot90": {"probability": 0.5}, "augmentation.resized_crop.scale": [0.5, 1.0],
+    "augmentation.resized_crop.probability": 0.5, "augmentation.rotation.degrees": 15,
+    "augmentation.colour": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "probability": 0.8},
+    "augmentation.blur.probability": 0.5,
 }  # fmt: skip
 SEVERAL = CORAL | {
     "weighting._target_": "hsl.weighting.scalar.Uncertainty", "decoder.width": 256, "loss.hybrid_alpha": 0.5,
@@ -96,6 +103,9 @@ PUBLISHED: list[tuple[list[str], dict[str, Any]]] = [
 """What is typed, and by key of the resolved config the published value."""
 
 DELIBERATE: list[tuple[str, str, Any, Any, str]] = [
+    ("coral_holistic", "data.num_workers", 4, "auto", "as many as there are cores; the result is the same"),
+    ("coral_holistic", "metrics.pool.workers", 30, "auto", "likewise"),
+    ("coral_holistic", "augmentation.blur.kernel", [3, 7], None, "follows sigma, 0.8 to 1.4 as of such windows"),
     ("artefact_cv", "data.split.seed", 42, 0, "of its own in every data set, so that runs stay comparable"),
     ("artefact_cv", "data.split.groups", None, "group", "copies of one painting stay on one side: definitions 1"),
     ("artefact_cv", "data.split.test_fraction", 0.0, 0.15, "test groups leave before the folds: definitions 1"),
@@ -153,3 +163,11 @@ def test_what_differs_has_a_reason_and_is_still_so(preset: str) -> None:
 def test_a_value_that_differs_is_found() -> None:
     cfg = composed(["experiment=coral_flat", "data.root=x", "optimizer.lr=1e-3"])
     assert differing(cfg, CORAL) == {"optimizer.lr": (1e-3, 6e-5)}
+
+
+def test_the_command_line_prints_the_published_values() -> None:
+    words = ["experiment=coral_holistic", "data.root=x", "--cfg", "job", "--resolve"]
+    shown = subprocess.run(
+        [sys.executable, str(conf_dir().parent / "train.py"), *words], capture_output=True, text=True, check=True
+    )
+    assert differing(OmegaConf.create(shown.stdout), SEVERAL) == {}

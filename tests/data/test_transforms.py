@@ -160,6 +160,14 @@ def test_resized_crop_keeps_to_its_ranges() -> None:
     assert max(tops) > 95
 
 
+def test_a_crop_with_a_probability_else_takes_the_whole_picture(image: NDArray[np.uint8]) -> None:
+    cut = {"scale": (0.2, 0.5), "ratio": (1.0, 1.0)}
+    for probability, low, high in ((0.0, 1, 1), (0.3, 0.64, 0.76), (1.0, 0, 0)):
+        transform = make((48, 32), resized_crop=cut | {"probability": probability})
+        whole = [np.array_equal(transform(image, {}, (0, 0, index))[0], image) for index in range(400)]
+        assert low <= np.mean(whole) <= high
+
+
 def test_colour_and_blur_leave_masks_alone(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     colour = ALL["colour"] | {"probability": 1.0}
     blur = {"sigma": (1.5, 1.5), "probability": 1.0}
@@ -269,6 +277,11 @@ def test_normalized() -> None:
         ("rot90", {"probability": -1}, r"`augmentation\.rot90 = "),
         ("resized_crop", {"scale": [0.5, 1.5], "ratio": [1, 1]}, r"`scale` should be a range within \(0, 1"),
         ("resized_crop", {"scale": [0.5, 1.0], "ratio": [2, 1]}, r"`ratio` should be a range above 0"),
+        (
+            "resized_crop",
+            {"scale": [0.5, 1], "ratio": [1, 1], "probability": 2},
+            r"`probability` should be in \[0, 1\]",
+        ),
         ("blur", {"sigma": [-1, 2], "probability": 0.5}, r"`augmentation\.blur = "),
         (
             "blur",

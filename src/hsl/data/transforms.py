@@ -92,6 +92,7 @@ def training_transform(
             ``ratio``: factor on the aspect ratio of the picture, log-uniform in this range. (torchvision
             draws the aspect ratio itself; but the evaluation sees the whole picture squeezed to
             ``image_size``, so the picture's own ratio is the centre.)
+            ``probability`` of a cut; without one the whole picture is resized.
         rotation: ``degrees``: the largest angle to either side; ``fill``: the value of pixels from outside in
             the picture; ``probability``.
         colour: ``brightness``, ``contrast``, ``saturation``: the factor is drawn from 1 ± this; ``hue``:
@@ -121,17 +122,23 @@ def training_transform(
 class ResizedCrop(A.DualTransform):  # type: ignore[misc]
     """Brings a random part of the picture to one size. For the arguments see ``training_transform``."""
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    def __init__(
+        self, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], probability: float = 1.0
+    ) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"`scale` should be a range within (0, 1]. Found `scale = {list(scale)}`.")
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"`ratio` should be a range above 0. Found `ratio = {list(ratio)}`.")
-        super().__init__(p=1.0)
-        self.size, self.scale, self.ratio = size, tuple(scale), tuple(ratio)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`probability` should be in [0, 1]. Found `probability = {probability}`.")
+        super().__init__(p=1.0)  # the result has `size` in any case
+        self.size, self.scale, self.ratio, self.probability = size, tuple(scale), tuple(ratio), probability
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         del data
         height, width = params["shape"][:2]
+        if self.probability < 1 and self.py_random.random() >= self.probability:
+            return {"window": (slice(0, height), slice(0, width))}
         area = self.py_random.uniform(*self.scale)
         stretch = np.exp(self.py_random.uniform(*np.log(self.ratio)))
         crop_height = min(height, max(1, round(height * np.sqrt(area / stretch))))
