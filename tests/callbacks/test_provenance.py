@@ -181,6 +181,19 @@ def test_the_hash_is_that_of_the_metadata_files() -> None:
 
 def test_the_precision_that_was_used_is_a_fact(tmp_path: Path, clock: Clock) -> None:
     record, checkpoint = Provenance(tmp_path / "provenance.json", {}), {}
-    record.on_fit_start(SimpleNamespace(precision="bf16-mixed"), None)  # type: ignore[arg-type]
+    record.on_fit_start(SimpleNamespace(precision="bf16-mixed", datamodule=None), None)  # type: ignore[arg-type]
     record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
     assert checkpoint["provenance"]["precision"] == "bf16-mixed"
+
+
+def test_each_checkpoint_tells_how_many_pseudo_labels_of_each_tier_its_phase_used(tmp_path: Path, clock: Clock) -> None:
+    record = Provenance(tmp_path / "provenance.json", {})
+    for tiers in ({"A": 3, "B": 2}, {"A": 5}):
+        data, checkpoint = SimpleNamespace(label_tiers=tiers), {}
+        record.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
+        record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
+        assert checkpoint["provenance"]["label_tiers"] == tiers
+    data = SimpleNamespace(label_tiers=None)
+    masks = Provenance(tmp_path / "other.json", {})
+    masks.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
+    assert "label_tiers" not in masks.facts

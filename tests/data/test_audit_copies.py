@@ -111,5 +111,5 @@ def test_masks_that_were_replaced_are_known_to_be(pictures: DataSet) -> None:
     sources = {one.id: one.mask for one in catalogue.records if one.mask is not None}
     assert TrainingObjects(sources, 0.5, 0, frozenset()).relabelled(catalogue, {"p0"}).relabelled == {"p0"}
     assert TrainingObjects(sources, 1.0, 0, frozenset()).relabelled(catalogue, {"p0"}).relabelled == set()
-    pseudo = PseudoTrainingLabels(pictures.folder, {"p0": 1.0}, weigh_by_confidence=False)
+    pseudo = PseudoTrainingLabels(pictures.folder, {"p0": 1.0}, weigh_by_confidence=False, tiers={"A": 1})
     assert pseudo.relabelled(catalogue, {"p0"}).relabelled == {"p0"}

@@ -119,6 +119,9 @@ def test_pseudo_labels_take_the_place_of_the_training_masks_and_of_no_other(tmp_
         assert "weights" not in batch
     assert data.class_counts["segmentation"].tolist() == [0, sum(t != "C" for t in tiers.values()) * 128, 0]
     assert data.fold_assignment.sha256 == plain.fold_assignment.sha256
+    used = list(tiers.values())
+    assert data.label_tiers == {"A": used.count("A"), "B": used.count("B")}  # C teaches nothing
+    assert plain.label_tiers is None
 
 
 def test_no_true_mask_and_no_held_out_label_is_ever_read(

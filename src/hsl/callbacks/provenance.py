@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -66,6 +66,9 @@ class Provenance(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.facts["precision"] = str(trainer.precision)  # what `auto` was
+        data = cast(Any, trainer).datamodule  # None where the trainer is given loaders
+        if data is not None and data.label_tiers is not None:
+            self.facts["label_tiers"] = dict(data.label_tiers)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero:

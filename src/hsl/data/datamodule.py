@@ -21,7 +21,7 @@ from hsl.data.dataset import PictureDataset, unmasked_pictures
 from hsl.data.decoding import Decoding
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.image_labels import HEAD, read_image_labels
-from hsl.data.labels import PseudoLabels
+from hsl.data.labels import PseudoLabels, PseudoTrainingLabels
 from hsl.data.loader import BatchOrder, Loader
 from hsl.data.object_labels import ObjectLabels
 from hsl.data.patches import PatchSampling, TrainingPatches
@@ -138,9 +138,12 @@ class DataModule(LightningDataModule):
         columns = self._columns
         self.image_labels = None if columns is None else read_image_labels(columns, self.catalogue.records)
         self._training_labels = None
+        self.label_tiers: Mapping[str, int] | None = None  # of pseudo-labels: the pictures that teach, by tier
         if self.pseudo_labels is not None:  # the split is that of the data set; only then are training masks replaced
             where = self.fold_assignment, self.fold, self._cache_dir, workers
             self._training_labels = self.pseudo_labels.read(self.catalogue, *where)
+            if isinstance(self._training_labels, PseudoTrainingLabels):
+                self.label_tiers = self._training_labels.tiers
             self.catalogue = self._training_labels.relabelled(self.catalogue, set(self.parts["train"]))
             self.scan = scan(self.catalogue, self._cache_dir, workers)
         self.audit = self._audit(self.catalogue, self.scan, self.fold_assignment, self.fold, image_labels=columns)

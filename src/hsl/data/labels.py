@@ -1,6 +1,7 @@
 """Pseudo-labels in place of the masks of the training pictures: a folder that `hsl label` wrote."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,13 +72,14 @@ class PseudoLabels:
                 weights.pop("B", None)
         else:
             warnings.warn(f"The labels of `{root}` are used without a passed spot check.", stacklevel=2)
-        used = {name: weights[tier] for name, tier in tiers.items() if tier in weights}
-        if not used:
+        taught = {name: tier for name, tier in tiers.items() if tier in weights}
+        if not taught:
             raise DataError(
                 f"`{root}` should have pictures in the tiers {sorted(weights)}. Found none among {len(tiers)} labels. "
                 "Loosen `tiers` or the class rules of `hsl label`, or give another tier a weight."
             )
-        return PseudoTrainingLabels(root, used, self.weigh_by_confidence)
+        used = {name: weights[tier] for name, tier in taught.items()}
+        return PseudoTrainingLabels(root, used, self.weigh_by_confidence, dict(Counter(sorted(taught.values()))))
 
 
 class Annotations(TypedDict, total=False):
@@ -112,11 +114,13 @@ class PseudoTrainingLabels:
         root: Their folder.
         weights: Id -> weight of its pixels; pictures that count nowhere are left out.
         weigh_by_confidence: See `PseudoLabels`.
+        tiers: Tier -> number of the pictures with a weight.
     """
 
     root: Path
     weights: Mapping[str, float]
     weigh_by_confidence: bool
+    tiers: Mapping[str, int]
 
     def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
         """No training picture has the mask of the data set: it has a pseudo-label or none."""
