@@ -1,0 +1,65 @@
+"""The pages of `docs/results` stay small, and their commands are those of the configs of today."""
+
+import itertools
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from tests.conftest import composed
+
+from hsl.calls import check_calls
+from hsl.cli import conf_dir
+from hsl.config import validate
+from hsl.run.phase_plan import read_phases
+
+RESULTS = conf_dir().parent / "docs/results"
+PAGES = sorted(page for page in RESULTS.glob("*.md") if page.name != "README.md")
+TELL = "python() { printf '%s\\0' python \"$@\" END; }; hsl() { printf '%s\\0' hsl \"$@\" END; }\n"
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each command of the first code block, as bash hands them on."""
+    (block, *_) = re.findall(r"^```\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    told = subprocess.run(["bash", "-euc", TELL + block], capture_output=True, text=True, check=True).stdout
+    return [line.split("\0")[:-1] for line in told.split("END\0")[:-1]]
+
+
+def runs(words: list[str]) -> list[list[str]]:
+    """The overrides of each run of a command; of folds only the first."""
+    parsed = [one for one in OverridesParser.create().parse_overrides(words) if one.input_line]
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [one.input_line]
+        for one in parsed
+    ]
+    return [list(run) for run in itertools.product(*[one[:1] if one[0].startswith("fold=") else one for one in values])]
+
+
+def check_run(cfg: DictConfig) -> None:
+    validate(cfg)
+    for one in (cfg, *(phase.cfg for phase in read_phases(cfg))):
+        check_calls(OmegaConf.to_container(one, resolve=True))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_compose(page: Path) -> None:
+    for program, *words in commands(page):
+        named = list(itertools.takewhile(lambda word: "=" not in word, words))
+        if program == "hsl":
+            composed(words[len(named) :], "_".join(named))
+            continue
+        assert named in (["train.py"], ["train.py", "-m"])
+        for run in runs(words[len(named) :]):
+            check_run(composed(run))
+
+
+def test_pages_and_few_pictures_of_theirs() -> None:
+    files = {path.name: path.stat().st_size for path in RESULTS.iterdir()}
+    shown = [re.findall(r"^!\[.*\]\((.*)\)$", page.read_text(), re.MULTILINE) for page in PAGES]
+    assert sorted(itertools.chain(*shown)) == sorted(name for name in files if not name.endswith(".md"))
+    assert max(map(len, shown)) <= 2
+    assert sum(files.values()) < 2_000_000
