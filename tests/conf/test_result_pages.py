@@ -21,7 +21,8 @@ MEASURED = {
     "coffee_leaf": {"augmentation.colour.hue": 0.02, "data.batch_size": 16, "trainer.precision": "32-true"},
     "coral": {
         "augmentation.colour.hue": 0.02, "data.batch_size": 4, "inference.stride": 171, "monitor": "val/miou",
-        "optimizer.lr": 1e-3, "scheduler._target_": "hsl.tasks.schedulers.onecycle", "trainer.max_epochs": 8, "trainer.precision": "32-true",
+        "optimizer.lr": 1e-3, "scheduler._target_": "hsl.tasks.schedulers.onecycle", "trainer.max_epochs": 8,
+        "trainer.precision": "32-true",
     },
     "magnetic_tile": {"data.batch_size": 8, "data.image_size": 96, "trainer.max_epochs": 24},
     "nuclei": {"data.batch_size": 16, "data.image_size": 128, "trainer.max_epochs": 8},
