@@ -11,9 +11,11 @@ def test_a_page_without_masks_and_errors_says_so() -> None:
         "data": "leaves", "part": "val", "fold": 0, "num_pictures": 3, "classes": {"rust": 3}, "notes": ["no masks"],
         "runs": [run], "files": {"overview": "o.png", "stages_plot": "s.png"}, "definitions": {"wrong": "is wrong"},
         "errors": {"wrong_in_all": [], "wrong_in_one": {"a|b": []}, "overlap": [[None]]},
+        "feature_similarity": [[0.25]],
     })  # fmt: skip
     assert "Note: no masks" in text
     assert "Left out: no picture" in text
     assert "| a\\|b | 4 | 8 | 0.125 | – | 2 | 25.0 % |" in text
     assert "Wrong in every run: none." in text
     assert "| a\\|b | – |" in text
+    assert "| a\\|b | 0.25 |" in text

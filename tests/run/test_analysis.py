@@ -81,6 +81,11 @@ def test_two_classifiers(tiny: Make, tmp_path: Path, runs: list[Path]) -> None:
     assert second["num_wrong"] == page["num_pictures"] - page["classes"]["paint_loss"] == 8
     assert page["notes"] == ["no picture of the part shows paint_loss."]
     assert page["errors"]["overlap"][0][1] == pytest.approx(len(wrong[0] & wrong[1]) / len(wrong[0] | wrong[1]))
+    alike = np.array(page["feature_similarity"])
+    assert alike.diagonal() == pytest.approx([1, 1])
+    assert alike[0, 1] == alike[1, 0] < 1
+    table = pd.read_csv(output / "feature_similarity.csv", index_col="run")
+    assert table.to_numpy() == pytest.approx(alike)
     for name in [run["heat_maps"] for run in page["runs"]] + [*page["files"].values()]:
         assert (output / name).is_file(), name
         assert name.endswith(".csv") or f"]({name})" in (output / "index.md").read_text()

@@ -14,7 +14,7 @@ def analysis_page(content: Mapping[str, Any]) -> str:
     """
     return "\n".join(
         line
-        for part in (_head, _heat_maps, _attention, _stages, _errors, _definitions)
+        for part in (_head, _heat_maps, _attention, _stages, _similarity, _errors, _definitions)
         for line in (*part(content), "")
     )
 
@@ -77,6 +77,16 @@ def _stages(content: Mapping[str, Any]) -> Iterator[str]:
         for stride, one in run["stages"].items()
     ]  # fmt: skip
     yield from _table(["run", "stride", "channels", "mean", "std", "dead", "dead share"], rows)
+
+
+def _similarity(content: Mapping[str, Any]) -> Iterator[str]:
+    yield "## How alike their features are"
+    yield ""
+    yield "Linear CKA of the last features: 1 is alike, about 0 unrelated."
+    yield ""
+    labels = [run["label"] for run in content["runs"]]
+    rows = [[label, *map(_number, row)] for label, row in zip(labels, content["feature_similarity"], strict=True)]
+    yield from _table(["run", *labels], rows)
 
 
 def _errors(content: Mapping[str, Any]) -> Iterator[str]:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from hsl.config import ConfigError, validate
 from hsl.output_folder import OutputFolder
 from hsl.reports.analysis_errors import Errors, wrong_pictures
 from hsl.reports.analysis_numbers import DEAD_BELOW
+from hsl.reports.analysis_similarity import feature_similarity
 from hsl.reports.score_plots import slug
 from hsl.run.analysis_files import write_analysis
 from hsl.run.analysis_look import Look, look_into
@@ -38,6 +40,8 @@ DEFINITIONS = {
     "dead_channel": f"a channel whose value is below {DEAD_BELOW:g}, sign aside, in every pixel of every picture.",
     "wrong": "single class: the most probable class is another. Several classes: any class whose presence is known is "
     "predicted otherwise, at the thresholds of the run's metrics.json.",
+    "feature_similarity": "linear CKA of the encoders' last features, mean over the pixels of each picture, with the "
+    "unbiased estimate of HSIC (Kornblith 2019, Song 2012). 1: alike up to rotation and scale; about 0: unrelated.",
     "overlap": "Jaccard index: pictures wrong in both runs / pictures wrong in either; none where neither errs.",
 }
 
@@ -104,10 +108,11 @@ class Analysis:
             "definitions": DEFINITIONS,
             "notes": list(self._notes()),
             "runs": [self._run(i) for i in range(len(self.runs))],
+            "feature_similarity": _square(feature_similarity([look.features for look in self.looks])),
             "errors": {
                 "wrong_in_all": errors.wrong_in_all,
                 "wrong_in_one": errors.wrong_in_one,
-                "overlap": [[None if math.isnan(value) else value for value in row] for row in errors.overlap.tolist()],
+                "overlap": _square(errors.overlap),
             },
         }
 
@@ -160,6 +165,10 @@ def _check(cfg: DictConfig) -> None:
         findings.append(f"`examples` should be an integer from 1 up. Found `examples = {cfg.examples}`. Raise it.")
     if findings:
         raise ConfigError(" ".join(findings))
+
+
+def _square(values: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[_finite(value) for value in row] for row in values.tolist()]
 
 
 def _finite(value: float) -> float | None:

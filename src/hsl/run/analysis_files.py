@@ -118,9 +118,10 @@ def _tables(
         }
         for run in runs
     ]
-    overlap = pd.DataFrame(errors.overlap, columns=labels)
-    overlap.insert(0, "run", labels, allow_duplicates=True)  # a run may have that name
-    tables = {"activations": pd.DataFrame(stages), "error_counts": pd.DataFrame(counts), "error_overlap": overlap}
+    tables = {"activations": pd.DataFrame(stages), "error_counts": pd.DataFrame(counts)}
+    for name, values in {"error_overlap": errors.overlap, "feature_similarity": content["feature_similarity"]}.items():
+        tables[name] = pd.DataFrame(values, columns=labels, dtype=float)
+        tables[name].insert(0, "run", labels, allow_duplicates=True)  # a run may have that name
     tables["errors"] = _error_table(labels, pictures, looks, errors)
     return tables | ({"attention": pd.DataFrame(attention)} if attention else {})
 

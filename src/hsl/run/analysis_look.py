@@ -34,6 +34,7 @@ class Look:
         means: class to its mean heat map; a class that no picture shows has none.
         attention: by class name; None where the data set has no masks.
         stages: by stride.
+        features: ``(N, C)``: mean over the pixels of the encoder's last features.
     """
 
     sha256: str
@@ -43,6 +44,7 @@ class Look:
     means: Mapping[int, Picture]
     attention: Mapping[str, ClassAttention] | None
     stages: Mapping[int, StageActivations]
+    features: NDArray[np.float32]
 
 
 def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
@@ -50,11 +52,12 @@ def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
     classifier = open_classifier(run.folder, run.cfg.copy())
     heat = _Heat(pictures)
     stages: dict[int, StageActivations] = {}
-    logits = []
+    logits, pooled = [], []
     for start, images in _batches(classifier, pictures):
-        features, found = _forward(classifier.task.network, images)
+        features, last, found = _forward(classifier.task.network, images)
         check_outputs({HEAD: found}, pictures.ids[start : start + len(images)], f"analysis of {run.path}")
         logits.append(found)
+        pooled.append(last)
         for stride, stage in features.items():
             stages[stride] = stages[stride] + stage if stride in stages else stage
         heat.add(classifier.task.network, start, images)
@@ -68,6 +71,7 @@ def look_into(run: OpenedRun, pictures: AnalysedPictures) -> Look:
         means=heat.means(),
         attention=heat.attention(),
         stages=stages,
+        features=torch.cat(pooled).numpy(),
     )
 
 
@@ -82,15 +86,16 @@ def _batches(classifier: Classifier, pictures: AnalysedPictures) -> Iterator[tup
 
 
 @torch.no_grad()
-def _forward(network: Any, images: Tensor) -> tuple[dict[int, StageActivations], Tensor]:
-    """Activations by stride, and logits ``(B, K)``; the first of the encoder's features is the picture itself."""
+def _forward(network: Any, images: Tensor) -> tuple[dict[int, StageActivations], Tensor, Tensor]:
+    """Activations by stride, pooled last features ``(B, C)``, logits ``(B, K)``; the first feature is the picture."""
     features: list[Tensor] = network.encoder(images)
     stages = {
         2**level: StageActivations.of(feature)
         for level, feature in enumerate(features)
         if level and feature.shape[1]  # some encoders have nothing at stride 2
     }
-    return stages, network.heads[HEAD](features[-1]).float().cpu()
+    pooled = features[-1].float().mean(dim=(2, 3)).cpu()
+    return stages, pooled, network.heads[HEAD](features[-1]).float().cpu()
 
 
 class _Heat:
