@@ -24,7 +24,7 @@ def test_every_score_that_a_validation_logs_has_a_direction() -> None:
 
 def test_what_is_scored_at_the_end_has_one_too() -> None:
     found = clustering_scores(*([torch.zeros(4, 4, dtype=torch.int64).numpy()] * 2)).keys() - {"valid_pixels"}
-    assert {*found, *METRICS, "hd95", "assd", "pq", "aji"} <= SCORES.keys()
+    assert {*found, *METRICS, "hd95", "assd", "pq", "aji", "object_ap", "object_ap50"} <= SCORES.keys()
 
 
 @pytest.mark.parametrize(

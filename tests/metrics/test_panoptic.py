@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torchmetrics.functional.detection import panoptic_quality
 
+from hsl.metrics.object_precision import THRESHOLDS
 from hsl.metrics.panoptic import match_pictures, panoptic_counts, pool_panoptic
 from hsl.metrics.segments import components
 
@@ -266,8 +267,9 @@ def test_edges(shape: tuple[int, int]) -> None:
     assert panoptic_counts(ones, ones, 2)["tp"] == [0, number]
     assert panoptic_counts(zeros, ones, 2)["fn"] == [0, number]
     assert panoptic_counts(ones, zeros, 2)["fp"] == [0, number]
-    assert panoptic_counts(ones, np.full(shape, 255), 2) == {name: [0, 0] for name in COUNTS}
-    assert panoptic_counts(zeros, zeros, 1) == {name: [0] for name in COUNTS}
+    none = panoptic_counts(ones, np.full(shape, 255), 2)
+    assert none == {name: [0, 0] for name in COUNTS} | {"tp_above": [[0] * len(THRESHOLDS)] * 2}
+    assert panoptic_counts(zeros, zeros, 1)["tp_above"] == [[0] * len(THRESHOLDS)]
     nothing = panoptic_counts(ones, np.full(shape, 255), 2, None, ones, ones)
     assert nothing["fp"] == [0, 0]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hsl.config import DataError
+from hsl.metrics.object_precision import pool_precision
 from hsl.metrics.panoptic import panoptic_counts
 from hsl.reports.gather import gather
 from hsl.reports.object_tables import EVERY, object_tables
@@ -144,6 +145,31 @@ def test_runs_without_aji_have_no_column_of_it(make_run, models, add_objects):
     tables = {table.name: table for table in object_tables(models(), "val", "plain")}
     found = {row["model"]: row["aji"] for row in dictionaries(tables["objects_folds"])}
     assert (found["a"].num, found["b"].mean) == (0, 0.9)
+
+
+def test_ap_is_pooled_over_pictures_and_unknown_for_older_runs(make_run, models, add_objects):
+    folder = make_run("a", "a")
+    add_objects(folder)
+    instances(make_run("b", "b"), [((1, 0, 0, 0.9), 9, 10)])
+    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    rows = [row for row in dictionaries(tables["objects"]) if row["model"] == "a"]
+    stored = [json.loads(line)["metrics"]["panoptic"] for line in (folder / "objects.jsonl").read_text().splitlines()]
+    pooled = pool_precision(stored)
+    assert [row["object_ap"] for row in rows[1:3]] == pooled["ap"][1:]
+    assert (rows[-1]["class"], rows[-1]["object_ap"]) == (EVERY, pooled["mean_ap"])
+    assert "not the AP of COCO" in tables["objects"].caption
+    found = {row["model"]: row["object_ap50"] for row in dictionaries(tables["objects_folds"])}
+    assert (found["a"].num, found["b"].num) == (1, 0)
+
+
+def test_counts_of_another_number_of_thresholds_are_told(make_run, models, add_objects):
+    path = make_run("a", "a") / "objects.jsonl"
+    add_objects(path.parent)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["metrics"]["panoptic"]["tp_above"] = [[0], [0], [0]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=r"`metrics.panoptic.tp_above.0`"):
+        read_objects(path, 3)
 
 
 def test_what_an_object_is_follows_from_the_runs(make_run, models, add_objects):

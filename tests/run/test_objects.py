@@ -60,6 +60,7 @@ def test_weak_labels_from_training_to_scored_objects(tmp_path: Path) -> None:
             found = parts[part][inference]["instances"]
             assert found["tp"] + found["fn"] == 16 * parts[part][inference]["num_images"]
             assert 0 <= found["aji"] <= 1
+            assert 0 <= found["object_ap"] <= found["object_ap50"] <= 1
     check_predict(folder, root, tmp_path, parts["val"]["plain"])
 
 

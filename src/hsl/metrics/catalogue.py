@@ -36,7 +36,7 @@ SCORES: dict[str, Score] = {
     **_alike(Score("max"), "accuracy", "exact_match", "balanced_accuracy", "macro_f1", "macro_precision",
              "macro_recall", "micro_f1", "micro_precision", "micro_recall", "macro_auroc", "macro_average_precision"),
     **_alike(Score("max", logged=False), "iou", "dice", "precision", "recall", "f1", "auroc", "average_precision",
-             "dice_empty_one", "pq", "sq", "rq", "aji", "ari"),
+             "dice_empty_one", "pq", "sq", "rq", "object_ap", "object_ap50", "object_ap75", "aji", "ari"),
     **_alike(Score("min", logged=False), "hd95", "assd", "voi", "voi_split", "voi_merge"),
 }  # fmt: skip
 """By name, as it is logged behind ``val/`` and stored in metrics.json."""

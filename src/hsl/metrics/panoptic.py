@@ -28,6 +28,7 @@ import numpy as np
 from hsl.batch import IGNORE_INDEX
 from hsl.metrics.clustering import contingency
 from hsl.metrics.label_images import Bools, Floats, Integers, LabelImage, class_maps
+from hsl.metrics.object_precision import hits_above
 from hsl.metrics.segments import Segments, components, count_classes, instances
 
 VOID = -1
@@ -147,14 +148,15 @@ def panoptic_counts(
     things: Sequence[int] | None = None,
     target_instances: LabelImage | None = None,
     prediction_instances: LabelImage | None = None,
-) -> dict[str, list[int] | list[float]]:
-    """What PQ needs to know of one picture; the counts of pictures add up.
+) -> dict[str, list[int] | list[float] | list[list[int]]]:
+    """What PQ and AP need to know of one picture; the counts of pictures add up.
 
     Arguments and errors are those of ``match_pictures``; the rules stand at the top of this file.
 
     Returns:
         Lists with one value per class: ``tp``, ``fp``, ``fn`` and ``iou_sum`` over the matches. A class
-        that has no objects (``things``) has zeros.
+        that has no objects (``things``) has zeros. ``tp_above`` has per class the matches above each of
+        ``object_precision.THRESHOLDS``.
 
     Example:
         >>> target, prediction = np.zeros((2, 6, 6), dtype=np.uint8)
@@ -172,6 +174,7 @@ def panoptic_counts(
         "iou_sum": np.bincount(
             matching.target.classes[hits], weights=matching.target_iou[hits], minlength=num_classes
         ).tolist(),
+        "tp_above": hits_above(matching.target.classes[1:], matching.target_iou[1:], num_classes),
     }
 
 

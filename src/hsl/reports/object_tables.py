@@ -7,6 +7,7 @@ from functools import partial
 
 from hsl.reports.objects import (
     CLUSTERING,
+    COUNTS,
     Metric,
     all_classes,
     by_group,
@@ -24,11 +25,13 @@ from hsl.reports.tables import Cell, Column, Table
 
 EVERY = "all classes"
 FAILED = Column("failed", "failed pictures", "count")
-COUNTS = ("tp", "fp", "fn")
 OBJECTS = [
     Column("pq", "PQ (%)", "share"),
     Column("sq", "SQ (%)", "share"),
     Column("rq", "RQ = object F1 (%)", "share"),
+    Column("object_ap", "AP (%)", "share"),
+    Column("object_ap50", "AP at 0.5 (%)", "share", more=True),
+    Column("object_ap75", "AP at 0.75 (%)", "share", more=True),
     Column("aji", "AJI (%)", "share"),
     *[Column(name, name.upper(), "count") for name in COUNTS],
 ]
@@ -45,14 +48,18 @@ DISTANCES = [
 ]
 POOLED = (
     "pooled: the counts of all pictures are added up, over folds and seeds, and then divided. "
-    f"{EVERY}: counts added up, PQ, SQ and RQ the mean over the classes that have them. Failed pictures are in no "
+    f"{EVERY}: counts added up, PQ, SQ, RQ and AP the mean over the classes that have them. Failed pictures are in no "
     "count."
 )
 OVER_FOLDS = (
-    "mean ± sample standard deviation over folds, the counts of a fold pooled over its pictures; PQ, SQ and RQ are "
-    "means over the classes that have them. Formulas, and what an object is, under the table of pooled objects."
+    "mean ± sample standard deviation over folds, the counts of a fold pooled over its pictures; PQ, SQ, RQ and AP "
+    "are means over the classes that have them. Formulas, and what an object is, under the table of pooled objects."
 )
 SCORES = "PQ = SQ x RQ = IoU sum / (TP + FP/2 + FN/2), RQ = TP / (TP + FP/2 + FN/2), a match needs an IoU above 0.5"
+PRECISION = (
+    " AP (Caicedo 2019): TP / (TP + FP + FN) with matches above an IoU of 0.5, 0.55, ..., 0.95, and the mean of these; "
+    "objects of a class map have no score, so this is not the AP of COCO, which ranks them by one."
+)
 AJI = (
     " AJI (Kumar 2017), areas in place of counts: sum of the intersections of each true object with the predicted one "
     "of the largest IoU / (sum of their unions + area of the predicted objects that none took)."
@@ -91,10 +98,13 @@ def object_tables(models: Sequence[Model], part: str, inference: str) -> list[Ta
         for group, rows in by_group(section.rows, groups_of(section.model, part, inference)).items()
     ]
     where = f"{part} part, {inference}"
-    areas = any(row.metrics.objects for section in found for row in section.rows)  # only metrics=instances has them
-    columns = [column for column in OBJECTS if areas or column.key != "aji"]
+    counted = [row.metrics for section in found for row in section.rows]
+    areas = any(each.objects for each in counted)  # only metrics=instances has them
+    strict = any(each.panoptic and each.panoptic.tp_above for each in counted)
+    known = {"aji": areas, "object_ap": strict}
+    columns = [column for column in OBJECTS if known.get(column.key.rstrip("0123456789"), True)]
     quality = partial(_quality, columns)
-    formula = f"{SCORES}; {objects_are(models, part, inference)}.{AJI if areas else ''}"
+    formula = f"{SCORES}; {objects_are(models, part, inference)}.{PRECISION * strict}{AJI * areas}"
     objects, distances = f"{where}; {POOLED} {formula}", f"Distances of contours, {where}; {OVER_PICTURES}"
     tables = [
         _by_class("objects", f"Panoptic quality, {objects}", columns, "panoptic", quality, found),

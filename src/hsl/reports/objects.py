@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from hsl.batch import DISTANCE
+from hsl.metrics.object_precision import NAMED, pool_precision
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.surface import summarise_surface
@@ -15,6 +16,7 @@ from hsl.reports.results import Model
 from hsl.reports.run_files import ObjectRow
 from hsl.reports.statistics import Summary, mean_std
 
+COUNTS = ("tp", "fp", "fn")
 CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")
 WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
 Metric = Literal["surface", "panoptic", "objects", "clustering"]
@@ -27,11 +29,14 @@ PREDICTED = ("basins of a watershed on the predicted distance map", "connected c
 
 @dataclass(frozen=True)
 class Quality:
-    """Panoptic quality of one class from counts pooled over pictures; NaN where nothing is to be found."""
+    """Panoptic quality and AP of one class from counts pooled over pictures; NaN where nothing is to be found."""
 
     pq: float
     sq: float
     rq: float
+    object_ap: float
+    object_ap50: float
+    object_ap75: float
     tp: int
     fp: int
     fn: int
@@ -71,18 +76,19 @@ def quality_of(rows: Sequence[ObjectRow]) -> list[Quality]:
     """One entry per class; empty where no row has the counts."""
     if not (found := _found(rows, "panoptic")):
         return []
-    pooled = pool_panoptic(found)
-    names = ("pq", "sq", "rq", "tp", "fp", "fn")
-    return [Quality(*values) for values in zip(*(pooled[name] for name in names), strict=True)]
+    precision = pool_precision(found)
+    pooled = pool_panoptic(found) | {f"object_{name}": precision[name] for name in NAMED}
+    return [Quality(*values) for values in zip(*(pooled[each.name] for each in fields(Quality)), strict=True)]
 
 
 def all_classes(rows: Sequence[ObjectRow]) -> dict[str, float]:
-    """Data-set values over all classes: ``pq``, ``sq`` and ``rq`` as means over the classes that have them, ``aji``.
+    """Data-set values over all classes: the scores of ``Quality`` as means over the classes that have them, ``aji``.
 
     AJI is pooled too, and NaN where no row has its areas (``metrics=instances`` counts them).
     """
     classes, counted = quality_of(rows), _found(rows, "objects")
-    found = {name: mean_std([getattr(each, name) for each in classes]).mean for name in ("pq", "sq", "rq")}
+    names = [each.name for each in fields(Quality) if each.name not in COUNTS]
+    found = {name: mean_std([getattr(each, name) for each in classes]).mean for name in names}
     return found | {"aji": pool_objects(counted)["aji"] if counted else math.nan}
 
 

@@ -8,14 +8,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from hsl.cells import original_rows
 from hsl.config import DataError
 from hsl.files import read_text
+from hsl.metrics.object_precision import THRESHOLDS
 from hsl.metrics.row_file import read_rows
 from hsl.names import leaves
 from hsl.reports.image_files import StoredHead
@@ -110,13 +111,17 @@ class Surface(BaseModel):
     target_contour: list[int]
 
 
+PerThreshold = Annotated[list[int], Field(min_length=len(THRESHOLDS), max_length=len(THRESHOLDS))]
+
+
 class Panoptic(BaseModel):
-    """``metrics.panoptic.panoptic_counts``: one value per class."""
+    """``metrics.panoptic.panoptic_counts``: one value per class, of ``tp_above`` one per threshold of AP."""
 
     tp: list[int]
     fp: list[int]
     fn: list[int]
     iou_sum: list[float]
+    tp_above: list[PerThreshold] | None = None  # older runs have none
 
 
 class Instances(BaseModel):
@@ -243,7 +248,7 @@ def read_objects(path: Path, num_classes: int) -> dict[tuple[str, str], list[Obj
             place = ".".join(str(each) for each in first["loc"])
             raise DataError(f"`{path}`, picture {content['id']!r}: `{place}`: {first['msg']}.") from None
         for metric in (row.metrics.surface, row.metrics.panoptic):
-            lists = metric.model_dump() if metric else {}
+            lists = metric.model_dump(exclude_none=True) if metric else {}
             if wrong := [name for name, values in lists.items() if len(values) != num_classes]:
                 raise DataError(f"`{path}`, picture {row.id!r}: `{wrong[0]}` should have {num_classes} values.")
         part, _, inference = str(content["part"]).partition("/")

@@ -22,6 +22,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.splits import Split, read_split
 from hsl.files import read_json, write_arrays, write_atomically
 from hsl.metrics.functional import dice_empty_one, scores
+from hsl.metrics.object_precision import NAMED, pool_precision
 from hsl.metrics.object_scores import pool_objects
 from hsl.metrics.panoptic import pool_panoptic
 from hsl.metrics.pixelwise import STATES, add_states, pixel_scores
@@ -250,15 +251,18 @@ def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[str, NDArr
 
 
 def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Part -> inference -> AJI, F1 and PQ of the objects, where the pool counted them (``metrics=instances``)."""
+    """Part -> inference -> AJI, F1, PQ and AP of the objects, where the pool counted them (``metrics=instances``)."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for where in sorted({row["part"] for row in rows}):
         counted = [row["metrics"] for row in rows if row["part"] == where and "objects" in row["metrics"]]
         if counted:
             part, inference = where.split("/")
             pooled = pool_objects([each["objects"] for each in counted])
-            quality = pool_panoptic([each["panoptic"] for each in counted if "panoptic" in each])
-            found.setdefault(part, {})[inference] = pooled | {"pq": float(quality["pq"][1])}
+            matched = [each["panoptic"] for each in counted if "panoptic" in each]
+            pooled["pq"] = float(pool_panoptic(matched)["pq"][1])
+            precision = pool_precision(matched)
+            pooled |= {f"object_{name}": float(precision[name][1]) for name in NAMED}
+            found.setdefault(part, {})[inference] = pooled
     return found
 
 
