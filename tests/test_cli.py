@@ -285,6 +285,10 @@ def test_an_audit_tells_what_it_found_and_stops_where_a_run_would(run: Run, pict
     code, printed = run(*command)
     assert code == 0, printed
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["stopped"] is False
+    assert "Pixels of the classes, train and val: not tested" in printed
+    assert {"parts.json", "parts.csv", "parts.md", "parts.tex"} <= {
+        path.name for path in (tmp_path / "audit").iterdir()
+    }
     shutil.copy(pictures / "images" / "p0.png", pictures / "images" / "p7.png")
     expect(run(*command), "near-duplicate")
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["stopped"] is True

@@ -42,6 +42,12 @@ class ImageLabels:
             return np.asarray(self.values == 1)
         return np.asarray(self.values[:, None] == torch.arange(len(self.classes)))
 
+    def known(self) -> NDArray[np.bool_]:
+        """``bool (N, K)``: whether it is known if a picture shows the class."""
+        if self.several:
+            return np.asarray(~self.values.isnan())
+        return np.asarray((self.values != UNKNOWN_LABEL)[:, None].expand(-1, len(self.classes)))
+
     def count(self, places: Sequence[int]) -> Tensor:
         """``int64 (K,)``: pictures that show each class, among those at ``places``."""
         values = self.values[list(places)]
@@ -51,9 +57,7 @@ class ImageLabels:
 
     def count_known(self, places: Sequence[int]) -> Tensor:
         """``int64 (K,)``: pictures of which it is known whether they show the class, among those at ``places``."""
-        values = self.values[list(places)]
-        known = ~values.isnan() if self.several else (values != UNKNOWN_LABEL)[:, None].expand(-1, len(self.classes))
-        return known.sum(0)
+        return torch.from_numpy(self.known()[list(places)].sum(0))
 
 
 def read_image_labels(

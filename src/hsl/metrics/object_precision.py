@@ -40,7 +40,9 @@ def hits_above(classes: Integers, iou: Floats, num_classes: int) -> list[list[in
         >>> hits_above(np.array([1, 1]), np.array([0.8, 0.55]), num_classes=2)[1]
         [2, 1, 1, 1, 1, 1, 0, 0, 0, 0]
     """
-    return np.stack([np.bincount(classes[iou > t], minlength=num_classes) for t in THRESHOLDS], axis=1).tolist()
+    counts = [np.bincount(classes[iou > t], minlength=num_classes) for t in THRESHOLDS]
+    hits: list[list[int]] = np.stack(counts, axis=1).tolist()
+    return hits
 
 
 def pool_precision(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

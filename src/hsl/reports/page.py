@@ -19,6 +19,7 @@ from hsl.reports.galleries import Shown, galleries, stored_pictures
 from hsl.reports.image_scores import head_of
 from hsl.reports.notes import Note
 from hsl.reports.palette import SERIES, SERIES_DARK, hex_colour
+from hsl.reports.part_tables import parts_of, told
 from hsl.reports.plot_files import Plot
 from hsl.reports.report_plots import pooled_iou
 from hsl.reports.results import Model
@@ -36,6 +37,7 @@ PLACED = (
     "pictures",
     "tasks",
     "phases",
+    "parts",
     "image_ranking",
     "image_ranking_test",
     "image_pairwise",
@@ -118,6 +120,7 @@ def write_page(
         failures=_failures(dense, first, part),
         failure_titles=KINDS,
         audits=facts.audits(runs),
+        parts_told=[(one.fold, told(one)) for one in parts_of(runs)],
         packages=packages,
         mixed=any(len(versions) > 1 for _, versions in packages),
         series=SERIES,

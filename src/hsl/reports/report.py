@@ -24,6 +24,7 @@ from hsl.reports.notes import Note, few_resamples, notes_on, warnings_of
 from hsl.reports.object_tables import object_tables
 from hsl.reports.overview import Overview, names_of_folders, write_overview
 from hsl.reports.page import write_page
+from hsl.reports.part_tables import parts_of, parts_table
 from hsl.reports.phases_table import phases_table
 from hsl.reports.picture_table import picture_table
 from hsl.reports.plot_files import check_plot_files, save_plots
@@ -126,6 +127,8 @@ def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path)
     tables = (_tables(cfg, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
     if (phases := phases_table(in_order)) is not None:
         tables["phases"] = phases
+    if compared := parts_of(runs):
+        tables["parts"] = parts_table(compared)
     for table in tables.values():
         write_table(table, output / "tables")
     order = ranked + [(None, model) for model in in_order if model not in dense]

@@ -14,6 +14,7 @@ from hsl.files import read_json
 from hsl.names import below, is_below
 from hsl.reports.image_files import ImagePictures, read_image_predictions
 from hsl.reports.labels import foldless
+from hsl.reports.part_tests import PartTests, read_parts
 from hsl.reports.pictures import Example
 from hsl.reports.pixel_counts import EMPTY_ONE, Pictures, PixelCounts, read_pixel_counts
 from hsl.reports.run_events import RunEvents, read_events
@@ -42,7 +43,8 @@ class Run:
     ``pictures`` to the pixel counts of every picture; ``rows`` maps them to the lines of ``objects.jsonl``.
     ``task_pictures`` has per task of a network of several heads what ``pictures`` has for the fused classes;
     ``weighting`` is what the task weighting did, none where it was not logged. ``image_pictures`` maps
-    (part, inference) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory.
+    (part, inference) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory;
+    ``parts`` compares the classes of the parts of the split.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Run:
     weighting: WeightingSteps | None = None
     image_pictures: Mapping[tuple[str, str], ImagePictures] = field(default_factory=dict)
     events: RunEvents = field(default_factory=RunEvents)
+    parts: PartTests | None = None
 
     @property
     def fold(self) -> int:
@@ -188,6 +191,7 @@ def read_run(folder: Path) -> Run:
         weighting=_or_problem(problems, read_weighting, folder / "weighting.jsonl"),
         image_pictures=_image_pictures(problems, folder, metrics) if metrics else {},
         events=_or_problem(problems, read_events, folder) or RunEvents(),
+        parts=_or_problem(problems, read_parts, folder),
         problems=problems if status == "finished" else (),
     )
 

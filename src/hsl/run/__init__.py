@@ -28,12 +28,16 @@ from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
 from hsl.names import below
 from hsl.output_folder import OutputFolder
+from hsl.reports.part_tables import parts_table, told
+from hsl.reports.part_tests import write_parts
+from hsl.reports.tables import write_table
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, num_examples
 from hsl.run.class_maps import OBJECTS, object_scores, save_class_maps
 from hsl.run.earlier_runs import check_first_weights, check_same_range, learned_from, same_schedule, take_over
 from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.opening import building_from, open_run, place_data
+from hsl.run.part_counts import part_tests
 from hsl.run.phase_plan import check_phases
 from hsl.run.phases import PhasedRun
 from hsl.run.processes import check_launch, ending_together, is_further_process, own_command
@@ -182,16 +186,22 @@ def audit(cfg: DictConfig) -> None:
         findings = data.audit
         write_atomically(output.work / "audit.json", findings.to_json().encode())
         write_contact_sheets(findings, data.catalogue, output.work)
+        parts = part_tests(data)
+        write_parts(output.work, parts)
+        write_table(parts_table([parts]), output.work)
     print_table(findings)
+    for sentence in told(parts):
+        say(sentence)
     say(f"{output.path / 'audit.json'}")
     findings.raise_if_stopped()
 
 
 def write_split_and_audit(folder: Path, data: DataModule) -> None:
-    """Leave the fold assignment and the audit in the run folder."""
+    """Leave the fold assignment, the audit and the comparison of the parts in the run folder."""
     write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
     write_atomically(folder / "audit.json", data.audit.to_json().encode())
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
+    write_parts(folder, part_tests(data))
 
 
 def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> dict[str, Any]:
