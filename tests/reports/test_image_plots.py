@@ -32,7 +32,8 @@ def test_all_plots_of_two_models(make_run, add_image_head, plots):
         add_image_head(make_run("b", "b", fold), fold, skill=0.5)
     found = plots()
     names = ["image_ranking", "image_per_class", "image_roc", "image_precision_recall"]
-    assert list(found) == [*names, "image_confusion_01_a", "image_confusion_02_b"]
+    each = [f"image_{kind}_0{model}" for model in ("1_a", "2_b") for kind in ("confusion", "confused")]
+    assert list(found) == [*names, *each]
     ranking = {(label, what): value for label, what, value in found["image_ranking"].rows}
     assert ranking["a", "fold 0"] == 50
     assert "accuracy (%)" in texts(found["image_ranking"])

@@ -95,7 +95,7 @@ def test_the_page_is_well_formed_self_contained_and_complete(make_full_runs, pag
         assert heading in checker.words
     assert "Not shown, for want of" not in checker.words
     plots = {"ranking", "reliability", "errors", "hd95", "assd", "failures", "curves"}
-    plots |= {"confusion_01_a", "confusion_02_b"}
+    plots |= {"confusion_01_a", "confusion_02_b", "confused_01_a", "confused_02_b"}
     assert {name.removeprefix("plot-") for name in checker.ids if name.startswith("plot-")} == plots
 
 

@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from hsl.config import ConfigError, DataError
 from hsl.output_folder import MARKER
+from hsl.reports.part_tests import PartCounts, PartTests, compare_parts, write_parts
 from hsl.reports.plot_files import save_plots
 from hsl.reports.report import report
 
@@ -49,6 +51,45 @@ def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp
     printed = capsys.readouterr().out
     assert str(page) in printed.replace("\n", "")
     assert "100.00 ± 0.00" in printed
+
+
+def test_a_base_adds_an_ablation_table_and_a_wrong_one_stops_before_anything_is_written(
+    make_run, run_report, add_image_head, tmp_path
+):
+    for fold in range(2):
+        for name, matrix in (("a", None), ("b", FULL)):
+            add_image_head(make_run(name, name, fold, matrix), fold, skill=0.5 + 0.4 * (name == "b"))
+    with pytest.raises(ConfigError, match=r"`base` should be the label"):
+        run_report("base=nobody")
+    assert not (tmp_path / "report").exists()
+    page = run_report("base=a")
+    for name in ("ablation", "image_ablation"):
+        first, other = (page.parent / "tables" / f"{name}.csv").read_text().splitlines()[1:]
+        assert first.startswith("a,the base,")
+        assert other.startswith("b,the encoder,")
+        assert (page.parent / "tables" / f"{name}.tex").is_file()
+    text = page.read_text()
+    assert "Against the base" in text
+    assert "Image heads against the base" in text
+
+
+def test_of_two_data_sets_the_one_without_the_base_says_so(make_run, run_report):
+    for name in "ab":
+        make_run(name, name, provenance={"data": name})
+    page = run_report("base=b")
+    pages = [(folder / "index.html").read_text() for folder in sorted(page.parent.iterdir()) if folder.is_dir()]
+    assert len(pages) == 2
+    assert ["No model here is called b." in text for text in pages] == [True, False]
+
+
+def test_the_comparison_of_the_parts_is_in_the_audit_section(make_run, run_report):
+    shown = np.arange(40)[:, None] % 2 == [0, 1]
+    parts = {"train": PartCounts(shown * 10, shown, shown | True), "val": PartCounts(shown * 10, shown, shown | True)}
+    tests = compare_parts("segmentation", ["clean", "crack"], parts, "groups")
+    write_parts(make_run("a", "a"), PartTests(data="walls", fold=0, unit="groups", tests=tests))
+    page = run_report()
+    assert "Pixels of the classes, train and val: alike" in page.read_text()
+    assert "alike" in (page.parent / "tables" / "parts.csv").read_text()
 
 
 def test_a_report_is_replaced_by_the_next_and_nothing_else_is(make_run, run_report, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from hsl.reports.confused_plot import confused_plot
 from hsl.reports.image_files import ImagePictures
 from hsl.reports.image_scores import head_of, image_overall, image_scores, image_summary
 from hsl.reports.image_tables import CLASS_TITLES
@@ -62,7 +63,8 @@ def image_plots(
     plots: list[Plot | None] = [spread_plot("image_ranking", scored, IMAGE_TITLES[metric], where)]
     plots.append(image_class_plot(models, places, part, inference))
     plots += [threshold_plot(kind, models, places, part, inference) for kind in ("roc", "precision_recall")]
-    plots += [image_confusion_plot(model, i, part, inference) for i, model in enumerate(models)]
+    for i, model in enumerate(models):
+        plots += image_confusion_plots(model, i, part, inference)
     return {plot.name: plot for plot in plots if plot is not None}
 
 
@@ -102,8 +104,10 @@ def image_class_plot(models: Sequence[Model], places: Mapping[str, int], part: s
     return Plot("image_per_class", caption, figure, ("model", "class", "f1_mean", "f1_std"), rows)
 
 
-def image_confusion_plot(model: Model, number: int, part: str, inference: str) -> Plot | None:
-    """Where the pictures of each class go; the data are counts, rows the truth. None for several classes per picture.
+def image_confusion_plots(model: Model, number: int, part: str, inference: str) -> list[Plot | None]:
+    """Where the pictures of each class go, and what is confused most; none for several classes per picture.
+
+    The data of the first are counts, rows the truth.
 
     Args:
         model: with an image head.
@@ -114,15 +118,16 @@ def image_confusion_plot(model: Model, number: int, part: str, inference: str) -
     head = head_of(model)
     found = model.per_fold(lambda run: _confusion(run.image_pictures.get((part, inference))))
     if head is None or model.refused or not found:
-        return None
+        return []
     matrix = pooled_over(found)
     figure = settled(draw_confusion(matrix, head.classes, title=short(model.label), unit="picture"))
     rows: list[list[str | float | None]] = [
         [name, *[int(n) for n in row]] for name, row in zip(head.classes, matrix, strict=True)
     ]
     caption = f"{model.label}, pictures of the folds present, {part}; rows sum to 100 %."
-    name = f"image_confusion_{number + 1:02d}_{slug(model.label)}"
-    return Plot(name, caption, figure, ["true class", *head.classes], rows, on_card=True)
+    file = f"{number + 1:02d}_{slug(model.label)}"
+    whole = Plot(f"image_confusion_{file}", caption, figure, ["true class", *head.classes], rows, on_card=True)
+    return [whole, confused_plot(matrix, head.classes, model.label, f"image_confused_{file}", "pictures")]
 
 
 def threshold_plot(

@@ -38,6 +38,8 @@ PLACED = (
     "tasks",
     "phases",
     "parts",
+    "ablation",
+    "image_ablation",
     "image_ranking",
     "image_ranking_test",
     "image_pairwise",
@@ -156,7 +158,7 @@ def classes_of(column: Column, table: Table) -> str:
     kinds = {
         "number": column.is_number,
         "tight": column.key in ("folds", "classes_scored", "fold"),
-        "path": column.key in ("weights", "status", "verdict", "training"),
+        "path": column.key in ("weights", "status", "verdict", "training", "changed", "parts"),
         "more": column.more,
         "fixed": column is fixed,
     }

@@ -65,7 +65,8 @@ def divergence(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
         0.1887
     """
     p, q = (values / values.sum(-1, keepdims=True) for values in (first, second))
-    return np.clip(_entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2, 0, 1)
+    found: NDArray[Any] = np.clip(_entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2, 0, 1)
+    return found
 
 
 def share_v(first: NDArray[Any], second: NDArray[Any]) -> float:

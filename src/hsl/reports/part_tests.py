@@ -88,7 +88,7 @@ class PartTest(BaseModel):
         if self.adjusted_p is None:
             return "not tested"
         if self.size == "negligible":
-            return "alike" if self.adjusted_p >= LEVEL else "alike to all practical purposes, though not by chance"
+            return "alike" if self.adjusted_p >= LEVEL else "a difference beyond chance, but a negligible one"
         if self.differs:
             return f"unlike, a {self.size} difference"
         return f"no difference beyond chance; so few groups may hide one ({self.size} here)"

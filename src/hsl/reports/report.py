@@ -12,14 +12,15 @@ from hsl.config import ConfigError
 from hsl.files import write_atomically
 from hsl.output_folder import OutputFolder
 from hsl.reports import contents
+from hsl.reports.ablation import ablation_table, check_base, find_base
 from hsl.reports.answer import Standing, answer
 from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
 from hsl.reports.comparisons import Comparison, compare, pooled_estimates
 from hsl.reports.data_sets import UNNAMED, DataSet, data_sets
 from hsl.reports.family_table import family_table
 from hsl.reports.gather import gather
-from hsl.reports.image_report import image_report, image_results
-from hsl.reports.image_scores import IMAGE_METRICS
+from hsl.reports.image_report import ImageReport, image_report, image_results
+from hsl.reports.image_scores import IMAGE_METRICS, image_summary
 from hsl.reports.notes import Note, few_resamples, notes_on, warnings_of
 from hsl.reports.object_tables import object_tables
 from hsl.reports.overview import Overview, names_of_folders, write_overview
@@ -58,8 +59,8 @@ def report(cfg: DictConfig) -> Path:
         The page.
 
     Raises:
-        ConfigError: ``metric`` or ``image_metric`` is none of the scores, ``pareto`` names no two tasks, or ``dpi`` or
-            ``formats`` are none that plots can be saved in.
+        ConfigError: ``metric`` or ``image_metric`` is none of the scores, ``base`` no model, ``pareto`` names no two
+            tasks, or ``dpi`` or ``formats`` are none that plots can be saved in.
         DataError: no run folder matches.
     """
     if cfg.metric not in OVERALL:
@@ -72,8 +73,15 @@ def report(cfg: DictConfig) -> Path:
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
     runs = gather(patterns)
     found, unknown = data_sets(runs)
+    if len(found) <= 1:
+        found, unknown = (
+            [DataSet(found[0].name if found else UNNAMED, [*(found[0].runs if found else ()), *unknown])],
+            [],
+        )
+    models = [models_of(each.runs, list(cfg.ignore), cfg.name_key) for each in found]
+    check_base(models, cfg.base)
     with OutputFolder(cfg.output, "report") as output:
-        written = _write_all(cfg, found, unknown, output.work)
+        written = _write_all(cfg, list(zip(found, models, strict=True)), unknown, output.work)
     page = output.path / "index.html"
     for one in written:
         print_report(one.data, one.answers, one.tables, one.notes)
@@ -81,15 +89,14 @@ def report(cfg: DictConfig) -> Path:
     return page
 
 
-def _write_all(cfg: DictConfig, found: Sequence[DataSet], unknown: Sequence[Run], output: Path) -> list[_Written]:
+def _write_all(
+    cfg: DictConfig, found: Sequence[tuple[DataSet, Sequence[Model]]], unknown: Sequence[Run], output: Path
+) -> list[_Written]:
     """One report for one data set; for several, one in a folder each and a page over them."""
-    if len(found) <= 1:
-        name = found[0].name if found else UNNAMED
-        return [_write_report(cfg, name, [*(found[0].runs if found else ()), *unknown], output)]
-    folders = names_of_folders([each.name for each in found])
-    written = [
-        _write_report(cfg, each.name, each.runs, output / folder) for each, folder in zip(found, folders, strict=True)
-    ]
+    if len(found) == 1:
+        return [_write_report(cfg, *found[0], output)]
+    folders = names_of_folders([each.name for each, _ in found])
+    written = [_write_report(cfg, *each, output / folder) for each, folder in zip(found, folders, strict=True)]
     parts = [
         Overview(one.data, folder, one.answers, [table for name, table in one.tables.items() if name in RANKINGS])
         for one, folder in zip(written, folders, strict=True)
@@ -102,9 +109,9 @@ def _write_all(cfg: DictConfig, found: Sequence[DataSet], unknown: Sequence[Run]
     return written
 
 
-def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path) -> _Written:
+def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], output: Path) -> _Written:
     """Everything but what is printed."""
-    models = models_of(runs, list(cfg.ignore), cfg.name_key)
+    data, runs, base = found.name, found.runs, None if cfg.base is None else find_base(models, str(cfg.base))
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
     chosen = (cfg.part, cfg.inference_name)
     images = image_report(models, cfg.image_metric, *chosen, parts, cfg.resamples, cfg.seed)
@@ -115,6 +122,7 @@ def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path)
     estimates = pooled_estimates(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
     notes = notes_on(runs, in_order, *chosen)
     notes = few_resamples(cfg.resamples, max(len(pairs), len(images.comparisons))) + notes
+    notes += [Note("info", f"No model here is called {cfg.base}.")] if cfg.base is not None and base is None else []
     warnings = warnings_of(notes, runs)
     answers: dict[str, Sequence[str]] = {}
     if dense:
@@ -125,6 +133,8 @@ def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path)
         standing = Standing(data, images.metric, labels, images.estimates, images.comparisons, warnings, of)
         answers[of] = answer(standing)
     tables = (_tables(cfg, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
+    if base is not None:
+        tables |= _ablations(cfg, base, dense, pairs, estimates, images)
     if (phases := phases_table(in_order)) is not None:
         tables["phases"] = phases
     if compared := parts_of(runs):
@@ -142,6 +152,27 @@ def _write_report(cfg: DictConfig, data: str, runs: Sequence[Run], output: Path)
     settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
     write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings, data, answers)
     return _Written(data, answers, tables, notes, results)
+
+
+def _ablations(
+    cfg: DictConfig,
+    base: Model,
+    dense: Sequence[Model],
+    pairs: Sequence[Comparison],
+    estimates: Mapping[str, Estimate],
+    images: ImageReport,
+) -> dict[str, Table]:
+    """Of pixels and of image heads, as far as the base has them."""
+    chosen = (cfg.part, cfg.inference_name)
+    tables = {}
+    if any(model is base for model in dense):
+        means = {model.label: model.summary(cfg.metric, *chosen) for model in dense}
+        tables["ablation"] = ablation_table(dense, base, cfg.metric, means, estimates, pairs)
+    if any(model is base for model in images.models):
+        means = {model.label: image_summary(model, images.metric, *chosen) for model in images.models}
+        of = (images.models, base, images.metric, means, images.estimates, images.comparisons)
+        tables["image_ablation"] = ablation_table(*of, name="image_ablation")
+    return tables
 
 
 def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:

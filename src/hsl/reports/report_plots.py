@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from hsl.reports.confused_plot import confused_plot
 from hsl.reports.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
 from hsl.reports.failure_gallery import failure_counts
 from hsl.reports.objects import objects_are
 from hsl.reports.plot_files import Plot
 from hsl.reports.results import Model
-from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot
+from hsl.reports.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot, slug
 from hsl.reports.task_plots import pareto_plot, task_curves_plot, task_plot
 from hsl.reports.titles import KINDS, TITLES
 from hsl.reports.weighting_plots import weighting_plots
@@ -57,6 +58,7 @@ def report_plots(
     for i, model in enumerate(models):
         if (matrix := model.pooled_confusion(part, inference)) is not None:
             plots.append(confusion_plot(matrix, model.classes, model.label, i))
+            plots.append(confused_plot(matrix, model.classes, model.label, f"confused_{i + 1:02d}_{slug(model.label)}"))
     return {plot.name: plot for plot in plots if plot is not None}
 
 
