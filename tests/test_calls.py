@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from hsl.calls import calls_in, check_calls
+from hsl.calls import calls_in, check_calls, check_values
 from hsl.config import ConfigError
+from hsl.ranges import FractionBelowOne, Limit, PositiveInt, Seed
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Part:
     weights: Mapping[str, float] | Sequence[float] | None = None
     inner: "Part | None" = None
     make: Callable[[int], Any] | None = None
+    limit: Limit | None = 1.0
+    depth: PositiveInt = 3
+    shares: Mapping[str, FractionBelowOne] | Seed | None = None
 
 
 def unready(width: int = None) -> None:  # noqa: RUF013  # as some libraries have it
@@ -40,7 +44,8 @@ def node(**arguments: Any) -> dict[str, Any]:
     [
         node(width=3),
         node(width=3, rate=1),  # a whole number is a number
-        node(width=3, rate=float("inf")),
+        node(width=3, limit=float("inf")),
+        node(width=3, limit=None),
         node(width=3, sides=[1, 2]),  # a list is a tuple too
         node(width=3, weights={"a": 1}),
         node(width=3, weights=[1, 0.5]),
@@ -71,6 +76,20 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
         (node(width=3, mode="slow"), "`part.mode` should be fast, exact. Found `part.mode = slow`."),
         (node(width=3, weights=1), "`part.weights` should be a map or a list or null. Found `part.weights = 1`."),
         (node(width=3, make="x"), "`part.make` should be a map with `_target_` or null. Found `part.make = x`."),
+        (node(width=3, rate=float("nan")), "`part.rate` should be a finite number. Found `part.rate = nan`."),
+        (node(width=3, rate=float("inf")), "`part.rate` should be a finite number. Found `part.rate = inf`."),
+        (node(width=3, limit=0), "`part.limit` should be a number above 0 or null. Found `part.limit = 0`."),
+        (
+            node(width=3, limit=float("nan")),
+            "`part.limit` should be a finite number above 0 or null. Found `part.limit = nan`.",
+        ),
+        (node(width=3, depth=0), "`part.depth` should be a whole number of at least 1. Found `part.depth = 0`."),
+        (node(width=3, depth=None), "`part.depth` should be a whole number of at least 1. Found `part.depth = None`."),
+        (
+            node(width=3, shares={"a": 1}),
+            "`part.shares` should be a map, each value a number in [0, 1) or a whole number in [0, 4294967296) or null."
+            " Found `part.shares = {'a': 1}`.",
+        ),
         (node(), "`part.width` should be given. Found no value. Add `+part.width=...`."),
         (
             {"_target_": "nothing.at_all"},
@@ -105,3 +124,14 @@ def test_every_finding_is_told_once_where_it_stands() -> None:
 def test_calls_are_found_at_any_depth() -> None:
     found = dict(calls_in({"a": [node(width=1, inner=node(width=2))], "b": {"c": node()}}))
     assert list(found) == ["a[0]", "a[0].inner", "b.c"]
+
+
+def test_values_that_are_no_arguments() -> None:
+    kinds = {"a.b": PositiveInt | Literal["auto"], "c": PositiveInt, "d.e.f": PositiveInt}
+    check_values({"a": {"b": "auto"}, "c": 2, "d": {"e": None}}, kinds)
+    with pytest.raises(ConfigError) as caught:
+        check_values({"a": {"b": 0}, "c": "x", "d": 3}, kinds)
+    assert str(caught.value) == (
+        "`a.b` should be a whole number of at least 1 or auto. Found `a.b = 0`. "
+        "`c` should be a whole number of at least 1. Found `c = x`."
+    )

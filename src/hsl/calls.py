@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import pkgutil
 import types
 import typing
@@ -38,6 +39,28 @@ def check_calls(content: Mapping[str, Any]) -> None:
         raise ConfigError(" ".join(findings.values()))
 
 
+def check_values(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Check the values that are no arguments of a call.
+
+    Args:
+        content: A resolved config.
+        kinds: Dotted key -> annotation of its value; a key that the config lacks has none.
+
+    Raises:
+        ConfigError: Every finding at once: the key and the rule.
+    """
+    findings = []
+    for key, kind in kinds.items():
+        node: Any = content
+        *above, name = key.split(".")
+        for word in above:
+            node = node.get(word) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node and not _fits(node[name], kind):
+            findings.append(_sentence(key, kind, node[name]))
+    if findings:
+        raise ConfigError(" ".join(findings))
+
+
 def calls_in(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every node with a ``_target_``, with its dotted path, the outer ones first."""
     if isinstance(node, dict):
@@ -72,7 +95,7 @@ def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             way = f"Did you mean `{path}.{near[0]}`?" if near else "Delete it."
             yield key, f"`{path}.{key}` should be a key of `{path}`. Found `{path}.{key} = {value}`. {way}"
         elif known is not None and value != known.default and not _fits(value, hints.get(key, Any)):
-            yield key, f"`{path}.{key}` should be {_in_words(hints[key])}. Found `{path}.{key} = {value}`."
+            yield key, _sentence(f"{path}.{key}", hints[key], value)
     if not node.get("_partial_") and "_args_" not in node:
         given = set(arguments)
         for name, parameter in parameters.items():
@@ -82,19 +105,26 @@ def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield name, f"`{path}.{name}` should be given. Found no value. Add `+{path}.{name}=...`."
 
 
+def _sentence(key: str, annotation: Any, value: Any) -> str:
+    wanted = _in_words(annotation)
+    if isinstance(value, float) and not math.isfinite(value):
+        wanted = wanted.replace("a number", "a finite number")
+    return f"`{key}` should be {wanted}. Found `{key} = {value}`."
+
+
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}  # annotations of names that are imported for type checkers alone
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value of YAML is one of the annotated type; true where only a program could tell."""
-    if any(True for _ in calls_in(value)) or (value is None and annotation not in _SCALARS):
+    """Whether a value of YAML is one of the annotated type and range; true where only a program could tell."""
+    if any(True for _ in calls_in(value)) or (value is None and _plain(annotation) not in _SCALARS):
         return True  # a part that is null is one that the verb does without
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
         adapter.validate_json(json.dumps(value), strict=True)  # strict, but a list is a tuple too, as in YAML
     except ValidationError as error:
         return any(finding["type"] in ("needs_python_object", "is_instance_of") for finding in error.errors())
@@ -103,11 +133,36 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
+def _plain(annotation: Any) -> Any:
+    """A type without its range."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
 _SCALARS = (int, float, str, bool)
 _WORDS = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null",
     list: "a list", tuple: "a list", dict: "a map",
 }  # fmt: skip
+
+
+_BOUNDED = (" of at least ", " above ", " in [", " in (")
+
+
+def _range_in_words(marks: typing.Iterable[Any]) -> str:
+    """What the bounds of pydantic's `Field` say, behind the words of a type."""
+    bounds = {
+        name: getattr(bound, name)
+        for mark in marks
+        for bound in getattr(mark, "metadata", ())
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(bound, name)
+    }
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if low is None:
+        return ""
+    if high is None:
+        return f" of at least {low}" if "ge" in bounds else f" above {low}"
+    return f" in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"
 
 
 def _in_words(annotation: Any) -> str:
@@ -118,8 +173,11 @@ def _in_words(annotation: Any) -> str:
     if origin is Literal:
         return ", ".join(json.dumps(one).strip('"') for one in arguments)
     if origin is typing.Annotated:
-        return _in_words(arguments[0])
+        return _in_words(arguments[0]) + _range_in_words(arguments[1:])
     kind = origin or annotation
+    of = _in_words(arguments[-1]) if inspect.isclass(kind) and issubclass(kind, typing.Collection) and arguments else ""
+    if any(sign in of for sign in _BOUNDED):
+        return f"{'a map' if issubclass(kind, Mapping) else 'a list'}, each value {of}"
     if kind in _WORDS:
         return _WORDS[kind]
     if kind is Callable:

@@ -21,11 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hsl import options
-from hsl.calls import check_calls
+from hsl.calls import check_calls, check_values
 from hsl.config import ConfigError, UserError, validate
 from hsl.errors import TRACEBACK_VARIABLE, user_sentence
 from hsl.metrics.catalogue import read_mode
 from hsl.names import check_names
+from hsl.ranges import KEYS
 from hsl.signals import ended_by_signals
 from hsl.targets import named_targets
 from hsl.terminal import quieten_handlers, say, visible
@@ -165,6 +166,7 @@ def _call_entry(cfg: DictConfig) -> Any:
         content: Any = OmegaConf.to_container(cfg, resolve=True)
         check_names(content)
         check_calls(content)
+        check_values(content, KEYS)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
     except BrokenPipeError:

@@ -18,6 +18,7 @@ from hsl.metrics.functional import scores
 from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
 from hsl.metrics.watershed import split_objects
+from hsl.ranges import NonNegativeInt
 
 """The head that says how deep each pixel lies in its object."""
 
@@ -66,7 +67,7 @@ class Evaluation(Callback):
     def __init__(
         self,
         inference: str,
-        num_examples: int = 30,
+        num_examples: NonNegativeInt = 30,
         predictor: Predictor | None = None,
         head: str = "segmentation",
     ) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hsl.batch import Objectives
 from hsl.config import ConfigError
+from hsl.ranges import PositiveInt
 
 
 class LossParts(Callback):
@@ -26,7 +27,7 @@ class LossParts(Callback):
         ConfigError: `every_n_steps` is below 1.
     """
 
-    def __init__(self, every_n_steps: int) -> None:
+    def __init__(self, every_n_steps: PositiveInt) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"`every_n_steps` should be at least 1. Found `every_n_steps = {every_n_steps}`.")
         self.every_n_steps = every_n_steps

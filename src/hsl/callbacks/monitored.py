@@ -8,13 +8,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from hsl.config import ConfigError
 from hsl.metrics.catalogue import read_mode
+from hsl.ranges import NonNegativeFloat, NonNegativeInt
 
 
 def early_stopping(
     monitor: str,
     mode: str = "auto",
-    patience: int = 10,
-    min_delta: float = 0.001,
+    patience: NonNegativeInt = 10,
+    min_delta: NonNegativeFloat = 0.001,
     stopping_threshold: float | None = None,
     divergence_threshold: float | None = None,
 ) -> EarlyStopping:

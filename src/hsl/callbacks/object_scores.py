@@ -17,6 +17,7 @@ from hsl.batch import Batch
 from hsl.config import ConfigError
 from hsl.metrics.confusion import predicted_classes
 from hsl.metrics.pool import MetricPool
+from hsl.ranges import PositiveInt
 
 Instances = Callable[[str], NDArray[Any] | None]
 
@@ -43,8 +44,8 @@ class ObjectScores(Callback):
         self,
         path: str,
         metrics: Mapping[str, Callable[..., Any]],
-        workers: int | Literal["auto"],
-        every_n_epochs: int,
+        workers: PositiveInt | Literal["auto"],
+        every_n_epochs: PositiveInt,
         head: str = "segmentation",
     ) -> None:
         if every_n_epochs < 1:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hsl.config import ConfigError, UserError
 from hsl.files import write_atomically
 from hsl.models.checkpointing import checkpoint_network
+from hsl.ranges import PositiveInt
 from hsl.weighting.base import Weighting
 from hsl.weighting.scalar import Fixed, Uncertainty
 
@@ -50,7 +51,7 @@ class OomBackoff(Callback):
         ConfigError: ``micro_batch`` is below 1.
     """
 
-    def __init__(self, path: str, micro_batch: int | None = None, checkpointing: bool = False) -> None:
+    def __init__(self, path: str, micro_batch: PositiveInt | None = None, checkpointing: bool = False) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ConfigError(
                 f"`micro_batch` should be at least 1, or null for the whole batch. Found `micro_batch = {micro_batch}`."

@@ -16,6 +16,7 @@ from hsl.checkpoint import read_checkpoint
 from hsl.config import ConfigError
 from hsl.files import read_json, write_atomically
 from hsl.metrics.catalogue import better, read_mode
+from hsl.ranges import NonNegativeFloat
 
 
 class RollbackGate(Callback):
@@ -53,7 +54,7 @@ class RollbackGate(Callback):
         metric: str,
         mode: str,
         baseline: float | str | None,
-        tolerance: float,
+        tolerance: NonNegativeFloat,
         path: str,
         scope: Literal["phase", "run"] = "phase",
         minimum: Mapping[str, float] | None = None,

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from hsl.config import ConfigError
 from hsl.files import write_atomically
+from hsl.ranges import PositiveInt
 from hsl.weighting.base import Weighting
 
 
@@ -27,7 +28,7 @@ class WeightingLog(Callback):
         ConfigError: `every_n_steps` is below 1.
     """
 
-    def __init__(self, path: str, every_n_steps: int) -> None:
+    def __init__(self, path: str, every_n_steps: PositiveInt) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"`every_n_steps` should be at least 1. Found `every_n_steps = {every_n_steps}`.")
         self.path = Path(path)

@@ -37,6 +37,8 @@ def check_arguments(
     for name in ("mean", "std"):
         if len(normalization[name]) != 3:
             findings.append(f"`encoder.normalization.{name}` should have 3 values. Found {list(normalization[name])}.")
+    if not min(normalization["std"]) > 0:
+        findings.append(f"`encoder.normalization.std` should be above 0. Found {list(normalization['std'])}.")
     if findings:
         raise ConfigError(" ".join(findings))
 

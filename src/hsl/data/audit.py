@@ -27,6 +27,7 @@ from hsl.data.near_duplicates import ORIENTATIONS, is_blank, stored_near_duplica
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.data.splits import Split
+from hsl.ranges import FractionAboveZero
 
 RULES = {
     "a": "a picture in two parts",
@@ -124,7 +125,7 @@ def audit(
     fold: int,
     *,
     near_duplicates: str | bool | None = "stop",
-    threshold: float = 0.98,
+    threshold: FractionAboveZero = 0.98,
     missing_classes: str | bool | None = "stop",
     conflicts: str | bool | None = "stop",
     image_labels: str | Sequence[str] | None = None,

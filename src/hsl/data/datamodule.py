@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from hsl.data.tasks import read_heads
 from hsl.data.transforms import EvaluationTransform, Transform, normalized
 from hsl.data.unchanged import Unchanged
 from hsl.data.workers import choose_num_workers
+from hsl.ranges import Limit, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 PARTS = ("train", "val", "test")
 
@@ -79,17 +80,17 @@ class DataModule(LightningDataModule):
         root: str | Path,
         reader: Callable[[str | Path], Catalogue],
         split: Callable[[Catalogue, Scan], Split],
-        fold: int,
-        image_size: int | Sequence[int],
-        batch_size: int,
-        num_workers: int | str,
+        fold: NonNegativeInt,
+        image_size: PositiveInt | Sequence[PositiveInt],
+        batch_size: PositiveInt,
+        num_workers: NonNegativeInt | Literal["auto"],
         cache: str | None,
-        cache_gigabytes: float,
+        cache_gigabytes: Limit,
         cache_dir: str | Path | None,
         audit: Callable[..., Audit],
         augmentation: Callable[[tuple[int, int]], Transform],
         normalization: Mapping[str, Sequence[float]],
-        seed: int,
+        seed: Seed,
         head: str = "segmentation",
         tasks: str | Path | None = None,
         patches: PatchSampling | None = None,
@@ -99,7 +100,7 @@ class DataModule(LightningDataModule):
         sampling: Sampling | None = None,
         only: Mapping[str, str | Sequence[str]] | None = None,
         value_range: Sequence[float] | None = None,
-        max_megapixels: float = MAX_MEGAPIXELS,
+        max_megapixels: PositiveFloat = MAX_MEGAPIXELS,
     ) -> None:
         super().__init__()
         check_arguments(image_size, batch_size, num_workers, normalization, evaluation_size)

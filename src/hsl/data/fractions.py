@@ -8,17 +8,18 @@ from hsl.data.image_labels import group_pictures
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.data.splits import Split, assemble, check_argument
+from hsl.ranges import FractionAboveZero, FractionBelowOne, Seed
 
 
 def fractions(
     catalogue: Catalogue,
     scan: Scan,
     *,
-    val_fraction: float,
-    test_fraction: float,
+    val_fraction: FractionAboveZero,
+    test_fraction: FractionBelowOne,
     groups: str | None,
     labels: str | Sequence[str] | None,
-    seed: int,
+    seed: Seed,
 ) -> Split:
     """One fold of whole groups: a share validates, a share is for the test, the rest trains.
 

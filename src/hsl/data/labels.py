@@ -18,6 +18,7 @@ from hsl.data.label_review import checked
 from hsl.data.label_table import check_origin, read_labels, read_page
 from hsl.data.records import Catalogue, FileSource, IndexMask
 from hsl.data.splits import Split
+from hsl.ranges import NonNegativeFloat
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PseudoLabels:
     """
 
     folder: str
-    tier_weights: Mapping[str, float | None]
+    tier_weights: Mapping[str, NonNegativeFloat | None]
     weigh_by_confidence: bool = False
     unchecked: bool = False
 

@@ -23,6 +23,7 @@ from hsl.data.instance_maps import first_gap
 from hsl.data.labels import Annotations
 from hsl.data.records import Catalogue, IndexMask, Source
 from hsl.data.splits import Split
+from hsl.ranges import FractionAboveZero, NonNegativeFloat, Seed
 
 PICTURE = "reconstruction"
 
@@ -43,9 +44,9 @@ class ObjectLabels:
         ConfigError: The fraction is out of range, or there is no such target.
     """
 
-    annotated_fraction: float = 1.0
-    seed: int = 0
-    targets: Mapping[str, float] | None = None
+    annotated_fraction: FractionAboveZero = 1.0
+    seed: Seed = 0
+    targets: Mapping[str, NonNegativeFloat] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.annotated_fraction <= 1:

@@ -15,6 +15,7 @@ from hsl.data.cache import PictureCache
 from hsl.data.decoding import Picture
 from hsl.data.grouping import name_some
 from hsl.data.patch_centres import Pixels, poisson_disk
+from hsl.ranges import AtLeastOne, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,11 @@ class PatchSampling:
         ConfigError: An argument is outside its range; all of them are named.
     """
 
-    size: int
-    min_distance: float
+    size: PositiveInt
+    min_distance: AtLeastOne
     foreground: Sequence[str] | None
     renew: str
-    max_per_picture: int | None
+    max_per_picture: PositiveInt | None
 
     def __post_init__(self) -> None:
         rules = {

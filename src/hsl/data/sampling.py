@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hsl.cells import original
 from hsl.config import ConfigError, DataError
 from hsl.data.grouping import name_some
+from hsl.ranges import FractionAboveZero
 
 TABLE = "image_predictions.csv"
 
@@ -44,7 +45,7 @@ class RareClasses:
         ConfigError: The threshold is out of range.
     """
 
-    threshold: float = 1.0
+    threshold: FractionAboveZero = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -79,7 +80,7 @@ class HardExamples:
     """
 
     runs: Sequence[str]
-    share: float = 0.5
+    share: FractionAboveZero = 0.5
     by: str = "loss"
 
     def __post_init__(self) -> None:

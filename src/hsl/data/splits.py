@@ -15,6 +15,7 @@ from hsl.data.image_labels import group_pictures
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.files import read_text, write_atomically
+from hsl.ranges import FractionBelowOne, PositiveInt, Seed
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +103,12 @@ def kfold(
     catalogue: Catalogue,
     scan: Scan,
     *,
-    num_folds: int,
+    num_folds: PositiveInt,
     groups: str | None,
     stratify: str | None,
     test_from: str,
-    test_fraction: float,
-    seed: int,
+    test_fraction: FractionBelowOne,
+    seed: Seed,
     labels: str | Sequence[str] | None = None,
 ) -> Split:
     """K folds of whole groups, after the test pictures have left.
@@ -135,10 +136,7 @@ def kfold(
     """
     check_argument("num_folds", num_folds >= 2, "at least 2", num_folds)
     check_argument(
-        "stratify",
-        stratify in ("rarest_class", "all_classes", None),
-        "rarest_class, all_classes or null",
-        stratify,
+        "stratify", stratify in ("rarest_class", "all_classes", None), "rarest_class, all_classes or null", stratify
     )
     check_argument("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
     units = group_pictures(catalogue, scan, groups, labels)
@@ -190,7 +188,9 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
     return assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
 
 
-def leave_one_group_out(catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: float, seed: int) -> Split:
+def leave_one_group_out(
+    catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: FractionBelowOne, seed: Seed
+) -> Split:
     """One fold per value of an attribute (material, content, site ...): it validates, all others train.
 
     Args:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX, Batch
 from hsl.config import ConfigError
+from hsl.ranges import NonNegativeFloat
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a server for a newer release
 import albumentations as A
 
 Masks = dict[str, NDArray[np.uint8]]
-Part = Mapping[str, Any] | Literal[False] | None
+Part = Mapping[str, NonNegativeFloat | Sequence[NonNegativeFloat] | Literal[False] | None] | Literal[False] | None
 
 
 class Transform(Protocol):

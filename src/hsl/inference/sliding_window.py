@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hsl.batch import Outputs
 from hsl.config import ConfigError
 from hsl.inference.geometry import reflected_to
+from hsl.ranges import PositiveInt
 
 SIGMA = 1 / 8  # of the window's side
 FLOOR = 1e-3  # of the weight in the middle, as in MONAI: no pixel rests on weights near zero
@@ -48,7 +49,9 @@ class SlidingWindow:
         ConfigError: an argument is outside its range.
     """
 
-    def __init__(self, window: int, stride: int, windows_per_batch: int, stitch_device: str) -> None:
+    def __init__(
+        self, window: PositiveInt, stride: PositiveInt, windows_per_batch: PositiveInt, stitch_device: str
+    ) -> None:
         findings = [
             f"`{name}` should be in [1, {bound}]. Found `{name} = {value}`."
             for name, value, bound in (

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hsl.batch import Outputs
 from hsl.config import ConfigError
 from hsl.inference.geometry import reflected_to
+from hsl.ranges import PositiveInt
 
 
 class Whole:
@@ -25,7 +26,7 @@ class Whole:
         ConfigError: ``stride`` is below 1.
     """
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, stride: PositiveInt) -> None:
         if stride < 1:
             raise ConfigError(
                 f"`stride` should be at least 1. Found `stride = {stride}`. Give the encoder's downsampling."

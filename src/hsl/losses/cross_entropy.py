@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from hsl.config import ConfigError
 from hsl.losses import functional
+from hsl.ranges import FractionBelowOne
 
 
 class CrossEntropy(nn.Module):
@@ -18,7 +19,7 @@ class CrossEntropy(nn.Module):
 
     takes_class_weights = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: FractionBelowOne = 0.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"`label_smoothing` should be in [0, 1). Found `label_smoothing = {label_smoothing}`.")

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from hsl.config import ConfigError
 from hsl.losses import functional
+from hsl.ranges import NonNegativeFloat
 
 
 class Dice(nn.Module):
@@ -19,7 +20,7 @@ class Dice(nn.Module):
 
     takes_class_weights = True
 
-    def __init__(self, smooth: float = 1.0, classes: functional.Classes = "present") -> None:
+    def __init__(self, smooth: NonNegativeFloat = 1.0, classes: functional.Classes = "present") -> None:
         super().__init__()
         if not smooth >= 0:
             raise ConfigError(f"`smooth` should be at least 0. Found `smooth = {smooth}`.")

@@ -11,6 +11,7 @@ from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
 from hsl.config import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import Method, weigh_classes
+from hsl.ranges import AtLeastOne, NonNegativeFloat
 
 SEGMENTATION = "segmentation"
 CLASSIFICATION = "classification"
@@ -43,11 +44,11 @@ class DualHeadLoss(nn.Module):
         classification: Callable[..., nn.Module],
         class_counts: Mapping[str, Tensor],
         presence_pixels: Mapping[str, Tensor],
-        weights: Mapping[str, float],
+        weights: Mapping[str, NonNegativeFloat],
         activation: Literal["softmax", "sigmoid"] = "softmax",
-        smooth: float = 1.0,
+        smooth: NonNegativeFloat = 1.0,
         class_weights: Method | Sequence[float] | None = None,
-        max_ratio: float = 40.0,
+        max_ratio: AtLeastOne = 40.0,
         focus: Literal["foreground"] | None = None,
     ) -> None:
         super().__init__()

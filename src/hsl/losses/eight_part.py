@@ -13,6 +13,7 @@ from hsl.losses import eight_part_embeddings as embeddings
 from hsl.losses import eight_part_pixels as maps
 from hsl.losses.eight_part_labels import Pixels, read_pixels, resized, weak_targets
 from hsl.losses.functional import as_float
+from hsl.ranges import Fraction, FractionAboveZero, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 PARTS = (
     "segmentation",
@@ -80,17 +81,17 @@ class EightPartLoss(nn.Module):
 
     def __init__(
         self,
-        weights: Mapping[str, float],
+        weights: Mapping[str, NonNegativeFloat],
         class_counts: Mapping[str, Tensor],
-        t_pos: float = 0.8,
-        t_neg: float = 0.1,
-        pseudo_weight: float = 0.3,
-        rest_weight: float = 0.05,
-        opening: int = 0,
-        batch_weight: float = 0.5,
-        t_contrast: float = 0.1,
-        temperature: float = 0.1,
-        max_pixels: int = 512,
+        t_pos: Fraction = 0.8,
+        t_neg: Fraction = 0.1,
+        pseudo_weight: NonNegativeFloat = 0.3,
+        rest_weight: NonNegativeFloat = 0.05,
+        opening: NonNegativeInt = 0,
+        batch_weight: NonNegativeFloat = 0.5,
+        t_contrast: FractionAboveZero = 0.1,
+        temperature: PositiveFloat = 0.1,
+        max_pixels: PositiveInt = 512,
         head: str = "segmentation",
         presence_pixels: Mapping[str, Tensor] | None = None,  # noqa: ARG002 - the task gives it to every loss
     ) -> None:

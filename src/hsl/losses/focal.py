@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hsl.config import ConfigError
 from hsl.losses import functional
+from hsl.ranges import Fraction, NonNegativeFloat
 
 
 class Focal(nn.Module):
@@ -32,7 +33,7 @@ class Focal(nn.Module):
 
     alpha: Tensor | None
 
-    def __init__(self, gamma: float = 2.0, alpha: float | Sequence[float] | None = None) -> None:
+    def __init__(self, gamma: NonNegativeFloat = 2.0, alpha: Fraction | Sequence[Fraction] | None = None) -> None:
         super().__init__()
         if not gamma >= 0:
             raise ConfigError(f"`gamma` should be at least 0. Found `gamma = {gamma}`.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hsl.batch import UNKNOWN_LABEL, Batch, Objectives, Outputs
 from hsl.config import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
+from hsl.ranges import AtLeastOne, FractionAboveZero, FractionBelowOne, NonNegativeFloat
 
 OBJECTIVE = "classification"
 
@@ -41,12 +42,12 @@ class ImageCrossEntropy(nn.Module):
         self,
         class_counts: Mapping[str, Tensor],
         class_weights: Method | Sequence[float] | None = None,
-        max_ratio: float = 40.0,
-        label_smoothing: float = 0.0,
+        max_ratio: AtLeastOne = 40.0,
+        label_smoothing: FractionBelowOne = 0.0,
         head: str = OBJECTIVE,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, NonNegativeFloat] | None = None,
         presence_pixels: Mapping[str, Tensor] | None = None,
-        hard_share: float = 1.0,
+        hard_share: FractionAboveZero = 1.0,
     ) -> None:
         super().__init__()
         del presence_pixels
@@ -114,10 +115,10 @@ class MultilabelFocal(nn.Module):
         class_counts: Mapping[str, Tensor],
         presence_pixels: Mapping[str, Tensor],
         alpha: Alpha = "dynamic",
-        gamma: float = 2.0,
+        gamma: NonNegativeFloat = 2.0,
         head: str = OBJECTIVE,
-        weights: Mapping[str, float] | None = None,
-        hard_share: float = 1.0,
+        weights: Mapping[str, NonNegativeFloat] | None = None,
+        hard_share: FractionAboveZero = 1.0,
     ) -> None:
         super().__init__()
         _check_head(head, class_counts)

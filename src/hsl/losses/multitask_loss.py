@@ -11,6 +11,7 @@ from hsl.config import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import Method, weigh_classes
 from hsl.losses.term import Term
+from hsl.ranges import AtLeastOne, Fraction, FractionBelowOne, NonNegativeFloat
 
 CONSISTENCY = "consistency"
 OVERRIDES = ("pixel", "region", "hybrid_alpha", "class_weights")
@@ -52,15 +53,15 @@ class MultitaskLoss(nn.Module):
         pixel: nn.Module,
         region: nn.Module,
         class_counts: Mapping[str, Tensor],
-        hybrid_alpha: float = 0.5,
-        auxiliary_weight: float = 0.4,
+        hybrid_alpha: Fraction = 0.5,
+        auxiliary_weight: NonNegativeFloat = 0.4,
         primary: Sequence[str] | Literal["all"] = "all",
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
         implications: Sequence[Sequence[str]] = (),
-        consistency_weight: float = 0.1,
+        consistency_weight: NonNegativeFloat = 0.1,
         class_weights: Method | None = "inverse_sqrt",
-        max_ratio: float = 40.0,
-        beta: float = 0.9999,
+        max_ratio: AtLeastOne = 40.0,
+        beta: FractionBelowOne = 0.9999,
         presence_pixels: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()

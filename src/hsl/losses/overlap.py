@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError
 from hsl.losses import functional
+from hsl.ranges import AtLeastOne, NonNegativeFloat
 
 
 class Tversky(nn.Module):
@@ -33,7 +34,13 @@ class Tversky(nn.Module):
 
     takes_class_weights = True
 
-    def __init__(self, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1.0) -> None:
+    def __init__(
+        self,
+        alpha: NonNegativeFloat = 0.3,
+        beta: NonNegativeFloat = 0.7,
+        gamma: AtLeastOne = 1.0,
+        smooth: NonNegativeFloat = 1.0,
+    ) -> None:
         super().__init__()
         for name, value, least in (
             ("alpha", alpha, 0),
@@ -64,7 +71,7 @@ class Jaccard(nn.Module):
 
     takes_class_weights = True
 
-    def __init__(self, smooth: float = 1.0) -> None:
+    def __init__(self, smooth: NonNegativeFloat = 1.0) -> None:
         super().__init__()
         if not smooth >= 0:
             raise ConfigError(f"`smooth` should be at least 0. Found `smooth = {smooth}`.")

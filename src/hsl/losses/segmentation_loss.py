@@ -11,6 +11,7 @@ from hsl.batch import Batch, Objectives, Outputs
 from hsl.config import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
 from hsl.losses.term import Term
+from hsl.ranges import AtLeastOne, FractionBelowOne, NonNegativeFloat
 
 
 class SegmentationLoss(nn.Module):
@@ -40,11 +41,11 @@ class SegmentationLoss(nn.Module):
     def __init__(
         self,
         terms: Mapping[str, nn.Module],
-        weights: Mapping[str, float],
+        weights: Mapping[str, NonNegativeFloat],
         class_counts: Mapping[str, Tensor],
         class_weights: Method | Sequence[float] | None = "inverse_sqrt",
-        max_ratio: float = 40.0,
-        beta: float = 0.9999,
+        max_ratio: AtLeastOne = 40.0,
+        beta: FractionBelowOne = 0.9999,
         head: str = "segmentation",
         presence_pixels: Mapping[str, Tensor] | None = None,
     ) -> None:

@@ -29,6 +29,7 @@ from scipy.ndimage import find_objects
 from hsl.metrics.label_images import Bools, Integers, LabelImage
 from hsl.metrics.panoptic import Matching, match_pictures
 from hsl.metrics.segments import Segments, count_classes
+from hsl.ranges import NonNegativeInt
 
 SWAP, MERGE, SPLIT, MISSED, SPURIOUS = "swap", "merge", "split", "missed", "spurious"
 Kinds = dict[str, Bools]
@@ -83,7 +84,7 @@ def object_failures(
     things: Sequence[int] | None = None,
     target_instances: LabelImage | None = None,
     prediction_instances: LabelImage | None = None,
-    num_boxes: int = 5,
+    num_boxes: NonNegativeInt = 5,
 ) -> dict[str, Any]:
     """Count the kinds of failure in one picture and locate the largest of each.
 

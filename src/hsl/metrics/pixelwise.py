@@ -22,6 +22,7 @@ from hsl.metrics.breakdown import error_breakdown
 from hsl.metrics.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
 from hsl.metrics.finite import broken_images, check_count
 from hsl.metrics.functional import NO_STRAY, check_strays, pair_counts, read_target, scores
+from hsl.ranges import PositiveFloat, PositiveInt
 
 States: TypeAlias = "dict[str, NDArray[Any]]"
 """The sums of some pictures on the host; those of several pictures add up.
@@ -71,7 +72,7 @@ class Pixelwise(Metric):
     strays: Tensor
     largest: Tensor
 
-    def __init__(self, num_classes: int, ratio: float = WIDTH_RATIO, num_bins: int = NUM_BINS) -> None:
+    def __init__(self, num_classes: int, ratio: PositiveFloat = WIDTH_RATIO, num_bins: PositiveInt = NUM_BINS) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.ratio = ratio

@@ -19,6 +19,7 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.ranges import FractionBelowOne, PositiveInt
 
 Features = list[Tensor]
 SCSE_REDUCTION = 16
@@ -90,7 +91,11 @@ class WithoutSkip(nn.Module):
 
 
 def unet(
-    encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str, attention: str | None = None
+    encoder_channels: Sequence[int],
+    *,
+    channels: Sequence[PositiveInt],
+    interpolation: str,
+    attention: str | None = None,
 ) -> Decoder:
     """U-Net (Ronneberger 2015), one block for each halving of the resolution, output at full resolution.
 
@@ -111,7 +116,11 @@ def unet(
 
 
 def unetplusplus(
-    encoder_channels: Sequence[int], *, channels: Sequence[int], interpolation: str, attention: str | None = None
+    encoder_channels: Sequence[int],
+    *,
+    channels: Sequence[PositiveInt],
+    interpolation: str,
+    attention: str | None = None,
 ) -> Decoder:
     """U-Net++ (Zhou 2018): nested dense skips between encoder and decoder, output at full resolution.
 
@@ -130,7 +139,9 @@ def unetplusplus(
     return Decoder(body, channels[-1], stride=1)
 
 
-def fpn(encoder_channels: Sequence[int], *, pyramid_channels: int, channels: int, dropout: float) -> Decoder:
+def fpn(
+    encoder_channels: Sequence[int], *, pyramid_channels: PositiveInt, channels: PositiveInt, dropout: FractionBelowOne
+) -> Decoder:
     """Feature pyramid (Kirillov 2019, "Panoptic Feature Pyramid Networks"), summed at stride 4."""
     depth = len(encoder_channels) - 1
     body = FPNDecoder(list(encoder_channels), depth, pyramid_channels, channels, dropout)
@@ -138,7 +149,12 @@ def fpn(encoder_channels: Sequence[int], *, pyramid_channels: int, channels: int
 
 
 def deeplabv3plus(
-    encoder_channels: Sequence[int], *, channels: int, skip_channels: int, rates: Sequence[int], dropout: float
+    encoder_channels: Sequence[int],
+    *,
+    channels: PositiveInt,
+    skip_channels: PositiveInt,
+    rates: Sequence[PositiveInt],
+    dropout: FractionBelowOne,
 ) -> Decoder:
     """DeepLabv3+ (Chen 2018): atrous pyramid at stride 16, joined with stride 4.
 
@@ -164,7 +180,7 @@ def deeplabv3plus(
     return Decoder(body, channels, stride=4, select=_stack_deepest)
 
 
-def segformer(encoder_channels: Sequence[int], *, channels: int, dropout: float = 0.0) -> Decoder:
+def segformer(encoder_channels: Sequence[int], *, channels: PositiveInt, dropout: FractionBelowOne = 0.0) -> Decoder:
     """All-MLP decoder (Xie 2021, "SegFormer") over strides 4 to 32, as published: stride 2 is not seen.
 
     ``dropout`` acts on the fused map, before it is classified; 0.1 as published.
@@ -174,7 +190,7 @@ def segformer(encoder_channels: Sequence[int], *, channels: int, dropout: float 
     return Decoder(body, channels, stride=4, select=_hide_stride_2, dropout=dropout)
 
 
-def upernet(encoder_channels: Sequence[int], *, channels: int) -> Decoder:
+def upernet(encoder_channels: Sequence[int], *, channels: PositiveInt) -> Decoder:
     """UPerNet (Xiao 2018): pyramid pooling at stride 32 and a feature pyramid, fused at stride 4.
 
     The branch pooled to one pixel has no batch norm, because that fails on a batch of one.

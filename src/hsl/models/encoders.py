@@ -17,6 +17,7 @@ from hsl.config import ConfigError
 from hsl.models.cbam import refine_stages
 from hsl.models.plain_pyramid import build_plain_pyramid
 from hsl.models.weights import load_weights
+from hsl.ranges import PositiveInt
 
 OWN_OPTIONS = frozenset(
     ["cache_dir", "checkpoint_path", "exportable", "features_only", "no_jit", "out_indices", "pretrained",
@@ -84,10 +85,10 @@ def build_encoder(
     *,
     weights: str | None,
     normalization: Mapping[str, Sequence[float]],
-    size_multiple: int = 32,
-    image_size: int | Sequence[int] | None = None,
+    size_multiple: PositiveInt = 32,
+    image_size: PositiveInt | Sequence[PositiveInt] | None = None,
     package: str | None = None,
-    cbam_stages: Sequence[int] | None = None,
+    cbam_stages: Sequence[PositiveInt] | None = None,
     **options: Any,
 ) -> Encoder:
     """Build an encoder by its name in smp or timm and load its first weights.

@@ -5,6 +5,7 @@ from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.ranges import FractionBelowOne, PositiveInt
 
 
 class DenseHead(nn.Module):
@@ -46,7 +47,7 @@ class MapHead(nn.Module):
         channels: numbers per pixel.
     """
 
-    def __init__(self, in_channels: int, upsampling: int, channels: int) -> None:
+    def __init__(self, in_channels: int, upsampling: int, channels: PositiveInt) -> None:
         super().__init__()
         self.project = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.upsampling = upsampling
@@ -67,7 +68,7 @@ class EmbeddingHead(nn.Module):
         stride: of the grid, a multiple of ``upsampling``; finer ones are averaged.
     """
 
-    def __init__(self, in_channels: int, upsampling: int, dimension: int = 32, stride: int = 4) -> None:
+    def __init__(self, in_channels: int, upsampling: int, dimension: PositiveInt = 32, stride: PositiveInt = 4) -> None:
         super().__init__()
         if stride % upsampling:
             raise ConfigError(
@@ -96,7 +97,7 @@ class ImageHead(nn.Module):
         ConfigError: ``dropout`` is outside its range.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.2) -> None:
+    def __init__(self, in_channels: int, num_classes: int, dropout: FractionBelowOne = 0.2) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ConfigError(f"`dropout` of an image head should be in [0, 1). Found `dropout = {dropout}`.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hsl.config import ConfigError
 from hsl.models.attention import TaskAttention, pool
 from hsl.models.decoders import dropout_of
+from hsl.ranges import FractionBelowOne, PositiveInt
 
 STRIDE = 4
 
@@ -103,10 +104,10 @@ def hierarchical(
     heads: Sequence[str],
     *,
     primary: Sequence[str] | Literal["all"],
-    width: int,
-    num_heads: int,
-    context_stride: int,
-    dropout: float = 0.0,
+    width: PositiveInt,
+    num_heads: PositiveInt,
+    context_stride: PositiveInt,
+    dropout: FractionBelowOne = 0.0,
 ) -> MultitaskDecoder:
     """Primary heads with a full MLP decoder that reads the other heads by cross-attention, auxiliary ones light.
 
@@ -153,7 +154,7 @@ def hierarchical(
 
 
 def multihead(
-    encoder_channels: Sequence[int], heads: Sequence[str], *, width: int, dropout: float = 0.0
+    encoder_channels: Sequence[int], heads: Sequence[str], *, width: PositiveInt, dropout: FractionBelowOne = 0.0
 ) -> MultitaskDecoder:
     """The ablation of `hierarchical`: every head primary, and none learns of another.
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config import ConfigError
+from hsl.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 CHANNELS = {"hue": 360.0, "saturation": 100.0, "value": 100.0}
 Bools = NDArray[np.bool_]
@@ -35,10 +36,10 @@ class ColourSeeds:
         ConfigError: a colour is no range of a known channel, or a number is out of range.
     """
 
-    colours: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
-    longest_side: int = 256
-    iterations: int = 3
-    clean: int = 3
+    colours: Mapping[str, Sequence[Mapping[str, Sequence[NonNegativeFloat]]]]
+    longest_side: PositiveInt = 256
+    iterations: PositiveInt = 3
+    clean: NonNegativeInt = 3
 
     def __post_init__(self) -> None:
         for name, least in (("longest_side", 16), ("iterations", 1), ("clean", 1)):

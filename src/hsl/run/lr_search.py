@@ -18,13 +18,14 @@ from lightning.pytorch.tuner.tuning import Tuner
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.progress import quieten_lightning
-from hsl.calls import check_calls
+from hsl.calls import check_calls, check_values
 from hsl.cells import neutral
 from hsl.config import ConfigError, validate
 from hsl.data.datamodule import DataModule
 from hsl.files import write_atomically
 from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.output_folder import OutputFolder
+from hsl.ranges import KEYS
 from hsl.reports.plots import learning_rate_search
 from hsl.run.building import build_task
 from hsl.run.setup import make_repeatable
@@ -77,6 +78,7 @@ def training_of(cfg: DictConfig) -> DictConfig:
     validate(settings)
     content: Any = OmegaConf.to_container(settings, resolve=True)
     check_calls(content)
+    check_values(content, KEYS)
     return settings
 
 

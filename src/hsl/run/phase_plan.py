@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hsl.callbacks.freeze import freeze
 from hsl.callbacks.rollback_gate import RollbackGate
+from hsl.calls import check_calls
 from hsl.config import ConfigError, validate
 from hsl.data.datamodule import DataModule
 from hsl.metrics.catalogue import read_mode
@@ -102,6 +103,7 @@ def check_phases(cfg: DictConfig, data: DataModule, task: nn.Module) -> None:
     for phase in phases:
         try:
             validate(phase.cfg)
+            check_calls(cast(Any, OmegaConf.to_container(phase.cfg, resolve=True)))
             read_mode(phase.cfg.monitor, phase.cfg.monitor_mode)
             _check_rounds(phase)
             _check_parts(phase, data, task)

@@ -94,8 +94,17 @@ def tier_of(per_picture: float, tiers: Mapping[str, Any]) -> str:
     Example:
         >>> tier_of(150 * 2**20, {"light": {"below": 100}, "heavy": {"below": float("inf")}})
         'heavy'
+
+    Raises:
+        ConfigError: There is none.
     """
-    return next(name for name, tier in tiers.items() if per_picture < tier["below"] * MIB)
+    for name, tier in tiers.items():
+        if per_picture < tier["below"] * MIB:
+            return name
+    raise ConfigError(
+        f"One of `tiers` should be for every encoder. Found none above {per_picture / MIB:.1f} MiB per picture. Set "
+        "`below: .inf` in the last."
+    )
 
 
 def read_profiles(folder: Path) -> dict[str, Any]:

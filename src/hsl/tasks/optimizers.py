@@ -7,16 +7,17 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from hsl.config import ConfigError
+from hsl.ranges import FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 def adamw(
     module: nn.Module,
-    lr: float,
-    betas: Sequence[float],
-    weight_decay: float,
-    batch_size: int,
-    reference_batch_size: int | None = None,
-    lr_by_module: Mapping[str, float] | None = None,
+    lr: PositiveFloat,
+    betas: Sequence[FractionBelowOne],
+    weight_decay: NonNegativeFloat,
+    batch_size: PositiveInt,
+    reference_batch_size: PositiveInt | None = None,
+    lr_by_module: Mapping[str, NonNegativeFloat] | None = None,
 ) -> AdamW:
     """AdamW without decay of norms and biases.
 
@@ -45,13 +46,13 @@ def adamw(
 
 def sgd(
     module: nn.Module,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    batch_size: int,
-    reference_batch_size: int | None = None,
+    lr: PositiveFloat,
+    momentum: FractionBelowOne,
+    weight_decay: NonNegativeFloat,
+    batch_size: PositiveInt,
+    reference_batch_size: PositiveInt | None = None,
     nesterov: bool = True,
-    lr_by_module: Mapping[str, float] | None = None,
+    lr_by_module: Mapping[str, NonNegativeFloat] | None = None,
 ) -> SGD:
     """Stochastic gradient descent with momentum, without decay of norms and biases.
 

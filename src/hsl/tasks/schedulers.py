@@ -10,15 +10,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.config import ConfigError
+from hsl.ranges import Fraction, NonNegativeFloat, PositiveFloat
 
 
 def onecycle(
     optimizer: Optimizer,
     total_steps: int,
     steps_per_epoch: int,
-    pct_start: float,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    pct_start: Fraction,
+    div_factor: PositiveFloat = 25.0,
+    final_div_factor: PositiveFloat = 1e4,
 ) -> LambdaLR:
     """One cycle with cosine flanks: up to the optimizer's learning rate, then down to almost nothing.
 
@@ -62,9 +63,9 @@ def poly(
     optimizer: Optimizer,
     total_steps: int,
     steps_per_epoch: int,
-    power: float,
-    warmup_epochs: float = 0.0,
-    warmup_ratio: float | None = None,
+    power: PositiveFloat,
+    warmup_epochs: NonNegativeFloat = 0.0,
+    warmup_ratio: Fraction | None = None,
 ) -> LambdaLR:
     """Polynomial decay to 0 after a linear warm-up.
 
@@ -92,9 +93,9 @@ def cosine(
     optimizer: Optimizer,
     total_steps: int,
     steps_per_epoch: int,
-    final_factor: float = 0.0,
-    warmup_epochs: float = 0.0,
-    warmup_ratio: float | None = None,
+    final_factor: Fraction = 0.0,
+    warmup_epochs: NonNegativeFloat = 0.0,
+    warmup_ratio: Fraction | None = None,
 ) -> LambdaLR:
     """Half a cosine down to ``final_factor`` after a linear warm-up.
 
@@ -123,8 +124,8 @@ def constant(
     optimizer: Optimizer,
     total_steps: int,
     steps_per_epoch: int,
-    warmup_epochs: float = 0.0,
-    warmup_ratio: float | None = None,
+    warmup_epochs: NonNegativeFloat = 0.0,
+    warmup_ratio: Fraction | None = None,
 ) -> LambdaLR:
     """The optimizer's learning rate, after a linear warm-up if wanted.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hsl.config import ConfigError
+from hsl.ranges import PositiveInt
 from hsl.weighting.base import add, mean_over_devices, num_devices
 from hsl.weighting.gramian import SolverError
 from hsl.weighting.shared_gradients import (
@@ -57,7 +58,7 @@ class Aggregation(SharedGradients):
         weights: Mapping[str, float],
         method: Callable[[Tensor], Tensor],
         granularity: Literal["features", "parameters"] = "features",
-        update_every: int = 1,
+        update_every: PositiveInt = 1,
     ) -> None:
         super().__init__(weights)
         if granularity not in ("features", "parameters"):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hsl.config import ConfigError
+from hsl.ranges import NonNegativeFloat, PositiveFloat
 from hsl.weighting.base import add, mean_over_devices, num_devices
 from hsl.weighting.shared_gradients import SharedGradients, gradients, wide
 
@@ -32,7 +33,9 @@ class GradNorm(SharedGradients):
         ConfigError: a value is out of its range.
     """
 
-    def __init__(self, weights: Mapping[str, float], alpha: float = 1.5, learning_rate: float = 0.025) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], alpha: NonNegativeFloat = 1.5, learning_rate: PositiveFloat = 0.025
+    ) -> None:
         super().__init__(weights)
         if alpha < 0 or learning_rate <= 0:
             raise ConfigError(

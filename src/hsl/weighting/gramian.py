@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
+from hsl.ranges import NonNegativeFloat, PositiveInt, Seed
 from hsl.weighting.nonnegative import Matrix, least_norm_weights, split_lengths, unit_vectors
 
 VANISHES = 1e-4  # of the norms that are summed: the Gramian of features comes in float32
@@ -36,7 +37,7 @@ class PCGrad(nn.Module):
         tensor([1.0000, 0.7500], dtype=torch.float64)
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Seed) -> None:
         super().__init__()
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -57,7 +58,7 @@ class PCGrad(nn.Module):
         self.generator.set_state(state.cpu())
 
 
-def nash_mtl(gramian: Tensor, *, max_iterations: int = 50) -> Tensor:
+def nash_mtl(gramian: Tensor, *, max_iterations: PositiveInt = 50) -> Tensor:
     """Nash bargaining solution (Navon 2022, "Multi-Task Learning as a Bargaining Game"): ``G a = 1 / a``, ``a > 0``.
 
     The root is the minimum of the convex ``a.G.a / 2 - sum_i log a_i``, found by damped Newton steps on the matrix of
@@ -123,7 +124,7 @@ def imgrad(gramian: Tensor) -> Tensor:
     return torch.from_numpy((1 - blend) * mean + blend * least)
 
 
-def cagrad(gramian: Tensor, *, c: float) -> Tensor:
+def cagrad(gramian: Tensor, *, c: NonNegativeFloat) -> Tensor:
     """Conflict-averse gradient (Liu 2021, "Conflict-Averse Gradient Descent for Multi-task Learning", algorithm 1).
 
     ``g_0 + c |g_0| g_w / |g_w|`` with ``g_0`` the mean and ``w`` the minimum of ``g_w.g_0 + c |g_0| |g_w|`` over
@@ -140,7 +141,7 @@ def cagrad(gramian: Tensor, *, c: float) -> Tensor:
     return torch.from_numpy(_averse(columns, c, 1 / c) if c else _mean(columns))
 
 
-def imgrad_published(gramian: Tensor, *, c: float) -> Tensor:
+def imgrad_published(gramian: Tensor, *, c: NonNegativeFloat) -> Tensor:
     """Imbalance-sensitive gradient (Zhou 2025, "Injecting Imbalance Sensitivity for Multi-Task Learning").
 
     CAGrad whose ``w`` looks at the balance of the tasks: ``(g_0 + c |g_0| g_w / |g_w|) / (1 + c^2)`` with ``w`` the

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hsl.config import ConfigError
+from hsl.ranges import NonNegativeFloat, PositiveFloat
 from hsl.weighting.base import Weighting, add, mean_over_devices
 
 
@@ -75,7 +76,7 @@ class DynamicWeightAverage(Weighting):
         ConfigError: the temperature is not above 0.
     """
 
-    def __init__(self, weights: Mapping[str, float], temperature: float = 2.0) -> None:
+    def __init__(self, weights: Mapping[str, float], temperature: PositiveFloat = 2.0) -> None:
         super().__init__(weights)
         _check_positive("temperature", temperature)
         self.temperature = temperature
@@ -132,7 +133,9 @@ class Famo(Weighting):
         ConfigError: a value is out of its range.
     """
 
-    def __init__(self, weights: Mapping[str, float], learning_rate: float = 0.025, decay: float = 0.001) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], learning_rate: PositiveFloat = 0.025, decay: NonNegativeFloat = 0.001
+    ) -> None:
         super().__init__(weights)
         _check_positive("learning_rate", learning_rate)
         if decay < 0:

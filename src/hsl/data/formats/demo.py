@@ -22,6 +22,7 @@ from hsl.data.formats.damage import KINDS, Panel, add_damage
 from hsl.data.formats.folder import read_folder
 from hsl.data.formats.painting import MATERIALS, paint
 from hsl.data.records import Catalogue
+from hsl.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 
 CLASSES = ("clean", *KINDS)
 _VERSION = 1  # to be raised whenever the same parameters draw other pictures
@@ -44,13 +45,13 @@ class Parameters:
 
 def read_demo(
     root: str | Path,
-    num_pictures: int = 160,
-    size: int = 128,
-    seed: int = 0,
-    views_per_panel: int = 4,
-    damage_width: float = 1.75,
-    damage_contrast: float = 1.0,
-    damage_density: float = 1.0,
+    num_pictures: PositiveInt = 160,
+    size: PositiveInt = 128,
+    seed: NonNegativeInt = 0,
+    views_per_panel: PositiveInt = 4,
+    damage_width: PositiveFloat = 1.75,
+    damage_contrast: Fraction = 1.0,
+    damage_density: PositiveFloat = 1.0,
 ) -> Catalogue:
     """Draw the pictures if they are not there, and read them.
 

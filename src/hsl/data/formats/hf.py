@@ -16,6 +16,7 @@ from hsl.data.formats.description import describe
 from hsl.data.formats.findings import Findings, did_you_mean
 from hsl.data.formats.official_parts import official_part
 from hsl.data.records import Catalogue, FileSource, Record
+from hsl.ranges import NonNegativeInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def read_hub(
     split: str | None = None,
     attributes: Sequence[str] = (),
     palette: Mapping[str, Sequence[int]] | None = None,
-    ignore_index: int = IGNORE_INDEX,
+    ignore_index: NonNegativeInt = IGNORE_INDEX,
     value_range: Sequence[float] | None = None,
     values: Mapping[int, str] | None = None,
 ) -> Catalogue:

@@ -23,6 +23,7 @@ from hsl.data.formats.picture_files import find_pictures, misnamed
 from hsl.data.formats.tables import known_id, read_rows, read_table
 from hsl.data.records import Catalogue, FileSource, Record
 from hsl.data.run_lengths import decode_runs, read_runs
+from hsl.ranges import PositiveInt
 
 IMAGES, TABLE = "train_images", "train.csv"
 COLUMNS = ("ImageId", "ClassId", "EncodedPixels")
@@ -75,7 +76,7 @@ class _Row:
         return f"row {self.number} ({self.picture}, class {self.class_id})"
 
 
-def read_severstal(root: str | Path, num_classes: int | None = None) -> Catalogue:
+def read_severstal(root: str | Path, num_classes: PositiveInt | None = None) -> Catalogue:
     """Read a data set in the layout of Severstal. Of a picture only the header is read.
 
     ==========================  =========================================================================
