@@ -104,6 +104,8 @@ PUBLISHED: list[tuple[list[str], dict[str, Any]]] = [
 
 DELIBERATE: list[tuple[str, str, Any, Any, str]] = [
     ("coral_holistic", "data.num_workers", 4, "auto", "as many as there are cores; the result is the same"),
+    ("coral_holistic", "data.reader.ignore_unlabelled", True, False, "the background is trained: definitions 5"),
+    ("coral_holistic", "loss.pixel.alpha", 0.25, None, "of a first version; the later settings weigh by hybrid_alpha"),
     ("coral_holistic", "metrics.pool.workers", 30, "auto", "likewise"),
     ("coral_holistic", "augmentation.blur.kernel", [3, 7], None, "follows sigma, 0.8 to 1.4 as of such windows"),
     ("artefact_cv", "data.split.seed", 42, 0, "of its own in every data set, so that runs stay comparable"),
