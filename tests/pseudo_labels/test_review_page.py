@@ -1,5 +1,6 @@
 """The page's server, asked over a socket as a browser or an intruder would."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -197,10 +198,21 @@ def test_answers_are_kept_taken_back_and_judged(serve: Callable[..., int], tmp_p
         ({"id": "p0"}, JSON, 422),
         ({"id": "p0", "verdict": "accept", "more": 1}, JSON, 422),
         ("no json", JSON, 422),
+        ("", JSON, 422),
+        ("[" * 9000, JSON, 422),
+        ('{"id": NaN, "verdict": "accept"}', JSON, 422),
+        ('{"id": "p0", "verdict": Infinity}', JSON, 422),
+        ('{"id": "p0", "verdict": "accept", "more": NaN}', JSON, 422),
+        (b'{"id": "\xff", "verdict": "accept"}', JSON, 422),
+        ({"id": "p0" * 9000, "verdict": "accept"}, JSON, 413),
+        ({"id": "p9", "verdict": "accept"}, JSON, 409),
         ({"id": "../p0", "verdict": "accept"}, JSON, 409),
         ({"id": "p0", "verdict": "accept"}, {"Content-Type": "text/plain"}, 415),
         ({"id": "p0", "verdict": "accept"}, {"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"id": "p0", "verdict": "accept"}, {"X-Nothing": ""}, 415),
+        ({"id": "p0", "verdict": "accept"}, JSON | {"Origin": "http://evil.example"}, 403),
+        ({"id": "p0", "verdict": "accept"}, JSON | {"Origin": "null"}, 403),
+        ({"id": "p0", "verdict": "accept"}, JSON | {"Host": "evil.example"}, 400),
     ],
 )
 def test_an_answer_that_is_none_changes_nothing(
@@ -209,13 +221,37 @@ def test_an_answer_that_is_none_changes_nothing(
     folder = make_labels(tmp_path)
     port = serve(folder)
     before = (folder / "review.json").read_bytes()
-    assert ask(port, "/answers", "POST", body, headers)[0] == status
+    found, _, content = ask(port, "/answers", "POST", body, headers)
+    assert found == status
+    assert status == 400 or json.loads(content)["error"].endswith(".")
     assert (folder / "review.json").read_bytes() == before
+
+
+def test_an_answer_from_this_page_itself_is_kept(serve: Callable[..., int], tmp_path: Path) -> None:
+    port = serve(make_labels(tmp_path))
+    headers = JSON | {"Origin": f"http://127.0.0.1:{port}"}
+    assert ask(port, "/answers", "POST", {"id": "p0", "verdict": "accept"}, headers)[0] == 200
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 1000000000000", "Transfer-Encoding: chunked"])
+def test_an_answer_without_end_is_cut_off(serve: Callable[..., int], tmp_path: Path, length: str) -> None:
+    port = serve(make_labels(tmp_path))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        head = f"POST /answers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+        client.sendall(head.encode())
+        chunk = b"1000\r\n" + b" " * 4096 + b"\r\n" if "chunked" in length else b" " * 4096
+        with contextlib.suppress(ConnectionError):
+            for _ in range(8):  # 32 kB of a body that goes on
+                client.sendall(chunk)
+        assert client.recv(1000).startswith(b"HTTP/1.1 413")
+    assert ask(port, "/")[0] == 200
 
 
 def test_answers_come_by_post_only(serve: Callable[..., int], tmp_path: Path) -> None:
     port = serve(make_labels(tmp_path))
-    assert [ask(port, "/answers", method)[0] for method in ("PUT", "DELETE", "GET")] == [405, 405, 405]
+    found = [ask(port, "/answers", method) for method in ("PUT", "DELETE", "GET")]
+    assert [status for status, _, _ in found] == [405, 405, 405]
+    assert json.loads(found[0][2]) == {"error": "`PUT /answers`: Method Not Allowed."}
 
 
 HOSTS = {

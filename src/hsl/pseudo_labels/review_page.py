@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hsl.batch import IGNORE_INDEX
@@ -29,6 +31,8 @@ from hsl.pseudo_labels.spot_check import answer, go_on
 
 LONGEST = 1600
 """Pixels of the longer side of what is sent; larger pictures are shrunk."""
+MOST_BYTES = 10_000
+"""Of an answer; an id has at most some hundred."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Names of this machine that no other machine can reach it by."""
 _HEADERS = {
@@ -55,7 +59,8 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
     """The application of one folder's review.
 
     Without a token only requests to this machine by its local names are answered, which keeps out pages elsewhere
-    that point a name of theirs here. Answers are taken as JSON only, which no form of another page can send.
+    that point a name of theirs here. Answers are taken as JSON only, which no form of another page can send, and from
+    this page only, as far as a browser says where they come from.
 
     Args:
         labels: The labels.
@@ -75,9 +80,13 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
     if token is None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=(*LOCAL_HOSTS, "[::1]"), www_redirect=False)
     app.add_exception_handler(DataError, _as_sentence)
+    app.add_exception_handler(HTTPException, _as_sentence)
     rows = {row.id: row for row in labels.rows if row.id in review.answers}
     agreement = {row.id: row.agreement for row in read_agreement(labels)}
     page, script_hash = _page(labels, colours)
+
+    def keep(given: Given) -> Response:
+        return JSONResponse(_progress(answer(labels.folder, given.id, given.verdict)))
 
     @app.get("/")
     def index() -> HTMLResponse:
@@ -93,8 +102,19 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
         return JSONResponse({"labels": labels.sha256[:12], "items": items, **_progress(now)})
 
     @app.post("/answers")
-    def answers(body: Given) -> Response:
-        return JSONResponse(_progress(answer(labels.folder, body.id, body.verdict)))
+    async def answers(request: Request) -> Response:
+        content = b""
+        async for chunk in request.stream():  # which may have no end
+            content += chunk
+            if len(content) > MOST_BYTES:
+                return _refused(413, f"An answer should have at most {MOST_BYTES} bytes. Found more.")
+        try:
+            given = Given.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "answer"
+            return _refused(422, f"`{place}` of an answer should be right. Found: {first['msg']}.")
+        return await run_in_threadpool(keep, given)
 
     @app.get("/picture/{name}")
     def picture(name: str) -> Response:
@@ -121,6 +141,9 @@ def _guard(token: str | None) -> Callable[[Request, Handler], Awaitable[Response
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if request.method == "POST" and kind != "application/json":
             return _refused(415, f"An answer should be application/json. Found `{kind}`.")
+        origin, host = request.headers.get("origin"), request.headers.get("host")
+        if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
+            return _refused(403, f"An answer should come from this page. Found the origin `{origin}`.")
         response = await call_next(request)
         response.headers.update(_HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
@@ -137,7 +160,9 @@ def _unknown(name: str) -> Response:
     return _refused(404, f"`{name}` is no picture of this review.")
 
 
-def _as_sentence(_: Request, error: Exception) -> Response:
+def _as_sentence(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _refused(error.status_code, f"`{request.method} {request.url.path}`: {error.detail}.")
     return _refused(409, str(error))
 
 
