@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hsl.reports.results import Model
 from hsl.reports.tables import Cell, Column, Table
 from hsl.reports.titles import KINDS, TITLES
+from hsl.reports.ungrouped import ungrouped
 
 NAMED = 3  # tasks that a heading names; more are counted
 SCORES = ("miou", "mean_dice", "pixel_accuracy", "boundary_f1", "ece")
@@ -20,6 +21,8 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
     columns = [Column("model", "model"), Column("task", "task"), Column("role", "role")]
     columns.append(Column("classes", "classes", "count"))
     columns += [Column(name, TITLES[name], KINDS[name]) for name in SCORES]
+    columns += [Column("classes_ungrouped", "classes, ungrouped", "count")]
+    columns += [Column("miou_ungrouped", "mIoU, ungrouped (%)", "share")]
     columns += [
         Column(key, f"H-mean of the mIoU of {_named(key, tasks)} (%)", "share") for key, tasks in shared.items()
     ]
@@ -29,17 +32,19 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
             continue
         role = "one head" if _is_flat(model) else "fused"
         means = [model.h_mean(part, inference, tasks) for tasks in shared.values()]
-        rows.append([*_row(model, "global", role, model, part, inference), *means])
+        rows.append([*_row(model, "global", role, model, part, inference), None, None, *means])
         for task in model.tasks:
             role = "primary" if task in model.primary else "auxiliary"
             role = f"{role}, read from the one head" if _is_flat(model) else role
-            rows.append([*_row(model, task, role, model.on_task(task), part, inference), *[None for _ in shared]])
+            row = _row(model, task, role, model.on_task(task), part, inference)
+            rows.append([*row, *ungrouped(model, task, part, inference), *[None for _ in shared]])
     caption = (
         f"Scores of every task, {part}, {inference} inference, from the pixel counts of the task. Mean ± sample "
         "standard deviation over folds. Global: the heads fused into the classes that models of one head are scored on "
-        "too. A model of one head is scored on a task by the classes that it predicts, as the task reads them. H-mean: "
-        "harmonic mean over tasks, per run, over the same tasks in every model. Tasks have unlike classes: compare "
-        "their scores between models, not with one another."
+        "too. A model of one head is scored on a task by the classes that it predicts, as the task reads them. "
+        "Ungrouped: over the classes that the task puts together, each by itself and all that it does not name as one, "
+        "read off the global classes. H-mean: harmonic mean over tasks, per run, over the same tasks in every model. "
+        "Tasks have unlike classes: compare their scores between models, not with one another."
     )
     return Table("tasks", caption, columns, rows)
 
