@@ -86,12 +86,26 @@ def test_two_classifiers(tiny: Make, tmp_path: Path, runs: list[Path]) -> None:
     assert alike[0, 1] == alike[1, 0] < 1
     table = pd.read_csv(output / "feature_similarity.csv", index_col="run")
     assert table.to_numpy() == pytest.approx(alike)
+    assert not [key for key in page["files"] if key.startswith("confused")]  # two classes: the errors say it all
     for name in [run["heat_maps"] for run in page["runs"]] + [*page["files"].values()]:
         assert (output / name).is_file(), name
         assert name.endswith(".csv") or f"]({name})" in (output / "index.md").read_text()
         if name.endswith(".png"):
             with Image.open(output / name) as picture:
                 assert np.asarray(picture).std() > 0, name
+
+
+def test_a_chart_of_the_confused_classes_where_there_are_three(tiny: Make, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tiny, "data.image_labels=material", always="wood")
+    page = analysed(tiny, tmp_path / "analysis", [run])
+    name = page["files"]["confused_01"]
+    assert (
+        f"![classes that {page['runs'][0]['label']} confuses most]({name})"
+        in (tmp_path / "analysis" / "index.md").read_text()
+    )
+    table = pd.read_csv(tmp_path / "analysis" / name.replace(".png", ".csv"))
+    assert set(table["predicted class"]) == {"wood"}
+    assert table["pictures"].sum() == page["runs"][0]["num_wrong"]
 
 
 def test_bad_input_is_refused_before_anything_is_written(

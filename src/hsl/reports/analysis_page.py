@@ -107,6 +107,10 @@ def _errors(content: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     rows = [[label, *map(_number, row)] for label, row in zip(labels, errors["overlap"], strict=True)]
     yield from _table(["run", *labels], rows)
+    for i, label in enumerate(labels, start=1):
+        if (key := f"confused_{i:02d}") in content["files"]:
+            yield ""
+            yield f"![classes that {label} confuses most]({content['files'][key]})"
 
 
 def _definitions(content: Mapping[str, Any]) -> Iterator[str]:

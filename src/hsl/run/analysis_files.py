@@ -15,6 +15,9 @@ from hsl.reports.analysis_errors import Errors
 from hsl.reports.analysis_page import analysis_page
 from hsl.reports.analysis_pictures import Tile, tile_sheet
 from hsl.reports.analysis_plots import attention_plot, stage_plot
+from hsl.reports.confused_plot import confused_plot
+from hsl.reports.plot_files import Plot, save_plots
+from hsl.reports.score_plots import slug
 from hsl.run.analysis_look import Look
 from hsl.run.analysis_runs import AnalysedPictures
 
@@ -43,6 +46,7 @@ def write_analysis(
     if any(one.num_pictures for by_class in found.values() for one in by_class.values()):
         files["attention_plot"] = "attention.png"
         attention_plot(output / "attention.png", found)
+    files |= _confused(output, content, pictures, looks)
     if errors.wrong_in_all:
         files["wrong_in_all"] = "wrong_in_all.png"
         _wrong_in_all(output / "wrong_in_all.png", content["part"], pictures, looks, errors)
@@ -98,6 +102,20 @@ def _wrong_in_all(path: Path, part: str, pictures: AnalysedPictures, looks: Sequ
     shown = f", {len(tiles)} shown" if len(tiles) < len(places) else ""
     title = f"{part}: {len(places)} of {len(errors.ids)} pictures are wrong in every run{shown}"
     tile_sheet(path, title, [""] * min(COLUMNS, len(tiles)), rows, heat_scale=False)
+
+
+def _confused(
+    output: Path, content: Mapping[str, Any], pictures: AnalysedPictures, looks: Sequence[Look]
+) -> dict[str, str]:
+    """Charts of the classes that each run confuses, where a picture has one; by the place of the run."""
+    plots: dict[str, Plot] = {}
+    for i, (run, look) in enumerate(zip(content["runs"], looks, strict=True), start=1):
+        matrix = (pictures.target == 1).astype(np.int64).T @ look.predicted.astype(np.int64)
+        name = f"confused_{i:02d}_{slug(run['label'])}"
+        plot = None if pictures.several else confused_plot(matrix, pictures.classes, run["label"], name, "pictures")
+        plots |= {} if plot is None else {f"confused_{i:02d}": plot}
+    save_plots(list(plots.values()), output, formats=("png",))
+    return {key: f"{plot.name}.png" for key, plot in plots.items()}
 
 
 def _tables(
