@@ -38,19 +38,17 @@ def drift_plot(path: Path, rounds: pd.DataFrame, converged_below: float = 0.15, 
         for axes in (left, right):
             axes.set(xlabel="round of refinement", xlim=(numbers.min() - 0.3, numbers.max() + 0.3))
             axes.set_xticks(numbers)
-        figure.legend(loc="outside lower center", ncols=len(LINES))
+        figure.legend(loc="outside lower center", ncols=1 + len(LINES), columnspacing=1.0, handlelength=1.8)
         figure.suptitle(title, fontsize=10)
         save_figure(figure, path)
 
 
 def _drift(axes: Axes, rounds: pd.DataFrame, converged_below: float) -> None:
     number, percent, bound = rounds["round"], 100 * rounds["drift"], 100 * converged_below
-    axes.axhline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1)
-    axes.annotate(
-        f"converged below {bound:g} %", (1, bound), (0, 2), ("axes fraction", "data"), "offset points",
-        ha="right", va="bottom", color=GREY,
-    )  # fmt: skip
+    label = f"converged below {bound:g} %"
+    axes.axhline(bound, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=label)
     axes.plot(number, percent, "o-", color=BLUE, markersize=5)
     for place, value in zip(number, percent, strict=True):
-        axes.annotate(f"{value:.1f}", (place, value), (6, 4), textcoords="offset points")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dashed line may run through it
+        axes.annotate(f"{value:.1f}", (place, value), (6, 4), textcoords="offset points", bbox=box)
     axes.set(ylim=(0, 1.2 * max(bound, percent.max())), ylabel="changed pixels (%)")
