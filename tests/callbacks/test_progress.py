@@ -2,14 +2,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.demos.boring_classes import BoringModel
 
-from hsl.callbacks.progress import EpochLines, progress_bar, quieten_lightning, scoring_bar
+from hsl.callbacks.progress import EpochBar, EpochLines, progress_bar, quieten_lightning, scoring_bar
 
 
 def trainer(is_global_zero: bool = True, **values: float) -> Any:
@@ -33,10 +36,27 @@ def test_only_the_first_process_speaks(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == ""
 
 
+def test_the_bar_counts_from_one(tmp_path: Path) -> None:
+    bar = EpochBar()
+    trainer = lightning.Trainer(
+        max_epochs=2, callbacks=[bar], logger=False, enable_checkpointing=False, enable_model_summary=False,
+        default_root_dir=tmp_path, accelerator="cpu",
+    )  # fmt: skip
+    said: list[str] = []
+
+    class Note(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            said.append(bar.progress.tasks[bar.train_progress_bar_id].description)
+
+    trainer.callbacks.append(Note())
+    trainer.fit(BoringModel())
+    assert [text.strip("[] ") for text in dict.fromkeys(said)] == ["Epoch 1/2", "Epoch 2/2"]
+
+
 @pytest.mark.parametrize(("terminal", "kind"), [(True, RichProgressBar), (False, EpochLines)])
 def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: type) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    assert type(progress_bar()) is kind
+    assert type(progress_bar()) is (EpochBar if terminal else kind)
     assert [type(bar) for bar in scoring_bar()] == ([kind] if terminal else [])
 
 

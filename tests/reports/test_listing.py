@@ -197,6 +197,9 @@ def test_the_table(listed, capsys, tmp_path):
         ]
     )
     assert line.split()[:9] == ["a", "segmentation", "mit_b0", "ce_dice", "0", "0", "finished", "val/miou", "0.5000"]
+    assert line.split()[9] == "2"  # the second, which metrics.json calls 1
+    assert read_row(folder).best_epoch == 1
+    assert arrange([read_row(folder)], "best_epoch=2", "fold")
     assert line.split()[-3:] == ["1:01:01", "2026-01-31T12:00:00+00:00", str(folder)]
     assert count == "1 of 1 runs"
 

@@ -27,8 +27,8 @@ def test_a_row_per_phase(make_run, table):
     (make_run("a", "a", 1) / "phases.json").write_text(json.dumps(phases))
     make_run("b", "b", 1)
     assert table().texts == [
-        ["a", "1", "0", "A", "finished", "30", "val/miou", "0.7100", "21", "12.50", "0:01:01", "–"],
-        ["a", "1", "0", "B", "reverted", "12", "val/accuracy", "0.9000", "-1", "–", "–", "–"],
+        ["a", "1", "0", "A", "finished", "30", "val/miou", "0.7100", "22", "12.50", "0:01:01", "–"],
+        ["a", "1", "0", "B", "reverted", "12", "val/accuracy", "0.9000", "0", "–", "–", "–"],
         ["a", "1", "0", "C", "skipped", "–", "–", "–", "–", "–", "–", "phase B was reverted"],
     ]
 

@@ -93,7 +93,7 @@ def test_training_curves(tmp_path, epochs):
     }
     plots.training_curves(history, tmp_path / "t.svg", monitor="val/miou", best_epoch=0)
     shown = texts(tmp_path / "t.svg")
-    assert "best: epoch 0" in shown
+    assert "best: epoch 1" in shown
     assert {"train/loss", "train/loss/dice", "val/miou", "epoch", "learning rate"} <= set(shown)
 
 

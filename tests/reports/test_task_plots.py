@@ -88,7 +88,7 @@ def test_learning_curves_of_each_task(three):
     plot = task_curves_plot(three)
     assert plot.columns == ("task", "model", "fold", "seed", "epoch", "val_miou")
     assert len(plot.rows) == 3 * 3 * 2 * 2
-    assert ("genus", "a", 1, 0, 1.0, 0.4) in plot.rows
+    assert ("genus", "a", 1, 0, 2.0, 0.4) in plot.rows
     assert [axes.get_title() for axes in plot.figure.axes] == ["genus", "health", "fish"]
     assert all(len(axes.lines) == 6 for axes in plot.figure.axes)
 

@@ -73,6 +73,7 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path, capsys: pytest.Capt
     folder = only_run(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["monitor"]["value"] == value
+    assert f"(epoch {metrics['monitor']['epoch'] + 1})  {folder}" in capsys.readouterr().out
     assert metrics["parts"]["val"]["plain"]["miou"] == pytest.approx(value, abs=1e-6)
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [0, 1, 2]

@@ -178,7 +178,7 @@ def test_steps_in_micro_batches_have_the_points_of_whole_ones(tmp_path: Path) ->
 def test_a_loss_that_is_not_finite_names_objective_and_pictures() -> None:
     batch = batch_of([[0, 1]], segmentation=[[0, 1]])
     batch["image"][0, 0, 0, 0] = 1e38  # its square is not
-    with pytest.raises(NonFiniteLossError, match=r"`size = inf` for p0 \(training, epoch 0, step 0\)"):
+    with pytest.raises(NonFiniteLossError, match=r"`size = inf` for p0 \(training, epoch 1, step 0\)"):
         task_of().training_step(batch, 0)
 
 
@@ -208,7 +208,7 @@ def test_a_logit_that_is_no_number_names_its_picture(value: float, predictor: st
     )
     with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(prediction\)\."):
         task.predict(batch)
-    with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(validation of epoch 0\)\."):
+    with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(validation of epoch 1\)\."):
         task.validation_step(batch, 0)
     task._trainer = SimpleNamespace(datamodule=SimpleNamespace(evaluation_parts=["val", "test"]))  # type: ignore[assignment]
     task.on_test_batch_start(batch, 0, 1)
@@ -231,7 +231,7 @@ def test_it_is_found_where_the_picture_becomes_smaller() -> None:
 def test_training_stops_at_a_logit_that_no_loss_looks_at(value: float) -> None:
     task = task_of()
     task.loss.forward = lambda outputs, batch: {"mean": task.network.scale * 1, "size": task.network.scale * 1}  # type: ignore[method-assign]
-    with pytest.raises(NonFiniteLogitsError, match=r"`segmentation` for p1 \(training, epoch 0, step 0\)"):
+    with pytest.raises(NonFiniteLogitsError, match=r"`segmentation` for p1 \(training, epoch 1, step 0\)"):
         task.training_step(with_a_broken_picture(value), 0)
 
 

@@ -31,9 +31,17 @@ class EpochLines(ProgressBar):
         say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}")
 
 
+class EpochBar(RichProgressBar):
+    """Lightning's bar, with the epochs counted from 1."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        text = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return f"{text:{len(self.validation_description)}}"  # or the bars would not be aligned
+
+
 def progress_bar() -> Callback:
     """A bar with the time left on a terminal, else one line per epoch."""
-    return RichProgressBar() if sys.stdout.isatty() else EpochLines()
+    return EpochBar() if sys.stdout.isatty() else EpochLines()
 
 
 def scoring_bar() -> list[Callback]:

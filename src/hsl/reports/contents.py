@@ -83,7 +83,7 @@ def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
         stored.num_images if stored else None,
         *[_overall(scores[inference], "miou") for inference in INFERENCES],
         *[_overall(scores["plain"], name) for name in OVERALL[1:]],
-        run.metrics.monitor.epoch if run.metrics else None,
+        run.metrics.monitor.epoch + 1 if run.metrics else None,
         run.provenance.get("wall_time_s"),
         str(run.folder),
     ]

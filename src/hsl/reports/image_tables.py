@@ -157,7 +157,7 @@ def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
     row += [run.state, scores.num_images if scores else None]
     row += [scores.overall[name] if scores else None for name in SHOWN]
     monitor = run.metrics.monitor if run.metrics else None
-    row += [monitor.name, monitor.value, monitor.epoch] if monitor else [None, None, None]
+    row += [monitor.name, monitor.value, monitor.epoch + 1] if monitor else [None, None, None]
     return [*row, run.provenance.get("wall_time_s"), str(run.folder)]
 
 

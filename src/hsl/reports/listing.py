@@ -24,8 +24,9 @@ class Row:
     """What is listed of a run; none where there is nothing to say.
 
     ``data`` is the data set; ``task``, ``encoder`` and ``loss`` are the words of the command line, ``value`` is that of
-    ``monitor`` in the best epoch. ``miou``, ``accuracy`` and ``macro_f1`` are those of the validation part, ``epochs``
-    how many were run, ``wall_time`` is in seconds, ``reason`` says why a run is unfinished or its folder unreadable.
+    ``monitor`` in the best epoch, counted from 0 here and from 1 where it is read. ``miou``, ``accuracy`` and
+    ``macro_f1`` are those of the validation part, ``epochs`` how many were run, ``wall_time`` is in seconds, ``reason``
+    says why a run is unfinished or its folder unreadable.
     """
 
     folder: str
@@ -219,7 +220,10 @@ def _limit(given: Any) -> int | None:
 
 
 def _plain(row: Row, name: str) -> str:
+    """As it is read and filtered by; JSON has the numbers of the files, where epochs count from 0."""
     value = getattr(row, name)
+    if name == "best_epoch" and value is not None:
+        value += 1
     return "" if value is None else str(value)
 
 

@@ -16,7 +16,8 @@ def phases_table(models: Sequence[Model]) -> Table | None:
                 continue  # a newer one took its place
             for name, phase in run.events.phases.items():
                 row: list[Cell] = [model.label, str(run.fold), run.seed, name, str(phase.get("status", "unknown"))]
-                row += [phase.get(key) for key in ("epochs", "monitor", "value", "epoch")]
+                row += [phase.get(key) for key in ("epochs", "monitor", "value")]
+                row.append(phase["epoch"] + 1 if "epoch" in phase else None)
                 row.append((phase.get("refinement") or {}).get("drift"))
                 rows.append([*row, phase.get("wall_time_s"), phase.get("note")])
     columns = [Column("model", "model"), Column("fold", "fold"), Column("seed", "seed", "count")]
@@ -25,7 +26,8 @@ def phases_table(models: Sequence[Model]) -> Table | None:
     columns += [Column("epoch", "best epoch", "count"), Column("drift", "pixels of the labels changed (%)", "share")]
     columns += [Column("wall_time_s", "time (h:m:s)", "seconds"), Column("note", "note")]
     caption = (
-        "Phases of the training, each from the best checkpoint of the one before; a phase counts its own epochs. "
+        "Phases of the training, each from the best checkpoint of the one before; a phase counts its own epochs, "
+        "from 1; 0 is what it began with. "
         "The run's scores are those after the last phase that was trained."
     )
     return Table("phases", caption, columns, rows) if rows else None

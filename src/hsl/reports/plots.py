@@ -149,14 +149,14 @@ def class_distribution(
 def training_curves(
     history: Mapping[str, Sequence[float]], path: Path, monitor: str = "", best_epoch: int | None = None
 ) -> None:
-    """Losses, the scores and the learning rate over the epochs.
+    """Losses, the scores and the learning rate over the epochs, which are shown from 1.
 
     Args:
         history: columns of ``history.csv``: ``epoch``, ``lr``, ``train/loss``, ``train/loss/<objective>``,
             ``val/loss`` and any other; NaN leaves a gap.
         path: the file; its suffix chooses the format.
         monitor: the column that chose the checkpoint, such as ``val/miou``.
-        best_epoch: marked with a line.
+        best_epoch: marked with a line; from 0, as in ``history.csv``.
     """
     losses = [name for name in ("train/loss", "val/loss") if name in history]
     parts = [name for name in history if name.startswith(("train/loss/", "val/loss/"))]
@@ -282,7 +282,7 @@ def _curve(axes: Axes, history: Mapping[str, Sequence[float]], name: str, colour
     epochs = np.asarray(history["epoch"], dtype=float) if "epoch" in history else np.arange(len(values))
     known = np.isfinite(values)
     marker = "o" if known.sum() < 3 else None  # one or two points make no visible line
-    axes.plot(epochs[known], values[known], color=colour, marker=marker, markersize=4, label=name, **style)
+    axes.plot(epochs[known] + 1, values[known], color=colour, marker=marker, markersize=4, label=name, **style)
 
 
 def _finish_curves(axes: Axes, best_epoch: int | None) -> None:
@@ -293,6 +293,6 @@ def _finish_curves(axes: Axes, best_epoch: int | None) -> None:
     axes.set_xlim(min(left, right - 1), max(right, left + 1))  # one epoch alone: no fractions of epochs
     if best_epoch is not None:
         style: dict[str, Any] = {"color": GREY, "linestyle": (0, (2, 2)), "linewidth": 1}
-        axes.axvline(best_epoch, label=f"best: epoch {best_epoch}", **style)
+        axes.axvline(best_epoch + 1, label=f"best: epoch {best_epoch + 1}", **style)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)

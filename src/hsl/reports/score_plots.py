@@ -231,7 +231,7 @@ def curves_plot(models: Sequence[Model]) -> Plot | None:
                 "color": style["color"],
                 "linestyle": style["linestyle"],
             }
-            epoch = run.metrics.monitor.epoch if run.metrics else None
+            epoch = run.metrics.monitor.epoch + 1 if run.metrics else None
             kept = [k for k, (at, _) in enumerate(points) if at == epoch]
             axes.plot(*zip(*points, strict=True) if points else ([], []), linewidth=1.2, markevery=kept, **marker)
             if label:
@@ -277,9 +277,9 @@ def name_panels(panels: Sequence[Axes], used: int, columns: int, x: str, y: str)
 
 
 def history_points(history: Mapping[str, Sequence[float]], name: str) -> list[tuple[float, float]]:
-    """Epochs and finite values of a column of ``history.csv``; empty without it."""
+    """Epochs, from 1, and finite values of a column of ``history.csv``; empty without it."""
     if name not in history:
         return []
     epochs = history.get("epoch", range(len(history[name])))
     pairs = zip(epochs, history[name], strict=True)
-    return [(epoch, value) for epoch, value in pairs if math.isfinite(epoch) and math.isfinite(value)]
+    return [(epoch + 1, value) for epoch, value in pairs if math.isfinite(epoch) and math.isfinite(value)]

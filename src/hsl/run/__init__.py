@@ -123,7 +123,7 @@ def _fit(
             torch.distributed.destroy_process_group()  # the evaluation is this process's alone
         monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
     score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
-    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch})  {folder.path}")
+    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
     return monitored.value
 
 

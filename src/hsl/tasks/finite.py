@@ -30,7 +30,7 @@ def check_finite(outputs: Outputs, objectives: Objectives, ids: Sequence[str], p
         NonFiniteLossError: an objective is not finite.
 
     Example:
-        >>> check_finite({}, {"dice": torch.tensor(float("nan"))}, ["a"], "epoch 0, step 7")
+        >>> check_finite({}, {"dice": torch.tensor(float("nan"))}, ["a"], "epoch 1, step 7")
         Traceback (most recent call last):
         ...
         hsl.tasks.finite.NonFiniteLossError: ...

@@ -121,7 +121,7 @@ class SegmentationTask(lightning.LightningModule):
         """Total and objectives of a training batch, or of a slice of it."""
         outputs: Outputs = self.network(batch["image"], share=self.weighting.share)
         objectives: Objectives = self.loss(outputs, batch)
-        place = f"training, epoch {self.current_epoch}, step {self.global_step}"
+        place = f"training, epoch {self.current_epoch + 1}, step {self.global_step}"
         check_finite(outputs, objectives, batch["id"], place)
         return self.weighting(objectives), objectives
 
@@ -151,7 +151,7 @@ class SegmentationTask(lightning.LightningModule):
         cast(Any, self.weighting).end_epoch()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
-        self._place = f"validation of epoch {self.current_epoch}"
+        self._place = f"validation of epoch {self.current_epoch + 1}"
         return self.micro_batches.evaluate(self._validate, batch, self.scoring)
 
     def _validate(self, batch: Batch) -> Outputs:
