@@ -103,18 +103,8 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
 
     @app.post("/answers")
     async def answers(request: Request) -> Response:
-        content = b""
-        async for chunk in request.stream():  # which may have no end
-            content += chunk
-            if len(content) > MOST_BYTES:
-                return _refused(413, f"An answer should have at most {MOST_BYTES} bytes. Found more.")
-        try:
-            given = Given.model_validate_json(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "answer"
-            return _refused(422, f"`{place}` of an answer should be right. Found: {first['msg']}.")
-        return await run_in_threadpool(keep, given)
+        given = await _read_answer(request)
+        return given if isinstance(given, Response) else await run_in_threadpool(keep, given)
 
     @app.get("/picture/{name}")
     def picture(name: str) -> Response:
@@ -150,6 +140,20 @@ def _guard(token: str | None) -> Callable[[Request, Handler], Awaitable[Response
         return response
 
     return guard
+
+
+async def _read_answer(request: Request) -> Given | Response:
+    content = b""
+    async for chunk in request.stream():  # which may have no end
+        content += chunk
+        if len(content) > MOST_BYTES:
+            return _refused(413, f"An answer should have at most {MOST_BYTES} bytes. Found more.")
+    try:
+        return Given.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "answer"
+        return _refused(422, f"`{place}` of an answer should be right. Found: {first['msg']}.")
 
 
 def _refused(status: int, sentence: str) -> Response:
