@@ -129,6 +129,7 @@ def test_scores_by_hand() -> None:
     for name in ("iou", "dice", "precision", "recall", "f1"):
         assert math.isnan(values[name][2])
     assert values["miou"].item() == pytest.approx((5 / 8 + 2 / 5) / 2)
+    assert values["foreground_iou"].item() == pytest.approx(2 / 5)
     assert values["micro_iou"].item() == pytest.approx(7 / 13)
     assert values["mean_dice"].item() == pytest.approx((10 / 13 + 4 / 7) / 2)
     assert values["pixel_accuracy"].item() == pytest.approx(0.7)
@@ -147,7 +148,7 @@ def test_a_class_in_one_of_the_two_scores_zero() -> None:
 def test_nothing_valid_is_nan() -> None:
     values = scores(torch.zeros(4, 4, dtype=torch.int64))
     assert values["classes_scored"].item() == 0
-    for name in ("miou", "micro_iou", "mean_dice", "pixel_accuracy"):
+    for name in ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy"):
         assert math.isnan(values[name].item())
 
 
@@ -178,6 +179,8 @@ def test_scores_equal_scikit_learn() -> None:
     ):
         assert values[name].tolist() == pytest.approx(peer(t, p, average=None).tolist())
     assert values["miou"].item() == pytest.approx(sklearn.metrics.jaccard_score(t, p, average="macro"))
+    foreground = sklearn.metrics.jaccard_score(t, p, labels=[1, 2, 3, 4], average="macro")
+    assert values["foreground_iou"].item() == pytest.approx(foreground)
     assert values["micro_iou"].item() == pytest.approx(sklearn.metrics.jaccard_score(t, p, average="micro"))
     assert values["pixel_accuracy"].item() == pytest.approx(sklearn.metrics.accuracy_score(t, p))
 

@@ -59,7 +59,7 @@ def test_weights_count_pictures_several_times(counts, name):
 
 def test_which_way_is_better():
     assert set(METRICS) - LOWER_IS_BETTER == {
-        "miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1",
+        "miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1",
     }  # fmt: skip
 
 

@@ -29,7 +29,8 @@ def _alike(score: Score, *names: str) -> dict[str, Score]:
 
 SCORES: dict[str, Score] = {
     **_alike(Score("min"), "loss"),
-    **_alike(Score("max"), "miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1", "h_mean"),
+    **_alike(Score("max"), "miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou",
+             "boundary_f1", "h_mean"),
     **_alike(Score("min"), "ece", "nll", "brier"),
     **_alike(Score("min"), "error_background_boundary", "error_background_interior", "error_missed_boundary",
              "error_missed_interior", "error_classification_boundary", "error_classification_interior"),

@@ -171,15 +171,15 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     ``iou = TP / (TP + FP + FN)``, ``dice = f1 = 2 TP / (2 TP + FP + FN)``, ``precision = TP / (TP + FP)``,
     ``recall = TP / (TP + FN)``. A class absent from target and prediction is NaN in all of them and left out
     of the means; absent from one of the two it is 0. Macro means over the scored classes: ``miou``,
-    ``mean_dice``. Micro: ``micro_iou = sum TP / sum (TP + FP + FN)``,
+    ``mean_dice``, and ``foreground_iou`` over those but class 0. Micro: ``micro_iou = sum TP / sum (TP + FP + FN)``,
     ``pixel_accuracy = sum TP / valid pixels``. Without a valid pixel all of them are NaN.
 
     Args:
         confusion: ``int64 (..., C, C)``, rows target, columns prediction.
 
     Returns:
-        ``float64 (..., C)``: iou, dice, precision, recall, f1. ``float64 (...)``: miou, micro_iou, mean_dice,
-        pixel_accuracy. ``int64``: pixels ``(..., C)`` of the target, classes_scored ``(...)``.
+        ``float64 (..., C)``: iou, dice, precision, recall, f1. ``float64 (...)``: miou, foreground_iou, micro_iou,
+        mean_dice, pixel_accuracy. ``int64``: pixels ``(..., C)`` of the target, classes_scored ``(...)``.
 
     Example:
         >>> round(scores(torch.tensor([[3, 1], [0, 4]]))["miou"].item(), 4)  # 3/4 and 4/5
@@ -199,6 +199,7 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
         "f1": dice,
         "pixels": true,
         "miou": iou.nanmean(-1),
+        "foreground_iou": iou[..., 1:].nanmean(-1),
         "micro_iou": hits.sum(-1).double() / union.sum(-1),
         "mean_dice": dice.nanmean(-1),
         "pixel_accuracy": hits.sum(-1).double() / true.sum(-1),

@@ -126,7 +126,7 @@ class Pixelwise(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars of everything seen.
 
-        ``miou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``, ``boundary_f1``,
+        ``miou``, ``foreground_iou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``, ``boundary_f1``,
         ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
 
         Raises:
@@ -151,7 +151,8 @@ class Pixelwise(Metric):
 
 def _scores(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
     values = scores(states["matrices"].sum(0)) | boundary_scores(states["boundaries"])
-    names = ("miou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1")
+    confusion = ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy")
+    names = (*confusion, "boundary_iou", "boundary_f1")
     calibration = CalibrationCounts(*(states[name] for name in CalibrationCounts._fields))
     return (
         {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(states["matrices"])

@@ -18,7 +18,7 @@ from hsl.metrics.functional import dice_empty_one
 from hsl.metrics.functional import scores as confusion_scores
 from hsl.metrics.pixelwise import pixel_scores
 
-CONFUSION_METRICS = ("miou", "micro_iou", "mean_dice", "pixel_accuracy")
+CONFUSION_METRICS = ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy")
 BOUNDARY_METRICS = ("boundary_iou", "boundary_f1")
 CALIBRATION_METRICS = ("ece", "nll", "brier")
 METRICS = (*CONFUSION_METRICS, *BOUNDARY_METRICS, *CALIBRATION_METRICS)

@@ -34,6 +34,7 @@ class StoredScores(BaseModel):
     num_images: int | None = None
     confusion: list[list[int]] = []
     miou: float | None = None
+    foreground_iou: float | None = None
     micro_iou: float | None = None
     mean_dice: float | None = None
     pixel_accuracy: float | None = None

@@ -2,6 +2,7 @@
 
 TITLES = {
     "miou": "mIoU (%)",
+    "foreground_iou": "mIoU of the foreground (%)",
     "micro_iou": "micro IoU (%)",
     "mean_dice": "mean Dice (%)",
     "pixel_accuracy": "pixel accuracy (%)",
