@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hsl"
 FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
-    "batch": 0, "config": 0, "ranges": 0,
+    "batch": 0, "config": 0, "ranges": 0, "channels": 0.5,
     "files": 0.5, "calls": 0.5, "errors": 0.5, "targets": 0.5, "signals": 0.5,
     "names": 0.5, "cells": 0.5, "terminal": 0.5, "console": 0.6,  # with the errors of config
     "output_folder": 0.6,

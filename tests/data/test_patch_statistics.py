@@ -3,6 +3,7 @@ import pytest
 
 from hsl.data import patch_statistics
 from hsl.data.patch_statistics import PictureCounts, class_table, covered_pixels, neighbour_distances, summary
+from hsl.data.records import Catalogue
 
 
 def counts(before: list[int], after: list[int], centres: list[list[int]], covered: int = 0) -> PictureCounts:
@@ -30,7 +31,8 @@ def test_neighbour_distances() -> None:
 
 
 def test_class_table() -> None:
-    table = class_table([counts([60, 20, 0], [5, 15, 0], []), counts([20, 0, 0], [0, 0, 0], [])], ["a", "b", "c"])
+    found = [counts([60, 20, 0], [5, 15, 0], []), counts([20, 0, 0], [0, 0, 0], [])]
+    table = class_table(found, Catalogue("tiles", (), ("a", "b", "c")))
     assert table["pixels_before"].tolist() == [80, 20, 0]
     np.testing.assert_allclose(table["share_before"], [0.8, 0.2, 0])
     np.testing.assert_allclose(table["share_after"], [0.25, 0.75, 0])

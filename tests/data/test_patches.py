@@ -16,6 +16,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Picture
 from hsl.data.formats.folder import read_folder
 from hsl.data.patches import PatchSampling, cut
+from hsl.data.records import Catalogue
 from hsl.data.splits import kfold
 from hsl.data.transforms import training_transform
 
@@ -225,9 +226,21 @@ def test_unknown_class(make: Callable[..., DataModule]) -> None:
 
 
 def test_foreground_of_all_classes_leaves_ignored_pixels_out() -> None:
-    table = sampling(foreground=None).foreground_table(("clean", "crack"))
+    data = Catalogue("tiles", (), ("clean", "crack"))
+    table = sampling(foreground=None).foreground_table(data)
     assert np.flatnonzero(table).tolist() == [0, 1]
-    assert np.flatnonzero(sampling().foreground_table(("clean", "crack"))).tolist() == [1]
+    assert np.flatnonzero(sampling().foreground_table(data)).tolist() == [1]
+
+
+def test_foreground_of_overlapping_channels_is_every_code_that_shows_one() -> None:
+    data = Catalogue("leaves", (), ("absent", "leaf", "spot"), overlapping=True)
+
+    def codes(foreground: list[str] | None) -> list[int]:
+        return np.flatnonzero(sampling(foreground=foreground).foreground_table(data)).tolist()
+
+    assert codes(None) == [0, 1, 2, 3]
+    assert codes(["spot"]) == [2, 3]
+    assert codes(["absent", "leaf"]) == [0, 1, 3]
 
 
 def test_drawn_corners() -> None:

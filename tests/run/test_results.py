@@ -42,6 +42,7 @@ def data_of(*parts: str) -> Any:
         evaluation_parts=parts,
         classes={"segmentation": CLASSES},
         image_classes={},
+        heads=SimpleNamespace(overlapping=False),
         group=lambda name: f"group of {name}",
         original=lambda name: None,
         pixels_per_part=lambda: {"train": np.array([5, 5, 1])},

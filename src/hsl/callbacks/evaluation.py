@@ -1,7 +1,7 @@
 """Per-image counts, class maps and the best and worst pictures of an evaluation."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
+from hsl.inference.channels import read_channels
 from hsl.inference.global_space import read_as
+from hsl.metrics.channels import pool_channels
 from hsl.metrics.functional import scores
 from hsl.metrics.image_scores import probabilities_of
 from hsl.metrics.pixelwise import Pixelwise, States
@@ -101,10 +103,14 @@ class Evaluation(Callback):
         for head in (predicted.keys() | tables.keys()) & batch.get("masks", {}).keys() - {self.head}:
             result = self.tasks.setdefault(dataloader_idx, {}).setdefault(head, PartResult(num_examples=0))
             result.add(predicted[self.head if head in tables else head], batch, head, tables.get(head))
-        if self.head not in predicted:
+        channels: Sequence[str] = getattr(pl_module, "channels", ())
+        if self.head not in predicted and not channels:
             return
         part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
-        class_maps = part.add(predicted[self.head], batch, self.head)
+        if channels:
+            class_maps = part.add_channels(predicted, batch, channels, self.tasks[dataloader_idx])
+        else:
+            class_maps = part.add(predicted[self.head], batch, self.head)
         name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps, _objects(predicted, batch, self.head))
@@ -197,6 +203,29 @@ class PartResult:
             if self._num_examples:
                 self._keep(name, class_maps[-1], confidence[0])
         return class_maps
+
+    def add_channels(
+        self, outputs: Outputs, batch: Batch, channels: Sequence[str], results: Mapping[str, "PartResult"]
+    ) -> list[NDArray[np.uint8]]:
+        """Take what the heads of overlapping channels say of one batch, which ``results`` have taken before.
+
+        The counts of each picture are those of its channels, pooled by `hsl.metrics.channels.pool_channels`.
+
+        Returns:
+            The codes of each picture, see `hsl.channels`, at the size of its source.
+        """
+        maps = []
+        for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
+            place = len(self.ids)
+            one = {channel: outputs[channel][i : i + 1, :, :height, :width] for channel in channels}
+            codes, confidence = (each[0].cpu() for each in read_channels(one, channels))
+            self.ids.append(name)
+            self.counts.append(pool_channels([results[channel].counts[place] for channel in channels]))
+            self.confidences.append(float(np.mean([results[channel].confidences[place] for channel in channels])))
+            maps.append(codes.numpy())
+            if self._num_examples:
+                self._keep(name, maps[-1], confidence)
+        return maps
 
     def _keep(self, name: str, class_map: NDArray[np.uint8], confidence: Tensor) -> None:
         miou = float(scores(torch.from_numpy(self.counts[-1]["matrices"].sum(axis=0)))["miou"])

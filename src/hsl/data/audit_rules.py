@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hsl.batch import IGNORE_INDEX
+from hsl.channels import class_pixels
 from hsl.data.grouping import name_some
 from hsl.data.image_labels import read_image_labels
 from hsl.data.mask_classes import how_to_name
@@ -136,7 +137,7 @@ def shared_groups(subject: Subject) -> list[Finding]:
 
 def mask_values(subject: Subject) -> list[Finding]:
     """(d) Values outside the classes, 0/255 masks for two classes, an ignore value that is a class."""
-    num_classes = len(subject.catalogue.classes)
+    num_classes = subject.catalogue.num_values
     counts, ids = subject.scan.class_counts, np.array(subject.scan.ids)
     if num_classes > IGNORE_INDEX:
         message = (
@@ -242,7 +243,7 @@ def unread_masks(subject: Subject) -> bool:
 def absent_classes(subject: Subject, severity: str) -> list[Finding]:
     """(f) Classes without a pixel in the training part of the fold."""
     scan, classes = subject.scan, subject.catalogue.classes
-    present = scan.class_counts[:, : len(classes)] > 0
+    present = class_pixels(scan.class_counts, len(classes), subject.catalogue.overlapping) > 0
     absent = np.flatnonzero(~present[scan.rows(subject.parts["train"])].any(axis=0))
     if not len(absent):
         return []

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsl.batch import IGNORE_INDEX
+from hsl.channels import class_pixels
 from hsl.data.image_labels import HEAD, ImageLabels
+from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.data.tasks import Heads
 
@@ -30,6 +31,7 @@ def presence(heads: Heads, scan: Scan, ids: Sequence[str], labels: ImageLabels |
     return found if labels is None else found | {HEAD: labels.count_known(rows.tolist())}
 
 
-def shown(scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
-    """``(N, 255)``: whether a picture's mask has a value."""
-    return scan.class_counts[scan.rows(ids), :IGNORE_INDEX] > 0
+def shown(catalogue: Catalogue, scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """``(N, C)``: whether a picture's mask shows a class."""
+    counts = scan.class_counts[scan.rows(ids)]
+    return class_pixels(counts, len(catalogue.classes), catalogue.overlapping) > 0

@@ -29,7 +29,7 @@ from hsl.data.records import Catalogue, Record, ruled, select
 from hsl.data.sampling import Sampling
 from hsl.data.scan import Scan, scan
 from hsl.data.splits import Split, stored_split
-from hsl.data.tasks import read_heads
+from hsl.data.tasks import heads_of
 from hsl.data.transforms import EvaluationTransform, Transform, normalized
 from hsl.data.unchanged import Unchanged
 from hsl.data.workers import choose_num_workers
@@ -129,9 +129,9 @@ class DataModule(LightningDataModule):
         if self._inspected:
             return
         self.catalogue = ruled(select(self._reader(self.root), self._only), self._value_range, self.max_megapixels)
-        self.heads = read_heads(self._tasks, self.catalogue.classes, self.head)
+        self.heads = heads_of(self.catalogue, self._tasks, self.head)
         if self._patches:
-            self._patches.foreground_table(self.catalogue.classes)  # a wrong name is refused before all the rest
+            self._patches.foreground_table(self.catalogue)  # a wrong name is refused before all the rest
         workers = os.cpu_count() or 1 if self._num_workers == "auto" else max(1, int(self._num_workers))
         self.scan = scan(self.catalogue, self._cache_dir, workers)
         self.fold_assignment = stored_split(self._split, self.catalogue, self.scan, self._cache_dir)
@@ -277,7 +277,7 @@ class DataModule(LightningDataModule):
         extents = None if shuffle else self.scan.image_sizes[self.scan.rows(ids)]
         places, patches = tuple(self._place[name] for name in ids), None
         if shuffle and self._patches is not None:
-            patches = TrainingPatches(self._patches, self.catalogue.classes, ids, self._pictures, places, self.seed)
+            patches = TrainingPatches(self._patches, self.catalogue, ids, self._pictures, places, self.seed)
             ids, places = patches.ids, patches.places
         dataset = PictureDataset(
             ids, self._pictures, places, transform, head=self.head, seed=self.seed, patches=patches,
@@ -285,7 +285,9 @@ class DataModule(LightningDataModule):
             labels=labels, fill_masks=self.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
-        chances = self._sampling.chances(ids, shown(self.scan, ids)) if shuffle and self._sampling else None
+        chances = (
+            self._sampling.chances(ids, shown(self.catalogue, self.scan, ids)) if shuffle and self._sampling else None
+        )
         order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes, chances=chances)
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)

@@ -127,7 +127,7 @@ def _read(data: bytes, name: str, max_megapixels: float) -> _Numbers:
     if pixels.ndim == 3:
         pixels = _without_alpha(pixels, name)
     step = 255 // (2**header.depth - 1) if header.depth in (1, 2, 4) else 1
-    return _Numbers(_whole(pixels, name), table, step)
+    return _Numbers(whole_numbers(pixels, name), table, step)
 
 
 def _read_other(data: bytes, name: str, header: Header) -> tuple[NDArray[Any], Sequence[Sequence[int]] | None]:
@@ -176,8 +176,12 @@ def _without_alpha(pixels: NDArray[Any], name: str) -> NDArray[Any]:
     return shown if shown.shape[2] == 3 else shown[..., 0]
 
 
-def _whole(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Whole numbers; those that are stored as floating point have to be whole."""
+def whole_numbers(pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Whole numbers; those that are stored as floating point have to be whole.
+
+    Raises:
+        DataError: They are not, or no numbers at all.
+    """
     if pixels.dtype.kind in "iu":
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype.kind == "b":

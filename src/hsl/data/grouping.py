@@ -11,6 +11,7 @@ from iterstrat.ml_stratifiers import IterativeStratification, MultilabelStratifi
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from hsl.channels import class_pixels
 from hsl.config import DataError
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
@@ -50,7 +51,8 @@ class Units:
             raise ValueError("`scan` should be the scan of `catalogue`. Found other ids.")
         _check_attribute(catalogue, attribute)
         values = list(ids) if attribute is None else [record.attributes[attribute] for record in records]
-        pixels = scan.class_counts[scan.rows(ids), : len(catalogue.classes)]
+        counts = scan.class_counts[scan.rows(ids)]
+        pixels = class_pixels(counts, len(catalogue.classes), catalogue.overlapping)
         return cls._build(ids, values, pixels > 0, catalogue.classes)
 
     @classmethod

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from hsl.batch import IGNORE_INDEX
 from hsl.cells import csv_of
+from hsl.channels import CHANNEL_VALUES, channel_mask
 from hsl.config import DataError
 from hsl.console import PlainConsole
 from hsl.data.decode import FULL, check_bits
@@ -72,12 +73,12 @@ def write_patch_set(
     workers: int,
     plot: Plot,
 ) -> PatchSet:
-    """Cut patches from every picture and write them as a ``folder`` data set.
+    """Cut patches from every picture and write them as a ``folder`` data set, or one of ``channels``.
 
-    ``images/`` and ``masks/`` (class indices, 255 ignored), ``dataset.yaml``, ``labels.csv`` with ``group`` (that of
-    the source), ``source`` (its id), ``y`` and ``x`` (its first pixel) and all attributes of the source, ``splits.csv``
-    where there is an official split, and ``statistics/``. All patches of a picture share its group and its official
-    part, so no split parts them.
+    ``images/`` and ``masks/`` (class indices, 255 ignored; of overlapping channels a file each, see `channel_mask`),
+    ``dataset.yaml``, ``labels.csv`` with ``group`` (that of the source), ``source`` (its id), ``y`` and ``x`` (its
+    first pixel) and all attributes of the source, ``splits.csv`` where there is an official split, and
+    ``statistics/``. All patches of a picture share its group and its official part, so no split parts them.
 
     They are the patches that training draws with ``renew="fixed"`` and the same seed.
 
@@ -96,15 +97,16 @@ def write_patch_set(
             foreground at all.
         OSError: The folder cannot be written, or its disk is full.
     """
-    sampling.foreground_table(catalogue.classes)
+    sampling.foreground_table(catalogue)
     group_of = _groups(catalogue, groups)
-    for name in ("images", "masks", "statistics"):
+    channels = catalogue.classes[1:] if catalogue.overlapping else ()
+    for name in ("images", "masks", "statistics", *(f"masks/{channel}" for channel in channels)):
         (folder / name).mkdir(parents=True)
     job = _Job(replace(catalogue, records=()), sampling, seed, folder)
     counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
     _warn_of_empty(catalogue, counts)
     _write_tables(catalogue, group_of, counts, folder)
-    result = PatchSet(class_table(counts, catalogue.classes), picture_table(counts), summary(counts))
+    result = PatchSet(class_table(counts, catalogue), picture_table(counts), summary(counts))
     _write_statistics(result, folder / "statistics", plot)
     return result
 
@@ -126,12 +128,12 @@ def _write_picture(job: _Job, record: Record) -> PictureCounts:
         # of a picture larger than memory even the foreground, a byte per pixel, had better stay on the disk
         large = 3 * shape[0] * shape[1] >= LARGE
         foreground = np.memmap(file, bool, "w+", shape=shape) if large else np.zeros(shape, bool)
-        before = _fill(foreground, read_mask, job.sampling.foreground_table(job.catalogue.classes))
-        beyond = np.flatnonzero(before[:-1][len(job.catalogue.classes) :])
+        before = _fill(foreground, read_mask, job.sampling.foreground_table(job.catalogue))
+        beyond = np.flatnonzero(before[:-1][job.catalogue.num_values :])
         if len(beyond):
             raise DataError(
                 f"The mask of `{record.id}` should hold indices of the {len(job.catalogue.classes)} classes. Found "
-                f"{beyond[0] + len(job.catalogue.classes)}. Correct the mask, or name the class. "
+                f"{beyond[0] + job.catalogue.num_values}. Correct the mask, or name the class. "
                 f"{how_to_name(np.flatnonzero(before).tolist(), job.catalogue.classes)}"
             )
         centres, corners = job.sampling.draw(foreground, record.id, job.seed)
@@ -142,11 +144,20 @@ def _write_picture(job: _Job, record: Record) -> PictureCounts:
         patch = cut(Picture(read_image(y, x, size, size), read_mask(y, x, size, size)), 0, 0, size)
         mask = np.zeros((size, size), np.uint8) if patch.mask is None else patch.mask
         after += np.bincount(mask.ravel(), minlength=256)
-        for name, pixels in (("images", patch.image[..., ::-1]), ("masks", mask)):
+        for name, pixels in (("images", patch.image[..., ::-1]), *_masks(mask, job.catalogue)):
             (job.folder / name / f"{patch_id(record.id, y, x)}.png").write_bytes(
                 cv2.imencode(".png", pixels)[1].tobytes()
             )
     return PictureCounts(record.id, shape, before, after, num_foreground, covered, centres, corners)
+
+
+def _masks(mask: NDArray[np.uint8], catalogue: Catalogue) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Folder and pixels of each file that a mask is written to."""
+    if not catalogue.overlapping:
+        yield "masks", mask
+        return
+    for bit, channel in enumerate(catalogue.classes[1:]):
+        yield f"masks/{channel}", channel_mask(mask, bit)
 
 
 def _open(record: Record, catalogue: Catalogue) -> tuple[tuple[int, int], Read, Read]:
@@ -247,7 +258,10 @@ def _write_tables(
     _write(folder / "labels.csv", pd.DataFrame(rows))
     if all(record.split is not None for record in catalogue.records):
         _write(folder / "splits.csv", pd.DataFrame(splits))
-    text = yaml.safe_dump({"classes": list(catalogue.classes)}, allow_unicode=True, sort_keys=False)
+    page: dict[str, object] = {"classes": list(catalogue.classes)}
+    if catalogue.overlapping:
+        page = {"channels": list(catalogue.classes[1:]), "values": CHANNEL_VALUES}
+    text = yaml.safe_dump(page, allow_unicode=True, sort_keys=False)
     (folder / "dataset.yaml").write_text(text, encoding="utf8")
 
 

@@ -8,7 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hsl.channels import class_pixels
 from hsl.data.patch_centres import Pixels
+from hsl.data.records import Catalogue
 
 STRIP = 512
 """Rows that are looked at at once."""
@@ -63,10 +65,12 @@ def neighbour_distances(centres: Pixels) -> NDArray[np.float64]:
     return np.asarray(cKDTree(centres).query(centres, k=2)[0][:, 1], np.float64)
 
 
-def class_table(counts: Sequence[PictureCounts], classes: Sequence[str]) -> pd.DataFrame:
+def class_table(counts: Sequence[PictureCounts], catalogue: Catalogue) -> pd.DataFrame:
     """A row for each class: pixels and shares of the labelled pixels before and after, and the ratio of the shares."""
+    classes = catalogue.classes
     before, after = (
-        np.sum([getattr(one, part) for one in counts], axis=0)[: len(classes)] for part in ("before", "after")
+        class_pixels(np.sum([getattr(one, part) for one in counts], axis=0), len(classes), catalogue.overlapping)
+        for part in ("before", "after")
     )
     table = pd.DataFrame({"class": classes, "pixels_before": before, "share_before": before / max(1, before.sum())})
     table["pixels_after"], table["share_after"] = after, after / max(1, after.sum())

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
+from hsl.channels import holds
 from hsl.config import ConfigError, DataError
 from hsl.data.cache import PictureCache
 from hsl.data.decoding import Picture
 from hsl.data.grouping import name_some
 from hsl.data.patch_centres import Pixels, poisson_disk
+from hsl.data.records import Catalogue
 from hsl.ranges import AtLeastOne, PositiveInt
 
 log = logging.getLogger(__name__)
@@ -60,12 +62,15 @@ class PatchSampling:
         if wrong:
             raise ConfigError(" ".join(wrong))
 
-    def foreground_table(self, classes: Sequence[str]) -> NDArray[np.bool_]:
+    def foreground_table(self, catalogue: Catalogue) -> NDArray[np.bool_]:
         """``bool (256,)``: which values of a mask are foreground. Ignored pixels never are.
+
+        Of overlapping channels a pixel is foreground that shows one of those named, or, for class 0, none at all.
 
         Raises:
             ConfigError: A name is no class of the data set.
         """
+        classes = catalogue.classes
         names = classes if self.foreground is None else self.foreground
         unknown = [name for name in names if name not in classes]
         if unknown:
@@ -75,6 +80,10 @@ class PatchSampling:
             )
         table = np.zeros(IGNORE_INDEX + 1, bool)
         table[[classes.index(name) for name in names]] = True
+        if catalogue.overlapping:
+            shown = holds(len(classes) - 1)[:, table[1 : len(classes)]]
+            none = np.arange(len(table)) == 0
+            return np.asarray(shown.any(axis=1) | (none & table[0]))
         return table
 
     def draw(self, foreground: NDArray[np.bool_], name: str, seed: int, epoch: int = 0) -> tuple[Pixels, Pixels]:
@@ -110,7 +119,7 @@ class TrainingPatches:
 
     Args:
         sampling: Where to cut.
-        classes: Of the data set.
+        catalogue: The data set.
         ids: Ids of the training pictures.
         pictures: The decoded pictures of the whole catalogue.
         places: For each id its place in ``pictures``.
@@ -128,14 +137,14 @@ class TrainingPatches:
     def __init__(
         self,
         sampling: PatchSampling,
-        classes: Sequence[str],
+        catalogue: Catalogue,
         ids: Sequence[str],
         pictures: PictureCache,
         places: Sequence[int],
         seed: int,
     ) -> None:
         self._sampling, self._seed = sampling, seed
-        self._foreground = sampling.foreground_table(classes)
+        self._foreground = sampling.foreground_table(catalogue)
         self._drawn: dict[str, tuple[int, Pixels]] = {}
         counts = [len(self._corners(pictures[place], name, 0)) for name, place in zip(ids, places, strict=True)]
         empty = [name for name, count in zip(ids, counts, strict=True) if not count]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from hsl.channels import num_values
 from hsl.config import ConfigError, DataError
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.files import read_regular
@@ -116,6 +117,7 @@ class Catalogue:
         relabelled: Ids whose masks took the place of the data set's own.
         not_read: What is said of files that lie among the pictures and masks and are left out.
         max_megapixels: A larger picture or mask is refused before it is decoded.
+        overlapping: Whether a pixel may show several of the classes but 0: masks then hold the codes of `hsl.channels`.
     """
 
     name: str
@@ -129,6 +131,12 @@ class Catalogue:
     not_read: tuple[str, ...] = ()
     values: Mapping[int, int] | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+    overlapping: bool = False
+
+    @property
+    def num_values(self) -> int:
+        """How many values a mask may have, from 0 on, besides 255."""
+        return num_values(len(self.classes), self.overlapping)
 
 
 def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:

@@ -1,4 +1,4 @@
-"""Task definitions: how several heads read one class mask, and the global space in which all are scored."""
+"""How several heads read one mask, by a task definition or one a channel, and the head in which all are scored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX
+from hsl.channels import class_pixels, holds
 from hsl.config import ConfigError
 from hsl.data.class_names import unfit_names
+from hsl.data.records import Catalogue
 
 SHIPPED = Path(__file__).parent / "task_definitions"
 REST = "other"
@@ -32,17 +34,22 @@ class Heads:
     0. Where all source classes are told apart the global space is that of the data set, so that a flat model,
     whose only head is the global one, is scored on the same classes.
 
+    Overlapping channels have a head of two classes each. Their global head keeps the codes of the source mask, and its
+    classes are ``absent`` and the channels, counted as `hsl.channels.class_pixels` does.
+
     Attributes:
         classes: Class names by head; the global head is the last.
         tables: By head ``uint8 (256,)``: the class of every value of a source mask; 255 stays 255.
         global_head: Name of the global head.
-        num_source_classes: Classes of the data set.
+        num_source_classes: Classes, or codes, of the data set.
+        overlapping: Whether the heads are those of overlapping channels.
     """
 
     classes: Mapping[str, tuple[str, ...]]
     tables: Mapping[str, Table]
     global_head: str
     num_source_classes: int
+    overlapping: bool = False
 
     @property
     def source_tables(self) -> dict[str, Tensor]:
@@ -82,9 +89,38 @@ class Heads:
         return torch.from_numpy(self.tables[head][: self.num_source_classes].astype(np.int64))
 
     def _counted(self, histogram: NDArray[np.int64], head: str) -> NDArray[np.int64]:
+        if self.overlapping and head == self.global_head:
+            return class_pixels(histogram, len(self.classes[head]), overlapping=True)
         table = self.tables[head]
         columns = [histogram[..., table == index].sum(axis=-1) for index in range(len(self.classes[head]))]
         return np.stack(columns, axis=-1).astype(np.int64)
+
+
+def heads_of(catalogue: Catalogue, definition: str | Path | None, global_head: str) -> Heads:
+    """The heads of a data set: of a task definition, see `read_heads`, or of its overlapping channels.
+
+    Raises:
+        ConfigError: There are channels and a definition, or see `read_heads`.
+    """
+    if not catalogue.overlapping:
+        return read_heads(definition, catalogue.classes, global_head)
+    if definition is not None:
+        raise ConfigError(
+            f"`data.tasks` should be null for the overlapping channels of `{catalogue.name}`: each is a task of its "
+            f"own. Found `data.tasks = {definition}`. Leave it away."
+        )
+    absent, *channels = catalogue.classes
+    findings: list[str] = []
+    for name in channels:
+        _check_task_name(name, global_head, findings)
+    if findings:
+        raise ConfigError(f"The channels of `{catalogue.name}`: {' '.join(findings)}")
+    codes = np.arange(_NUM_VALUES, dtype=np.uint8)
+    shown = holds(len(channels)).T.astype(np.uint8)
+    shown[:, IGNORE_INDEX] = IGNORE_INDEX
+    tables = dict(zip(channels, shown, strict=True))
+    classes = {name: (absent, name) for name in channels} | {global_head: catalogue.classes}
+    return Heads(classes, {**tables, global_head: codes}, global_head, catalogue.num_values, overlapping=True)
 
 
 def read_heads(definition: str | Path | None, classes: Sequence[str], global_head: str) -> Heads:
@@ -149,12 +185,16 @@ def _load(path: Path, global_head: str, findings: list[str]) -> Iterator[tuple[s
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"`{path}` should map names of tasks to `ids` or `groups`. Found `{content}`.")
     for name, task in content.items():
-        if not isinstance(name, str) or not name.isidentifier() or name == global_head or hasattr(nn.ModuleDict, name):
-            findings.append(
-                f"The name of a task should be letters, digits and `_`, and not `{global_head}` or a word that torch "
-                f"keeps for modules. Found `{name!s}`. Rename it."
-            )
+        _check_task_name(name, global_head, findings)
         yield str(name), task
+
+
+def _check_task_name(name: Any, global_head: str, findings: list[str]) -> None:
+    if not isinstance(name, str) or not name.isidentifier() or name == global_head or hasattr(nn.ModuleDict, name):
+        findings.append(
+            f"The name of a task should be letters, digits and `_`, and not `{global_head}` or a word that torch "
+            f"keeps for modules. Found `{name!s}`. Rename it."
+        )
 
 
 def _read_task(

@@ -126,8 +126,8 @@ class Pixelwise(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars of everything seen.
 
-        ``miou``, ``foreground_iou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``, ``boundary_f1``,
-        ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
+        ``miou``, ``foreground_iou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``,
+        ``boundary_f1``, ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
 
         Raises:
             ValueError: a target was neither a class nor ``IGNORE_INDEX``.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hsl.channels import num_values, shown_classes
 from hsl.reports import thumbnails
+from hsl.reports.pictures import colours_of
 from hsl.reports.results import Model
 from hsl.reports.run_folder import Run
 from hsl.reports.thumbnails import Picture
@@ -138,40 +140,51 @@ def galleries(models: Sequence[Model], classes: Sequence[str], num_pictures: int
     """
     stored = stored_pictures(models)
     scores = picture_scores(models, stored)
+    overlapping = any(run.overlapping for model in models for run in model.finished.values())
     number = min(num_pictures, max(1, CAP // (3 * (2 + 2 * len(models)))))
     truths = {name: thumbnails.read_classes(stored[name].truth) for name in scores}
     blank = {name for name, truth in truths.items() if truth is not None and len(np.unique(truth)) == 1}
     return {
-        kind: [_shown(stored[name], models, classes, scores[name]) for name in names]
+        kind: [_shown(stored[name], models, classes, scores[name], overlapping) for name in names]
         for kind, names in chosen(scores, number, blank).items()
     }
 
 
-def _shown(one: Stored, models: Sequence[Model], classes: Sequence[str], scores: Mapping[str, float]) -> Shown:
+def _shown(
+    one: Stored, models: Sequence[Model], classes: Sequence[str], scores: Mapping[str, float], overlapping: bool
+) -> Shown:
+    colours, number = colours_of(classes, overlapping), num_values(len(classes), overlapping)
     picture, truth = thumbnails.read_photo(one.input), thumbnails.read_classes(one.truth)
     views = [
         View("input", f"input {one.id}", None if picture is None else thumbnails.photo(picture)),
-        View("truth", f"truth of {one.id}", None if truth is None else thumbnails.class_map(truth)),
+        View("truth", f"truth of {one.id}", None if truth is None else thumbnails.class_map(truth, colours)),
     ]
     for model in models:
         run = run_of(model, one.part, one.id)
         mask = None if run is None else predicted(run, one.part, one.id)
         note = f"mIoU {100 * scores[model.label]:.1f} %" + (f", fold {run.fold}" if run else "")
-        views += _model_views(model.label, note, one.id, mask, truth, picture, len(classes))
-    present = [] if truth is None else thumbnails.classes_in(truth, len(classes))
+        views += _model_views(model.label, note, one.id, mask, truth, picture, number, colours)
+    present = [] if truth is None else shown_classes(thumbnails.classes_in(truth, number), classes, overlapping)
     mean = sum(scores.values()) / len(scores)
     note = f"mean mIoU of the models {100 * mean:.1f} %"
-    return Shown(one.id, one.part, one.group, [classes[i] for i in present], views, note)
+    return Shown(one.id, one.part, one.group, present, views, note)
 
 
 def _model_views(
-    label: str, note: str, name: str, mask: Picture | None, truth: Picture | None, picture: Picture | None, number: int
+    label: str,
+    note: str,
+    name: str,
+    mask: Picture | None,
+    truth: Picture | None,
+    picture: Picture | None,
+    number: int,
+    colours: Picture,
 ) -> list[View]:
-    """Prediction and boundary errors of one model."""
+    """Prediction and boundary errors of one model, of masks that have ``number`` values in these ``colours``."""
     if mask is None:
         gap = "its prediction is not stored"
         return [View("prediction", gap, None, label, note), View("boundary", gap, None, label)]
-    shown = View("prediction", f"prediction of {label} for {name}", thumbnails.class_map(mask), label, note)
+    shown = View("prediction", f"prediction of {label} for {name}", thumbnails.class_map(mask, colours), label, note)
     if truth is None:
         return [shown, View("boundary", "no truth to compare with", None, label)]
     fitted = thumbnails.resized(mask, truth.shape)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
+from hsl.channels import holds
 
 # Background is near black, then the seven colours of Okabe and Ito (2008), then 32 found by farthest-point
 # search in OKLab, where a distance is the smallest of those seen with normal vision, protanopia, deuteranopia
@@ -34,6 +35,19 @@ def palette() -> NDArray[np.uint8]:
     table: NDArray[np.uint8] = colours[index]
     table[IGNORE_INDEX] = list(bytes.fromhex(_IGNORED))
     return table
+
+
+def code_palette(num_channels: int) -> NDArray[np.uint8]:
+    """Colours ``uint8 (256, 3)`` of the codes of `hsl.channels`: those of a pixel's channels, mixed in equal parts.
+
+    >>> code_palette(2)[[1, 2, 3]].tolist() == [*palette()[[1, 2]].tolist(), palette()[[1, 2]].mean(0).round().tolist()]
+    True
+    """
+    colours, shown = palette(), holds(num_channels)
+    several = shown.any(axis=1)
+    mixed = shown[several] @ colours[1 : num_channels + 1].astype(float) / shown[several].sum(axis=1, keepdims=True)
+    colours[several] = mixed.round()
+    return colours
 
 
 def hex_colour(index: int) -> str:

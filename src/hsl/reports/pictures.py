@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hsl.batch import IGNORE_INDEX
 from hsl.cells import neutral_row, original_rows
+from hsl.channels import code_names
 from hsl.files import read_text, write_atomically
-from hsl.reports.palette import palette
+from hsl.reports.palette import code_palette, palette
 
 KINDS = ("best", "worst")
 VIEWS = ("input", "truth", "prediction", "overlay")
@@ -60,6 +61,7 @@ def write_examples(
     worst: Sequence[Predicted],
     original: Callable[[str], tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
     classes: Sequence[str],
+    overlapping: bool = False,
 ) -> None:
     """Write four views of each picture and, last, ``index.csv``, which tells the report what they show.
 
@@ -69,13 +71,14 @@ def write_examples(
         worst: worst first.
         original: id to RGB picture ``uint8 (H, W, 3)`` and true mask ``(H, W)``.
         classes: their names.
+        overlapping: whether masks hold the codes of `hsl.channels`.
     """
     rows = []
     for kind, predicted in (("best", best), ("worst", worst)):
         for rank, one in enumerate(predicted, start=1):
             example = Example(kind, rank, one.id, one.miou, float(one.confidence.mean()))
             image, truth = original(one.id)
-            write_views(folder, example.stem, image, truth, one.prediction, one.confidence, classes)
+            write_views(folder, example.stem, image, truth, one.prediction, one.confidence, classes, overlapping)
             rows.append(asdict(example) | {"stem": example.stem})
     text = io.StringIO()
     table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
@@ -110,6 +113,7 @@ def write_views(
     prediction: NDArray[np.uint8],
     confidence: NDArray[np.floating],
     classes: Sequence[str],
+    overlapping: bool = False,
     max_side: int = 1024,
 ) -> None:
     """Write ``<stem>_{input,truth,prediction,overlay}.png``; without a truth its view is left out.
@@ -124,34 +128,41 @@ def write_views(
         prediction: class indices ``(H, W)``.
         confidence: top probability ``(H, W)`` in [0, 1].
         classes: their names.
+        overlapping: whether masks hold the codes of `hsl.channels`.
         max_side: larger pictures are shrunk to it, masks without mixing classes.
     """
-    views = {"input": Image.fromarray(image), "prediction": mask_picture(prediction)}
+    colours = colours_of(classes, overlapping)
+    views = {"input": Image.fromarray(image), "prediction": mask_picture(prediction, colours)}
     if truth is not None:
-        views["truth"] = mask_picture(truth)
+        views["truth"] = mask_picture(truth, colours)
     for picture in views.values():
         if max(picture.size) > max_side:
             way = Image.Resampling.NEAREST if picture.mode == "P" else Image.Resampling.BOX
             picture.thumbnail((max_side, max_side), way)
-    views["overlay"] = Image.fromarray(overlay(image, prediction, confidence, classes, truth, max_side))
+    views["overlay"] = Image.fromarray(overlay(image, prediction, confidence, classes, truth, max_side, overlapping))
     for view, picture in views.items():
         buffer = io.BytesIO()
         picture.save(buffer, format="png", compress_level=4)  # the best level takes ten times as long
         write_atomically(folder / f"{stem}_{view}.png", buffer.getvalue())
 
 
-def write_class_map(path: Path, classes: NDArray[np.uint8]) -> None:
+def write_class_map(path: Path, classes: NDArray[np.uint8], colours: NDArray[np.uint8] | None = None) -> None:
     """Write class indices ``(H, W)`` as a PNG whose pixels are the indices and whose palette shows their colours."""
     buffer = io.BytesIO()
-    mask_picture(classes).save(buffer, format="png", compress_level=1)
+    mask_picture(classes, colours).save(buffer, format="png", compress_level=1)
     write_atomically(path, buffer.getvalue())
 
 
-def mask_picture(mask: NDArray[np.uint8]) -> Image.Image:
-    """Class indices ``(H, W)`` as a palette picture: the pixels stay indices, viewers show colours."""
+def mask_picture(mask: NDArray[np.uint8], colours: NDArray[np.uint8] | None = None) -> Image.Image:
+    """Class indices ``(H, W)`` as a picture whose pixels stay indices; viewers show colours (default: `palette`)."""
     picture = Image.fromarray(mask.astype(np.uint8)).convert("L")
-    picture.putpalette(palette().tobytes())
+    picture.putpalette((palette() if colours is None else colours).tobytes())
     return picture
+
+
+def colours_of(classes: Sequence[str], overlapping: bool) -> NDArray[np.uint8]:
+    """Colours ``uint8 (256, 3)`` of the values of a mask: class indices, or the codes of overlapping channels."""
+    return code_palette(len(classes) - 1) if overlapping else palette()
 
 
 def overlay(
@@ -161,19 +172,19 @@ def overlay(
     classes: Sequence[str],
     truth: NDArray[np.uint8] | None = None,
     max_side: int = 1024,
+    overlapping: bool = False,
 ) -> NDArray[np.uint8]:
     """The predicted classes over the picture, with a legend below.
 
     A predicted class is filled with its colour, the more opaque the surer the model: from clear at the
-    confidence of a guess, 1/C, to ``STRONGEST`` at 1. Background stays clear. The truth is drawn as outlines
-    in the class colours. A small picture is enlarged by a whole factor, so that
-    the legend fits.
+    confidence of a guess, 1/C (of overlapping channels 1/2), to ``STRONGEST`` at 1. Background stays clear. The truth
+    is drawn as outlines in the class colours. A small picture is enlarged by a whole factor, so that the legend fits.
     """
     size = _display_size(prediction.shape, max_side)
     shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     sure = np.asarray(Image.fromarray(confidence.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    filled, colours = _resize(prediction, size), palette().astype(np.float32)
-    alpha = (STRONGEST * (filled > 0) * _certainty(sure, len(classes)))[..., None]
+    filled, colours = _resize(prediction, size), colours_of(classes, overlapping)
+    alpha = (STRONGEST * (filled > 0) * _certainty(sure, 2 if overlapping else len(classes)))[..., None]
     canvas = _faded(shown) * (1 - alpha) + colours[filled] * alpha
     if truth is not None:
         outlined = _resize(truth, size)
@@ -181,7 +192,9 @@ def overlay(
         canvas[edge] = colours[outlined[edge]]
     used = set(np.unique(prediction)) | (set(np.unique(truth)) if truth is not None else set())
     picture = Image.fromarray(canvas.round().clip(0, 255).astype(np.uint8))
-    return np.asarray(_with_legend(picture, sorted(int(index) for index in used), classes, truth is not None))
+    names = code_names(classes) if overlapping else classes
+    entries = [(int(value), "ignored" if value == IGNORE_INDEX else names[value]) for value in sorted(used)]
+    return np.asarray(_with_legend(picture, entries, colours, truth is not None))
 
 
 def _display_size(shape: tuple[int, ...], max_side: int) -> tuple[int, int]:
@@ -218,10 +231,12 @@ def _resize(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
-def _with_legend(picture: Image.Image, used: Sequence[int], classes: Sequence[str], outlines: bool) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, used: Sequence[tuple[int, str]], colours: NDArray[np.uint8], outlines: bool
+) -> Image.Image:
+    """The picture and below it the values that are ``used``, with their names."""
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT)
-    entries = [(index, "ignored" if index == IGNORE_INDEX else classes[index]) for index in used]
-    entries.append((-1, "fill: prediction, opacity: confidence"))
+    entries = [*used, (-1, "fill: prediction, opacity: confidence")]
     if outlines:
         entries.append((-2, "outline: truth"))
     rows: list[list[tuple[int, int, str]]] = [[]]
@@ -239,12 +254,15 @@ def _with_legend(picture: Image.Image, used: Sequence[int], classes: Sequence[st
     for number, row in enumerate(rows):
         top = picture.height + int(TEXT * (0.6 + 1.6 * number))
         for left, index, name in row:
-            _swatch(canvas, draw, left, top, index)
+            _swatch(canvas, draw, (left, top), index, colours)
             draw.text((left + int(1.6 * TEXT), top - 2), name, fill="#222222", font=font)
     return canvas
 
 
-def _swatch(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, index: int) -> None:
+def _swatch(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], index: int, colours: NDArray[np.uint8]
+) -> None:
+    left, top = place
     box = (left, top, left + TEXT, top + TEXT)
     if index == -1:  # clear to opaque
         ramp = np.linspace(255, 255 * (1 - STRONGEST), TEXT).astype(np.uint8)
@@ -252,4 +270,4 @@ def _swatch(canvas: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int,
     elif index == -2:
         draw.rectangle(box, outline="#222222", width=2)
     else:
-        draw.rectangle(box, fill=tuple(palette()[index].tolist()), outline="#999999")
+        draw.rectangle(box, fill=tuple(colours[index].tolist()), outline="#999999")

@@ -63,7 +63,7 @@ def report(cfg: DictConfig) -> Path:
             tasks, or ``dpi`` or ``formats`` are none that plots can be saved in.
         DataError: no run folder matches.
     """
-    if cfg.metric not in OVERALL:
+    if cfg.metric is not None and cfg.metric not in OVERALL:
         raise ConfigError(f"`metric` should be one of {', '.join(OVERALL)}. Found `metric = {cfg.metric}`.")
     if cfg.image_metric not in IMAGE_METRICS:
         raise ConfigError(
@@ -114,12 +114,14 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     data, runs, base = found.name, found.runs, None if cfg.base is None else find_base(models, str(cfg.base))
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
     chosen = (cfg.part, cfg.inference_name)
+    overlapping = any(run.overlapping for run in runs)
+    metric = cfg.metric or ("foreground_iou" if overlapping else "miou")
     images = image_report(models, cfg.image_metric, *chosen, parts, cfg.resamples, cfg.seed)
-    ranked = contents.ranked(_dense(models, bool(images.ranked)), cfg.metric, *chosen)
+    ranked = contents.ranked(_dense(models, bool(images.ranked)), metric, *chosen)
     dense = [model for _, model in ranked]
     in_order = dense + [model for _, model in images.ranked if model not in dense]
-    pairs = compare(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
-    estimates = pooled_estimates(dense, *chosen, cfg.resamples, cfg.seed, cfg.metric)
+    pairs = compare(dense, *chosen, cfg.resamples, cfg.seed, metric)
+    estimates = pooled_estimates(dense, *chosen, cfg.resamples, cfg.seed, metric)
     notes = notes_on(runs, in_order, *chosen)
     notes = few_resamples(cfg.resamples, max(len(pairs), len(images.comparisons))) + notes
     notes += [Note("info", f"No model here is called {cfg.base}.")] if cfg.base is not None and base is None else []
@@ -127,14 +129,14 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     answers: dict[str, Sequence[str]] = {}
     if dense:
         labels = [model.label for model in dense if model.finished]
-        answers["pixels"] = answer(Standing(data, cfg.metric, labels, estimates, pairs, warnings))
+        answers["pixels"] = answer(Standing(data, metric, labels, estimates, pairs, warnings))
     if images.ranked:
         labels, of = [model.label for model in images.models], "image heads"
         standing = Standing(data, images.metric, labels, images.estimates, images.comparisons, warnings, of)
         answers[of] = answer(standing)
-    tables = (_tables(cfg, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
+    tables = (_tables(cfg, metric, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
     if base is not None:
-        tables |= _ablations(cfg, base, dense, pairs, estimates, images)
+        tables |= _ablations(cfg, metric, base, dense, pairs, estimates, images)
     if (phases := phases_table(in_order)) is not None:
         tables["phases"] = phases
     if compared := parts_of(runs):
@@ -147,15 +149,16 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     ready = [model for model in in_order if model.finished]
     places = {model.label: i for i, model in enumerate(ready)}
-    plots = report_plots(ready, cfg.metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
+    plots = report_plots(ready, metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
     save_plots(list(plots.values()), output / "plots", cfg.dpi, cfg.formats)
-    settings = (cfg.num_pictures, cfg.metric, *chosen, images.title)
+    settings = (cfg.num_pictures, metric, *chosen, images.title)
     write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings, data, answers)
     return _Written(data, answers, tables, notes, results)
 
 
 def _ablations(
     cfg: DictConfig,
+    metric: str,
     base: Model,
     dense: Sequence[Model],
     pairs: Sequence[Comparison],
@@ -166,8 +169,8 @@ def _ablations(
     chosen = (cfg.part, cfg.inference_name)
     tables = {}
     if any(model is base for model in dense):
-        means = {model.label: model.summary(cfg.metric, *chosen) for model in dense}
-        tables["ablation"] = ablation_table(dense, base, cfg.metric, means, estimates, pairs)
+        means = {model.label: model.summary(metric, *chosen) for model in dense}
+        tables["ablation"] = ablation_table(dense, base, metric, means, estimates, pairs)
     if any(model is base for model in images.models):
         means = {model.label: image_summary(model, images.metric, *chosen) for model in images.models}
         of = (images.models, base, images.metric, means, images.estimates, images.comparisons)
@@ -183,6 +186,7 @@ def _dense(models: Sequence[Model], with_images: bool) -> list[Model]:
 
 def _tables(
     cfg: DictConfig,
+    metric: str,
     ranked: Sequence[tuple[int | None, Model]],
     pairs: Sequence[Comparison],
     estimates: Mapping[str, Estimate],
@@ -192,20 +196,20 @@ def _tables(
     chosen = (cfg.part, cfg.inference_name)
     models = [model for _, model in ranked]
     tables = {
-        "ranking": ranking_table(ranked, cfg.part, cfg.metric, estimates, pairs, cfg.inference_name),
+        "ranking": ranking_table(ranked, cfg.part, metric, estimates, pairs, cfg.inference_name),
         "per_class": contents.per_class_table(models, cfg.part),
         "folds": contents.folds_table(models, cfg.part),
-        "pairwise": pairwise_table(pairs, cfg.metric),
+        "pairwise": pairwise_table(pairs, metric),
         "pairwise_classes": pairwise_classes_table(pairs),
         "pictures": picture_table(models, *chosen),
-        "variance": variance_table(models, cfg.metric, *chosen),
+        "variance": variance_table(models, metric, *chosen),
     }
     tables |= {table.name: table for table in object_tables(models, *chosen)}
-    if (families := family_table(models, *chosen, cfg.metric)) is not None:
+    if (families := family_table(models, *chosen, metric)) is not None:
         tables["families"] = families
     if any(model.tasks for model in models):
         tables["tasks"] = task_table(models, *chosen)
     if "test" in parts and cfg.part != "test":
-        test = contents.ranked(models, cfg.metric, "test", cfg.inference_name)
-        tables["ranking_test"] = ranking_table(test, "test", cfg.metric)
+        test = contents.ranked(models, metric, "test", cfg.inference_name)
+        tables["ranking_test"] = ranking_table(test, "test", metric)
     return tables

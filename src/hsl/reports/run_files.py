@@ -53,13 +53,15 @@ class Metrics(BaseModel):
     """``metrics.json``: part (val, test) to inference (plain, tta) to scores.
 
     A network of several heads has scores of its own per task, beside those of the space in which they are fused.
-    ``classes`` is empty where it has no dense head, ``image_classes`` where it has no image head.
+    ``classes`` is empty where it has no dense head, ``image_classes`` where it has no image head. ``overlapping``: a
+    pixel may show several of them, and the masks in the run folder hold the codes of `hsl.channels`.
     """
 
     monitor: Monitor
     classes: list[str]
     task_classes: dict[str, list[str]] = {}
     image_classes: dict[str, list[str]] = {}
+    overlapping: bool = False
     parts: dict[str, dict[str, StoredScores]]
 
 

@@ -89,6 +89,11 @@ class Run:
         return next(iter(self.metrics.image_classes), "") if self.metrics else ""
 
     @property
+    def overlapping(self) -> bool:
+        """Whether a pixel may show several of its classes."""
+        return self.metrics is not None and self.metrics.overlapping
+
+    @property
     def several(self) -> bool:
         """Whether the image head may find several classes in a picture."""
         return several_classes(self.metrics) if self.metrics else False

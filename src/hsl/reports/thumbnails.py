@@ -50,9 +50,9 @@ def photo(picture: Picture) -> str:
     return _jpeg(_shrink(picture))
 
 
-def class_map(classes: Picture) -> str:
-    """Class indices in the class colours as a small PNG."""
-    return _png(mask_picture(classes).resize(_size(classes.shape), Image.Resampling.NEAREST))
+def class_map(classes: Picture, colours: Picture | None = None) -> str:
+    """Class indices in the class colours, or these, as a small PNG."""
+    return _png(mask_picture(classes, colours).resize(_size(classes.shape), Image.Resampling.NEAREST))
 
 
 def resized(classes: Picture, shape: tuple[int, ...]) -> Picture:

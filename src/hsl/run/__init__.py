@@ -30,6 +30,7 @@ from hsl.names import below
 from hsl.output_folder import OutputFolder
 from hsl.reports.part_tables import parts_table, told
 from hsl.reports.part_tests import write_parts
+from hsl.reports.pictures import colours_of
 from hsl.reports.tables import write_table
 from hsl.run.building import build_task, facts_of, without_weights
 from hsl.run.checkpoints import choose_predictor, load_weights, num_examples
@@ -146,7 +147,8 @@ def score(
         cfg, callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
         devices=1, strategy="auto", num_nodes=1, enable_progress_bar=bool(bar), enable_checkpointing=False,
     )  # fmt: skip
-    keep = functools.partial(save_class_maps, folder)
+    colours = colours_of(data.classes[data.head], data.heads.overlapping)
+    keep = functools.partial(save_class_maps, folder, colours=colours)
     pool = OmegaConf.select(cfg, "metrics.pool") if task.scored_head else None  # a classifier finds no objects
     with object_scores(folder / OBJECTS, pool, evaluations[0].head, data) as pooled:
         for evaluation in evaluations:

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.inference.global_space import fuse, readings
 from hsl.tasks.segmentation import SegmentationTask
@@ -42,7 +43,8 @@ def facts_of(data: DataModule) -> dict[str, Any]:
 class Facts:
     """What only the data know of a task: by head the classes and how often they occur.
 
-    ``source_tables`` and ``members`` tell how several dense heads are fused, see `hsl.inference.global_space`.
+    ``source_tables`` and ``members`` tell how several dense heads are fused, see `hsl.inference.global_space`; those of
+    overlapping channels are not.
     """
 
     classes: Mapping[str, Sequence[str]]
@@ -52,6 +54,7 @@ class Facts:
     presence_pixels: Mapping[str, Tensor]
     source_tables: Mapping[str, Tensor]
     members: Tensor
+    overlapping: bool
 
     @classmethod
     def of(cls, data: DataModule) -> "Facts":
@@ -65,11 +68,12 @@ class Facts:
             data.presence_pixels,
             data.heads.source_tables,
             data.heads.members,
+            data.heads.overlapping,
         )
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> "Facts":
-        """What `as_json` made; runs of before there were image heads know nothing of them."""
+        """What `as_json` made; runs of before there were image heads or channels know nothing of them."""
         return cls(
             facts["classes"],
             facts.get("image_classes", {}),
@@ -78,6 +82,7 @@ class Facts:
             _tensors(facts["presence_pixels"]),
             _tensors(facts["source_tables"]),
             torch.tensor(facts["members"]),
+            facts.get("overlapping", False),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +95,7 @@ class Facts:
             "presence_pixels": _lists(self.presence_pixels),
             "source_tables": _lists(self.source_tables),
             "members": self.members.tolist(),
+            "overlapping": self.overlapping,
         }
 
 
@@ -102,15 +108,22 @@ def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
     several = tables.keys() != dense.keys()  # one head is no head of the network: the space in which all are scored
     shared = list(dense)[-1] if dense else None
     flat = several and wanted is not None and shared in wanted  # one head after all: the tasks read what it says
+    if facts.overlapping and wanted is not None and dense:
+        raise ConfigError(
+            f"`task` should give every channel a head, since pixels may show several. Found the heads "
+            f"{sorted(wanted)}. Set `task=channels loss=channels metrics=none`."
+        )
     heads = (*([shared] if flat else tables), *images)
+    fused = several and not flat and not facts.overlapping
     task: SegmentationTask = instantiate(cfg.task)(
         classes=dense,
         image_classes=images,
         several=facts.several,
         class_counts={head: facts.class_counts[head] for head in heads},
         presence_pixels={head: facts.presence_pixels[head] for head in heads},
-        fuse=functools.partial(fuse, tables=tables, members=facts.members) if several and not flat else None,
+        fuse=functools.partial(fuse, tables=tables, members=facts.members) if fused else None,
         readings=readings(tables, facts.members) if flat else None,
+        channels=tuple(tables) if facts.overlapping else (),
     )
     return task
 

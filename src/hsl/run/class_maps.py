@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from hydra.utils import instantiate
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from hsl.batch import Batch
@@ -33,12 +35,18 @@ def class_map_path(part: str, inference: str, name: str) -> Path:
 
 
 def save_class_maps(
-    folder: Path, part: str, batch: Batch, class_maps: ClassMaps, _objects: ObjectMaps | None = None
+    folder: Path,
+    part: str,
+    batch: Batch,
+    class_maps: ClassMaps,
+    _objects: ObjectMaps | None = None,
+    *,
+    colours: NDArray[np.uint8] | None = None,
 ) -> None:
-    """Write each class map as an index PNG below the run folder."""
+    """Write each class map as an index PNG, in the class colours or these, below the run folder."""
     where, inference = part.split("/")
     for name, classes in zip(batch["id"], class_maps, strict=True):
-        write_class_map(folder / class_map_path(where, inference, name), classes)
+        write_class_map(folder / class_map_path(where, inference, name), classes, colours)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from hsl.names import below
 from hsl.output_folder import OutputFolder
 from hsl.reports import pictures
 from hsl.run.building import rebuild_task
+from hsl.run.channel_prediction import PredictedChannels
 from hsl.run.checkpoints import choose_predictor, load_weights
 from hsl.run.foreign_pictures import Notes, foreign_decoding
 from hsl.run.image_results import image_row, stored_thresholds
@@ -57,6 +58,7 @@ def predict(cfg: DictConfig) -> None:
 
     With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
+    A model of overlapping channels leaves a mask for each, or rows in which ``ClassId`` is the number of the channel.
     A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
 
     Raises:
@@ -132,12 +134,23 @@ class _Work:
         """Write what the heads say of one picture, or keep it for the tables."""
         for head in (head for head, output in outputs.items() if output.ndim == 1):
             self.labels.append({"id": name, **image_row(outputs[head], head, self.facts, self.limits.get(head))})
+        overlapping = self.facts.get("overlapping", False)
+        if overlapping and self.facts["classes"][HEAD][1] in outputs:
+            self._add_channels(PredictedChannels.of(name, outputs, self.facts["classes"][HEAD]))
         if HEAD in outputs:
             self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy())
         try:
-            write_further(self.folder, name, outputs, self.facts["classes"])
+            write_further(self.folder, name, outputs, () if overlapping else self.facts["classes"])
         except DataError as error:
             self.broken.append(error)
+
+    def _add_channels(self, found: PredictedChannels) -> None:
+        source = self.sources[found.name]
+        self.rows.append(found.row())
+        if self.format == "rle":
+            self.runs += [(Path(source.name).name, *each) for each in found.runs()]
+        else:
+            found.write(self.folder, self.decoding.image(source))
 
     def _add_mask(self, name: str, probability: NDArray[np.float32]) -> None:
         prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)

@@ -136,6 +136,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "classes": list(classes.get("segmentation", ())),
         "task_classes": {head: list(names) for head, names in classes.items() if head != "segmentation"},
         "image_classes": {head: list(names) for head, names in data.image_classes.items()},
+        "overlapping": dense and data.heads.overlapping,
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
         "objects": None if objects is None else _object_summary(objects),
     }
@@ -170,7 +171,7 @@ def _write_dense(
     for part, _, result in results:
         best, worst = result.examples()
         if part == parts[-1] and best:
-            pictures.write_examples(folder / "predictions", best, worst, data.original, classes)
+            pictures.write_examples(folder / "predictions", best, worst, data.original, classes, data.heads.overlapping)
 
 
 def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[str, list[tuple[str, str, PartResult]]]:

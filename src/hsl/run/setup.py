@@ -79,7 +79,8 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
 
     Raises:
         ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, the
-            encoder takes one size only and pictures are to be evaluated at their own, or see `hsl.run.rehearsal`.
+            encoder takes one size only and pictures are to be evaluated at their own, objects are to be measured in
+            overlapping channels, or see `hsl.run.rehearsal`.
         DataError: nothing can be learned from a part of the split, or scored on it.
     """
     encoder = cast(Any, task.network).encoder
@@ -89,6 +90,11 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
             f"`inference.window` should be {encoder.stride}, the one size that `{encoder.name}` was built for, where "
             f"`data.evaluation_size=source`. Found `inference.window = {window}`. Set `inference=sliding_window "
             f"inference.window={encoder.stride}`, or `data.evaluation_size=image_size`."
+        )
+    if task.channels and (cfg.metrics.pool is not None or "object_scores" in cfg.callbacks):
+        raise ConfigError(
+            "`metrics` should be none for overlapping channels: contours and objects are measured in masks with one "
+            "class per pixel. Set `metrics=none`, without `callbacks=object_scores`."
         )
     trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     _check_strategy(cfg, trainer)

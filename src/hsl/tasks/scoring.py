@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hsl.batch import Batch, Outputs
+from hsl.config import ConfigError
 from hsl.inference.global_space import read_as
+from hsl.metrics.channels import pool_channels
 from hsl.metrics.image_scores import ImageScores
+from hsl.metrics.pixelwise import Pixelwise, pixel_scores
 
 
 class Scoring(nn.Module):
@@ -22,6 +25,10 @@ class Scoring(nn.Module):
         several: whether a picture may show several classes.
         scored_head: the dense head whose scores are logged without its name.
         readings: of a network of one dense head, task -> ``int64 (S,)``: the task's class of each class.
+        channels: heads of overlapping channels; the scores of `scored_head` are then made from what they count.
+
+    Raises:
+        ConfigError: there are channels, and a metric that cannot be pooled over them.
     """
 
     def __init__(
@@ -32,16 +39,25 @@ class Scoring(nn.Module):
         several: bool,
         scored_head: str | None,
         readings: Mapping[str, Tensor] | None = None,
+        channels: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.scored_head = scored_head
         self.readings = dict(readings or {})
+        self.channels = tuple(channels)
         self.dense = nn.ModuleDict(
             {
                 head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
                 for head, names in classes.items()
+                if not (channels and head == scored_head)
             }
         )
+        counted = [pair for head in self.channels for pair in self._of(head)]
+        if odd := sorted({name for name, metric in counted if not isinstance(metric, Pixelwise)}):
+            raise ConfigError(
+                "`task.metrics` of overlapping channels should be `hsl.metrics.pixelwise.Pixelwise`, whose counts are "
+                f"pooled over them. Found {odd}. Leave it away."
+            )
         self.images = nn.ModuleDict({head: ImageScores(len(names), several) for head, names in image_classes.items()})
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -63,7 +79,7 @@ class Scoring(nn.Module):
         Args:
             primary: tasks whose harmonic mean of mIoU is ``val/h_mean``; those that are not scored are left out.
         """
-        scores: dict[str, dict[str, Tensor]] = {}
+        scores = self._pooled()
         for head, metrics in self._dense_heads():
             for metric in metrics.values():
                 for name, value in metric.compute().items():
@@ -80,6 +96,21 @@ class Scoring(nn.Module):
             found |= {f"val/{name}": value for name, value in image_metric.compute().items()}
             image_metric.reset()
         return found
+
+    def _pooled(self) -> dict[str, dict[str, Tensor]]:
+        """By score, that of `scored_head` over all overlapping channels; empty without any."""
+        if not self.channels:
+            return {}
+        counted = []
+        for _, metric in (pair for head in self.channels for pair in self._of(head)):
+            with metric.sync_context():
+                counted.append(cast(Pixelwise, metric).states())
+        device = next(iter(self._of(self.channels[0])))[1].device
+        pooled = pixel_scores(pool_channels(counted))
+        return {name: {str(self.scored_head): torch.tensor(value, device=device)} for name, value in pooled.items()}
+
+    def _of(self, head: str) -> list[tuple[str, Metric]]:
+        return list(cast(Mapping[str, Metric], self.dense[head]).items())
 
     def _dense_heads(self) -> list[tuple[str, Mapping[str, Metric]]]:
         return [(head, cast(Mapping[str, Metric], metrics)) for head, metrics in self.dense.items()]

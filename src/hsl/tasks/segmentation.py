@@ -44,6 +44,8 @@ class SegmentationTask(lightning.LightningModule):
         readings: how tasks read the classes of the one dense head, on which it is scored too; see
             `hsl.inference.global_space.read_as`.
         primary: ``all``, or the tasks whose H-mean is logged, where the loss does not say.
+        channels: the heads, in the order of the bits, where pixels may show several of them; the head in which all are
+            scored then has no outputs of its own.
 
     Raises:
         ConfigError: `primary` names no task.
@@ -66,6 +68,7 @@ class SegmentationTask(lightning.LightningModule):
         several: bool = False,
         readings: Mapping[str, Tensor] | None = None,
         primary: Sequence[str] | Literal["all"] = "all",
+        channels: Sequence[str] = (),
     ) -> None:
         super().__init__()
         image_classes, self.readings = image_classes or {}, dict(readings or {})
@@ -83,7 +86,9 @@ class SegmentationTask(lightning.LightningModule):
         self.fuse = fuse
         # the space in which several heads are fused is no head of the network; a classifier has no dense head
         self.scored_head = next(iter(classes.keys() - heads.keys() - self.readings.keys()), next(iter(heads), None))
-        self.scoring = Scoring(metrics, classes, image_classes, several, self.scored_head, self.readings)
+        self.channels = tuple(channels)
+        scored = (self.scored_head, self.readings, self.channels)
+        self.scoring = Scoring(metrics, classes, image_classes, several, *scored)
         named = None if self.readings else getattr(self.loss, "primary", None)  # tasks that have a head of their own
         self.primary = _primary(primary, list(self.readings), named)
         self.micro_batches = MicroBatches()
@@ -157,7 +162,7 @@ class SegmentationTask(lightning.LightningModule):
     def _validate(self, batch: Batch) -> Outputs:
         outputs = self._predict(batch)
         self.scoring.update(outputs, batch)
-        first = outputs[self.scored_head] if self.scored_head else next(iter(outputs.values()))
+        first = outputs.get(str(self.scored_head), next(iter(outputs.values())))
         # outputs elsewhere are too large for the device all at once; some losses need targets that only training has
         if first.device == batch["image"].device and not hasattr(self.loss, "required_heads"):
             objectives: Objectives = self.loss(outputs, batch)

@@ -25,7 +25,10 @@ FOR_PEOPLE = (
     "images_with_class",
 )  # fmt: skip
 _ALSO_FOR_PEOPLE = re.compile(r"notes_\w+|num_\w+|\w+_sizes")
-_HOW_TO_WRITE = "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`."
+_HOW_TO_WRITE = {
+    "classes": "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`.",
+    "channels": "Write one that lists the names of the channels in their order: `channels: [leaf, symptom]`.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +44,33 @@ class Description:
 
 def read_description(path: Path, findings: Findings) -> Description:
     """Read ``dataset.yaml``; see ``describe`` for its keys. What is wrong goes to ``findings``."""
+    content = load_description(path, "classes", findings)
+    return Description() if content is None else describe(content, str(path), findings)
+
+
+def load_description(path: Path, names: str, findings: Findings) -> dict[Any, Any] | None:
+    """The content of ``dataset.yaml``; ``None``, with what is wrong in ``findings``, if it cannot be read.
+
+    Args:
+        path: The file.
+        names: What it has to name: ``classes`` or ``channels``.
+        findings: Gets what is wrong.
+    """
+    how = _HOW_TO_WRITE[names]
     try:
         content = yaml.load(read_regular(path), UniqueKeyLoader)  # a safe one
     except FileNotFoundError:
         near = misnamed(path, is_folder=False)
-        findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else _HOW_TO_WRITE}")
-        return Description()
+        findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else how}")
+        return None
     except (OSError, ValueError, yaml.YAMLError) as error:
         findings.add(f"`{path}` cannot be read as YAML: {' '.join(str(error).split())}. Correct it.")
-        return Description()
-    if not isinstance(content, dict) or "classes" not in content:
-        alike = nearest("classes", map(str, content)) if isinstance(content, dict) else None
-        findings.add(f"`{path}` should name the classes. {f'Found `{alike}`. ' if alike else ''}{_HOW_TO_WRITE}")
-        return Description()
-    return describe(content, str(path), findings)
+        return None
+    if not isinstance(content, dict) or names not in content:
+        alike = nearest(names, map(str, content)) if isinstance(content, dict) else None
+        findings.add(f"`{path}` should name the {names}. {f'Found `{alike}`. ' if alike else ''}{how}")
+        return None
+    return content
 
 
 def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Description:

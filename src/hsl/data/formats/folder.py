@@ -48,7 +48,7 @@ def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:
     lone = [str(path) for id_, path in instances.items() if images and id_ not in images]
     findings.add_names(lone, "Every map of instances should have a picture of its name. Without one are", "Rename it.")
     labels = read_table(root / "labels.csv", images, findings)
-    splits = _read_splits(root / "splits.csv", images, findings)
+    splits = read_splits(root / "splits.csv", images, findings)
     optional = ["labels.csv", "splits.csv", "instances/", *(["masks/"] if masks_optional else [])]
     for name, near in ((name, misnamed(root / name, name.endswith("/"))) for name in optional):
         if near:
@@ -107,7 +107,8 @@ def check_pairs(
         findings.add_names(lone, "Every mask should have a picture of its name. Without one are", "Add or remove it.")
 
 
-def _read_splits(path: Path, ids: Collection[str], findings: Findings) -> dict[str, str]:
+def read_splits(path: Path, ids: Collection[str], findings: Findings) -> dict[str, str]:
+    """The official part of each picture, of ``splits.csv``; empty without the file."""
     table = {id_: row.get("split", "") for id_, row in read_table(path, ids, findings, only=["split"]).items()}
     wrong = [f"{word} ({id_})" for id_, word in table.items() if official_part(word) is None]
     parts = ", ".join(PARTS)
