@@ -15,7 +15,7 @@ from hsl.channels import pack
 from hsl.config import DataError
 from hsl.data.decode import pillow_picture
 from hsl.data.decode_masks import decode_mask, whole_numbers
-from hsl.data.headers import MAX_MEGAPIXELS, Header, check_png_length, check_size, read_header
+from hsl.data.headers import MAX_MEGAPIXELS, Header, check_png, check_size, read_header
 from hsl.data.mask_classes import indices_of_values
 from hsl.data.records import FileSource
 from hsl.data.tiff_pages import (
@@ -135,7 +135,7 @@ def read_planes(
 
 
 def _of_png(data: bytes, name: str, header: Header) -> NDArray[Any]:
-    check_png_length(data, name)
+    check_png(data, name)
     if header.depth == 16 and not header.grey:  # Pillow would keep the upper half of each number only
         raise DataError(f"`{name}` has channels of 16 bits. Store 8 bits per channel, or TIFF.")
     picture = pillow_picture(data, name, "PNG")

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from hsl.channels import class_pixels
 from hsl.data.image_labels import HEAD, ImageLabels
-from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 from hsl.data.tasks import Heads
 
@@ -31,7 +30,8 @@ def presence(heads: Heads, scan: Scan, ids: Sequence[str], labels: ImageLabels |
     return found if labels is None else found | {HEAD: labels.count_known(rows.tolist())}
 
 
-def shown(catalogue: Catalogue, scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
-    """``(N, C)``: whether a picture's mask shows a class."""
+def shown(heads: Heads, scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
+    """``(N, C)``: whether a picture's mask shows a class of the data set."""
     counts = scan.class_counts[scan.rows(ids)]
-    return class_pixels(counts, len(catalogue.classes), catalogue.overlapping) > 0
+    num_classes = len(heads.classes[heads.global_head]) if heads.overlapping else heads.num_source_classes
+    return class_pixels(counts, num_classes, heads.overlapping) > 0

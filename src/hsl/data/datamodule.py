@@ -285,9 +285,7 @@ class DataModule(LightningDataModule):
             labels=labels, fill_masks=self.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
-        chances = (
-            self._sampling.chances(ids, shown(self.catalogue, self.scan, ids)) if shuffle and self._sampling else None
-        )
+        chances = self._sampling.chances(ids, shown(self.heads, self.scan, ids)) if shuffle and self._sampling else None
         order = BatchOrder(len(ids), self.batch_size, shuffle=shuffle, seed=self.seed, sizes=own_sizes, chances=chances)
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)

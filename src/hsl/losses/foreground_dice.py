@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from hsl.config import ConfigError
 from hsl.losses import functional
+from hsl.ranges import PositiveFloat
 
 
 class ForegroundDice(nn.Module):
@@ -31,7 +32,7 @@ class ForegroundDice(nn.Module):
 
     takes_class_weights = False
 
-    def __init__(self, smooth: float = 1.0) -> None:
+    def __init__(self, smooth: PositiveFloat = 1.0) -> None:
         super().__init__()
         if not smooth > 0:
             raise ConfigError(f"`smooth` should be above 0. Found `smooth = {smooth}`.")

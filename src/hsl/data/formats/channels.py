@@ -14,12 +14,13 @@ from hsl.data.formats.picture_files import JUNK, by_id, find_masks, find_picture
 from hsl.data.formats.tables import read_table
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.records import Catalogue, FileSource, Record
+from hsl.ranges import PositiveFloat
 
 DEFAULT_VALUES = {0: ABSENT, 1: PRESENT, 255: PRESENT}
 _NOT_BESIDE = ("classes", "palette", "ignore_index")
 
 
-def read_channels(root: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Catalogue:
+def read_channels(root: str | Path, max_megapixels: PositiveFloat = MAX_MEGAPIXELS) -> Catalogue:
     """Read a data set of overlapping channels. Nothing is decoded.
 
     ==================  =================================================================================
