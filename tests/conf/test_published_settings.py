@@ -75,6 +75,14 @@ LEAF = {
     "callbacks.rollback_gate.metric": "val/accuracy", "callbacks.rollback_gate.tolerance": 0.005,
     "callbacks.rollback_gate.minimum": {"val/miou": 0.5}, "callbacks.rollback_gate.phases": ["B"],
 }  # fmt: skip
+SHARED = ("seed", "optimizer", "scheduler", "decoder")
+CHANNELS = {key: value for key, value in LEAF.items() if key.split(".")[0] in SHARED} | {
+    "data.image_size": 224, "data.batch_size": 32, "trainer.precision": "auto", "trainer.max_epochs": 25,
+    "optimizer.lr": 1e-4, "optimizer.lr_by_module": {"encoder": 1e-5}, "scheduler.warmup_epochs": 1,
+    "callbacks.early_stopping.patience": 5, "loss.pixel._target_": "hsl.losses.cross_entropy.CrossEntropy",
+    "loss.region._target_": "hsl.losses.foreground_dice.ForegroundDice", "loss.region.smooth": 1.0,
+    "loss.hybrid_alpha": 0.5, "monitor": "val/foreground_iou",
+}  # fmt: skip
 PHASES = {
     "A": {"trainer.max_epochs": 30, "optimizer.lr": 1e-3, "optimizer.lr_by_module": None, "scheduler.warmup_epochs": 1,
           "loss.weights": {"segmentation": 1.0, "classification": 0.0}, "callbacks.early_stopping.patience": 5},
@@ -99,6 +107,7 @@ PUBLISHED: list[tuple[list[str], dict[str, Any]]] = [
      STEEL | {"data.split.val_fraction": 0.1, "data.split.test_fraction": 0.1}),
     (["experiment=histology"], HISTOLOGY),
     (["experiment=leaf_dual_head"], LEAF),
+    (["experiment=leaf_channels"], CHANNELS),
 ]  # fmt: skip
 """What is typed, and by key of the resolved config the published value."""
 

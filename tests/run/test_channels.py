@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 import yaml
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
 from tests.conftest import composed
 
 from hsl.config import ConfigError
+from hsl.data.decoding import Decoding
+from hsl.data.formats.channels import read_channels
 from hsl.reports.report import report
 from hsl.run import evaluate, train
 from hsl.run.patching import patches
@@ -167,8 +170,7 @@ def test_a_prediction_has_a_mask_for_each_channel_that_can_be_read_again(
     assert rows["ImageId"].str.removesuffix(".png").isin(truths).all()
 
 
-def test_patches_keep_every_channel(place: Path, truths: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """As the training draws them, and as a data set of their own, which is read and trained on."""
+def test_a_data_set_of_patches_keeps_every_channel(place: Path, truths: dict[str, np.ndarray], tmp_path: Path) -> None:
     out = tmp_path / "patches"
     given = ["data=channels", f"data.root={place / 'data'}", "data/patches=poisson_disk", "data.split.groups=null"]
     drawn = ["data.patches.size=16", "data.patches.min_distance=12", "data.patches.foreground=[symptom]"]
@@ -185,15 +187,35 @@ def test_patches_keep_every_channel(place: Path, truths: dict[str, np.ndarray], 
     shares = pd.read_csv(out / "statistics" / "class_shares.csv", index_col="class")
     leaf = sum((truth[0] & valid(name)).sum() for name, truth in truths.items())
     assert shares.loc["leaf", "pixels_before"] == leaf
-    value = train(config(tmp_path, f"data.root={out}", "data.patches=null", "data.split.groups=source"))
-    assert value is not None
-    value = train(config(tmp_path, f"data.root={place / 'data'}", "data/patches=poisson_disk", *drawn, "name=cut",
-                         "data.image_size=32"))  # fmt: skip
-    assert value is not None
+    exported = read_channels(out)
+    assert exported.classes == ("absent", *CHANNELS)
+    record = exported.records[0]
+    masks = [np.asarray(Image.open(out / "masks" / channel / f"{record.id}.png")) for channel in CHANNELS]
+    codes = Decoding.of(exported).mask(record.mask)
+    assert codes[codes != 255].tolist() == (np.array(masks) == 255)[:, codes != 255].T.dot([1, 2, 4]).tolist()
+
+
+def test_patches_of_the_training_keep_every_channel(place: Path, truths: dict[str, np.ndarray]) -> None:
+    drawn = ["data.patches.size=32", "data.patches.min_distance=9", "data.patches.foreground=[margin]"]
+    data = instantiate(config(place, "data/patches=poisson_disk", *drawn).data)
+    data.prepare()
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert data.heads.overlapping
+    for i, patch in enumerate(batch["id"]):
+        name = patch.split("@")[0]
+        for k, channel in enumerate(CHANNELS):
+            mask = batch["masks"][channel][i].numpy()
+            assert np.array_equal(mask == 1, truths[name][k] & valid(name))
+            assert np.array_equal(mask == 255, ~valid(name))
+        assert batch["masks"]["segmentation"][i][16, 16] == 7
 
 
 def test_a_report_ranks_by_the_mean_iou_of_the_channels_and_shows_each(run: Path, tmp_path: Path) -> None:
-    report(composed([f"runs={run.parents[1]}", f"output={tmp_path / 'report'}", "resamples=100"], "report"))
+    report(
+        composed(
+            [f"runs={run.parents[1]}", f"output={tmp_path / 'report'}", "resamples=100", "formats=[svg]"], "report"
+        )
+    )
     ranking = pd.read_csv(tmp_path / "report" / "tables" / "ranking.csv")
     plain = json.loads((run / "metrics.json").read_text())["parts"]["val"]["plain"]
     assert ranking["foreground_iou_mean"].iloc[0] == pytest.approx(plain["foreground_iou"])
