@@ -222,7 +222,9 @@ def test_a_report_ranks_by_the_mean_iou_of_the_channels_and_shows_each(run: Path
     per_class = pd.read_csv(tmp_path / "report" / "tables" / "per_class.csv")
     assert list(per_class["class"]) == ["absent", *CHANNELS]
     tasks = pd.read_csv(tmp_path / "report" / "tables" / "tasks.csv")
-    assert set(tasks["task"]) == {"global", *CHANNELS}
+    assert list(tasks["role"]) == ["pooled", "primary", "primary", "primary"]
+    assert list(tasks["task"]) == ["global", *CHANNELS]
+    assert tasks["classes_ungrouped"].isna().all()
     assert "mIoU of the foreground" in (tmp_path / "report" / "index.html").read_text()
 
 

@@ -30,7 +30,8 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
     for model in models:
         if not model.finished:
             continue
-        role = "one head" if _is_flat(model) else "fused"
+        pooled = any(run.overlapping for run in model.finished.values())
+        role = "pooled" if pooled else "one head" if _is_flat(model) else "fused"
         means = [model.h_mean(part, inference, tasks) for tasks in shared.values()]
         rows.append([*_row(model, "global", role, model, part, inference), None, None, *means])
         for task in model.tasks:
@@ -41,10 +42,11 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
     caption = (
         f"Scores of every task, {part}, {inference} inference, from the pixel counts of the task. Mean ± sample "
         "standard deviation over folds. Global: the heads fused into the classes that models of one head are scored on "
-        "too. A model of one head is scored on a task by the classes that it predicts, as the task reads them. "
-        "Ungrouped: over the classes that the task puts together, each by itself and all that it does not name as one, "
-        "read off the global classes. H-mean: harmonic mean over tasks, per run, over the same tasks in every model. "
-        "Tasks have unlike classes: compare their scores between models, not with one another."
+        "too; of overlapping channels, all of them pooled. A model of one head is scored on a task by the classes that "
+        "it predicts, as the task reads them. Ungrouped: over the classes that the task puts together, each by itself "
+        "and all that it does not name as one, read off the global classes. H-mean: harmonic mean over tasks, per run, "
+        "over the same tasks in every model. Tasks have unlike classes: compare their scores between models, not with "
+        "one another."
     )
     return Table("tasks", caption, columns, rows)
 

@@ -36,6 +36,8 @@ def named_by(run: Run, task: str) -> NDArray[np.bool_] | None:
     tables, members = run.provenance.get("source_tables"), run.provenance.get("members")
     if not isinstance(tables, dict) or task not in tables or not members or len(tables[task]) != len(members):
         return None
+    if run.overlapping:  # the heads read codes, and group none of the channels
+        return None
     found = np.zeros(max(members) + 1, dtype=np.bool_)
     found[np.array(members)[np.array(tables[task]) > 0]] = True
     return found
