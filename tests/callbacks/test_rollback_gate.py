@@ -99,7 +99,7 @@ def test_a_worse_training_is_taken_back_to_the_last_bit(tmp_path: Path) -> None:
     assert gate.decision == "reverted"
     found = page(tmp_path)
     assert (found["baseline"], found["found"]) == pytest.approx((0.7, 0.5))
-    assert found["restored_from"] == str(tmp_path / "checkpoints" / "start.ckpt")
+    assert found["restored_from"] == "checkpoints/start.ckpt"
     assert {"metric", "tolerance", "decision", "time", "scope", "mode"} <= found.keys()
     saved = torch.load(best.best_model_path, weights_only=True)
     for state in (task.state_dict(), saved["state_dict"]):

@@ -1,6 +1,7 @@
 """The folder of pseudo-labels: whole or not there, gone on with, never overwritten unasked."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +144,25 @@ def test_a_copy_of_a_picture_keeps_its_colours(tmp_path: Path) -> None:
     place = folder.keep_image("b", image)
     folder.add(replace(ROW, image=str(place)), MASK, CONFIDENCE)
     folder.finish()
-    with Image.open(place) as picture:
+    moved = (tmp_path / "labels").rename(tmp_path / "moved")
+    (row,) = read_labels(moved).rows
+    assert Path(row.image) == moved / place
+    with Image.open(row.image) as picture:
         assert (np.asarray(picture) == image).all()
+
+
+def test_pictures_are_found_whether_they_moved_with_the_labels_or_stayed(tmp_path: Path) -> None:
+    data, home = tmp_path / "home" / "data", tmp_path / "home"
+    data.mkdir(parents=True)
+    (data / "a.png").write_bytes(b"a")
+    folder = LabelFolder(home / "labels", SETTINGS)
+    folder.add(replace(ROW, image=str(data / "a.png")), MASK, CONFIDENCE)
+    folder.finish()
+    alone = shutil.copytree(home / "labels", tmp_path / "elsewhere" / "labels")
+    assert read_labels(alone).rows[0].image == str(data / "a.png")
+    home.rename(tmp_path / "moved")
+    assert read_labels(tmp_path / "moved" / "labels").rows[0].image == str(tmp_path / "moved" / "data" / "a.png")
+    assert read_labels(alone).rows[0].image == str(data / "a.png")  # gone: where it was is said
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": 7}'])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,7 +154,7 @@ class RollbackGate(Callback):
             "tolerance": self.tolerance,
             "minimum": {name: {"least": least, "found": _null(found[name])} for name, least in self.minimum.items()},
             "decision": "kept" if good else "reverted",
-            "restored_from": None if good else str(wanted.folder or self.snapshot),
+            "restored_from": None if good else str(wanted.folder or os.path.relpath(self.snapshot, self.path.parent)),
             "monitor": {"name": monitor, "restored": None if good else _null(wanted.value_of(monitor, start))},
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -5,8 +5,9 @@ import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,29 @@ def read_labels(folder: Path) -> LabelTable:
     facts = read_json(folder / PAGE)
     if not isinstance(facts, dict) or not {"data", "classes"} <= facts.keys():
         raise DataError(f"`{folder / PAGE}` should hold data and classes. {_ANEW}")
+    was = facts.get("folder")
     rows = _rows(folder / "labels.csv", content)
-    first = Path(facts["first"]) if "first" in facts else None
+    rows = tuple(replace(row, image=row.image and str(place_of(row.image, folder, was))) for row in rows)
+    first = place_of(facts["first"], folder, was) if "first" in facts else None
     return LabelTable(folder, facts["data"], tuple(facts["classes"]), rows, hashlib.sha256(content).hexdigest(), first)
+
+
+def place_of(path: str, folder: Path, was: str | None) -> Path:
+    """Where something lies that a folder of labels names.
+
+    Args:
+        path: As it is named: from the folder on, or absolute.
+        folder: Where the labels are now.
+        was: Where they were when they were made, if that is known.
+
+    Returns:
+        The named place; if nothing is there, the one that was moved together with the folder.
+    """
+    place = folder.absolute() / path
+    if was is None or place.exists():
+        return place
+    moved = Path(os.path.normpath(folder.absolute() / os.path.relpath(path, was)))
+    return moved if moved.exists() else place
 
 
 def read_page(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hsl.config import ConfigError, DataError
 from hsl.data.label_review import checked
-from hsl.data.label_table import check_origin, read_labels, read_page
+from hsl.data.label_table import check_origin, place_of, read_labels, read_page
 from hsl.data.records import Catalogue, FileSource, IndexMask
 from hsl.data.splits import Split
 from hsl.ranges import NonNegativeFloat
@@ -68,7 +68,7 @@ class PseudoLabels:
         weights = {tier: weight for tier, weight in self.tier_weights.items() if weight}
         if not self.unchecked:
             # those of a refinement round were made from labels that were checked
-            verdict = checked(Path(facts.get("reviewed", root)))
+            verdict = checked(place_of(facts.get("reviewed", "."), root, facts.get("folder")))
             if verdict.get("demote_b"):
                 weights.pop("B", None)
         else:

@@ -87,10 +87,10 @@ class LabelFolder:
         """Keep a copy of a picture ``uint8 (H, W, 3)``, RGB, that a browser could not show from where it lies.
 
         Returns:
-            Where it will be after `finish`.
+            Where it is, from the folder on.
         """
         write_png(self._work / "images" / f"{name}.png", image[..., ::-1])
-        return self.path.resolve() / "images" / f"{name}.png"
+        return Path("images") / f"{name}.png"
 
     def mask(self, name: str) -> NDArray[np.uint8]:
         """The mask of a label that is done."""
@@ -114,6 +114,7 @@ class LabelFolder:
         self._log.close()
         write_atomically(self._work / TABLE, table_of(list(self.rows.values())).encode())
         page = {"format": FORMAT, **json.loads(self._settings), "created": datetime.now(UTC).isoformat("T", "seconds")}
+        page["folder"] = str(self.path.resolve())  # from which on paths are found again that moved with it
         write_atomically(self._work / PAGE, json.dumps(page, indent=1, ensure_ascii=False).encode())
         write_marker(self._work, "label")
         old = self.path.parent / f".{self.path.name}.old"

@@ -147,7 +147,7 @@ class PhasedRun:
         drifts.append(self.pages[phase.name]["refinement"]["drift"])
         if not next_round(drifts):
             self.labels = kept_round(folders, drifts)
-            self._write(phase.name, {**self.pages[phase.name], "labels_kept": str(self.labels)})
+            self._write(phase.name, {**self.pages[phase.name], "labels_kept": _from(self.folder, self.labels)})
             return
         first = phase.name.removesuffix(f"_round_{number - 1}")
         cfg = phase.cfg.copy()
@@ -190,6 +190,11 @@ class PhasedRun:
         write_atomically(best, self._best(self.trained[-1]).read_bytes())
         epoch = -1 if page["epoch"] < 0 else before + page["epoch"]
         return Monitored(page["monitor"], page["mode"], page["value"], epoch, str(best))
+
+
+def _from(folder: Path, path: Path) -> str:
+    """From the run folder on, if it lies there: it may be moved."""
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _gates(callbacks: dict[str, Any]) -> list[RollbackGate]:

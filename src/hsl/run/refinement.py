@@ -16,7 +16,7 @@ from hsl.cells import csv_of
 from hsl.config import DataError
 from hsl.data.datamodule import DataModule
 from hsl.data.decoding import Decoding
-from hsl.data.label_table import TIERS, LabelRow, LabelTable, check_origin, read_json, read_labels, read_page
+from hsl.data.label_table import TIERS, LabelRow, LabelTable, check_origin, place_of, read_json, read_labels, read_page
 from hsl.data.records import Record
 from hsl.files import write_atomically
 from hsl.pseudo_labels.agreement import Agreement, write_agreement
@@ -62,11 +62,11 @@ def refine_round(task: SegmentationTask, data: DataModule, earlier: Sequence[Pat
     judgement = Judgement.of(page["rules"], page["tiers"], page["classes"], names)
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     settings = {
-        **{key: value for key, value in page.items() if key not in ("format", "created")},
+        **{key: value for key, value in page.items() if key not in ("format", "created", "folder")},
         "round": page["round"] + 1,
         "sources": {SOURCE: 1.0},
         "weights_sha256": _sha256(task),
-        "reviewed": page.get("reviewed", str(previous.resolve())),
+        "reviewed": str(place_of(page.get("reviewed", "."), previous, page.get("folder")).resolve()),
         "first": str(earlier[0].resolve()),
     }
     folder = LabelFolder(output, settings, in_run=True)
