@@ -10,19 +10,19 @@ from tests.conftest import composed
 from hsl.pseudo_labels.judgement import Judgement
 from hsl.run.label_settings import present_sources
 
-CLASSES = ("background", "healthy", "anomaly", "surface", "degradation")
+CLASSES = ("background", "healthy", "structural", "surface", "degradation")
 PIXELS = 10_000
 SHOWS = {
-    "Healthy": "healthy", "Red_rot": "degradation", "Brown_spot": "surface", "Mosaic": "surface", "Smut": "anomaly",
-    "Grassy_shoot_disease": "anomaly", "Wilt": "degradation", "Leaf_scorching": "degradation",
-    "Yellow_leaf_Disease": "degradation", "Pokkah_boeng": "anomaly", "Ring_spot": "surface", "Leaf_flecking": "surface",
-    "Black_stripe": "surface",
+    "Healthy": "healthy", "Red_rot": "degradation", "Brown_spot": "surface", "Mosaic": "surface", "Smut": "structural",
+    "Grassy_shoot_disease": "structural", "Wilt": "degradation", "Leaf_scorching": "degradation",
+    "Yellow_leaf_Disease": "degradation", "Pokkah_boeng": "structural", "Ring_spot": "surface",
+    "Leaf_flecking": "surface", "Black_stripe": "surface",
 }  # fmt: skip
 """Image class -> its primary channel in the published map of diseases and channels."""
 LEAST: dict[str, dict[str, float]] = {
     "Red_rot": {"degradation": 0.03, "surface": 0.03}, "Brown_spot": {"surface": 0.03}, "Mosaic": {"surface": 0.03},
-    "Smut": {"anomaly": 0.02}, "Grassy_shoot_disease": {"anomaly": 0.02}, "Wilt": {"degradation": 0.05},
-    "Pokkah_boeng": {"anomaly": 0.02, "degradation": 0.02}, "Leaf_flecking": {"surface": 0.02},
+    "Smut": {"structural": 0.02}, "Grassy_shoot_disease": {"structural": 0.02}, "Wilt": {"degradation": 0.05},
+    "Pokkah_boeng": {"structural": 0.02, "degradation": 0.02}, "Leaf_flecking": {"surface": 0.02},
     "Leaf_scorching": {"degradation": 0.03}, "Ring_spot": {"surface": 0.03},
     "Yellow_leaf_Disease": {"degradation": 0.03}, "Black_stripe": {"surface": 0.03},
 }  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_disease_passes_just_above_the_published_share_of_one_of_its_channels(
 def test_a_healthy_plant_covers_much_and_shows_little(judgement: Judgement) -> None:
     assert passes(judgement, "Healthy", {"healthy": 0.4001})
     assert not passes(judgement, "Healthy", {"healthy": 0.4})
-    marks = {"surface": 0.02, "anomaly": 0.02}
+    marks = {"surface": 0.02, "structural": 0.02}
     assert passes(judgement, "Healthy", {"healthy": 0.6, **marks, "degradation": 0.0099})
     assert not passes(judgement, "Healthy", {"healthy": 0.6, **marks, "degradation": 0.0101})
 
