@@ -83,6 +83,8 @@ def test_a_missing_attribute_names_those_there_are_and_the_way_out() -> None:
     catalogue, scan = data({"a": {0}, "b": {0}}, {"a": "1", "b": "1"})
     with pytest.raises(DataError, match=r"attribute `site`. Found: group.*`data.split.groups=null`"):
         Units.of(catalogue, scan, "site")
+    with pytest.raises(DataError, match=r"Found: group\. Did you mean `group`\?"):
+        Units.of(catalogue, scan, "groups")
 
 
 def test_an_attribute_missing_in_some_records_names_them() -> None:

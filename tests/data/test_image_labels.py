@@ -43,6 +43,8 @@ def test_several_classes_per_picture() -> None:
 def test_errors() -> None:
     with pytest.raises(ConfigError, match=r"columns of the data set, \['label', 'miner', 'rust'\]. Found \['site'\]"):
         read_image_labels("site", RECORDS)
+    with pytest.raises(ConfigError, match=r"Found \['lable'\]\. Did you mean `label`\?"):
+        read_image_labels("lable", RECORDS)
     with pytest.raises(ConfigError, match="Found"):
         read_image_labels([], RECORDS)
     with pytest.raises(DataError, match="at least 2 classes"):

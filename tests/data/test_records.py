@@ -71,8 +71,10 @@ def test_a_selection_by_attributes() -> None:
     assert ids(label="y", site=[1]) == "b"
     with pytest.raises(ConfigError, match=r"`data\.only\.label`.*Found \['z'\].*\['x', 'y'\]"):
         ids(label=["x", "z"])
-    with pytest.raises(ConfigError, match=r"data\.only\.colour"):
+    with pytest.raises(ConfigError, match=r"`data\.only` should name attributes.* Found `colour`.*\['label', 'site'\]"):
         ids(colour="red")
+    with pytest.raises(ConfigError, match=r"Found `lable`\. Did you mean `label`\?"):
+        ids(lable="x")
     rows["a"]["site"] = "2"
     with pytest.raises(ConfigError, match="leaves no picture"):
         ids(label="y", site=2)

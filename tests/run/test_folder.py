@@ -1,6 +1,8 @@
 """Which folder a config runs in: new, gone on in, or finished; never two processes in one."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +124,24 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     free = RunFolder(folder.path, "")
     free.claim()
     free.release()
+
+
+def test_what_was_killed_before_it_had_a_name_is_cleared_by_the_next_run(tmp_path: Path) -> None:
+    base = tmp_path / "model" / "fold0"
+    killed, living, early, young, bare, other = (
+        base / name
+        for name in (".run-a.partial", ".run-b.partial", ".run-c.partial", ".run-d.partial", "bare", "other")
+    )
+    for folder in (killed, living, early, young, bare, other):
+        folder.mkdir(parents=True)
+    for folder in (killed, living, bare):
+        (folder / ".lock").touch()
+    (killed / "provenance.json").write_text("{")
+    (other / "notes.txt").touch()
+    os.utime(early, (0, 0))  # killed between its making and its lock; the young one may be about to lock
+    with (living / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = find(config(tmp_path), sweep=False)
+        run.claim()
+        run.release()
+    assert sorted(base.iterdir()) == sorted([living, young, other, run.path])

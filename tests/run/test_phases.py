@@ -160,6 +160,21 @@ def kill(monkeypatch: pytest.MonkeyPatch, phase: str, epoch: int) -> None:
     monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)
 
 
+def check_damage_is_told_before_anything_is_written(cfg: DictConfig, folder: Path, phase: str) -> None:
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    harmed = {f"phases/{phase}/checkpoints/last.ckpt": f"Phase {phase}: .* Remove `{folder}/phases/{phase}`"}
+    if phase == "B":
+        harmed["phases/A/checkpoints/best.ckpt"] = "Phase A: .* Put it back"
+    for name, said in harmed.items():
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:-100])
+        with pytest.raises(ConfigError, match=said):
+            train(cfg)
+        assert {path for path in folder.rglob("*") if path.is_file()} == set(files)
+        (folder / name).write_bytes(whole)
+        assert {path: path.read_bytes() for path in files} == files
+
+
 @pytest.mark.parametrize(
     ("phase", "epoch"), [pytest.param("A", 1, marks=pytest.mark.slow), ("B", 1)]
 )  # behind the last epoch of A; within B
@@ -174,6 +189,7 @@ def test_resumed_equals_uninterrupted(
     cfg = with_phases(tiny, {"A": A, "B": B}, "resume=last")
     folder = only_run(cfg)
     assert json.loads((folder / "phases.json").read_text())[phase]["status"] == "running"
+    check_damage_is_told_before_anything_is_written(cfg, folder, phase)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("phases/A/checkpoints/*")}
     train(cfg)
     assert only_run(cfg) == folder

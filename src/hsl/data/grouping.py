@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from hsl.channels import class_pixels
 from hsl.config import DataError
+from hsl.data.formats.findings import did_you_mean
 from hsl.data.records import Catalogue
 from hsl.data.scan import Scan
 
@@ -239,7 +240,8 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
     if attribute not in known:
         listed = ", ".join(known) or "none"
         raise DataError(
-            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. {ways}"
+            f"The records of `{catalogue.name}` should have the attribute `{attribute}`. Found: {listed}. "
+            f"{did_you_mean(str(attribute), known, ways)}"
         )
     raise DataError(
         f"All records of `{catalogue.name}` should have the attribute `{attribute}`. Found none for "

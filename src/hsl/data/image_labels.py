@@ -11,6 +11,7 @@ from torch import Tensor
 from hsl.batch import UNKNOWN_LABEL
 from hsl.config import ConfigError, DataError
 from hsl.data.class_names import unfit_names
+from hsl.data.formats.findings import did_you_mean
 from hsl.data.grouping import Units, name_some
 from hsl.data.records import Catalogue, Record
 from hsl.data.scan import Scan
@@ -80,7 +81,7 @@ def read_image_labels(
     if missing := [name for name in names if name not in known] or (not names and ["nothing"]):
         raise ConfigError(
             f"`{key}` should be columns of the data set, {known}. Found {missing}. "
-            "Name others, or add them to labels.csv."
+            f"{did_you_mean(missing[0], known, 'Name others, or add them to labels.csv.')}"
         )
     return _single(names[0], records, key) if isinstance(columns, str) else _several(names, records, key)
 

@@ -14,6 +14,7 @@ from hsl.channels import holds
 from hsl.config import ConfigError, DataError
 from hsl.data.cache import PictureCache
 from hsl.data.decoding import Picture
+from hsl.data.formats.findings import did_you_mean
 from hsl.data.grouping import name_some
 from hsl.data.patch_centres import Pixels, poisson_disk
 from hsl.data.records import Catalogue
@@ -76,7 +77,7 @@ class PatchSampling:
         if unknown:
             raise ConfigError(
                 f"`data.patches.foreground` should name classes of the data set. Found {unknown}. "
-                f"Choose from {list(classes)}, or set null for all."
+                f"{did_you_mean(unknown[0], classes, f'Choose from {list(classes)}, or set null for all.')}"
             )
         table = np.zeros(IGNORE_INDEX + 1, bool)
         table[[classes.index(name) for name in names]] = True

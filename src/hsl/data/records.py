@@ -11,6 +11,7 @@ from typing import Protocol
 
 from hsl.channels import num_values
 from hsl.config import ConfigError, DataError
+from hsl.data.formats.findings import did_you_mean
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.files import read_regular
 
@@ -151,10 +152,16 @@ def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Cat
     wanted = {name: {str(value) for value in values} for name, values in lists.items()}
     for name, values in wanted.items():
         found = {record.attributes[name] for record in catalogue.records if name in record.attributes}
+        if not found:
+            known = sorted({name for record in catalogue.records for name in record.attributes})
+            raise ConfigError(
+                f"`data.only` should name attributes that occur in `{catalogue.name}`. Found `{name}`. "
+                f"{did_you_mean(name, known, f'Choose from {known}.')}"
+            )
         if unknown := sorted(values - found):
             raise ConfigError(
                 f"`data.only.{name}` should have values that occur in `{catalogue.name}`. Found {unknown}. "
-                f"Choose from {sorted(found)[:20]}, or another attribute."
+                f"{did_you_mean(unknown[0], found, f'Choose from {sorted(found)[:20]}, or another attribute.')}"
             )
     kept = [r for r in catalogue.records if all(r.attributes.get(name) in values for name, values in wanted.items())]
     if not kept:

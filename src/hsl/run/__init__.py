@@ -40,7 +40,7 @@ from hsl.run.folder import RunFolder, find_run_folder
 from hsl.run.opening import building_from, open_run, place_data
 from hsl.run.part_counts import part_tests
 from hsl.run.phase_plan import check_phases
-from hsl.run.phases import PhasedRun
+from hsl.run.phases import PhasedRun, check_phase_checkpoints
 from hsl.run.processes import check_launch, ending_together, is_further_process, own_command
 from hsl.run.results import Monitored, check_same_classes, check_same_split, write_results
 from hsl.run.setup import check_training, make_callbacks, make_repeatable, trainer_of
@@ -81,6 +81,7 @@ def train(cfg: DictConfig) -> float | None:
     check_phases(cfg, data, task)
     check_training(cfg, data, task)
     take_over(folder, cfg, data, task)  # a checkpoint that does not fit is refused before a folder is made
+    check_phase_checkpoints(folder.path)
     facts = _facts(folder, cfg, data, task)
     if not is_further_process(cfg.trainer):
         folder.claim(facts)

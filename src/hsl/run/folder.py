@@ -1,10 +1,12 @@
 """The run folder: found again by its config, claimed by one process, never half-written."""
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +26,9 @@ CHILD_VARIABLE = "HSL_RUN_DIR"
 
 CARRIED = ("checkpoints/best.ckpt", "checkpoints/start.ckpt", "weighting.jsonl", "objects_validation.jsonl", "oom.json")
 """What a longer run takes over of a shorter one beside the last checkpoint, in which all the rest rides."""
+
+
+_UNLOCKED_S = 3600.0  # for which a folder may have no lock yet
 
 
 @dataclass
@@ -213,6 +218,9 @@ def _clear_unborn(base: Path) -> None:
         if (unborn / ".lock").is_file() and (lock := _lock(unborn)) is not None:
             shutil.rmtree(unborn)
             lock.close()
+        elif time.time() - unborn.stat().st_mtime > _UNLOCKED_S:
+            with contextlib.suppress(OSError):  # it is not empty, or another process was first
+                unborn.rmdir()
 
 
 def _umask() -> int:

@@ -17,7 +17,8 @@ from hsl.callbacks.freeze import Freeze
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.cells import csv_of
-from hsl.checkpoint import read_checkpoint
+from hsl.checkpoint import TRAINING, WEIGHTS, read_checkpoint
+from hsl.config import ConfigError
 from hsl.data.datamodule import DataModule
 from hsl.files import read_json, write_atomically
 from hsl.names import below
@@ -190,6 +191,32 @@ class PhasedRun:
         write_atomically(best, self._best(self.trained[-1]).read_bytes())
         epoch = -1 if page["epoch"] < 0 else before + page["epoch"]
         return Monitored(page["monitor"], page["mode"], page["value"], epoch, str(best))
+
+
+def check_phase_checkpoints(folder: Path) -> None:
+    """See, before anything is written, that the phases of a run can go on from what they saved.
+
+    Args:
+        folder: Of a run; one that has not begun has nothing to check.
+
+    Raises:
+        ConfigError: A checkpoint that is needed is damaged or gone.
+        DataError: `phases.json` is damaged.
+    """
+    pages = read_json(folder / PAGE) if (folder / PAGE).is_file() else {}
+    trained = [name for name, page in pages.items() if page["status"] in TRAINED]
+    for name in trained[-1:]:  # the next phase begins with its weights
+        try:
+            read_checkpoint(below(folder, str(pages[name]["checkpoint"])))
+        except ConfigError as error:
+            raise ConfigError(f"Phase {name}: {error} Put it back, or start a new run with `resume=null`.") from None
+    for name in (name for name, page in pages.items() if page["status"] == "running"):
+        own = folder / "phases" / name
+        for path in sorted(own.glob("checkpoints/*.ckpt")):
+            try:
+                read_checkpoint(path, TRAINING if path.name == "last.ckpt" else WEIGHTS)
+            except ConfigError as error:
+                raise ConfigError(f"Phase {name}: {error} Remove `{own}`: then the phase begins anew.") from None
 
 
 def _from(folder: Path, path: Path) -> str:
