@@ -1,6 +1,9 @@
 """The ablation table: what it says of a variant is what the comparison of the two says, the right way round."""
 
+import shlex
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hsl.config import ConfigError
 from hsl.reports.ablation import ablation_table, changed, check_base, find_base
@@ -59,6 +62,18 @@ def test_what_was_changed_is_said(models):
     assert found == {"base": "the encoder", "focal": "loss.gamma=2.0", "flat": "decoder.name=true"}
 
 
+def test_of_an_exchanged_part_only_the_name_is_said(make_run, tmp_path):
+    parts = {
+        "base": {"_target_": "hsl.Dice", "smooth": 1.0},
+        "other": {"_target_": "hsl.Two", "gamma": 2.0, "pixel": {"_target_": "hsl.Focal"}},
+    }
+    for name, loss in parts.items():
+        make_run(name, confusion=[[5, 1, 0], [1, 5, 0], [0, 0, 0]], config={"loss": loss, "size": len(name)})
+    found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    base, other = (find_base(found, name) for name in parts)
+    assert sorted(changed(other, base).split(", ")) == ["loss=Two", "size=5"]
+
+
 def test_the_base_goes_by_label_or_by_the_name_of_its_runs(models):
     base = find_base(models, "base")
     assert find_base(models, base.label) is base
@@ -67,11 +82,14 @@ def test_the_base_goes_by_label_or_by_the_name_of_its_runs(models):
     check_base([[], models], "base")
 
 
-def test_an_unknown_base_lists_the_labels_and_one_of_them_works(models):
+def test_an_unknown_base_lists_the_labels_and_what_it_says_to_type_works(models):
     with pytest.raises(ConfigError, match=r"`base` should be the label.*Found `base = dream`") as caught:
         check_base([models], "dream")
-    label = str(caught.value).split("`")[5]
-    assert find_base(models, label).label == label
+    (word,) = shlex.split(str(caught.value).split("`")[-2])
+    parsed = OverridesParser.create().parse_override(word).value()
+    assert find_base(models, parsed) is models[0]
+    with pytest.raises(ConfigError, match=r"there is none. Found `base = dream`\.$"):
+        check_base([[]], "dream")
 
 
 def test_runs_of_one_name_that_are_two_models_are_told_apart_by_label(make_run, tmp_path):

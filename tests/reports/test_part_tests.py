@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_scipy_adjusted_by_holm():
     [
         ((0.5, 0.5), (100, 60), "alike"),
         ((0.30, 0.80), (100, 60), "unlike, a medium difference"),
-        ((0.40, 0.60), (30, 20), "no difference beyond chance; so few groups may hide one (small here)"),
+        ((0.40, 0.60), (30, 20), "a small difference, no more than chance may give so few groups"),
         ((0.50, 0.55), (5000, 5000), "a difference beyond chance, but a negligible one"),
         ((0.50, 0.25), (20, 8), "not tested: 3.4 groups expected in a cell, at least 5 are needed"),
     ],

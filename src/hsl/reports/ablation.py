@@ -14,6 +14,7 @@ from hsl.reports.tables import Cell, Column, Table
 from hsl.reports.titles import KINDS, title_of
 
 LISTED = 6  # changed keys that a row lists
+TARGET = "._target_"
 ORDER = (
     "difference",
     "interval_adjusted",
@@ -39,7 +40,7 @@ def find_base(models: Sequence[Model], base: str) -> Model | None:
     if len(found) > 1:
         raise ConfigError(
             f"`base` should name one model. Found {len(found)} whose runs have `name = {base}`: {_listed(found)}. Give "
-            "one of these labels instead."
+            f"one of these labels instead: {_words(found[0])}."
         )
     return found[0] if found else None
 
@@ -58,9 +59,10 @@ def check_base(reports: Sequence[Sequence[Model]], base: str | None) -> None:
     if base is None or any(found):
         return
     ready = [model for models in reports for model in models if model.finished]
+    way_out = f" Give one of these labels: {_words(ready[0])}." if ready else ""
     raise ConfigError(
         f"`base` should be the label, or the `name` of the runs, of a model with finished runs: {_listed(ready)}. "
-        f"Found `base = {base}`. Give one of these labels."
+        f"Found `base = {base}`.{way_out}"
     )
 
 
@@ -105,14 +107,25 @@ def ablation_table(
 
 
 def changed(model: Model, base: Model) -> str:
-    """The keys whose values are not those of the base, as ``key=value``; what follows from the encoder is left out."""
+    """The keys whose values are not those of the base, as ``key=value``; what follows from the encoder is left out.
+
+    Of a part that was put in the place of another only its name is said: the keys below it are its own.
+    """
     keys = [key for key in {**base.differences, **model.differences} if _value(model, key) != _value(base, key)]
-    told = [f"{key}={_value(model, key)}" for key in keys[:LISTED]]
-    return ", ".join([*told, *([f"and {len(keys) - LISTED} more"] if len(keys) > LISTED else [])]) or "the encoder"
+    parts = {key.removesuffix(TARGET) for key in keys if key.endswith(TARGET)}
+    kept = [key for key in keys if not any(key.startswith(f"{part}.") and key != part + TARGET for part in parts)]
+    told = [f"{key.removesuffix(TARGET)}={_value(model, key)}" for key in kept[:LISTED]]
+    return ", ".join([*told, *([f"and {len(kept) - LISTED} more"] if len(kept) > LISTED else [])]) or "the encoder"
 
 
 def _value(model: Model, key: str) -> str:
     return model.differences.get(key, ABSENT)
+
+
+def _words(model: Model) -> str:
+    """What is typed; without the inner quotes Hydra stumbles over the signs of a label."""
+    label = model.label.replace("'", "\\'")
+    return f"`\"base='{label}'\"`"
 
 
 def _listed(models: Sequence[Model]) -> str:

@@ -122,7 +122,7 @@ def write_page(
         failures=_failures(dense, first, part),
         failure_titles=KINDS,
         audits=facts.audits(runs),
-        parts_told=[(one.fold, told(one)) for one in parts_of(runs)],
+        parts_told=[(one, told(one)) for one in parts_of(runs)],
         packages=packages,
         mixed=any(len(versions) > 1 for _, versions in packages),
         series=SERIES,
@@ -158,7 +158,8 @@ def classes_of(column: Column, table: Table) -> str:
     kinds = {
         "number": column.is_number,
         "tight": column.key in ("folds", "classes_scored", "fold"),
-        "path": column.key in ("weights", "status", "verdict", "training", "changed", "parts"),
+        "path": column.key in ("weights", "status", "verdict", "training"),
+        "wide": column.key in ("changed", "parts"),
         "more": column.more,
         "fixed": column is fixed,
     }

@@ -91,7 +91,7 @@ class PartTest(BaseModel):
             return "alike" if self.adjusted_p >= LEVEL else "a difference beyond chance, but a negligible one"
         if self.differs:
             return f"unlike, a {self.size} difference"
-        return f"no difference beyond chance; so few groups may hide one ({self.size} here)"
+        return f"a {self.size} difference, no more than chance may give so few groups"
 
 
 class PartTests(BaseModel):
