@@ -37,6 +37,21 @@ def test_background_stays_as_it_is_whatever_the_confidence():
     assert shown.shape[1] == 500
 
 
+def test_several_channels_of_a_pixel_are_seen_at_once(tmp_path):
+    codes = flat(3)  # crack and stain
+    mixed = palette()[[1, 2]].mean(0).round()
+    shown = overlay(GREY, codes, flat(1.0, np.float32), CLASSES, overlapping=True)
+    np.testing.assert_allclose(shown[200, 250], 100 * (1 - STRONGEST) + mixed * STRONGEST, atol=1)
+    clear = overlay(GREY, codes, flat(0.5, np.float32), CLASSES, overlapping=True)  # a guess between two
+    np.testing.assert_array_equal(clear[200, 250], [100, 100, 100])
+    write_views(tmp_path, "a", GREY, codes, flat(2), flat(1.0, np.float32), CLASSES, overlapping=True)
+    with Image.open(tmp_path / "a_truth.png") as picture:
+        assert np.unique(np.asarray(picture)).tolist() == [3]
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[0, 0], mixed)
+    with Image.open(tmp_path / "a_prediction.png") as picture:  # one channel has the colour of its class
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[0, 0], palette()[2])
+
+
 @pytest.mark.parametrize(("confidence", "alpha"), [(1.0, STRONGEST), (1 / 3, 0.0), (2 / 3, STRONGEST / 2)])
 def test_opacity_grows_with_the_confidence_above_a_guess(confidence, alpha):
     shown = overlay(GREY, flat(1), flat(confidence, np.float32), CLASSES)

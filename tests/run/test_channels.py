@@ -1,5 +1,7 @@
 """Overlapping channels from the masks on disk to the report: what two channels show at one pixel is never lost."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -17,7 +19,11 @@ from tests.conftest import composed
 from hsl.config import ConfigError
 from hsl.data.decoding import Decoding
 from hsl.data.formats.channels import read_channels
+from hsl.reports.galleries import galleries
+from hsl.reports.gather import gather
+from hsl.reports.palette import palette
 from hsl.reports.report import report
+from hsl.reports.results import models_of
 from hsl.run import evaluate, train
 from hsl.run.patching import patches
 from hsl.run.prediction import predict
@@ -25,11 +31,11 @@ from hsl.run.prediction import predict
 CHANNELS = ("leaf", "symptom", "margin")
 COLOURS = np.array([[20, 160, 20], [160, 20, 20], [20, 20, 160]])
 RUN = (
-    "data=channels", "task=channels", "loss=channels", "metrics=none", "monitor=val/foreground_iou",
-    "data.image_size=32", "data.batch_size=4", "data.num_workers=0", "data.split.groups=null",
-    "data.audit.near_duplicates=off", "augmentation=none", "encoder=mit_b0", "encoder.weights=null",
-    "decoder.channels=[16,16,16,16,16]", "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=none",
-    "callbacks.evaluation.num_examples=2",
+    "experiment=leaf_channels", "encoder=mit_b0", "encoder.weights=null", "decoder.channels=16",
+    "decoder.skip_channels=8", "data.image_size=32",
+    "data.batch_size=4", "data.num_workers=0", "data.split.groups=null",
+    "data.audit.near_duplicates=off", "augmentation=none", "trainer.accelerator=cpu", "trainer.max_epochs=1",
+    "scheduler.warmup_epochs=0", "optimizer.lr=0.01", "logger=none", "callbacks.evaluation.num_examples=2",
 )  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings(
@@ -226,6 +232,15 @@ def test_a_report_ranks_by_the_mean_iou_of_the_channels_and_shows_each(run: Path
     assert list(tasks["task"]) == ["global", *CHANNELS]
     assert tasks["classes_ungrouped"].isna().all()
     assert "mIoU of the foreground" in (tmp_path / "report" / "index.html").read_text()
+    models = models_of(gather([str(run.parents[1])]), ["fold", "seed"], "encoder.name")
+    shown = [one for kind in galleries(models, ["absent", *CHANNELS], 1).values() for one in kind]
+    assert shown
+    for one in shown:
+        assert one.classes == ["absent", *CHANNELS]
+        content = base64.b64decode(one.views[1].uri.split(",")[1])
+        truth = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        middle = truth[truth.shape[0] // 2 + 2, truth.shape[1] // 2 + 2]  # of the pixel that shows all
+        assert middle.tolist() == palette()[[1, 2, 3]].mean(0).round().tolist()
 
 
 def test_other_heads_and_objects_are_refused_with_what_to_set(place: Path, truths: dict[str, np.ndarray]) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hsl.config import ConfigError, DataError
 from hsl.data.audit import audit
+from hsl.data.counts import shown
 from hsl.data.decoding import Decoding
 from hsl.data.formats.channels import read_channels
 from hsl.data.grouping import Units
@@ -225,6 +226,8 @@ def test_split_audit_and_counts_are_by_channel(root: Path) -> None:
         assert counts[channel].sum(1).tolist() == [204] * 9
     assert counts["segmentation"].sum(1).tolist() == [3 * 204] * 9
     how = {"groups": None, "stratify": "rarest_class", "test_from": "fraction", "test_fraction": 0.0, "seed": 0}
+    seen = shown(heads, found, [record.id for record in catalogue.records])
+    assert seen.tolist() == units.present.tolist()
     split = kfold(catalogue, found, num_folds=3, **how)
     for fold in range(3):
         parts = split.parts(fold)
