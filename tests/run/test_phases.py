@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -176,11 +177,16 @@ def check_damage_is_told_before_anything_is_written(cfg: DictConfig, folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("phase", "epoch"), [pytest.param("A", 1, marks=pytest.mark.slow), ("B", 1)]
-)  # behind the last epoch of A; within B
+    ("phase", "epoch", "anew"),
+    [  # behind the last epoch of A; within B; within B, whose folder is removed as the error of a damaged one advises
+        pytest.param("A", 1, False, marks=pytest.mark.slow),
+        ("B", 1, False),
+        pytest.param("B", 1, True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.usefixtures("unscored")
 def test_resumed_equals_uninterrupted(
-    tiny: Make, monkeypatch: pytest.MonkeyPatch, run: Path, phase: str, epoch: int
+    tiny: Make, monkeypatch: pytest.MonkeyPatch, run: Path, phase: str, epoch: int, anew: bool
 ) -> None:
     with monkeypatch.context() as patch:
         kill(patch, phase, epoch)
@@ -190,6 +196,8 @@ def test_resumed_equals_uninterrupted(
     folder = only_run(cfg)
     assert json.loads((folder / "phases.json").read_text())[phase]["status"] == "running"
     check_damage_is_told_before_anything_is_written(cfg, folder, phase)
+    if anew:
+        shutil.rmtree(folder / "phases" / phase)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("phases/A/checkpoints/*")}
     train(cfg)
     assert only_run(cfg) == folder
