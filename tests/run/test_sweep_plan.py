@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[2]
 MEMORY = {"big": 300, "tiny": 10, "middle": 120}
 # Stands for python: writes down what train.py is started with, fails for the middle one, skips what is finished.
 PYTHON = """#!/bin/bash
-if [[ $1 != train.py ]]; then exec {real} "$@"; fi
-if grep -qxF -- "$*" {folder}/finished 2>/dev/null; then echo "finished already"; exit 0; fi
-echo "$*" >> {folder}/calls
-if [[ $* == *encoder=middle* && -e {folder}/broken ]]; then exit 3; fi
-echo "$*" >> {folder}/finished
+if [[ $1 != train.py ]]; then exec "{real}" "$@"; fi
+if grep -qxF -- "$*" "{folder}/finished" 2>/dev/null; then echo "finished already"; exit 0; fi
+echo "$*" >> "{folder}/calls"
+if [[ $* == *encoder=middle* && -e "{folder}/broken" ]]; then exit 3; fi
+echo "$*" >> "{folder}/finished"
 """
 
 
