@@ -107,11 +107,10 @@ def test_a_sweep_stops_with_the_run_that_is_interrupted(tmp_path: Path) -> None:
 def test_two_processes_leave_a_validation_together(tmp_path: Path) -> None:
     words = ("trainer=ddp", "trainer.devices=2", "data.batch_size=8")
     program = tmp_path / "slow.py"
-    program.write_text(
-        SLOW_PREDICTOR.replace("time.sleep(120)", "time.sleep(3)").replace("sys.argv.pop(1)", "'validate'")
-    )
+    source = SLOW_PREDICTOR.replace("time.sleep(120)", "time.sleep(3)").replace("sys.argv.pop(1)", "'validate'")
+    program.write_text(source.replace("import main\nmain()", "import run_verb\nrun_verb('train')"))  # as train.py does
     kept = [word for word in TINY if not word.startswith("data.batch_size")]
-    command = [sys.executable, str(program), "train", *kept, *words, "trainer.accelerator=cpu"]
+    command = [sys.executable, str(program), *kept, *words, "trainer.accelerator=cpu"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
