@@ -12,7 +12,7 @@ import resource, sys
 import lightning, segmentation_models_pytorch, torchmetrics, hsl.run
 from hsl.cli import run_verb
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 2600 * 2**20, resource.RLIM_INFINITY))
 run_verb("train")
 """
 

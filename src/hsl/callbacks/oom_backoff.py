@@ -149,7 +149,7 @@ class OomBackoff(Callback):
             numbers = f"{used:.1f} of {total:.1f} GiB in use on {memory['device']}"
         return (
             f"A micro-batch of 1 picture should fit in memory{checkpointing}. Found {numbers} in step "
-            f"{trainer.global_step} ({_phase(trainer)}): {failure.message} {WAYS_OUT[kind]}"
+            f"{trainer.global_step} ({_phase(trainer)}): {failure.message.rstrip(' .')}. {WAYS_OUT[kind]}"
         )
 
 

@@ -1,5 +1,6 @@
 """A try that may run out of memory, and what it is taken back to."""
 
+import ctypes
 import gc
 import os
 import random
@@ -17,6 +18,8 @@ from torchmetrics import Metric
 from hsl.errors import says_no_memory
 
 T = TypeVar("T")
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+PAGES_OF_ITS_OWN = 2**20  # bytes from which on an allocation is one of its own
 MetricStates = list[tuple[Metric, dict[str, Any]]]
 
 
@@ -73,8 +76,16 @@ def memory_of(device: torch.device) -> dict[str, Any]:
 
 
 def free_memory() -> None:
-    """Collect what is left in cycles and hand the allocator's cache back."""
+    """Collect what is left in cycles and hand the allocator's cache back.
+
+    On the host, glibc keeps what was freed in pieces that do not fit the next larger tensor. From the first shortage on,
+    tensors get pages of their own, which go back to the system when they are freed; that is slower, so not before.
+    """
     gc.collect()
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):  # musl has neither
+        libc.mallopt(M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN)
+        libc.malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
