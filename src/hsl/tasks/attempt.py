@@ -78,8 +78,8 @@ def memory_of(device: torch.device) -> dict[str, Any]:
 def free_memory() -> None:
     """Collect what is left in cycles and hand the allocator's cache back.
 
-    On the host, glibc keeps what was freed in pieces that do not fit the next larger tensor. From the first shortage on,
-    tensors get pages of their own, which go back to the system when they are freed; that is slower, so not before.
+    On the host, glibc keeps what was freed in pieces that do not fit the next larger tensor. From the first shortage
+    on, tensors get pages of their own, which go back to the system when they are freed; that is slower, so not before.
     """
     gc.collect()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
