@@ -522,3 +522,15 @@ def test_a_filter_needs_no_quotes_of_hydra(run: Run, tmp_path: Path) -> None:
 )
 def test_words_that_a_verb_without_hydra_does_not_know(run: Run, verb: str, words: list[str], named: list[str]) -> None:
     expect(run(verb, *words), *named)
+
+
+def test_waiting_threads_do_not_spin_unless_the_user_wants_it() -> None:
+    program = "import os, sys, hsl.cli\nprint('torch' in sys.modules)\nhsl.cli.run_verb('options')\n"
+    program += "print(os.environ['OMP_WAIT_POLICY'])"  # OpenMP reads it when torch is imported
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "trainer"], env=environment | given, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split()[0] == "False"
+        assert done.stdout.split()[-1] == expected

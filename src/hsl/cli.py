@@ -80,6 +80,7 @@ def run_verb(verb: str) -> None:
     if os.environ.get(QUIET_VARIABLE) == "1":
         warnings.formatwarning = _one_line
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a shared machine, waiting threads that spin cost minutes
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
     with ended_by_signals():
         _run(path, plain)
