@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
-from hsl.reports.part_statistics import chi_square, dealt_p, divergence, share_v, smallest_expected
+from hsl.reports.part_statistics import chi_square, dealt_p, divergence, expected_counts, share_v, too_sparse
 
 shapes = st.tuples(st.integers(2, 4), st.integers(2, 6))
 
@@ -20,7 +20,7 @@ def test_chi_square_and_cramers_v_equal_scipy(counts):
     expected = stats.chi2_contingency(counts, correction=False)
     assert (found.chi2, found.freedom, found.p) == pytest.approx((expected.statistic, expected.dof, expected.pvalue))
     assert found.cramers_v == pytest.approx(stats.contingency.association(counts, method="cramer"), abs=1e-9)
-    assert smallest_expected(counts) == pytest.approx(stats.contingency.expected_freq(counts).min())
+    np.testing.assert_allclose(expected_counts(counts), stats.contingency.expected_freq(counts))
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,3 +64,29 @@ def test_equal_populations_are_called_unlike_in_five_of_a_hundred_at_most():
     print(f"equal populations called unlike: {100 * rate:.1f} %; by a chi-square over pixels p = {pixels:.1e}")
     assert rate <= 0.09  # 5 % and two standard errors
     assert pixels < 1e-6
+
+
+@pytest.mark.parametrize(("share", "sizes"), [(0.066, (283, 142, 75)), (0.03, (500, 200, 60)), (0.5, (12, 12))])
+def test_equal_shares_are_called_unlike_in_seven_of_a_hundred_at_most_at_the_edge_of_the_rule(share, sizes):
+    rng, p = np.random.default_rng(0), []
+    while len(p) < 3000:
+        hits = rng.binomial(sizes, share)
+        table = np.stack([hits, np.array(sizes) - hits], axis=1)
+        if not too_sparse(table, "groups"):
+            p.append(chi_square(table).p)
+    rate = np.mean(np.array(p) < 0.05)
+    print(f"{sizes}, share {share}: {100 * rate:.1f} % of equal parts called unlike")
+    assert rate <= 0.075
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ([[9, 3], [40, 10]], "1 of 4 cells expect fewer than 5 groups, a fifth may"),
+        ([[14, 269], [8, 134], [11, 64]], ""),  # one cell of six expects 4.95
+        ([[3, 90], [1, 9]], "0.39 groups expected in a cell, at least 1 is needed"),
+        ([[10, 10], [10, 10]], ""),
+    ],
+)
+def test_too_sparse_by_the_rule_of_cochran(counts, reason):
+    assert too_sparse(np.array(counts), "groups") == reason

@@ -48,7 +48,7 @@ def test_the_numbers_are_those_of_scipy_adjusted_by_holm():
         ((0.30, 0.80), (100, 60), "unlike, a medium difference"),
         ((0.40, 0.60), (30, 20), "a small difference, no more than chance may give so few groups"),
         ((0.50, 0.55), (5000, 5000), "a difference beyond chance, but a negligible one"),
-        ((0.50, 0.25), (20, 8), "not tested: 3.4 groups expected in a cell, at least 5 are needed"),
+        ((0.50, 0.25), (20, 8), "not tested: 2 of 4 cells expect fewer than 5 groups, a fifth may"),
     ],
 )
 def test_a_verdict_needs_an_effect_and_a_p(shares, num, verdict):
@@ -69,7 +69,7 @@ def test_image_classes_are_compared_at_once_where_each_group_has_one():
     tests = compare_parts("classification", ["a", "b", "c"], parts, "pictures", one_class=True)
     counts = np.stack([each.shown.sum(0) for each in parts.values()])
     test = found_of(tests, "classes")
-    assert test.p == pytest.approx(stats.chi2_contingency(counts).pvalue)
+    assert test.adjusted_p == test.p == pytest.approx(stats.chi2_contingency(counts).pvalue)
     assert test.differs
     assert not [test for test in tests if test.of == "pixels"]
     mixed = PartCounts(None, parts["val"].shown | np.eye(3, dtype=bool)[0], parts["val"].known)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-LEAST_EXPECTED = 5  # of every cell, below which the chi-square distribution is no approximation (Cochran 1954)
+LEAST_EXPECTED, ENOUGH = 1, 5  # in a cell: of all, and of four in five
 LEAST_WAYS = 20  # to deal the groups, below which no p can be under 0.05
 DRAWS = 999
 
@@ -23,10 +23,26 @@ class Independence:
     cramers_v: float
 
 
-def smallest_expected(counts: NDArray[Any]) -> float:
-    """The smallest count of a contingency table ``(R, K)`` that independence lets expect; NaN of an empty one."""
-    total = counts.sum()
-    return float((counts.sum(1).min() * counts.sum(0).min()) / total) if total else math.nan
+def too_sparse(counts: NDArray[Any], unit: str) -> str:
+    """Why the chi-square distribution is no approximation for a contingency table ``(R, K)``; empty where it is one.
+
+    Of the counts that independence lets expect none should be below 1 and a fifth at most below 5 (Cochran 1954, "Some
+    Methods for Strengthening the Common Chi-Square Tests"); of a table of two by two that is none.
+
+    >>> too_sparse(np.array([[9, 3], [40, 10]]), "groups")
+    '1 of 4 cells expect fewer than 5 groups, a fifth may'
+    """
+    cells = expected_counts(counts)
+    if cells.min() < LEAST_EXPECTED:
+        return f"{cells.min():.2f} {unit} expected in a cell, at least {LEAST_EXPECTED} is needed"
+    few = int((cells < ENOUGH).sum())
+    return f"{few} of {cells.size} cells expect fewer than {ENOUGH} {unit}, a fifth may" if 5 * few > cells.size else ""
+
+
+def expected_counts(counts: NDArray[Any]) -> NDArray[Any]:
+    """What independence lets expect in each cell of a contingency table: row sum x column sum / n."""
+    found: NDArray[Any] = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
+    return found
 
 
 def chi_square(counts: NDArray[Any]) -> Independence:
@@ -43,11 +59,10 @@ def chi_square(counts: NDArray[Any]) -> Independence:
         >>> round(found.chi2, 4), found.freedom, round(found.cramers_v, 4)
         (16.6667, 1, 0.4082)
     """
-    total, rows, columns = counts.sum(), counts.sum(1, keepdims=True), counts.sum(0, keepdims=True)
-    expected = rows * columns / total
+    expected = expected_counts(counts)
     chi2 = float(((counts - expected) ** 2 / expected).sum())
     freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
-    v = math.sqrt(chi2 / (total * (min(counts.shape) - 1)))
+    v = math.sqrt(chi2 / (counts.sum() * (min(counts.shape) - 1)))
     return Independence(chi2, freedom, float(chdtrc(freedom, chi2)), v)
 
 

@@ -23,11 +23,12 @@ COLUMNS = [
 CAPTION = (
     "Do the parts of the split hold the same classes? Shown: how many {unit} show a class, chi-square test of "
     "independence over {unit}; classes: the same of all classes at once, where each of the {unit} is of one; not "
-    "tested where fewer than 5 are expected in a cell. Pixels: Jensen-Shannon divergence of the class distributions "
-    "of two parts (0 alike, 1 bit nothing in common), p from dealing the {unit} anew 999 times. Cramer's V: 0 alike, 1 "
-    "nothing in common; below 0.1 negligible, 0.3 small, 0.5 medium (Cohen 1988, scaled for several classes). p "
-    "adjusted for all rows of its head and kind (Holm). A verdict needs both: a p below 0.05 and an effect that is not "
-    "negligible. Unlike parts are no mistake by themselves: of a split by site they are its purpose."
+    "tested where more than one cell in five expects fewer than 5, or one fewer than 1 (Cochran 1954). Pixels: "
+    "Jensen-Shannon divergence of the class distributions of two parts (0 alike, 1 bit nothing in common), p from "
+    "dealing the {unit} anew 999 times. Cramer's V: 0 alike, 1 nothing in common; below 0.1 negligible, 0.3 small, 0.5 "
+    "medium (Cohen 1988, scaled for several classes). p adjusted for all rows of its head and kind (Holm). A verdict "
+    "needs both: a p below 0.05 and an effect that is not negligible. Unlike parts are no mistake by themselves: of a "
+    "split by site they are its purpose."
 )
 
 

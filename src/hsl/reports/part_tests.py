@@ -12,15 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from hsl.files import write_atomically
-from hsl.reports.part_statistics import (
-    LEAST_EXPECTED,
-    LEAST_WAYS,
-    chi_square,
-    dealt_p,
-    divergence,
-    share_v,
-    smallest_expected,
-)
+from hsl.reports.part_statistics import LEAST_WAYS, chi_square, dealt_p, divergence, share_v, too_sparse
 from hsl.reports.resampling import LEVEL
 from hsl.reports.run_pages import read_page
 from hsl.reports.statistics import holm
@@ -142,14 +134,13 @@ def compare_parts(
         one_class: whether a picture has one class only; then, if each group has, they are compared all at once too.
     """
     shown = [_shown(head, name, i, parts, unit) for i, name in enumerate(classes)]
-    if one_class and all((each.shown.sum(1) <= 1).all() for each in parts.values()):
-        shown.insert(0, _classes(head, parts, unit))
+    single = one_class and all((each.shown.sum(1) <= 1).all() for each in parts.values())
     pairs = [
         _pixels(head, pair, {part: parts[part] for part in pair}, unit)
         for pair in itertools.combinations(parts, 2)
         if all(parts[part].pixels is not None for part in pair)
     ]
-    return [*_adjusted(pairs), *_adjusted(shown)]
+    return [*_adjusted(pairs), *_adjusted([_classes(head, parts, unit)] if single else []), *_adjusted(shown)]
 
 
 def _shown(head: str, name: str, i: int, parts: Mapping[str, PartCounts], unit: str) -> PartTest:
@@ -173,9 +164,8 @@ def _classes(head: str, parts: Mapping[str, PartCounts], unit: str) -> PartTest:
 def _chi_square(made: PartTest, table: NDArray[Any], unit: str) -> PartTest:
     if min(table.shape) < 2:
         return made.model_copy(update={"reason": f"fewer than two parts, or classes, with known {unit}"})
-    found, least = chi_square(table), smallest_expected(table)  # no row or column is empty
-    if least < LEAST_EXPECTED:
-        reason = f"{least:.1f} {unit} expected in a cell, at least {LEAST_EXPECTED} are needed"
+    found = chi_square(table)  # no row or column is empty
+    if reason := too_sparse(table, unit):
         return made.model_copy(update={"cramers_v": found.cramers_v, "reason": reason})
     return made.model_copy(
         update={"chi2": found.chi2, "freedom": found.freedom, "p": found.p, "cramers_v": found.cramers_v}
