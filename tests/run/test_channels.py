@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -170,6 +171,13 @@ def test_a_prediction_has_a_mask_for_each_channel_that_can_be_read_again(
             assert np.array_equal(mask, (codes >> k & 1) * 255)
             assert areas.loc[name, f"pixels/{channel}"] == (mask > 0).sum()
     assert not (out / "tasks").exists()
+    again = tmp_path / "again"
+    shutil.copytree(out / "masks", again / "masks")
+    shutil.copytree(place / "data" / "images", again / "images")
+    (again / "dataset.yaml").write_text(yaml.safe_dump({"channels": list(CHANNELS)}))
+    catalogue = read_channels(again)
+    read = {record.id: Decoding.of(catalogue).mask(record.mask) for record in catalogue.records}
+    assert all(np.array_equal(read[name], stored_codes(run, "val", name)) for name in names)
     predict(composed([f"run={run}", f"input={place / 'data' / 'images'}", f"output={out}", "format=rle"], "predict"))
     rows = pd.read_csv(out / "predictions.csv")
     assert set(rows["ClassId"]) <= {1, 2, 3}
@@ -231,7 +239,9 @@ def test_a_report_ranks_by_the_mean_iou_of_the_channels_and_shows_each(run: Path
     assert list(tasks["role"]) == ["pooled", "primary", "primary", "primary"]
     assert list(tasks["task"]) == ["global", *CHANNELS]
     assert tasks["classes_ungrouped"].isna().all()
-    assert "mIoU of the foreground" in (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "ranked by mIoU of the foreground" in page
+    assert "<dt>Overlapping channels</dt>" in page
     models = models_of(gather([str(run.parents[1])]), ["fold", "seed"], "encoder.name")
     shown = [one for kind in galleries(models, ["absent", *CHANNELS], 1).values() for one in kind]
     assert shown

@@ -38,7 +38,7 @@ _ONE_EACH = "Store one grey PNG for each channel, `masks/CHANNEL/ID.png`."
 
 @dataclass(frozen=True, slots=True)
 class ChannelMask:
-    """A mask that is packed into codes whenever it is read, as PNG.
+    """A mask that is packed into codes whenever it is read, as BMP: its bytes are hashed, and follow from the pixels.
 
     A pixel that any of the channels ignores is ignored in all.
 
@@ -60,8 +60,8 @@ class ChannelMask:
         return f"{self.paths[0]}{f' and {others} more' if others else ''}"
 
     def read(self) -> bytes:
-        _, png = cv2.imencode(".png", self.codes())
-        return png.tobytes()
+        _, bmp = cv2.imencode(".bmp", self.codes())
+        return bmp.tobytes()
 
     def stamp(self) -> str:
         how = hashlib.sha256(repr((self.channels, self.values)).encode()).hexdigest()[:16]
