@@ -15,7 +15,8 @@ import torch
 from omegaconf import DictConfig
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
-from hsl.run import train
+from hsl.run import evaluate, train
+from hsl.run.prediction import predict
 
 Make = Callable[..., DictConfig]
 
@@ -133,6 +134,26 @@ def test_data_that_were_moved_are_the_same_data(tiny: Make, tmp_path: Path, whol
     before = content(only_run(root))
     train(tiny(*QUICK, f"output_root={root}", f"data.root={data}", "resume=last"))
     assert content(only_run(root)) == before
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_with_its_data_is_scored_and_predicts(
+    tiny: Make, tmp_path: Path, whole: Path, demo_root: Path
+) -> None:
+    run, data, gone = tmp_path / "run", tmp_path / "data elsewhere", tmp_path / "gone"
+    shutil.copytree(whole, run)
+    shutil.copytree(demo_root, data)
+    config = (run / "config.yaml").read_text()
+    for place in (whole.parents[2].parent, demo_root.parent):
+        config = config.replace(str(place), str(gone))
+    (run / "config.yaml").write_text(config)
+    evaluate(tiny(f"run={run}", f"data_root='{data}'", f"output_root={tmp_path}/outputs", verb="evaluate"))
+    pages = [json.loads(path.read_text()) for path in (run / "evaluations/plain/metrics.json", whole / "metrics.json")]
+    assert pages[0]["parts"]["val"]["plain"] == pages[1]["parts"]["val"]["plain"]
+    (picture,) = list(data.rglob("images/*.png"))[:1]
+    predict(tiny(f"run={run}", f"input='{picture}'", f"output={tmp_path}/predicted", verb="predict"))
+    assert [path.name for path in (tmp_path / "predicted" / "masks").iterdir()] == [picture.name]
+    assert not gone.exists()  # nothing is written where the run once was
 
 
 @pytest.mark.slow
