@@ -224,6 +224,17 @@ def test_patches_of_the_training_keep_every_channel(place: Path, truths: dict[st
         assert batch["masks"]["segmentation"][i][16, 16] == 7
 
 
+def test_augmentation_moves_all_channels_together(place: Path, truths: dict[str, np.ndarray]) -> None:
+    turned = "augmentation.rotation={degrees: 30, fill: 0, probability: 1.0}"
+    data = instantiate(config(place, "augmentation=default", turned).data)
+    data.prepare()
+    seen = {int(code) for planes in truths.values() for code in np.unique(planes.T.dot([1, 2, 4]))}
+    for batch in data.train_dataloader():
+        codes = data.on_after_batch_transfer(batch, 0)["masks"]["segmentation"]
+        assert set(codes.unique().tolist()) <= seen | {255}
+        assert (codes == 7).flatten(1).any(1).all()  # the place that all show is still one
+
+
 def test_a_report_ranks_by_the_mean_iou_of_the_channels_and_shows_each(run: Path, tmp_path: Path) -> None:
     report(
         composed(
