@@ -530,7 +530,11 @@ def test_waiting_threads_do_not_spin_unless_the_user_wants_it() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
         done = subprocess.run(
-            [sys.executable, "-c", program, "trainer"], env=environment | given, capture_output=True, text=True, check=True
+            [sys.executable, "-c", program, "trainer"],
+            env=environment | given,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert done.stdout.split()[0] == "False"
         assert done.stdout.split()[-1] == expected

@@ -22,6 +22,21 @@ def test_rows_are_the_largest_pairs_by_errors_and_by_class():
     assert names[1][:2] == ["stain → clean", "stain → hole"]
 
 
+def test_what_is_written_at_the_bars_and_no_share_above_all():
+    plot = confused_plot(np.array([[1000, 2, 0], [0, 0, 1500], [3, 0, 7]]), ["a", "b", "c"], "m", "p")
+    first, second = ([text.get_text() for text in axes.texts] for axes in plot.figure.axes)
+    assert first[0] == "99.7 % (1 500 pixels)"
+    assert second[:2] == ["100.0 % (1 500 of 1 500 pixels)", "30.0 % (3 of 10 pixels)"]
+    assert max(plot.figure.axes[1].get_xticks()) <= 100
+
+
+def test_classes_that_begin_and_end_alike_have_bars_of_their_own():
+    names = [f"massive and meandering {name} coral of the reef" for name in ("young", "older", "dying")]
+    plot = confused_plot(MATRIX[:3, :3], names, "m", "p")
+    shown = [text.get_text() for text in plot.figure.axes[0].get_yticklabels()]
+    assert len(shown) == len(set(shown)) == (MATRIX[:3, :3] > 0).sum() - 2
+
+
 def test_at_most_ten_pairs_a_panel():
     matrix = np.random.default_rng(0).integers(1, 99, (8, 8))
     plot = confused_plot(matrix, [f"c{i}" for i in range(8)], "m", "p", "pictures")

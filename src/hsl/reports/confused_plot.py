@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsl.reports.palette import SERIES
 from hsl.reports.plot_files import REPORT_STYLE, Plot
-from hsl.reports.score_plots import WIDTH, name_rows, settled, short
+from hsl.reports.score_plots import WIDTH, name_rows, settled, short, shorts
 
 TOP = 10  # pairs of a panel
 LEAST_CLASSES = 3  # with two the matrix says it all
@@ -42,8 +42,11 @@ def confused_plot(
         height = 1.5 + 0.3 * (len(often) + len(costly))
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         panels = figure.subplots(2, 1, height_ratios=(len(often) + 0.4, len(costly) + 0.4))
-        _bars(panels[0], often, of_errors, classes, SERIES[0], wrong, unit)
-        _bars(panels[1], costly, of_class, classes, SERIES[1], wrong, unit)
+        names, totals = shorts(classes, 26), matrix.sum(1)
+        pairs = {(t, p): f"{names[classes[t]]} → {names[classes[p]]}" for t, p in [*often, *costly]}
+        _bars(panels[0], SERIES[0], [(pairs[i], of_errors[i], f"{_number(wrong[i])} {unit}") for i in often])
+        shares = [(i, f"{_number(wrong[i])} of {_number(totals[i[0]])} {unit}") for i in costly]
+        _bars(panels[1], SERIES[1], [(pairs[i], of_class[i], told) for i, told in shares])
         panels[0].set(title=short(label), xlabel=f"share of all wrong {unit} (%)")
         panels[1].set(xlabel=f"share of the {unit} of the true class (%)")
         settled(figure)
@@ -70,20 +73,18 @@ def top_pairs(share: NDArray[np.float64]) -> list[Pair]:
     return [(int(t), int(p)) for t, p in zip(*np.unravel_index(order, share.shape), strict=True) if share[t, p] > 0]
 
 
-def _bars(
-    axes: Axes,
-    pairs: Sequence[Pair],
-    share: NDArray[np.float64],
-    classes: Sequence[str],
-    colour: str,
-    counts: NDArray[np.int64],
-    unit: str,
-) -> None:
-    values = [float(share[pair]) for pair in pairs]
-    axes.barh(range(len(pairs)), values, 0.66, color=colour)
-    for y, (pair, value) in enumerate(zip(pairs, values, strict=True)):
-        text = f"{value:.1f} % ({counts[pair]:,} {unit})".replace(",", " ")
+def _bars(axes: Axes, colour: str, rows: Sequence[tuple[str, float, str]]) -> None:
+    """A bar for each row: name, share in per cent, and what is written behind it."""
+    limit = 1.6 * max(value for _, value, _ in rows)
+    axes.barh(range(len(rows)), [value for _, value, _ in rows], 0.66, color=colour)
+    for y, (_, value, told) in enumerate(rows):
+        text = f"{value:.1f} % ({told})"
         axes.annotate(text, (value, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    name_rows(axes, [f"{short(classes[t], 26)} → {short(classes[p], 26)}" for t, p in pairs])
-    axes.set_xlim(0, max(values) * 1.35)
+    name_rows(axes, [name for name, _, _ in rows])
+    axes.set_xlim(0, limit)
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(limit, 100)])
     axes.xaxis.grid(True)
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
