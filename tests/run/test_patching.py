@@ -59,11 +59,11 @@ def test_verb(monkeypatch: pytest.MonkeyPatch, root: Path, capfd: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("workers=0",), "`workers` should be auto or at least 1"),
+        (("workers=0",), "`workers` should be a whole number of at least 1 or auto"),
         (("data/patches=none",), "Set `data/patches=poisson_disk`"),
         (("data.patches.foreground=[unicorn]",), "Choose from ['clean', 'crack']"),
         (("data.split.groups=reef",), "should have the attribute `reef`"),
-        (("data.patches.size=0",), "`data.patches.size` should be at least 1"),
+        (("data.patches.size=0",), "`data.patches.size` should be a whole number of at least 1"),
     ],
 )
 def test_mistakes_are_one_sentence(

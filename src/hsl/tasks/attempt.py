@@ -82,7 +82,7 @@ def free_memory() -> None:
     on, tensors get pages of their own, which go back to the system when they are freed; that is slower, so not before.
     """
     gc.collect()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim"):  # musl has neither
         libc.mallopt(M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN)
         libc.malloc_trim(0)
