@@ -27,8 +27,6 @@ def patches(cfg: DictConfig) -> None:
     """
     if cfg.data.patches is None:
         raise ConfigError("`data/patches` should say where to cut. Found none. Set `data/patches=poisson_disk`.")
-    if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 1):
-        raise ConfigError(f"`workers` should be auto or at least 1. Found `workers = {cfg.workers}`.")
     sampling = instantiate(cfg.data.patches)
     with OutputFolder(cfg.output, "patches", inputs=[cfg.data.root]) as output:
         written = write_patch_set(
