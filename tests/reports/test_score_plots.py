@@ -94,7 +94,11 @@ def test_a_report_has_the_plots_that_its_runs_allow(make_run, models, part):
     (make_run("b", "b", 0, HALF) / "pixel_counts.npz").unlink()
     plots = report_plots(models(), "miou", part, "plain")
     found = ["ranking", "curves"]
-    found += ["per_class", "reliability", "errors", "confusion_01_a", "confusion_02_b"] if part == "val" else []
+    found += (
+        ["per_class", "reliability", "errors", "confusion_01_a", "confusion_02_b", "confused_02_b"]
+        if part == "val"
+        else []
+    )
     assert list(plots) == found
     if part == "val":
         assert {row[0] for row in plots["errors"].rows} == {"a"}  # what b lacks is not drawn as 0
