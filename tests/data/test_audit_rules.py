@@ -149,6 +149,11 @@ def test_black_and_white_masks_of_two_classes(masks: list[dict[int, int]], sever
         assert "`damage`" in findings[0].message
 
 
+def test_other_numbers_and_255_are_one_finding_with_one_line_to_write() -> None:
+    (finding,) = mask_values(subject(PARTS, masks={"a": {0: 5, 128: 2, 255: 9}}, classes=("clean", "crack")))
+    assert finding.message.count("values: {") == 1
+
+
 def test_of_more_classes_255_is_ignored_as_ever() -> None:
     assert mask_values(subject(PARTS, masks=dict.fromkeys("abcd", WHITE))) == []
 

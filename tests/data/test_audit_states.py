@@ -90,6 +90,8 @@ def test_files_that_cannot_be_read() -> None:
     assert (found["a"], found["c"], found["g"]) == (unread, unread, unread)
     assert found["d"] == found["f"] == State("partly checked", "2 of 4 masks cannot be read")
     assert found["e"].state == "stopped"
+    none = states(catalogue, replace(scan, mask_sizes=np.zeros_like(mask_sizes)), split)
+    assert none["d"] == none["f"] == State("not checked", "4 of 4 masks cannot be read")
 
 
 def test_what_is_off_has_not_passed_and_what_was_found_stands_first() -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from hsl.config import DataError
 from hsl.data.decode import decode_image
 from hsl.data.decode_masks import decode_mask
+from hsl.data.decoding import Decoding
 
 RNG = np.random.default_rng(0)
 RGB = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (41, 30), interpolation=cv2.INTER_CUBIC)
@@ -361,3 +362,60 @@ class TestColourMasks:
         picture.putpalette([0, 0, 0, 255, 0, 0, 0, 176, 0])
         with pytest.raises(DataError, match=r"`a\.png` has index 1 in the colour \(255, 0, 0\).*class 2"):
             decode_mask(pillow(picture, "PNG"), "a.png", PALETTE)
+
+    @pytest.mark.parametrize(("bits", "shown"), [(1, [0, 255]), (2, [0, 85, 170, 255]), (4, [0, 17, 34, 255])])
+    def test_few_bits_may_be_named_as_they_are_shown(self, bits, shown):
+        top = 2**bits - 1
+        numbers = np.array([[round(each * top / 255) for each in shown]] * 2, np.uint8)
+        expected = np.array([range(len(shown))] * 2)
+        by_shown = {number: index for index, number in enumerate(shown)}
+        by_number = {round(number * top / 255): index for number, index in by_shown.items()}
+        for values in (by_shown, by_number, by_shown | by_number):
+            assert (decode_mask(small_png(numbers, bits), "m", values=values) == expected).all()
+        with pytest.raises(DataError, match="1 numbers that `values` does not name, most often 1 "):
+            decode_mask(small_png(np.array([[0, 1]], np.uint8), bits), "m", values={0: 0, 99: 1})
+
+    @pytest.mark.parametrize("dtype", ["int8", "int16", "int64", "float32"])
+    def test_numbers_below_zero_may_be_classes(self, dtype):
+        data = tiff(np.array([[-1, 1, 0]], dtype))
+        with pytest.raises(DataError) as error:
+            decode_mask(data, "m", classes=("a", "b", "c"))
+        assert "set `ignore_index: -1`" in str(error.value)
+        assert "write `values: {-1: a, 0: b, 1: c}`" in str(error.value)
+        assert decode_mask(data, "m", values={-1: 0, 0: 1, 1: 2}).tolist() == [[0, 2, 1]]
+        assert decode_mask(data, "m", ignore_index=-1).tolist() == [[255, 1, 0]]
+
+    @pytest.mark.parametrize("top", [2**32 - 1, 2**63, 2**64 - 1])
+    def test_the_largest_numbers_may_be_named(self, top):
+        data = tiff(np.array([[0, 1, top]], np.uint64))
+        with pytest.raises(DataError, match=f"write `values: {{0: a, 1: b, {top}: ignore}}`"):
+            decode_mask(data, "m", classes=("a", "b"))
+        values = {0: 0, 1: 1, top: 255, 2**70: 1, -5: 0}
+        assert decode_mask(data, "m", values=values).tolist() == [[0, 1, 255]]
+        assert decode_mask(pillow(np.array([[0, 1]], np.uint8), "PNG"), "m", values=values).tolist() == [[0, 1]]
+
+    def test_the_pixels_of_a_gif_are_colours(self):
+        indices = np.array([[0, 1, 3, 255]] * 3, np.uint8)
+        assert (decode_mask(pillow(indices, "GIF"), "m") == indices).all()  # Pillow stores 0, 1, 2, 3 and a palette
+        colours = np.array([[[0, 0, 0], [250, 0, 0]]] * 3, np.uint8)
+        palette = {(0, 0, 0): 1, (250, 0, 0): 0}
+        assert (decode_mask(pillow(colours, "GIF"), "m", palette) == [1, 0]).all()
+        with pytest.raises(DataError, match="holds colours, not class indices"):
+            decode_mask(pillow(colours, "GIF"), "m")
+
+
+def test_the_key_that_an_error_names_sets_the_range():
+    data = tiff(np.linspace(0, 1, 20, dtype=np.float32).reshape(4, 5))
+    for key, way in (
+        ("value_range", "known. Set `value_range=[black,white]`."),
+        ("data.value_range", "Set `value_range: [black, white]` in dataset.yaml, or `data.value_range=[black,white]`."),
+    ):
+        with pytest.raises(DataError) as error:
+            Decoding(range_key=key).image_of(data, "a")
+        assert str(error.value).endswith(way)
+    assert Decoding(value_range=(0.0, 1.0), range_key="value_range").image_of(data, "a").max() == 255
+
+
+def test_complex_numbers_are_refused_for_what_they_are():
+    with pytest.raises(DataError, match=r"should hold real numbers\. Found complex64"):
+        decode_image(tiff(np.ones((4, 5), np.complex64)), "a")

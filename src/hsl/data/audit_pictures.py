@@ -22,8 +22,10 @@ def _ranges(subject: Subject) -> list[Finding]:
     """Numbers of 10, 12 or 14 bits in pictures of 16, unless ``value_range`` says what is black and white."""
     largest = subject.scan.largest
     deep = largest > 0
-    if subject.catalogue.value_range is not None or not deep.any():
+    if not deep.any():
         return []
+    if subject.catalogue.value_range is not None:
+        return _clipped(subject, deep, subject.catalogue.value_range[1])
     bits = np.array([number.bit_length() for number in largest.tolist()])
     dark = deep & (bits <= _DARK)
     if bits.max() < _FULL:
@@ -32,6 +34,21 @@ def _ranges(subject: Subject) -> list[Finding]:
         return []
     most = 2 * dark.sum() >= deep.sum()
     return [_range(subject, dark, STOP if most else WARN, f"{dark.sum()} of {deep.sum()}")]
+
+
+def _clipped(subject: Subject, deep: NDArray[np.bool_], white: float) -> list[Finding]:
+    """Most pictures of 16 bits go far beyond what a named range makes white."""
+    beyond = deep & (subject.scan.largest > 2 * white)
+    if 2 * beyond.sum() <= deep.sum():
+        return []
+    names = _names(subject, beyond)
+    files, largest = tuple(map(subject.image, names)), int(subject.scan.largest.max())
+    message = (
+        f"`value_range` makes white what is above {white:g}. Found numbers up to {largest} in {len(names)} of "
+        f"{deep.sum()} pictures of 16 bits: {name_some([f'`{file}`' for file in files])}. Write "
+        f"`[0, {2 ** largest.bit_length() - 1}]` if all of them count."
+    )
+    return [Finding("h", WARN, message, names, files)]
 
 
 def _range(subject: Subject, chosen: NDArray[np.bool_], severity: str, how_many: str) -> Finding:

@@ -161,7 +161,7 @@ def mask_values(subject: Subject) -> list[Finding]:
             f"{_how_to_name(subject)}"
         )
         findings.append(Finding("d", STOP, message, wrong, tuple(map(subject.mask, wrong))))
-    if num_classes == 2 and _holds_indices(subject):
+    if num_classes == 2 and _holds_indices(subject) and not findings:  # whose advice names 255 too
         findings += _black_and_white(subject)
     return findings
 

@@ -114,9 +114,7 @@ def _classes(subject: Subject) -> State:
     masked, read = _masks(subject)
     if not masked:
         return State(NOT_CHECKED, "no picture has a mask")
-    return (
-        State(PARTLY_CHECKED, f"{masked - read} of {masked} masks cannot be read") if read < masked else State(PASSED)
-    )
+    return _unread_masks(masked, read)
 
 
 def _one_part(subject: Subject) -> State | None:
@@ -132,7 +130,7 @@ def _unread(subject: Subject, unread: Sequence[bool] | np.ndarray) -> State:
 
 def _unread_masks(masked: int, read: int) -> State:
     if read < masked:
-        return State(PARTLY_CHECKED, f"{masked - read} of {masked} masks cannot be read")
+        return State(PARTLY_CHECKED if read else NOT_CHECKED, f"{masked - read} of {masked} masks cannot be read")
     return State(PASSED)
 
 

@@ -30,6 +30,9 @@ Range = tuple[float, float] | None
 FULL = (16, 16)
 """Bits of the largest number in a picture of 16 bits whose range nobody has named."""
 
+RANGE_KEY = "data.value_range"
+"""The key that says what becomes black and white."""
+
 _JPEG_END = b"\xff\xd9"
 _AS_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
@@ -54,15 +57,15 @@ class Stored:
         deep = self.pixels.dtype == np.uint16 and self.header.depth == 16
         return int(self.pixels.max()) if deep else 0
 
-    def to_rgb(self, name: str, value_range: Range = None) -> NDArray[np.uint8]:
-        """``uint8 (H, W, 3)``, contiguous; see `decode_image`.
+    def to_rgb(self, name: str, value_range: Range = None, key: str = RANGE_KEY) -> NDArray[np.uint8]:
+        """``uint8 (H, W, 3)``, contiguous; see `decode_image`. ``key`` is the one that sets the range.
 
         Raises:
             DataError: The numbers have no one meaning.
         """
         if self.pixels.dtype == np.uint8:
             return np.ascontiguousarray(self.pixels)
-        rgb = _to_uint8(self.pixels, name, value_range, 2**self.header.depth - 1)
+        rgb = _to_uint8(self.pixels, name, value_range, 2**self.header.depth - 1, key)
         if self.white_is_zero:
             rgb = np.subtract(255, rgb)
         return np.ascontiguousarray(rgb if rgb.ndim == 3 else rgb[..., None].repeat(3, axis=2))
@@ -188,6 +191,8 @@ def _deep_page(data: bytes, page: Any, name: str) -> NDArray[Any]:
 
 def _channels(numbers: NDArray[Any], name: str) -> NDArray[Any]:
     """Grey ``(H, W)`` or RGB ``(H, W, 3)`` without alpha."""
+    if numbers.dtype.kind == "c":
+        raise DataError(f"`{name}` should hold real numbers. Found {numbers.dtype}. Export their magnitudes.")
     if numbers.ndim == 2:
         return numbers
     if numbers.shape[2] > 4:
@@ -199,13 +204,13 @@ def _rgb(bgr: NDArray[Any]) -> NDArray[Any]:
     return cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2RGB)
 
 
-def _to_uint8(numbers: NDArray[Any], name: str, value_range: Range, top: int) -> NDArray[np.uint8]:
+def _to_uint8(numbers: NDArray[Any], name: str, value_range: Range, top: int, key: str) -> NDArray[np.uint8]:
     if value_range is None:
         if numbers.dtype != np.uint16:
+            in_file = "`value_range: [black, white]` in dataset.yaml, or " if key == RANGE_KEY else ""
             raise DataError(
                 f"`{name}` holds {numbers.dtype} numbers, here from {numbers.min():.6g} to {numbers.max():.6g}, whose "
-                "black and white are not known. Set `value_range: [black, white]` in dataset.yaml, or "
-                "`data.value_range=[black,white]`."
+                f"black and white are not known. Set {in_file}`{key}=[black,white]`."
             )
         value_range = (0.0, float(top))
     if numbers.dtype == np.uint16:  # a table, because the picture as float would be four times as large

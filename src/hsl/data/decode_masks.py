@@ -59,9 +59,9 @@ def decode_mask(
     """Decode a mask to class indices. Whether they are classes of the data set is the audit's question.
 
     A mask is turned as its picture would be by the same orientation. The pixels of a palette PNG or TIFF are indices,
-    whatever their colours are. Three channels are colours to be looked up in ``palette``; without one they have to be
-    equal, and are then one channel. One channel is looked up in ``values``, or as grey in ``palette``; without either
-    it holds class indices.
+    whatever their colours are; those of a GIF are colours. Three channels are colours to be looked up in ``palette``;
+    without one they have to be equal, and are then one channel. One channel is looked up in ``values``, or as grey in
+    ``palette``; without either it holds class indices.
 
     Args:
         data: The whole file, of a lossless kind.
@@ -91,7 +91,7 @@ def decode_mask(
     if pixels.ndim == 3:
         pixels = one_channel(pixels, name)
     if values is not None:
-        return indices_of_values(pixels, name, values)
+        return indices_of_values(pixels, name, values, stored.step)
     return indices_of_numbers(pixels, name, ignore_index, classes)
 
 
@@ -136,6 +136,8 @@ def _read_other(data: bytes, name: str, header: Header) -> tuple[NDArray[Any], S
         if header.depth == 16 and not header.grey:  # Pillow would keep the upper half of each number only
             raise DataError(f"`{name}` holds colours, or grey with alpha, of 16 bits. Store 8 bits per channel.")
     picture = pillow_picture(data, name, header.kind)
+    if header.kind == "GIF":  # whoever writes one sorts the colours anew, so an index means nothing
+        return np.asarray(picture.convert("RGB")), None
     pixels = turned_upright(np.asarray(picture), header.orientation)
     if header.kind == "PNG" and header.grey and header.depth in (2, 4):  # Pillow stretches these to 0..255
         pixels = pixels // (255 // (2**header.depth - 1))

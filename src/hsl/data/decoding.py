@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.data.decode import Range, check_bits, read_stored
+from hsl.data.decode import RANGE_KEY, Range, check_bits, read_stored
 from hsl.data.decode_masks import decode_instances, decode_mask
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.records import Catalogue, IndexMask, Record, Source
@@ -43,7 +43,7 @@ class Decoding:
     classes: tuple[str, ...] = field(default=(), repr=False)
     max_megapixels: float = field(default=MAX_MEGAPIXELS, repr=False)
     bits: tuple[int, int] | None = field(default=None, repr=False)
-    range_key: str = field(default="data.value_range", repr=False)
+    range_key: str = field(default=RANGE_KEY, repr=False)
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> "Decoding":
@@ -70,7 +70,7 @@ class Decoding:
         stored = read_stored(data, name, self.max_megapixels)
         if self.bits is not None:
             check_bits(stored.largest, name, self.value_range, self.bits, self.range_key)
-        return stored.to_rgb(name, self.value_range)
+        return stored.to_rgb(name, self.value_range, self.range_key)
 
     def instances(self, source: Source) -> NDArray[np.integer[Any]]:
         """Ids of objects, see `hsl.data.decode_masks.decode_instances`."""

@@ -46,9 +46,8 @@ def indices_of_numbers(
 
 def _advice(numbers: NDArray[Any], classes: Sequence[str], ignore_index: int) -> str:
     found = np.unique(numbers).tolist()
-    if found[0] < 0:
-        return f"If {found[0]} is what does not count, set `ignore_index: {found[0]}` in dataset.yaml."
-    return how_to_name(found, classes, ignore_index)
+    ignored = f"If {found[0]} is what does not count, set `ignore_index: {found[0]}` in dataset.yaml. "
+    return f"{ignored if found[0] < 0 else ''}{how_to_name(found, classes, ignore_index)}"
 
 
 def how_to_name(found: Sequence[int], classes: Sequence[str], ignore_index: int = IGNORE_INDEX) -> str:
@@ -79,13 +78,24 @@ def how_to_name(found: Sequence[int], classes: Sequence[str], ignore_index: int 
     return f"If each is a class, write `values: {{{pairs}}}`{instead} {where}."
 
 
-def indices_of_values(numbers: NDArray[Any], name: str, values: Mapping[int, int]) -> NDArray[np.uint8]:
+def indices_of_values(numbers: NDArray[Any], name: str, values: Mapping[int, int], step: int = 1) -> NDArray[np.uint8]:
     """The class of each number by ``values``.
+
+    Grey of 1, 2 or 4 bits, which programs that make files small write, may be meant as it is shown: 1 of 1 bit is 255.
+
+    Args:
+        numbers: Of the mask.
+        name: What an error calls it.
+        values: Number -> class index.
+        step: What 1 is shown as.
 
     Raises:
         DataError: A number is not named.
     """
     indices, unknown = _look_up(numbers, values)
+    if unknown.size and step > 1:
+        as_shown, unknown_too = _look_up(numbers * np.uint8(step), values)
+        indices, unknown = (as_shown, unknown_too) if not unknown_too.size else (indices, unknown)
     if unknown.size:
         most, how_often, different = _most_frequent(unknown)
         raise DataError(
@@ -171,13 +181,16 @@ def _look_up(numbers: NDArray[Any], classes: Mapping[int, int]) -> tuple[NDArray
     if numbers.dtype.kind == "u" and numbers.dtype.itemsize <= 2:
         table = np.full(_TABLE, -1, np.int16)
         for number, index in classes.items():
-            table[number : number + 1] = index  # one that 16 bits do not hold is none of theirs
+            if 0 <= number < _TABLE:
+                table[number] = index
         indices = np.take(table, numbers)
     else:
-        keys = np.array([-1, *sorted(classes)], np.int64)
-        position = np.searchsorted(keys, numbers, side="right") - 1
-        found = np.array([-1, *(classes[number] for number in sorted(classes))], np.int16)
-        indices = np.where((position >= 0) & (keys[position] == numbers), found[position], -1)
+        limits = np.iinfo(numbers.dtype)
+        held = sorted(number for number in classes if limits.min <= number <= limits.max)
+        keys = np.array(held or [0], numbers.dtype)
+        position = np.maximum(np.searchsorted(keys, numbers, side="right") - 1, 0)
+        found = np.array([classes[number] for number in held] or [-1], np.int16)
+        indices = np.where(keys[position] == numbers, found[position], -1)
     return indices.astype(np.uint8), numbers[indices < 0]
 
 
