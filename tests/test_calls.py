@@ -8,7 +8,7 @@ import pytest
 
 from hsl.calls import calls_in, check_calls, check_values
 from hsl.config import ConfigError
-from hsl.ranges import FractionBelowOne, Limit, PositiveInt, Seed
+from hsl.ranges import KEYS, FractionBelowOne, Limit, PositiveInt, Seed
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,18 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
         (node(width=3, zzz=1), "`part.zzz` should be a key of `part`. Found `part.zzz = 1`. Delete it."),
         (node(width="abc"), "`part.width` should be a whole number. Found `part.width = abc`."),
         (node(width="3"), "`part.width` should be a whole number. Found `part.width = 3`."),
-        (node(width=None), "`part.width` should be a whole number. Found `part.width = None`."),
+        (node(width=None), "`part.width` should be a whole number. Found `part.width = null`."),
         (node(width=2.5), "`part.width` should be a whole number. Found `part.width = 2.5`."),
         (node(width=True), "`part.width` should be a whole number. Found `part.width = True`."),
-        (node(width=3, sides=[1, 2, 3]), "`part.sides` should be a list or null. Found `part.sides = [1, 2, 3]`."),
+        (
+            node(width=3, sides=[1, 2, 3]),
+            "`part.sides` should be a list of 2 whole numbers or null. Found `part.sides = [1, 2, 3]`.",
+        ),
         (node(width=3, mode="slow"), "`part.mode` should be fast, exact. Found `part.mode = slow`."),
-        (node(width=3, weights=1), "`part.weights` should be a map or a list or null. Found `part.weights = 1`."),
+        (
+            node(width=3, weights=1),
+            "`part.weights` should be a map or a list of numbers or null. Found `part.weights = 1`.",
+        ),
         (node(width=3, make="x"), "`part.make` should be a map with `_target_` or null. Found `part.make = x`."),
         (node(width=3, rate=float("nan")), "`part.rate` should be a finite number. Found `part.rate = nan`."),
         (node(width=3, rate=float("inf")), "`part.rate` should be a finite number. Found `part.rate = inf`."),
@@ -84,7 +90,7 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
             "`part.limit` should be a finite number above 0 or null. Found `part.limit = nan`.",
         ),
         (node(width=3, depth=0), "`part.depth` should be a whole number of at least 1. Found `part.depth = 0`."),
-        (node(width=3, depth=None), "`part.depth` should be a whole number of at least 1. Found `part.depth = None`."),
+        (node(width=3, depth=None), "`part.depth` should be a whole number of at least 1. Found `part.depth = null`."),
         (
             node(width=3, shares={"a": 1}),
             "`part.shares` should be a map, each value a number in [0, 1) or a whole number in [0, 4294967296) or null."
@@ -134,4 +140,30 @@ def test_values_that_are_no_arguments() -> None:
     assert str(caught.value) == (
         "`a.b` should be a whole number of at least 1 or auto. Found `a.b = 0`. "
         "`c` should be a whole number of at least 1. Found `c = x`."
+    )
+
+
+@pytest.mark.parametrize("key", ["run", "input", "output", "root", "output_root", "data.root", "labels"])
+def test_paths_are_text(key: str) -> None:
+    def content(value: Any) -> dict[str, Any]:
+        *above, name = key.split(".")
+        return {above[0]: {name: value}} if above else {name: value}
+
+    check_values(content("7"), KEYS)
+    with pytest.raises(ConfigError) as caught:
+        check_values(content(None), KEYS)
+    assert str(caught.value) == f"`{key}` should be text. Found `{key} = null`."
+    with pytest.raises(ConfigError) as caught:
+        check_values(content(7), KEYS)
+    assert str(caught.value) == f"`{key}` should be text. Found `{key} = 7`. Quote it: `'{key}=\"7\"'`."
+    with pytest.raises(ConfigError):
+        check_values(content(["a"]), KEYS)
+
+
+def test_null_where_a_key_needs_a_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_values({"runs": None, "value_range": None, "dpi": None}, KEYS)
+    assert str(caught.value) == (
+        "`runs` should be text or a list of words. Found `runs = null`. "
+        "`dpi` should be a whole number of at least 1. Found `dpi = null`."
     )

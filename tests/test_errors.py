@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 
 from hsl.errors import lost_a_process, says_no_memory, user_sentence
 
@@ -33,6 +35,25 @@ def test_a_process_that_the_system_killed_is_told_as_memory_but_not_tried_again(
         assert not says_no_memory(error)
         assert "data.num_workers" in str(user_sentence(error))
     assert not lost_a_process(RuntimeError("DataLoader worker (pid 3) is killed by signal: Segmentation fault."))
+
+
+@pytest.mark.parametrize("value", ["/data/my pictures", "a=b,c", "x (1)", "50%", "#1", "a & b", "Größe 日本"])
+def test_a_value_that_hydra_cannot_read_is_told_how_to_quote(value: str) -> None:
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as error:
+        parser.parse_overrides([f"data.root={value}!"])
+    sentence = user_sentence(error.value)
+    assert sentence is not None
+    assert "\n" not in sentence
+    advised = sentence.partition("Quote what is right of `=`: `'")[2].removesuffix("'`.")
+    assert parser.parse_overrides([advised])[0].value() == f"{value}!"
+
+
+def test_a_tilde_and_brackets_in_a_value() -> None:
+    for word, way in (("root=~/x", "Write the path in full"), ("root=[a", "Quote text that holds blanks or signs")):
+        with pytest.raises(OverrideParseException) as error:
+            OverridesParser.create().parse_overrides([word])
+        assert way in str(user_sentence(error.value))
 
 
 @pytest.mark.slow

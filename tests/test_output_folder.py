@@ -1,5 +1,6 @@
 """Whatever a verb is pointed at, a file that it did not write stays what it is."""
 
+import hashlib
 import json
 import os
 import signal
@@ -205,3 +206,15 @@ def test_what_a_killed_call_made_is_kept_when_asked_for(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, "predict", resume=True) as output:
         (output.work / "areas.csv").write_text((output.work / "areas.csv").read_text() + " and half")
     assert contents(tmp_path) == {"areas.csv": "half and half"}
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "masks/../../mine.txt", "{folder}/mine.txt"])
+def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    fill(tmp_path / "out", FIRST)
+    page = json.loads((tmp_path / "out" / MARKER).read_text())
+    page["files"]["predict"][name.format(folder=tmp_path)] = [hashlib.sha256(b"mine").hexdigest()]
+    (tmp_path / "out" / MARKER).write_text(json.dumps(page))
+    with pytest.raises(ConfigError, match="a name that leads out of the folder"):
+        fill(tmp_path / "out", SECOND)
+    assert (tmp_path / "mine.txt").read_text() == "mine"

@@ -55,7 +55,8 @@ def check_values(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         *above, name = key.split(".")
         for word in above:
             node = node.get(word) if isinstance(node, dict) else None
-        if isinstance(node, dict) and name in node and not _fits(node[name], kind):
+        missing = isinstance(node, dict) and node.get(name) is None and type(None) not in typing.get_args(kind)
+        if isinstance(node, dict) and name in node and (missing or not _fits(node[name], kind)):
             findings.append(_sentence(key, kind, node[name]))
     if findings:
         raise ConfigError(" ".join(findings))
@@ -109,7 +110,10 @@ def _sentence(key: str, annotation: Any, value: Any) -> str:
     wanted = _in_words(annotation)
     if isinstance(value, float) and not math.isfinite(value):
         wanted = wanted.replace("a number", "a finite number")
-    return f"`{key}` should be {wanted}. Found `{key} = {value}`."
+    way = (
+        f" Quote it: `'{key}=\"{value}\"'`." if wanted.startswith("text") and type(value) in (int, float, bool) else ""
+    )
+    return f"`{key}` should be {wanted}. Found `{key} = {'null' if value is None else value}`.{way}"
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -145,6 +149,7 @@ _WORDS = {
 }  # fmt: skip
 
 
+_SEVERAL = {"a number": "numbers", "a whole number": "whole numbers", "text": "words"}
 _BOUNDED = (" of at least ", " above ", " in [", " in (")
 
 
@@ -176,6 +181,9 @@ def _in_words(annotation: Any) -> str:
         return _in_words(arguments[0]) + _range_in_words(arguments[1:])
     kind = origin or annotation
     of = _in_words(arguments[-1]) if inspect.isclass(kind) and issubclass(kind, typing.Collection) and arguments else ""
+    if of in _SEVERAL and not issubclass(kind, Mapping):
+        number = f"{len(arguments)} " if kind is tuple and Ellipsis not in arguments else ""
+        return f"a list of {number}{_SEVERAL[of]}"
     if any(sign in of for sign in _BOUNDED):
         return f"{'a map' if issubclass(kind, Mapping) else 'a list'}, each value {of}"
     if kind in _WORDS:

@@ -3,7 +3,7 @@
 import errno
 import textwrap
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import (
     InterpolationResolutionError,
     MissingMandatoryValue,
@@ -68,6 +68,9 @@ def user_sentence(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException):
         return _of_a_part(error)
     for one in chain:
+        if isinstance(one, OverrideParseException):
+            return _of_a_word(one)
+    for one in chain:
         if isinstance(one, MissingMandatoryValue | InterpolationResolutionError | UnsupportedInterpolationType):
             return unresolved(one)
     return str(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
@@ -93,6 +96,16 @@ def says_no_memory(error: BaseException) -> bool:
 def lost_a_process(error: BaseException) -> bool:
     """Whether a process that loads pictures was killed, which the system does where memory runs out."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _KILLED)
+
+
+def _of_a_word(error: OverrideParseException) -> str:
+    """How to write a word of the command line that Hydra cannot take apart, as a path with blanks."""
+    key, equals, value = error.override.partition("=")
+    plain = bool(equals and value) and not set(value) & set("'\"\\[]{}")
+    way = f"Quote what is right of `=`: `'{key}=\"{value}\"'`." if plain else "Quote text that holds blanks or signs."
+    if value.startswith("~"):
+        way = "Write the path in full: no shell replaces `~` there."
+    return f"`{error.override}` cannot be read as a setting. Found: {str(error).splitlines()[0][:200]}. {way}"
 
 
 def _of_a_part(error: InstantiationException) -> str | None:

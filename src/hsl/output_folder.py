@@ -162,6 +162,8 @@ def read_marker(folder: Path) -> dict[str, dict[str, list[str]]]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf8"))
         files = content["files"]
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for names in files.values() for name in names):
+            raise ValueError("a name that leads out of the folder")
         return {verb: {name: list(hashes) for name, hashes in names.items()} for verb, names in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(

@@ -19,6 +19,15 @@ FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 KEYS: Mapping[str, Any] = {
     "metrics.pool.workers": PositiveInt | Literal["auto"],
+    "run": str,
+    "runs": str | Sequence[str],
+    "input": str,
+    "output": str,
+    "labels": str,
+    "root": str,
+    "output_root": str,
+    "data.root": str,
+    "classifiers": Sequence[str],
     "data.image_size": PositiveInt | Sequence[PositiveInt],
     "data.batch_size": PositiveInt,
     "seed": Seed,

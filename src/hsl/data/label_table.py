@@ -15,6 +15,7 @@ from hsl.cells import original
 from hsl.config import DataError
 from hsl.data.grouping import name_some
 from hsl.data.splits import Split
+from hsl.files import read_regular
 
 FORMAT = 1
 PAGE = "labels.json"
@@ -190,7 +191,7 @@ def _share(place: str, cells: dict[str, str], name: str) -> float:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise DataError(f"`{path}` cannot be read: {error.strerror}. Make it with `hsl label`.") from error
 

@@ -51,6 +51,8 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
         ("classes: [a, b]\nignore_index: true", "`ignore_index`"),
         ("classes: [a, b]\nvalue_range: [1]", "`value_range`"),
         ("classes: [a, b]\nvalue_range: [5, 5]", "black < white"),
+        ("classes: [a, b]\nvalue_range: [0, .inf]", "black < white. Found `[0, inf]`"),
+        (f"classes: {'[' * 3000}{']' * 3000}", "Found too many levels"),
         ("classes: [a, b]\nvalue_range: [a, b]", "`value_range`"),
         ("classes: [a, b]\npalette: [[0, 0, 0]]", "`palette`"),
         ("classes: [a, b]\npalette: {c: [0, 0, 0]}", "names `c`, which is no class"),
@@ -124,3 +126,23 @@ def test_all_faults_are_found_at_once():
     findings = Findings()
     describe({"classes": ["a", "b"], "ignore_index": "x", "value_range": 3, "palette": 4}, "here", findings)
     assert len(findings.sentences) == 3
+
+
+def test_a_long_value_is_cut(tmp_path):
+    levels = "".join(f"{a}: &{a} [{', '.join([f'*{b}'] * 10)}]\n" for a, b in ("ba", "cb", "dc", "ed", "fe"))
+    for text in (f"classes: [{', '.join(f'c{i}' for i in range(300))}]", f"a: &a [x, x]\n{levels}classes: *f"):
+        sentence = next(each for each in read(tmp_path, text)[1] if "should be a list of 2 to 255" in each)
+        assert len(sentence) < 500
+
+
+def test_numbers_of_masks_may_be_below_zero(tmp_path):
+    text = "classes: [a, b]\nvalues: {-1: a, 1: b, 18446744073709551615: ignore}"
+    assert read(tmp_path, text)[0].values == {-1: 0, 1: 1, 2**64 - 1: 255}
+
+
+def test_a_link_to_nothing_is_no_missing_file(tmp_path):
+    (tmp_path / "dataset.yaml").symlink_to(tmp_path / "lost.yaml")
+    findings = Findings()
+    read_description(tmp_path / "dataset.yaml", findings)
+    (sentence,) = findings.sentences
+    assert "Found a link to nothing" in sentence

@@ -198,7 +198,7 @@ class TestBadFolders:
     @pytest.mark.parametrize("word", ["holdout", "fold 1", "trian", ""])
     def test_an_unknown_part(self, root, word):
         (root / "splits.csv").write_text(f"id,split\na,{word}\nb,val\n")
-        text = f"`split` in `{root}/splits.csv` should be one of train, val, test. Found `{word} (a)`."
+        text = f"`split` in `{root}/splits.csv` should be one of train, val, test. Found `{word or 'nothing'} (a)`."
         assert message(root).startswith(text)
 
     @pytest.mark.parametrize("column", ["fold", "Split ", "group"])

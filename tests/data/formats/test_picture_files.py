@@ -37,7 +37,7 @@ def test_what_is_not_read_is_counted_by_reason(tmp_path: Path) -> None:
         "10 not read: 1 broken link, 1 dat, 2 gif, 1 heic, 2 in a sub-folder, 1 that is no regular file, "
         "1 without a suffix, 1 that is no picture"
     )
-    assert rest.way_out == "Point to the sub-folder and convert the others to PNG."
+    assert rest.way_out == "Point to the sub-folder, remove what is no file and convert the others to PNG."
 
 
 def test_what_file_managers_and_hsl_leave_is_passed_over(tmp_path: Path) -> None:
@@ -66,7 +66,11 @@ def test_one_file_is_an_input(tmp_path: Path, name: str) -> None:
         ("folder/text.txt", "should be a picture (.png"),
         ("nowhere", "does not exist. Correct the path"),
         ("foldr", "Did you mean"),
+        ("nowhere.png", "should be a picture, or a folder of pictures. Found nothing. Correct the path"),
         ("pipe", "should be a folder. Found a file, or something else"),
+        ("pipe.png", "should be a picture, or a folder of pictures. Found something else. Correct the path"),
+        ("gone", "should be a file or folder. Found a link to nothing. Restore what it points to"),
+        ("links", "holds no picture (1 not read: 1 broken link; remove what is no file). Put"),
         ("empty", "holds no picture. Put some there"),
         ("set", "holds no picture (1 not read: 1 in a sub-folder; point to the sub-folder). Put"),
         ("gifs", "holds no picture (2 not read: 2 gif; convert the files to PNG). Put"),
@@ -76,7 +80,11 @@ def test_an_input_without_pictures(tmp_path: Path, name: str, said: str) -> None
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "text.txt").write_text("x")
     (tmp_path / "empty").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    for pipe in ("pipe", "pipe.png"):
+        os.mkfifo(tmp_path / pipe)
+    (tmp_path / "links").mkdir()
+    for link in ("gone", "links/a.png"):
+        (tmp_path / link).symlink_to(tmp_path / "lost")
     draw(tmp_path / "set" / "images" / "a.png")
     for each in "ab":
         draw(tmp_path / "gifs" / f"{each}.gif", "GIF")
@@ -104,3 +112,14 @@ def test_names_that_a_disk_may_confuse(tmp_path: Path, names: list[str], said: s
     find_pictures(tmp_path, findings)
     assert len(findings.sentences) == 1
     assert said in findings.sentences[0]
+
+
+@pytest.mark.parametrize("one_file", [False, True])
+def test_a_name_that_is_no_utf8_is_told(tmp_path: Path, one_file: bool) -> None:
+    name = os.fsdecode(b"p\xff.png")
+    draw(tmp_path / "a.png").rename(tmp_path / name)
+    with pytest.raises(DataError) as error:
+        read_pictures(tmp_path / name if one_file else tmp_path)
+    assert f"Names in `{tmp_path}` should be UTF-8. Not so are `p\\udcff.png`. Rename them" in str(error.value)
+    (tmp_path / name).rename(tmp_path / "p\u00ff.png")
+    assert [record.id for record in read_pictures(tmp_path)[0]] == ["p\u00ff"]

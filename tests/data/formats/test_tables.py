@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,20 @@ def test_rows_know_their_lines(tmp_path: Path) -> None:
     rows = read_rows(path, ["x", "y"], findings)
     assert [(row.line, dict(row.cells)) for row in rows] == [(2, {"x": "1", "y": "2\n3"}), (5, {"x": "4", "y": "5"})]
     assert findings.sentences == []
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere")
+    for name, said in (("pipe.csv", "cannot be read: it is a named pipe"), ("gone.csv", "Found a link to nothing")):
+        findings = Findings()
+        assert read_table(tmp_path / name, IDS, findings) == {}
+        assert len(findings.sentences) == 1
+        assert said in findings.sentences[0]
+    assert read_table(tmp_path / "none.csv", IDS, findings := Findings()) == {}
+    assert findings.sentences == []
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    runs = "1 2 " * 100_000
+    assert read(tmp_path, f"id,runs\na,{runs}\n") == ({"a": {"runs": runs.strip()}}, [])

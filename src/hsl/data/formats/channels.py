@@ -46,7 +46,8 @@ def read_channels(root: str | Path, max_megapixels: PositiveFloat = MAX_MEGAPIXE
     """
     root, findings = Path(root), Findings()
     if not root.is_dir():
-        findings.add(f"The data folder `{root}` does not exist. Set `data.root` to the folder with images/.")
+        found = "is no folder" if root.exists() else "does not exist"
+        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with images/.")
         findings.raise_if_any(root)
     channels, description = _read_description(root / "dataset.yaml", findings)
     images = find_pictures(root / "images", findings)

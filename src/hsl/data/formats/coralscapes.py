@@ -12,7 +12,7 @@ from typing import Any
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.class_names import unfit_names
-from hsl.data.formats.findings import Findings
+from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
 from hsl.data.formats.official_parts import PARTS
@@ -104,7 +104,7 @@ def _read_classes(path: Path, findings: Findings) -> tuple[str, ...]:
         return ()
     indices = sorted(content.values()) if isinstance(content, dict) else []
     if not indices or indices != list(range(1, len(indices) + 1)):
-        findings.add(f"`{path}` should map names to the indices 1, 2, ... Found `{content}`.")
+        findings.add(f"`{path}` should map names to the indices 1, 2, ... Found `{shown(content)}`.")
         return ()
     for sentence in unfit_names([*content]):
         findings.add(f"`{path}`: {sentence}")

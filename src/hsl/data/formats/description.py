@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import yaml
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.class_names import unfit_names
-from hsl.data.formats.findings import Findings, did_you_mean, nearest
-from hsl.data.formats.picture_files import misnamed
+from hsl.data.formats.findings import Findings, did_you_mean, nearest, shown
+from hsl.data.formats.picture_files import is_dangling, misnamed
 from hsl.data.formats.unique_keys import UniqueKeyLoader
 from hsl.files import read_regular
 
@@ -60,8 +61,13 @@ def load_description(path: Path, names: str, findings: Findings) -> dict[Any, An
     try:
         content = yaml.load(read_regular(path), UniqueKeyLoader)  # a safe one
     except FileNotFoundError:
+        if is_dangling(path, findings):
+            return None
         near = misnamed(path, is_folder=False)
         findings.add(f"`{path}` does not exist. {f'Rename `{near}`.' if near else how}")
+        return None
+    except RecursionError:
+        findings.add(f"`{path}` should be a map of a few lines. Found too many levels. Correct it.")
         return None
     except (OSError, ValueError, yaml.YAMLError) as error:
         findings.add(f"`{path}` cannot be read as YAML: {' '.join(str(error).split())}. Correct it.")
@@ -104,7 +110,7 @@ def _read_classes(where: str, names: object, findings: Findings) -> tuple[str, .
     if not isinstance(names, list) or not words or not 2 <= len(set(names)) == len(names) <= IGNORE_INDEX:
         findings.add(
             f"`classes` in `{where}` should be a list of 2 to {IGNORE_INDEX} different names, quoted where "
-            f"YAML takes a name for a number or truth value. Found `{names}`."
+            f"YAML takes a name for a number or truth value. Found `{shown(names)}`."
         )
         return ()
     unfit = unfit_names(names)
@@ -118,7 +124,7 @@ def _read_ignore_index(where: str, content: Mapping[str, Any], findings: Finding
     if index is None:
         return IGNORE_INDEX
     if type(index) is not int:
-        findings.add(f"`ignore_index` in `{where}` should be a whole number. Found `{index}`.")
+        findings.add(f"`ignore_index` in `{where}` should be a whole number. Found `{shown(index)}`.")
         return IGNORE_INDEX
     return index
 
@@ -127,8 +133,8 @@ def _read_value_range(where: str, ends: object, findings: Findings) -> tuple[flo
     if ends is None:
         return None
     numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
-    if not isinstance(ends, list) or not numbers or len(ends) != 2 or not ends[0] < ends[1]:
-        findings.add(f"`value_range` in `{where}` should be [black, white] with black < white. Found `{ends}`.")
+    if not isinstance(ends, list) or not numbers or len(ends) != 2 or not -inf < ends[0] < ends[1] < inf:
+        findings.add(f"`value_range` in `{where}` should be [black, white] with black < white. Found `{shown(ends)}`.")
         return None
     return float(ends[0]), float(ends[1])
 
@@ -139,7 +145,7 @@ def _read_palette(
     if entries is None:
         return None
     if not isinstance(entries, dict) or not entries:
-        findings.add(f"`palette` in `{where}` should map names of classes to colours. Found `{entries}`.")
+        findings.add(f"`palette` in `{where}` should map names of classes to colours. Found `{shown(entries)}`.")
         return None
     palette: dict[tuple[int, int, int], int] = {}
     for name, given in entries.items():
@@ -150,7 +156,9 @@ def _read_palette(
                 way = did_you_mean(str(name), classes, f"Use the name of a class, or `{IGNORE}`.")
                 findings.add(f"`palette` in `{where}` names `{name}`, which is no class of {list(classes)}. {way}")
             elif not bytes_ or len(colour) != 3:
-                findings.add(f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{colour}`.")
+                findings.add(
+                    f"The colour of `{name}` in `{where}` should be [red, green, blue]. Found `{shown(colour)}`."
+                )
             elif tuple(colour) in palette:
                 findings.add(f"`palette` in `{where}` has the colour {colour} twice. Give each class its own.")
             else:
@@ -166,7 +174,9 @@ def _read_values(
         return None
     example = f"Write for example `values: {{0: {classes[0]}, 255: {classes[1]}}}`."
     if not isinstance(entries, dict) or not entries:
-        findings.add(f"`values` in `{where}` should map the numbers in masks to classes. Found `{entries}`. {example}")
+        findings.add(
+            f"`values` in `{where}` should map the numbers in masks to classes. Found `{shown(entries)}`. {example}"
+        )
         return None
     if both := [key for key in ("palette", "ignore_index") if content.get(key) is not None]:
         findings.add(
@@ -174,8 +184,8 @@ def _read_values(
             f"in `values` a number that is not to count is called `{IGNORE}`."
         )
     for number, name in entries.items():
-        if type(number) is not int or number < 0:
-            findings.add(f"`values` in `{where}` should have whole numbers from 0 on. Found `{number!r}`. {example}")
+        if type(number) is not int:
+            findings.add(f"`values` in `{where}` should have whole numbers. Found `{number!r}`. {example}")
         if not isinstance(name, str) or name not in (*classes, IGNORE):
             findings.add(
                 f"`values` in `{where}` names `{name}`, which is no class of {list(classes)}. Write one of them, or "

@@ -1,6 +1,7 @@
 """Collects what is wrong with a data set, so that a user sees all of it at once."""
 
 import logging
+import reprlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -9,6 +10,10 @@ from pathlib import Path
 from hsl.config import DataError
 
 _MOST_NAMED = 5
+
+_LONGEST = 200
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 12, 100, 100
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,19 @@ class Findings:
         if self.sentences:
             listed = "".join(f"\n- {sentence}" for sentence in self.sentences)
             raise DataError(f"`{root}` has {len(self.sentences)} faults:{listed}")
+
+
+def shown(value: object) -> str:
+    """A value of a file as an error shows it; a long one is cut.
+
+    Example:
+        >>> shown("background, crack"), shown([0, None])
+        ('background, crack', '[0, None]')
+        >>> len(shown([[["x"] * 99] * 99] * 99)) <= 201
+        True
+    """
+    text = value[: _LONGEST + 1] if isinstance(value, str) else _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:

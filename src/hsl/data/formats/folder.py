@@ -1,5 +1,6 @@
 """Pictures and masks as files: ``images/``, ``masks/``, ``dataset.yaml`` and up to two tables beside them."""
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -38,13 +39,14 @@ def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:
     root = Path(root)
     findings = Findings()
     if not root.is_dir():
-        findings.add(f"The data folder `{root}` does not exist. Set `data.root` to the folder with images/.")
+        found = "is no folder" if root.exists() else "does not exist"
+        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with images/.")
         findings.raise_if_any(root)
     description = read_description(root / "dataset.yaml", findings)
     images = find_pictures(root / "images", findings)
-    masks = {} if masks_optional and not (root / "masks").exists() else find_masks(root / "masks", findings)
+    masks = {} if masks_optional and not os.path.lexists(root / "masks") else find_masks(root / "masks", findings)
     check_pairs(images, masks, findings, masks_optional)
-    instances = find_masks(root / "instances", findings) if (root / "instances").exists() else {}
+    instances = find_masks(root / "instances", findings) if os.path.lexists(root / "instances") else {}
     lone = [str(path) for id_, path in instances.items() if images and id_ not in images]
     findings.add_names(lone, "Every map of instances should have a picture of its name. Without one are", "Rename it.")
     labels = read_table(root / "labels.csv", images, findings)
@@ -110,7 +112,7 @@ def check_pairs(
 def read_splits(path: Path, ids: Collection[str], findings: Findings) -> dict[str, str]:
     """The official part of each picture, of ``splits.csv``; empty without the file."""
     table = {id_: row.get("split", "") for id_, row in read_table(path, ids, findings, only=["split"]).items()}
-    wrong = [f"{word} ({id_})" for id_, word in table.items() if official_part(word) is None]
+    wrong = [f"{word or 'nothing'} ({id_})" for id_, word in table.items() if official_part(word) is None]
     parts = ", ".join(PARTS)
     findings.add_names(wrong, f"`split` in `{path}` should be one of {parts}. Found", "Correct the rows.")
     return {id_: part for id_, word in table.items() if (part := official_part(word))}

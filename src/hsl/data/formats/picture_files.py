@@ -26,6 +26,7 @@ _SUFFIXES_LIKE = {
     ".yaml": (".yaml", ".yml"),
 }
 _SUB_FOLDER, _NO_SUFFIX = "in a sub-folder", "without a suffix"
+_BROKEN_LINK, _NOT_REGULAR = "broken link", "that is no regular file"
 
 
 class NotRead:
@@ -58,10 +59,10 @@ class NotRead:
     def way_out(self) -> str:
         """What to do about the pictures."""
         ways = ["point to the sub-folder"] * (_SUB_FOLDER in self.pictures)
-        ways += [f"convert the {'others' if len(self.pictures) > 1 else 'files'} to PNG"] * bool(
-            self.pictures.keys() - {_SUB_FOLDER}
-        )
-        text = " and ".join(ways)
+        ways += ["remove what is no file"] * bool(self.pictures.keys() & {_BROKEN_LINK, _NOT_REGULAR})
+        rest = self.pictures.keys() - {_SUB_FOLDER, _BROKEN_LINK, _NOT_REGULAR}
+        ways += [f"convert the {'others' if ways else 'files'} to PNG"] * bool(rest)
+        text = ", ".join([*ways[:-2], " and ".join(ways[-2:])])
         return f"{text[:1].upper()}{text[1:]}." if ways else ""
 
 
@@ -78,7 +79,7 @@ def look_through(folder: Path) -> tuple[list[Path], NotRead]:
             if number := _count_below(path):
                 rest.pictures[_SUB_FOLDER] += number
         elif not path.is_file():
-            rest.pictures["broken link" if path.is_symlink() else "that is no regular file"] += 1
+            rest.pictures[_BROKEN_LINK if path.is_symlink() else _NOT_REGULAR] += 1
         elif path.suffix.lower() in PICTURE_SUFFIXES:
             pictures.append(path)
         elif path.suffix.lower() in OTHER_PICTURES or _begins_as_picture(path):
@@ -100,8 +101,12 @@ def read_input(where: Path, findings: Findings) -> tuple[dict[str, Path], NotRea
     """As `find_pictures`, of a folder or of one picture, with what else lies there."""
     if where.is_file():
         if where.suffix.lower() in PICTURE_SUFFIXES:
-            return {picture_id(where): where}, NotRead()
+            return by_id(where.parent, [where], findings), NotRead()
         findings.add(f"`{where}` should be a picture ({', '.join(PICTURE_SUFFIXES)}). Convert it to PNG.")
+        return {}, NotRead()
+    if where.suffix.lower() in PICTURE_SUFFIXES and not where.is_dir():
+        rule = "should be a picture, or a folder of pictures"
+        findings.add(f"`{where}` {rule}. Found {'something else' if where.exists() else 'nothing'}. Correct the path.")
         return {}, NotRead()
     if not _is_folder(where, findings):
         return {}, NotRead()
@@ -118,13 +123,25 @@ def misnamed(path: Path, is_folder: bool) -> Path | None:
     if path.exists() or not path.parent.is_dir():
         return None
     for other in sorted(path.parent.iterdir()):
+        if other.name == path.name:  # a link to nothing
+            continue
         kind = other.is_dir() if is_folder else other.suffix.lower() in _SUFFIXES_LIKE.get(path.suffix, ())
         if kind and not _is_junk(other.name) and nearest(other.stem, [path.stem], cutoff=0.82):
             return other
     return None
 
 
+def is_dangling(path: Path, findings: Findings) -> bool:
+    """Whether a path is a link to nothing, which is a finding: whoever put it there meant a file."""
+    found = path.is_symlink() and not path.exists()
+    if found:
+        findings.add(f"`{path}` should be a file or folder. Found a link to nothing. Restore what it points to.")
+    return found
+
+
 def _is_folder(folder: Path, findings: Findings) -> bool:
+    if is_dangling(folder, findings):
+        return False
     if folder.is_dir():
         return True
     if folder.exists():
@@ -140,14 +157,19 @@ def by_id(folder: Path, pictures: Sequence[Path], findings: Findings) -> dict[st
     """Pictures by id; ids that a disk or a table may confuse are findings."""
     found: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    twice, alike = [], []
+    twice, alike, unfit = [], [], []
     for path in pictures:
         id_ = picture_id(path)
+        if _is_undecoded(id_):
+            unfit.append(path.name.encode("utf8", "backslashreplace").decode())
         if id_ in found:
             twice.append(f"{found[id_].name} and {path.name}")
         elif (other := folded.setdefault(id_.casefold(), path)) is not path:
             alike.append(f"{other.name} and {path.name}")
         found.setdefault(id_, path)
+    findings.add_names(
+        unfit, f"Names in `{folder}` should be UTF-8. Not so are", "Rename them, for instance by `convmv`."
+    )
     findings.add_names(twice, f"Names in `{folder}` should differ before the suffix. Alike are", "Rename one.")
     findings.add_names(
         alike,
@@ -168,6 +190,11 @@ def find_masks(folder: Path, findings: Findings) -> dict[str, Path]:
     unfit = [path.name for path in masks.values() if path.suffix.lower() not in MASK_SUFFIXES]
     findings.add_names(unfit, f"Files in `{folder}` should be PNG or TIFF. Not so are", "Convert them without loss.")
     return masks
+
+
+def _is_undecoded(name: str) -> bool:
+    """Whether bytes of a name are no UTF-8, which Python keeps as surrogates."""
+    return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
 def _is_junk(name: str) -> bool:

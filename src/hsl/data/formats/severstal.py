@@ -107,7 +107,8 @@ def read_severstal(root: str | Path, num_classes: PositiveInt | None = None) -> 
         )
     root, findings = Path(root), Findings()
     if not root.is_dir():
-        findings.add(f"The data folder `{root}` does not exist. Set `data.root` to the folder with {TABLE}.")
+        found = "is no folder" if root.exists() else "does not exist"
+        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with {TABLE}.")
         findings.raise_if_any(root)
     pictures = find_pictures(root / IMAGES, findings)
     rows = _read_rows(root / TABLE, pictures, findings)

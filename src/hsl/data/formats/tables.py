@@ -12,7 +12,8 @@ from pathlib import Path
 
 from hsl.cells import original
 from hsl.data.formats.findings import Findings, nearest, plain
-from hsl.data.formats.picture_files import PICTURE_SUFFIXES
+from hsl.data.formats.picture_files import PICTURE_SUFFIXES, is_dangling
+from hsl.files import read_regular
 
 GROUP = "group"
 SEPARATORS = ",;\t|"
@@ -45,7 +46,7 @@ def read_table(
         only: The columns besides ``id``, all of which it should have and no others. With none any will do, but a name
             close to ``group`` where there is no such column is taken for a slip.
     """
-    if not path.exists():
+    if is_dangling(path, findings) or not path.exists():
         return {}
     table: dict[str, dict[str, str]] = {}
     lines: dict[str, int] = {}
@@ -138,7 +139,7 @@ def _guess(id_: str, ids: Collection[str]) -> str:
 
 def _read_text(path: Path, findings: Findings) -> str | None:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         findings.add(f"`{path}` cannot be read: {error.strerror}. Restore the file or fix its permissions.")
         return None
@@ -175,6 +176,7 @@ def _separator(text: str, needed: Sequence[str]) -> tuple[str, str, int]:
 
 def _records(path: Path, text: str, separator: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
     """Line and cells of each record that holds anything."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # the runs of a large mask are a long cell
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     line = 1
     try:
