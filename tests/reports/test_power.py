@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsl.reports.power import groups_needed, smallest_difference
+from hsl.reports.power import groups_needed, smallest_difference, trainings_needed
 
 
 @pytest.mark.parametrize(("num", "level"), [(6, 0.05), (10, 0.05), (20, 0.01), (50, 0.002)])
@@ -33,3 +33,30 @@ def test_never_fewer_than_the_least_and_none_where_a_million_is_not_enough():
     assert groups_needed(0.0, 1.0, 0.05, 6) is None
     assert groups_needed(1e-6, 1.0, 0.05, 6) is None
     assert groups_needed(1.0, 1.0, 0.0, 6) is None
+
+
+def test_what_t_is_held_to_is_wider_for_every_number_of_groups():
+    num = groups_needed(0.5, 1.0, 0.05, 6, wider=1.5)
+
+    def shown(groups):
+        return smallest_difference(1 / np.sqrt(groups), 1.5 * stats.t.isf(0.025, groups - 1), groups)
+
+    assert shown(num) <= 0.5 < shown(num - 1)
+    assert num > groups_needed(0.5, 1.0, 0.05, 6)
+
+
+@pytest.mark.parametrize(("difference", "share"), [(3.0, lambda k: 0.5), (1.0, lambda k: 1 / (k - 1))])
+def test_so_many_trainings_show_it_by_the_corrected_test_and_no_fewer(difference, share):
+    num = trainings_needed(difference, 1.0, share, 3)
+
+    def power(k):
+        error = np.sqrt(1 / k + share(k))
+        return stats.nct.sf(stats.t.isf(0.025, k - 1), k - 1, difference / error)
+
+    assert power(num) == pytest.approx(0.8, abs=0.05)
+    assert power(num - 1) < 0.8
+
+
+def test_where_the_training_parts_overlap_no_number_of_trainings_may_be_enough():
+    assert trainings_needed(1.9, 1.0, lambda k: 0.5, 3) is None  # (1.96 + 0.84) sqrt(0.5) = 1.98
+    assert trainings_needed(100.0, 1.0, lambda k: 0.5, 3) == 3

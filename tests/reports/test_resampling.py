@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_too_few_resamples_for_so_many_pairs_show_nothing():
     rng = np.random.default_rng(0)
     found = judge([mean_of(rng.normal(3, 1, 30)) for _ in range(300)], 100, 0)
     assert not any(one.is_shown for one in found)
-    assert all(one.adjusted is None and one.smallest == math.inf and one.needed is None for one in found)
+    assert all(one.adjusted is None and math.isnan(one.smallest) and one.needed is None for one in found)
 
 
 def test_memory_is_bounded_and_the_seed_decides(pair, monkeypatch):
@@ -195,3 +196,37 @@ def test_what_is_clear_by_itself_need_not_be_shown():
     found = estimates([mean_of(np.random.default_rng(0).normal(1, 1, 20))], 500, 0)[0]
     assert found.is_clear
     assert not mean_of([0.1, 0.2]).can_be_judged
+
+
+def test_where_one_unit_holds_most_of_the_score_no_difference_could_be_shown():
+    rng = np.random.default_rng(3)
+    first, second = (
+        counts_of(np.concatenate([rng.integers(1, 30, (11, 3, 3)) + 40 * np.eye(3, dtype=int), [big]]))
+        for big in (np.diag([90_000, 9000, 900]), np.full((3, 3), 9000))
+    )
+    contrast = replace(contrast_of("miou", [f"{i:02d}" for i in range(12)], first, second), bounds=(-1, 1))
+    (found,) = judge([contrast], 2000, 0)
+    assert not found.is_shown
+    assert math.isnan(found.smallest)  # it would be above 100 points
+    assert found.interval.low == -1
+
+
+def test_an_adjusted_interval_is_never_inside_the_plain_one():
+    """With many ties the smallest p of one pair alone is not that of a table of one pair."""
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        shown = [rng.integers(-1, 2, 6).astype(float).tolist() for _ in range(2)]
+        for found in judge([mean_of(values) for values in shown[: rng.integers(1, 3)]], 400, 0):
+            if found.adjusted and found.interval:
+                assert found.adjusted.low <= found.interval.low
+                assert found.adjusted.high >= found.interval.high
+            assert found.is_clear or not found.is_shown
+
+
+def test_a_difference_that_is_not_shown_needs_more_units_than_there_are():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        contrasts = [mean_of((np.exp(rng.normal(size=8)) * rng.normal(0.7, 1, 8)).tolist()) for _ in range(3)]
+        for found in judge(contrasts, 1000, 0):
+            assert found.is_shown or found.needed is None or found.needed > 8
+            assert (found.needed is not None and found.needed <= 8) == (abs(found.mean) >= found.smallest)

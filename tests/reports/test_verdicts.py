@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from hsl.reports.power import trainings_needed
 from hsl.reports.resampling import Estimate
 from hsl.reports.run_files import Split
 from hsl.reports.statistics import Interval, corrected_resampled_t
@@ -73,6 +74,21 @@ def test_with_fewer_folds_every_seed_is_a_training():
     assert (two.num, two.p) == (4, pytest.approx(corrected_resampled_t([0.1, 0.2, 0.0, 0.1], 0.5)[1]))
     unlike = trainings_of({0: [0.6, 0.7, 0.8]}, {0: [0.5, 0.6]}, 0.5)
     assert (unlike.num, unlike.mean) == (2, pytest.approx((0.65 - 0.5 + 0.8 - 0.6) / 2))
+
+
+def test_so_many_more_folds_have_a_smaller_share_and_so_many_more_seeds_the_same():
+    values = [0.10, 0.02, 0.14]
+    by_fold = trainings_of({i: [value] for i, value in enumerate(values)}, {i: [0.0] for i in range(3)}, 0.5)
+    mean, spread = np.mean(values), np.std(values, ddof=1)
+    assert by_fold.needed == trainings_needed(mean, spread, lambda k: 1 / (k - 1), 3)
+    assert by_fold.p > 0.05
+    assert by_fold.needed > 3
+    assert by_fold.by_fold
+    by_seed = trainings_of({0: values}, {0: [0.0] * 3}, 0.2)
+    assert by_seed.needed == trainings_needed(mean, spread, lambda k: 0.2, 3)
+    assert not by_seed.by_fold
+    tested = trainings_of({i: [value] for i, value in enumerate(values)}, {i: [0.0] for i in range(3)}, 0.2, "test")
+    assert tested.needed == by_seed.needed  # the test part stays the same pictures
 
 
 def test_too_few_trainings_or_no_spread_have_no_p():

@@ -132,7 +132,7 @@ def pooled_estimates(
             scored = seen.pictures(model, model.folds)
         except NotPairedError:  # no complete rows: the groups are not known, and the notes say so
             continue
-        ids = tuple(scored.scores)
+        ids = scored.labelled()
         if (pooled := seen.pooled(model, model.folds, ids)) is not None:
             found[model.label] = Contrast(seen.units(scored, ids), pooled, bounds=(0, bound(metric)))
     return dict(zip(found, estimates(list(found.values()), resamples, seed), strict=True))
@@ -187,11 +187,12 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
     metric = seen.metric
     if not ids:
         raise NotPairedError(f"no picture has a {metric}: none holds a labelled pixel, or the runs did not store it")
-    if moved := [name for name in ids if ours.groups[name] != theirs.groups[name]]:
+    labelled = ours.labelled() if ours.runs and theirs.runs else ids
+    if moved := [name for name in labelled if ours.groups[name] != theirs.groups[name]]:
         raise NotPairedError(f"{len(moved)} pictures are in unlike groups, for example {moved[0]}")
     values = [ours.scores[name] - theirs.scores[name] for name in ids]
-    units, most = seen.units(ours, ids), bound(metric)
-    pooled = [seen.pooled(model, folds, ids) for model in (first, second)]
+    units, most = seen.units(ours, labelled), bound(metric)
+    pooled = [seen.pooled(model, folds, labelled) for model in (first, second)]
     known = pooled[0] is not None and pooled[1] is not None
     trained = seen.trained(first, folds), seen.trained(second, folds)
     comparison = Comparison(
@@ -199,8 +200,8 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         second.label,
         metric=metric,
         folds=folds,
-        num_images=len(ids),
-        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part)),
+        num_images=len(labelled),
+        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part), seen.part),
         wilcoxon_p=wilcoxon(values),
         rank_biserial=rank_biserial(values),
         cohens_dz=cohens_dz(values),
@@ -208,7 +209,8 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         classes=_by_class(ours, theirs, ids, first.classes),
     )
     score = Contrast(units, pooled[0], pooled[1], (-most, most)) if pooled[0] and known else None
-    return Draft(comparison, score, {MEAN: Contrast(units, MeanOverPictures.of(values, units), bounds=(-most, most))})
+    own = seen.units(ours, ids)
+    return Draft(comparison, score, {MEAN: Contrast(own, MeanOverPictures.of(values, own), bounds=(-most, most))})
 
 
 def _by_class(ours: Scored, theirs: Scored, ids: Sequence[str], classes: Sequence[str]) -> list[Tally]:

@@ -129,7 +129,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         metric=seen.metric,
         folds=folds,
         num_images=len(values),
-        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part)),
+        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part), seen.part),
         wilcoxon_p=wilcoxon(values),
         mcnemar_p=mcnemar(won.wins, won.losses),
         rank_biserial=rank_biserial(values),

@@ -96,6 +96,7 @@ def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:
             "label": model.label,
             "classes": list(head.classes) if (head := head_of(model)) else [],
             "parts": {part: {way: _scores(model, part, way) for way in INFERENCES} for part in parts},
+            "pooled_score": asdict(found) if (found := report.estimates.get(model.label)) else None,
         }
         for rank, model in report.ranked
     ]

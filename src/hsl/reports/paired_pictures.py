@@ -1,5 +1,6 @@
 """Which pictures two models can be compared on, and what each of them got there."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -44,6 +45,18 @@ class Scored:
             for each in fields(PixelCounts)
         ]
         return PixelCounts(*[array * factor.reshape(-1, *[1] * (array.ndim - 1)) for array in sums])
+
+    def labelled(self) -> tuple[str, ...]:
+        """The pictures with a labelled pixel; where a run left no pixel counts, those with a score.
+
+        A picture without foreground has no `foreground_iou` of its own where nothing is predicted there, and yet what
+        is predicted there counts in the pooled score.
+        """
+        ids = tuple(self.scores)
+        if not self._times(ids).all():
+            return tuple(name for name in ids if not math.isnan(self.scores[name]))
+        pixels = self._sum(ids, lambda counts: counts.confusion.sum((-1, -2)))
+        return tuple(name for name, num in zip(ids, pixels.tolist(), strict=True) if num)
 
     def class_iou(self, ids: Sequence[str]) -> Floats | None:
         """IoU of each class ``(N, C)``, the mean over the runs; NaN where the truth does not hold the class."""

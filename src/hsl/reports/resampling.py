@@ -134,17 +134,20 @@ def _estimate(contrast: Contrast, in_order: Floats, alone: _Reference, together:
     t = abs(contrast.mean) / contrast.standard_error
     exceeded = (size - np.searchsorted(in_order, t * (1 - TINY), "left")) / size
     p = max(float(exceeded), 2 * float(stdtr(freedom, -t)))
-    critical = together.critical(in_order, freedom)
+    alone_critical = alone.critical(in_order, freedom)
+    critical = max(alone_critical, together.critical(in_order, freedom))  # ties may turn the two round
     spread = contrast.standard_error * math.sqrt(contrast.units.num)
+    smallest = smallest_difference(contrast.standard_error, critical, contrast.units.num)
+    wider = max(1.0, critical / -float(stdtrit(freedom, together.level / 2))) if together.level else 1.0
     return Estimate(
         contrast.mean,
         contrast.units.num,
-        contrast.interval(alone.critical(in_order, freedom)),
+        contrast.interval(alone_critical),
         contrast.interval(critical),
         p,
         together.adjust(p),
-        smallest_difference(contrast.standard_error, critical, contrast.units.num),
-        groups_needed(abs(contrast.mean), spread, together.level, LEAST),
+        smallest if math.isfinite(smallest) and smallest <= max(map(abs, contrast.bounds)) else math.nan,
+        groups_needed(abs(contrast.mean), spread, together.level, LEAST, wider),
     )
 
 
