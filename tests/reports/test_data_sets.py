@@ -115,7 +115,7 @@ def test_equal_settings_on_two_data_sets_never_replace_each_other(make_run, run_
     for name in told:
         assert f"{name}</h2>" in text
         assert f'href="{name}/index.html"' in text
-        assert f"the only model with finished runs on {name}" in " ".join(printed.split())
+        assert f"the only model with pixel scores on {name}" in " ".join(printed.split())
 
 
 def test_one_data_set_is_written_where_it_was_and_named(make_run, run_report):

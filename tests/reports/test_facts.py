@@ -36,6 +36,7 @@ def test_what_was_not_checked_has_not_passed(make_run, tmp_path):
         page = AUDIT | {"findings": [], "states": states}
         (make_run(fold=fold, config=config) / "audit.json").write_text(json.dumps(page))
     make_run("b", "b")
+    make_run("b", "b", 1)
     runs = gather([str(tmp_path / "outputs")])
     first, _, second, third = audits(runs)
     assert (first.verdict, first.findings) == ("passed", [])
@@ -46,7 +47,7 @@ def test_what_was_not_checked_has_not_passed(make_run, tmp_path):
     assert told[0] == "Audit, rule (b): not checked: no groups known. (a fold 1, a fold 2)"
     assert told[1].startswith("Audit, rule (c): off: switched off by")
     assert told[2] == "Pseudo-labels were used without a passed spot check. (a fold 2)"
-    assert told[3].startswith("The data were not audited:")
+    assert told[3:] == ["The data were not audited: `audit.json` is missing. (b fold 0, b fold 1)"]
 
 
 def test_packages_with_all_their_versions(make_run, tmp_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hsl.reports.gather import gather
-from hsl.reports.notes import notes_on
+from hsl.reports.notes import notes_on, warnings_of
 from hsl.reports.results import models_of
 
 THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
@@ -150,3 +150,22 @@ def test_a_class_in_few_groups(make_run, notes, split_of):
 def test_a_failed_object_metric_is_said(make_run, notes, add_objects):
     add_objects(make_run("a", "a"), failed=["p0_1"])
     assert any("an object metric failed on 1 pictures" in t and "p0_1" in t for t in texts(notes(), "warning"))
+
+
+def test_without_groups_every_picture_counts_as_independent_and_that_is_said(make_run, notes, split_of):
+    make_run("a", "a", split={**split_of(), "groups": None})
+    (found,) = [note for note in notes() if "knows no groups" in note.text]
+    assert (found.level, found.short) == ("warning", "without groups every picture counts as independent")
+    assert "`data.split.groups`" in found.text
+
+
+def test_a_run_whose_place_another_one_takes_does_not_change_the_reading(make_run, tmp_path):
+    make_run("a", "a", 0, status="failed", time="2025-12-01_00-00-00")
+    make_run("a", "a", 0)
+    make_run("a", "a", 1, status="failed")
+    runs = gather([str(tmp_path / "outputs")])
+    models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
+    assert warnings_of([], runs, models) == ["1 of 3 runs is unfinished or could not be read"]
+    make_run("a", "a", 1, time="2026-01-02_00-00-00")
+    runs = gather([str(tmp_path / "outputs")])
+    assert warnings_of([], runs, models_of(runs, ["name", "fold", "seed"], "encoder.name")) == []

@@ -52,7 +52,7 @@ def _audit(run: Run) -> dict[str, Any] | str:
     try:
         content = read_json(run.folder / "audit.json")
     except DataError as error:
-        return str(error)
+        return str(error).replace(f"{run.folder}/", "")  # alike in all runs
     kept = ("stopped", "method", "groups", "num_pictures", "near_duplicates", "threshold", "num_inside", "num_across")
     findings = [(each.get("rule"), each.get("severity"), each.get("message")) for each in content.get("findings", [])]
     return {key: content.get(key) for key in kept} | {"findings": findings, "open": _open(content.get("states"))}

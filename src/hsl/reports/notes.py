@@ -31,6 +31,7 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
         *_refused(models),
         *_runs(runs, models),
         *(Note("warning", text) for text in facts.unchecked(runs)),
+        *_ungrouped(models),
         *_few_groups(models, part, inference),
         *_failed_objects(models, part, inference),
         *(Note("warning", text) for text in event_hints.reverted(models)),
@@ -151,6 +152,17 @@ def _nan_for_none(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def _ungrouped(models: Sequence[Model]) -> Iterator[Note]:
+    if any(model.split and model.split.groups is None for model in models if model.finished):
+        yield Note(
+            "warning",
+            "The split knows no groups, so every picture counts as independent. Where several pictures show one "
+            "source, the parts of a split are not, and intervals and verdicts are too sure. Give each picture its "
+            "source in a column and name that in `data.split.groups`.",
+            "without groups every picture counts as independent",
+        )
+
+
 def _few_groups(models: Sequence[Model], part: str, inference: str) -> Iterator[Note]:
     """Three views of one object are one sample: a class in fewer than 3 groups is hardly scored at all."""
     said: dict[tuple[str, int], str] = {}
@@ -210,12 +222,18 @@ def _method(models: Sequence[Model], part: str) -> Iterator[Note]:
         )
 
 
-def warnings_of(notes: Sequence[Note], runs: Sequence[Run]) -> list[str]:
-    """What changes the reading of an answer, a few words each."""
+def _is_replaced(run: Run, models: Sequence[Model]) -> bool:
+    """Whether another run of the same model, fold and seed has finished."""
+    return any((run.fold, run.seed) in model.finished for model in models if run in model.runs)
+
+
+def warnings_of(notes: Sequence[Note], runs: Sequence[Run], models: Sequence[Model]) -> list[str]:
+    """What changes the reading of an answer, a few words each; a run whose place another one takes does not."""
     found = list(dict.fromkeys(note.short for note in notes if note.short))
-    undone = sum(run.status != "finished" for run in runs)
+    undone = [run for run in runs if run.status != "finished" and not (run.config and _is_replaced(run, models))]
     if undone:
-        found.append(f"{undone} of {len(runs)} runs {'is' if undone == 1 else 'are'} unfinished or could not be read")
+        are = "is" if len(undone) == 1 else "are"
+        found.append(f"{len(undone)} of {len(runs)} runs {are} unfinished or could not be read")
     return found
 
 

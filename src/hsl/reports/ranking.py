@@ -18,9 +18,10 @@ BESIDE_NOTHING = [
     Column(EMPTY_ONE[1], "the same of predicting nothing (%)", "share", more=True),
 ]
 STANDING = (
-    f"Interval: 95 %, bootstrap-t of the pooled score over groups, from {LEAST} groups on. Against the first: pooled "
-    "score of this model minus that of the first, with the interval and the p adjusted for all pairs; p over "
-    "trainings: corrected resampled t-test; smallest: the difference that so many groups show in 80 % of studies."
+    f"Interval: 95 %, bootstrap-t of the pooled score over groups, from {LEAST} groups on; where no groups are known, "
+    "each picture is one. Against the first: pooled score of this model minus that of the first, with the interval and "
+    "the p adjusted for all pairs; p over trainings: corrected resampled t-test; smallest: the difference that so many "
+    "groups show in 80 % of studies, where the score can differ by so much."
 )
 
 

@@ -84,7 +84,7 @@ def report(cfg: DictConfig) -> Path:
         written = _write_all(cfg, list(zip(found, models, strict=True)), unknown, output.work)
     page = output.path / "index.html"
     for one in written:
-        print_report(one.data, one.answers, one.tables, one.notes)
+        print_report(one.answers, one.tables, one.notes)
     say(page)
     return page
 
@@ -125,14 +125,15 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     notes = notes_on(runs, in_order, *chosen)
     notes = few_resamples(cfg.resamples, max(len(pairs), len(images.comparisons))) + notes
     notes += [Note("info", f"No model here is called {cfg.base}.")] if cfg.base is not None and base is None else []
-    warnings = warnings_of(notes, runs)
+    warnings = warnings_of(notes, runs, models)
+    unit = "groups" if any(model.split and model.split.groups for model in models) else "pictures"
     answers: dict[str, Sequence[str]] = {}
     if dense:
         labels = [model.label for model in dense if model.finished]
-        answers["pixels"] = answer(Standing(data, metric, labels, estimates, pairs, warnings))
+        answers["pixels"] = answer(Standing(data, metric, labels, estimates, pairs, warnings, unit=unit))
     if images.ranked:
         labels, of = [model.label for model in images.models], "image heads"
-        standing = Standing(data, images.metric, labels, images.estimates, images.comparisons, warnings, of)
+        standing = Standing(data, images.metric, labels, images.estimates, images.comparisons, warnings, of, unit)
         answers[of] = answer(standing)
     tables = (_tables(cfg, metric, ranked, pairs, estimates, parts) if dense else {}) | dict(images.tables)
     if base is not None:

@@ -12,13 +12,10 @@ RANKINGS = ("ranking", "image_ranking")
 HIDDEN = {"difference", "interval_adjusted", "adjusted_p", "trainings_p", "smallest"}  # a terminal is narrow
 
 
-def print_report(
-    data: str, answers: Mapping[str, Sequence[str]], tables: Mapping[str, Table], notes: Sequence[Note]
-) -> None:
+def print_report(answers: Mapping[str, Sequence[str]], tables: Mapping[str, Table], notes: Sequence[Note]) -> None:
     """Print the answer first.
 
     Args:
-        data: name of the data set.
         answers: sentences, by what they are of.
         tables: of the report, by name.
         notes: warnings and remarks.
@@ -27,8 +24,8 @@ def print_report(
     if not console.is_terminal:
         console.width = 120  # a file has no edge
     for of, sentences in answers.items():
-        title = f"{data}, {of}:" if len(answers) > 1 else f"{data}:"
-        console.print(f"{title} {' '.join(sentences)}\n", style="bold")
+        title = f"{of}: " if len(answers) > 1 else ""
+        console.print(f"{title}{' '.join(sentences)}\n", style="bold")
     for name in RANKINGS:
         if name in tables:
             console.print(_shown(tables[name]))
