@@ -56,7 +56,10 @@ class SegmentationLoss(nn.Module):
                 f"and terms {sorted(terms)}."
             )
         if head not in class_counts:
-            raise ConfigError(f"`loss.head` should be one of {sorted(class_counts)}. Found `loss.head = {head}`.")
+            raise ConfigError(
+                f"`loss.head` should be one of {sorted(class_counts)}. Found `loss.head = {head}`. "
+                "Set it, or choose the loss of such a task: `hsl options loss` lists them."
+            )
         self.head = head
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: float(weight) for name, weight in weights.items()}
