@@ -13,7 +13,7 @@ LEVELS = {
     "names": 0.5, "cells": 0.5, "terminal": 0.5, "console": 0.6,  # with the errors of config
     "output_folder": 0.6,
     "checkpoint": 0.75,  # of files, too
-    "options": 1,
+    "options": 1, "mistyped": 1,
     "data": 1, "models": 1, "losses": 1, "weighting": 1, "metrics": 1, "inference": 1,
     "tasks": 2, "callbacks": 2, "pseudo_labels": 2, "ensembles": 2, "reports": 2,
     "run": 3, "serving": 3,

@@ -65,8 +65,16 @@ def test_what_can_be_called_passes(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (node(width=3, rte=1), "`part.rte` should be a key of `part`. Found `part.rte = 1`. Did you mean `part.rate`?"),
-        (node(width=3, zzz=1), "`part.zzz` should be a key of `part`. Found `part.zzz = 1`. Delete it."),
+        (
+            node(width=3, rte=1),
+            "`part.rte` should be a key of `part`. Found `part.rte = 1`. Did you mean `part.rate`? "
+            "Else leave it out, with `~part.rte` where a preset sets it.",
+        ),
+        (
+            node(width=3, zzz=1),
+            "`part.zzz` should be a key of `part`. Found `part.zzz = 1`. "
+            "Leave it out, with `~part.zzz` where a preset sets it.",
+        ),
         (node(width="abc"), "`part.width` should be a whole number. Found `part.width = abc`."),
         (node(width="3"), "`part.width` should be a whole number. Found `part.width = 3`."),
         (node(width=None), "`part.width` should be a whole number. Found `part.width = null`."),
@@ -167,3 +175,13 @@ def test_null_where_a_key_needs_a_value() -> None:
         "`runs` should be text or a list of words. Found `runs = null`. "
         "`dpi` should be a whole number of at least 1. Found `dpi = null`."
     )
+
+
+def test_settings_of_an_option_that_is_not_chosen_are_told_once() -> None:
+    terms = {"ce": node(width=3), "focal": {"alpha": 0.25}}
+    content = {"loss": {"terms": terms}, "task": {"loss": {"terms": terms}}, "name": {"of": "no call at all"}}
+    with pytest.raises(
+        ConfigError, match=r"^`loss.terms.focal` should be a call.*take it away with `~loss.terms.focal`\.$"
+    ):
+        check_calls(content)
+    check_calls({"loss": {"terms": {"ce": node(width=3), "focal": {}, "dice": None}}})

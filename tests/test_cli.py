@@ -185,7 +185,7 @@ def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
     ("arguments", "words"),
     [
         (["fold=9"], ["`fold` should be in [0, 1)", "`fold = 9`"]),
-        (["encoder=typo"], ["encoder/typo", "mit_b0"]),
+        (["encoder=typo"], ["Found `encoder=typo`", "mit_b0"]),
         (["trainer.max_epoch=3"], ["max_epoch"]),
         (["nonsense=1"], ["nonsense"]),
         (["data.image_size=33"], ["multiple of 32", "32 and 64"]),

@@ -35,6 +35,12 @@ def check_calls(content: Mapping[str, Any]) -> None:
     for path, node in sorted(calls_in(content), key=lambda call: call[0].count(".")):
         for key, sentence in _findings(path, node):
             findings.setdefault((node["_target_"], key, repr(node.get(key))), sentence)
+    for path, node in sorted(_settings_of_nothing(content), key=lambda found: found[0].count(".")):
+        findings.setdefault(
+            ("", path.rpartition(".")[2], repr(node)),
+            f"`{path}` should be a call, as those beside it are. Found `{path} = {node}`, without `_target_`: the "
+            f"option that it belongs to is not chosen. Choose that, or take it away with `~{path}`.",
+        )
     if findings:
         raise ConfigError(" ".join(findings.values()))
 
@@ -74,6 +80,18 @@ def calls_in(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from calls_in(value, f"{path}[{i}]")
 
 
+def _settings_of_nothing(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Maps without ``_target_`` in a map of calls, below the top: a preset sets them for an option that was changed."""
+    calls = (
+        path and "_target_" not in node and any(isinstance(one, dict) and "_target_" in one for one in node.values())
+    )
+    for key, value in node.items():
+        if isinstance(value, dict):
+            if calls and value and "_target_" not in value:
+                yield f"{path}.{key}", value
+            yield from _settings_of_nothing(value, f"{path}.{key}" if path else str(key))
+
+
 def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The key that is wrong and what to say of it."""
     target = node["_target_"]
@@ -93,8 +111,9 @@ def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         known = parameters.get(key)
         if known is None and not open_ended:
             near = get_close_matches(key, parameters, n=1)
-            way = f"Did you mean `{path}.{near[0]}`?" if near else "Delete it."
-            yield key, f"`{path}.{key}` should be a key of `{path}`. Found `{path}.{key} = {value}`. {way}"
+            meant = f"Did you mean `{path}.{near[0]}`? Else leave it out" if near else "Leave it out"
+            preset = "" if "[" in path else f", with `~{path}.{key}` where a preset sets it"
+            yield key, f"`{path}.{key}` should be a key of `{path}`. Found `{path}.{key} = {value}`. {meant}{preset}."
         elif known is not None and value != known.default and not _fits(value, hints.get(key, Any)):
             yield key, _sentence(f"{path}.{key}", hints[key], value)
     if not node.get("_partial_") and "_args_" not in node:

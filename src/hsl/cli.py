@@ -15,12 +15,12 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hsl import options
+from hsl import mistyped, options
 from hsl.calls import check_calls, check_values
 from hsl.config import ConfigError, UserError, validate
 from hsl.errors import TRACEBACK_VARIABLE, user_sentence
@@ -112,31 +112,33 @@ def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
 
 
 _verb_in_use: list[str] = []  # for the message of an error
+_NO_OPTION = re.compile(r"|[+-]?[\d.]+|null|true|false", re.IGNORECASE)
 _WORDS = {"true": True, "false": False, "null": None}
 
 
 def _exit_with_sentence(error: BaseException) -> None:
     """End the process with one sentence and exit code 2, unless the traceback is wanted or the error is ours."""
     sentence = user_sentence(error)
-    if sentence is not None and (near := _nearest(error)):
-        sentence = f"{sentence.rstrip()}\nDid you mean `{near}`?"
     if sentence is not None and os.environ.get(QUIET_VARIABLE) == "1":
-        say(f"error: {sentence}", error=True)
+        say(f"error: {_of_what_is_missing(error) or sentence}", error=True)
         sys.exit(EXIT_USER_ERROR)
 
 
-def _nearest(error: BaseException) -> str:
-    """What a mistyped option or key was meant to be; empty where nothing is near."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        wanted = error.missing_cfg_file.rpartition("/")[2]
-        return next(iter(difflib.get_close_matches(wanted, error.options, 1)), "")
-    found = re.search(r"Could not override '([^']+)'", str(error))
-    if found is None:
-        return ""
-    with contextlib.suppress(HydraException, OmegaConfBaseException):
-        keys = _keys_of(OmegaConf.to_container(_plain_config()))
-        return next(iter(difflib.get_close_matches(found[1], keys, 1, 0.75)), "")
-    return ""
+def _of_what_is_missing(error: BaseException) -> str | None:
+    """Our own sentence where Hydra says that there is no such key or option."""
+    groups = options.read_options(conf_dir())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return mistyped.of_option(group, name, [one.name for one in groups[group]]) if group in groups else None
+    if isinstance(error, OverrideParseException):
+        return mistyped.of_value(error.override)
+    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error)):
+        word = next((word for word in sys.argv[1:] if word.lstrip("~").partition("=")[0] == found[1]), found[1])
+        content: Any = OmegaConf.to_container(_plain_config())
+        return mistyped.of_key(found[1], word, content, groups)
+    if found := re.search(r"Multiple values for (\S+)\. To override", str(error)):
+        return f"`{found[1]}` has an option already. Write `{found[1]}=OPTION`, without `+`."
+    return None
 
 
 def _plain_config() -> DictConfig:
@@ -148,13 +150,6 @@ def _plain_config() -> DictConfig:
             with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 return hydra.compose(_verb_in_use[0], chosen, return_hydra_config=False)
     return OmegaConf.create()
-
-
-def _keys_of(node: Any, above: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    own = [f"{above}{key}" for key in node]
-    return own + [key for name, value in node.items() for key in _keys_of(value, f"{above}{name}.")]
 
 
 def _call_entry(cfg: DictConfig) -> Any:
@@ -184,11 +179,13 @@ def _refuse_null_groups(words: Sequence[str]) -> None:
     """Hydra has no way to switch a group off; each that can be off has an option that says so.
 
     Raises:
-        ConfigError: A group is set to nothing.
+        ConfigError: A group is set to nothing or to a number, or a word has no key.
     """
     for word in words:
         group, equals, option = word.partition("=")
-        if equals and option in ("", "null", "None") and (conf_dir() / group).is_dir():
+        if equals and not group:
+            raise ConfigError(f"Each word should be `key=value`. Found `{word}`.")
+        if equals and _NO_OPTION.fullmatch(option) and (conf_dir() / group).is_dir():
             names = sorted(path.stem for path in (conf_dir() / group).glob("[!_]*.yaml"))
             raise ConfigError(
                 f"`{group}` should be one of {', '.join(names)}. Found `{word}`. Choose one, or leave it away."
@@ -205,7 +202,10 @@ def _refuse_unread_keys() -> None:
         key = override.key_or_group
         added = override.is_add() or override.is_force_add()
         if added and "." not in key and not (conf_dir() / key).is_dir():
-            raise ConfigError(f"`{key}` should be a key of this verb. Found `{override.input_line}`. Delete it.")
+            near = mistyped.near_group(key, options.read_options(conf_dir()))
+            raise ConfigError(
+                f"`{key}` should be a key of this verb. Found `{override.input_line}`. Leave it out.{near}"
+            )
 
 
 def _bare_key(path: Path) -> str | None:

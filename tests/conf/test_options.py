@@ -1,8 +1,10 @@
 """Every option of every group composes, binds the signature of what it calls, and keeps the house's rules for YAML."""
 
 import inspect
+import re
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -12,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.calls import calls_in, check_calls
 from hsl.cli import conf_dir
+from hsl.config import ConfigError
+from hsl.run.phase_plan import read_phases
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
 VERBS = {"labelling": "label"}  # groups of another config than train.yaml
@@ -125,3 +129,31 @@ def test_objects_are_prepared_as_the_loss_weighs_them() -> None:
         assert targets(f"loss={loss}") == {"hv": 1.0, "reconstruction": 1.0}
     cfg = composed("data=folder", "data.root=x", "data/labels=objects", "output=x", verb="audit")
     assert hydra.utils.instantiate(cfg.data.labels).targets == {"hv": 1.0, "reconstruction": 1.0}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=artefact_cv", "decoder=fpn"],
+        ["experiment=artefact_cv", "loss=ce"],
+        ["experiment=leaf_dual_head", "data/labels=masks", "scheduler=onecycle", "phases=dual_head"],
+        ["experiment=leaf_dual_head", "data/labels=masks", "callbacks=default"],
+        ["experiment=coral_holistic", "scheduler=onecycle"],
+    ],
+    ids=" ".join,
+)
+def test_what_a_preset_sets_for_another_option_is_taken_away_as_the_error_says(words: list[str]) -> None:
+    def check(*more: str) -> None:
+        whole = composed(*words, "data.root=x", *more)
+        cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+        content: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_calls(content)
+        read_phases(cfg)
+
+    with pytest.raises(ConfigError) as told:
+        check()
+    check(*re.findall(r"with `(~[\w.]+)`", str(told.value)))
+
+
+def test_phases_of_a_preset_are_turned_off() -> None:
+    assert composed("experiment=leaf_dual_head", "phases=none").phases is None

@@ -348,7 +348,7 @@ def test_without_pseudo_labels_nothing_is_refined_and_that_is_noted(tiny: Make, 
     ("plan", "more", "words"),
     [
         ({"A": {"overrides": {"optimizer.rate": 1}}}, {}, "`phases.A.overrides`.*`optimizer.rate`"),
-        ({"A": {"overrides": {"optimizer": {"rate": 1}}}}, {}, "`phases.A.overrides`.*`optimizer`"),
+        ({"A": {"overrides": {"optimizer": {"rate": 1}}}}, {}, "`phases.A.overrides`.*`optimizer.rate`"),
         ({"A": {"overrides": {"trainer.max_epochs.more": 1}}}, {}, "`trainer.max_epochs.more`"),
         ({"A": {"overrides": {"fold": 1}}}, {}, "`fold`"),
         ({"A": {"overrides": {"data": {"split": {"num_folds": 4}}}}}, {}, "`data.split`"),
@@ -401,9 +401,17 @@ def test_a_mistake_leaves_no_folder(tiny: Make) -> None:
 
 
 def test_the_command_line_changes_a_phase(tiny: Make) -> None:
-    chosen = ("+phases.B.overrides.trainer.max_epochs=7", "~phases.C")
-    a, b = read_phases(tiny("task=dual_head", "loss=dual_head", "phases=dual_head", *chosen))
-    assert (a.cfg.trainer.max_epochs, b.cfg.trainer.max_epochs) == (30, 7)
+    """As docs/phases.md says: what is set, what is not, and what is to go."""
+    b = "phases.B.overrides"
+    chosen = ("phases.A.overrides.trainer.max_epochs=7", f"+{b}.data.batch_size=4", f"~{b}.monitor", "~phases.C")
+    first, second = read_phases(tiny("task=dual_head", "loss=dual_head", "phases=dual_head", *chosen))
+    assert (first.cfg.trainer.max_epochs, second.cfg.trainer.max_epochs) == (7, 25)
+    assert (second.cfg.data.batch_size, second.cfg.monitor) == (4, "val/miou")
+
+
+def test_a_key_with_dots_is_changed_by_a_plus(tiny: Make) -> None:
+    cfg = with_phases(tiny, {"A": {"overrides": {"trainer.max_epochs": 9, "trainer": {"max_epochs": 7}}}})
+    assert read_phases(cfg)[0].cfg.trainer.max_epochs == 7
 
 
 def test_the_published_schedule(tiny: Make) -> None:

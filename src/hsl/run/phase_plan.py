@@ -147,17 +147,19 @@ def _overridden(cfg: DictConfig, name: str, overrides: Mapping[str, Any]) -> Dic
     own.phases = None
     OmegaConf.set_struct(own, True)
     for key, value in overrides.items():
-        place, _, last = key.rpartition(".")
-        node = OmegaConf.select(own, place) if place else own
-        try:
-            if not isinstance(node, DictConfig) or last not in node:
-                raise KeyError(key)
-            OmegaConf.update(own, key, value)
-        except (KeyError, OmegaConfBaseException):
+        place, dot, last = key.rpartition(".")
+        node = OmegaConf.select(own, place, throw_on_resolution_failure=False) if place else own
+        unknown = _unknown(node, last, value)
+        if unknown is None:
+            try:
+                OmegaConf.update(own, key, value)
+            except OmegaConfBaseException:
+                unknown = last
+        if unknown is not None:
             raise ConfigError(
-                f"`phases.{name}.overrides` should name keys of the config. Found `{key}`. "
+                f"`phases.{name}.overrides` should name keys of the config. Found `{place}{dot}{unknown}`. "
                 "`--cfg job` shows all keys; below a part that is null there are none."
-            ) from None
+            )
     for key in OF_THE_RUN:
         if _plain(own, key) != _plain(cfg, key):
             raise ConfigError(
@@ -165,6 +167,17 @@ def _overridden(cfg: DictConfig, name: str, overrides: Mapping[str, Any]) -> Dic
                 f"Found `{_plain(own, key)}`."
             )
     return own
+
+
+def _unknown(node: Any, name: str, value: Any) -> str | None:
+    """The dotted key, from ``node`` on, of what a nested map names and the config lacks; ``None``: there is nothing."""
+    if not isinstance(node, DictConfig) or name not in node:
+        return name
+    if isinstance(value, Mapping) and isinstance(node[name], DictConfig):
+        for key, inner in value.items():
+            if (unknown := _unknown(node[name], str(key), inner)) is not None:
+                return f"{name}.{unknown}"
+    return None
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 from lightning.pytorch.callbacks import Callback
@@ -63,7 +64,9 @@ def check_monitored(cfg: DictConfig, data: DataModule, task: SegmentationTask, c
         if name.startswith("train/") and (name in losses or not losses):
             continue
         if name not in values:
-            raise ConfigError(f"`{key}` should be one of {', '.join(sorted(values))}. Found `{key} = {name}`.")
+            near = get_close_matches(name, [*values, *losses], 1)
+            meant = f" Did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(f"`{key}` should be one of {', '.join(sorted(values))}. Found `{key} = {name}`.{meant}")
         if math.isnan(values[name]):
             raise ConfigError(
                 f"`{key}` should be a value that the validation part can have. Found `{key} = {name}`, which is no "
