@@ -124,7 +124,7 @@ def test_nothing_or_one_or_nothing_comparable():
     assert told([], [])[0] == "No model has finished runs on coral."
     assert told(["a"], [])[0].startswith("a is the only model with pixel scores on coral: pooled mIoU 61.2 %")
     found = told(["a", "b"], [Comparison("a", "b", "they have unlike class lists")])
-    assert found[0] == "The 2 models cannot be compared on coral: not paired: they have unlike class lists."
+    assert found[0] == "The 2 models cannot be compared on coral: they have unlike class lists."
 
 
 def test_models_that_are_equal_everywhere_or_differ_by_a_constant():
@@ -146,11 +146,10 @@ def test_models_that_were_never_compared_are_not_said_to_be_alike():
     apart = [pair("a", "b", None, refused=reason), pair("a", "c", None, refused=reason), pair("b", "c")]
     found = told([*"abc"], apart, warnings=["x"])
     assert found[0].startswith("b is better than c on these pictures of coral: pooled mIoU 58.0 %, 3.2 points")
-    assert found[1] == f"a is compared with none: not paired: {reason}."
+    assert found[1] == f"a is compared with none: {reason}."
     halves = [pair("a", "b", None, refused=reason), pair("a", "c"), pair("b", "c")]
     assert told([*"abc"], halves) == [
-        "a and b are beaten by none on these pictures of coral, but not compared with each other: not paired: "
-        f"{reason}.",
+        f"a and b are beaten by none on these pictures of coral, but not compared with each other: {reason}.",
         "c is worse than at least one of them.",
     ]
 
@@ -163,6 +162,12 @@ def test_of_many_groups_in_all_few_may_be_those_of_the_best():
 def test_where_few_groups_make_up_the_score_no_difference_could_be_shown():
     found = told(["a", "b"], [pair("a", "b", replace(UNCLEAR, smallest=math.nan, needed=None))])
     assert found[1] == "40 groups of which few make up most of the score could show no difference of any size."
+
+
+def test_without_counts_nothing_is_told_of_the_score():
+    found = answer(Standing("coral", "miou", ["a", "b"], {}, [pair("a", "b", None)]))
+    assert found[0].endswith("on coral: without pixel counts there is no pooled score.")
+    assert found[1] == "a comes first, which is no verdict."
 
 
 def test_too_few_resamples_settle_nothing():

@@ -42,6 +42,7 @@ def test_what_decides_stands_first_and_the_rest_is_shown_on_request(make_run, mo
     assert cells(table, "trainings_p")[0] < 0.05
     assert 0 < cells(table, "smallest")[0] < cells(table, "difference")[0]
     assert cells(table, "needed") == [6]
+    assert cells(table, "trainings_needed") == [3]
     shown = [column.key for column in table.columns if not column.more]
     assert {"verdict", "training", "groups", "interval", "adjusted_p", "trainings_p", "smallest"} <= set(shown)
     asked = {"wilcoxon_holm_p", "rank_biserial", "cohens_dz", "wins", "ties", "losses", "mean_over_pictures"}

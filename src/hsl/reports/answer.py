@@ -11,7 +11,7 @@ from hsl.reports.power import MOST_TRAININGS
 from hsl.reports.resampling import Estimate
 from hsl.reports.statistics import Interval
 from hsl.reports.titles import KINDS, name_of
-from hsl.reports.verdicts import LEAST_TRAININGS
+from hsl.reports.verdicts import LEAST_TRAININGS, NO_DIFFERENCE
 
 NAMED = 4  # models that a sentence lists; of more it says how many
 
@@ -47,7 +47,7 @@ def answer(standing: Standing) -> list[str]:
         return [only, "There is nothing to compare it with.", *told]
     paired = [one for one in standing.comparisons if one.score is not None and not one.refused]
     if not paired:
-        reason = next((one.verdict.pictures for one in standing.comparisons), "nothing was scored")
+        reason = next(map(_reason, standing.comparisons), "nothing was scored")
         return [f"The {len(models)} models cannot be compared {where}: {reason}.", _highest(standing), *told]
     most = max(one.score.num_units for one in paired if one.score)
     if most < LEAST:
@@ -99,7 +99,7 @@ def _several(standing: Standing, unbeaten: Sequence[str], paired: Sequence[Compa
     first = next((one for one in pairs if one in paired), None)
     where = f"on these pictures of {standing.data}"
     if first is None:
-        reason = next((one.verdict.pictures for one in pairs), "not paired")
+        reason = next(map(_reason, pairs), "nothing was scored")
         return [f"{_listed(unbeaten)} are beaten by none {where}, but not compared with each other: {reason}."]
     worse = len(unbeaten) < len(standing.models)
     ahead = first.first if _is_ahead(first) else first.second
@@ -119,9 +119,14 @@ def _rest(standing: Standing, unbeaten: Sequence[str], met: Collection[str]) -> 
     if worse and len(unbeaten) > 1:
         told.append(f"{_listed(worse)} {_are(worse)} worse than at least one of them")
     if alone:
-        reason = next(one.verdict.pictures for one in standing.comparisons if alone[0] in (one.first, one.second))
+        reason = next(_reason(one) for one in standing.comparisons if alone[0] in (one.first, one.second))
         told.append(f"{_listed(alone)} {_are(alone)} compared with none: {reason}")
     return [f"{'; '.join(told)}."] if told else []
+
+
+def _reason(pair: Comparison) -> str:
+    """Why two models could not be compared."""
+    return pair.verdict.pictures.removeprefix("not paired: ").removeprefix(f"{NO_DIFFERENCE}: ")
 
 
 def _are(labels: Sequence[str]) -> str:
@@ -170,7 +175,8 @@ def _wanted(num: int) -> str:
 
 def _highest(standing: Standing) -> str:
     first = standing.models[0]
-    return f"{first} comes first with {_score(standing, first)}, which is no verdict."
+    score = f" with {_score(standing, first)}" if first in standing.estimates else ""
+    return f"{first} comes first{score}, which is no verdict."
 
 
 def _score(standing: Standing, label: str) -> str:

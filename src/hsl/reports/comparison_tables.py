@@ -14,8 +14,8 @@ CAPTION = (
     "scored on, with a bootstrap-t; the adjusted interval and the adjusted p hold for all pairs of the table together, "
     "the interval for one alone. A winner is named where the adjusted p is below 0.05. p over trainings: corrected "
     "resampled t-test over folds or seeds. Smallest: the difference that so many groups show in 80 % of studies; "
-    "groups needed: for one of the size found. The rest stands beside it and decides nothing: means over pictures, "
-    "Wilcoxon signed-rank test "
+    "groups and trainings needed: for one of the size found. The rest stands beside it and decides nothing: means over "
+    "pictures, Wilcoxon signed-rank test "
 )
 
 
@@ -44,6 +44,7 @@ def pairwise_table(comparisons: Sequence[Comparison], metric: str = "miou", name
         Column("smallest", f"smallest{unit}", KINDS[metric]),
         Column("needed", "groups needed", "count"),
         Column("trainings", "trainings", "count", more=True),
+        Column("trainings_needed", "trainings needed", "count", more=True),
         Column("images", "pictures", "count", more=True),
     ]
     for other in beside:
@@ -91,7 +92,7 @@ def _row(one: Comparison, kind: str, beside: Sequence[str], of_images: bool) -> 
     row += [score.mean, interval_cell(score.interval, kind), score.num_units] if score else [None, None, None]
     row += [interval_cell(score.adjusted, kind), score.adjusted_p] if score else [None, None]
     row += [one.trainings.p, *([score.smallest, score.needed] if score else [None, None])]
-    row += [one.trainings.num, one.num_images] if not one.refused else [None, None]
+    row += [one.trainings.num, one.trainings.needed, one.num_images] if not one.refused else [None, None, None]
     for other in beside:
         each = one.beside.get(other)
         row += [each.mean, interval_cell(each.interval, kind)] if each else [None, None]
