@@ -230,3 +230,15 @@ def test_a_difference_that_is_not_shown_needs_more_units_than_there_are():
         for found in judge(contrasts, 1000, 0):
             assert found.is_shown or found.needed is None or found.needed > 8
             assert (found.needed is not None and found.needed <= 8) == (abs(found.mean) >= found.smallest)
+
+
+def test_a_score_that_one_unit_makes_alone_has_no_spread():
+    """Of eight pictures one shows a crack: without it there is no foreground IoU."""
+    shown = [[[90, 10], [20, 80]]] + [[[100, 0], [0, 0]]] * 7
+    others = [[[90, 10], [40, 60]]] + [[[100, 0], [0, 0]]] * 7
+    groups = [str(i) for i in range(8)]
+    (found,) = judge([contrast_of("foreground_iou", groups, counts_of(shown), counts_of(others))], 200, 0)
+    assert found.rests_on_one
+    assert (found.mean, found.interval) == (pytest.approx(80 / 110 - 60 / 110), None)
+    (found,) = judge([contrast_of("miou", groups, counts_of(shown), counts_of(others))], 200, 0)
+    assert not found.rests_on_one

@@ -51,6 +51,7 @@ def test_no_winner_has_no_second_sentence():
     assert (found.text, found.training, found.winner) == ("no difference shown", "", "")
     assert said(Estimate(0.0, 20)).text == "no difference shown: alike in every group"
     assert said(Estimate(0.1, 20)).text.startswith("no difference shown: every group moves the score alike")
+    assert said(Estimate(0.1, 20, rests_on_one=True)).text.startswith("no difference shown: one group alone shows")
 
 
 def test_what_stands_beside_decides_nothing_unless_it_clearly_says_the_reverse():

@@ -138,7 +138,7 @@ def _settled(standing: Standing, pair: Comparison) -> str:
     if score is None or score.num_units < LEAST:
         num = score.num_units if score else 0
         return f"At least {LEAST} {unit} that both were scored on would be a beginning ({num} here)."
-    if score.interval is None and score.mean == 0:
+    if score.interval is None and score.mean == 0 and not score.rests_on_one:
         return (
             f"They are alike in every one of the {score.num_units} {unit}: more of the same would not tell them apart."
         )

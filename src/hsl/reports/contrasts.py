@@ -127,13 +127,22 @@ class Contrast:
         return self.first.whole - (self.second.whole if self.second else 0.0)
 
     @cached_property
+    def left_out(self) -> Floats:
+        """``(n,)`` what is left of it without each unit."""
+        return self.first.left_out - (self.second.left_out if self.second else 0.0)
+
+    @property
+    def rests_on_one(self) -> bool:
+        """Whether there is no score without one of the units: it alone shows all that is scored."""
+        return self.units.num > 1 and math.isfinite(self.mean) and not np.isfinite(self.left_out).all()
+
+    @cached_property
     def influence(self) -> Floats:
         """``(n,)`` how much each unit moves the score: jackknife pseudo-values less their mean (Tukey 1958).
 
         All zero where nothing is known of the spread: a value is absent, or the units are alike to rounding.
         """
-        left_out = self.first.left_out - (self.second.left_out if self.second else 0.0)
-        values = (self.units.num - 1) * (left_out.mean() - left_out)
+        values = (self.units.num - 1) * (self.left_out.mean() - self.left_out)
         scale = max(float(np.abs(values).max(initial=0.0)), abs(self.mean))
         known = np.isfinite(values).all() and math.isfinite(self.mean) and np.ptp(values) > TINY * scale
         return values if known else np.zeros(self.units.num)

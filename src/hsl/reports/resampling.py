@@ -25,8 +25,8 @@ class Estimate:
     ``interval``: 95 %, by itself; ``p``: of no difference, by itself. ``adjusted`` and ``adjusted_p``: the same for all
     differences judged together, so that one of them all is wrong in 5 % at most. ``smallest``: the difference that so
     many units show in 80 % of studies; ``needed``: how many units would show one of the size found so often, none where
-    no number that can be had would. Without ``interval`` nothing is known of the spread: below ``LEAST`` units, or
-    where all units are alike.
+    no number that can be had would. Without ``interval`` nothing is known of the spread: below ``LEAST`` units, where
+    all units are alike, or where there is no score without one of them (``rests_on_one``).
     """
 
     mean: float
@@ -37,6 +37,7 @@ class Estimate:
     adjusted_p: float = math.nan
     smallest: float = math.nan
     needed: int | None = None
+    rests_on_one: bool = False
 
     @property
     def is_shown(self) -> bool:
@@ -82,7 +83,7 @@ def judge(contrasts: Sequence[Contrast], resamples: int, seed: int, prior: float
     for names in dict.fromkeys(contrasts[i].units.names for i in live):
         rows = [row for row, i in enumerate(live) if contrasts[i].units.names == names]
         drawn[rows] = _studentised([contrasts[live[row]] for row in rows], resamples, seed, prior)
-    found = [Estimate(each.mean, each.units.num) for each in contrasts]
+    found = [Estimate(each.mean, each.units.num, rests_on_one=each.rests_on_one) for each in contrasts]
     ordered = np.sort(drawn, axis=1)
     smallest = np.full(resamples, resamples + 1)
     for line, in_order in zip(drawn, ordered, strict=True):

@@ -126,7 +126,8 @@ def verdict(
         same = (
             "alike in every group" if score.mean == 0 else "every group moves the score alike, which hides the spread"
         )
-        return Verdict(f"{NO_DIFFERENCE}: {same}")
+        one = "one group alone shows what is scored, so nothing is known of the spread"
+        return Verdict(f"{NO_DIFFERENCE}: {one if score.rests_on_one else same}")
     if not score.is_shown:
         return Verdict(NO_DIFFERENCE)
     against = [name for name, each in beside.items() if each.is_clear and (each.mean > 0) != (score.mean > 0)]
