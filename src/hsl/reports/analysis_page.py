@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hsl.reports.markdown import markdown_row, markdown_texts
+
 SHOWN = 30  # ids in a list
 
 
@@ -12,10 +14,11 @@ def analysis_page(content: Mapping[str, Any]) -> str:
     Args:
         content: of ``analysis.json``.
     """
+    shown = markdown_texts(content)
     return "\n".join(
         line
         for part in (_head, _heat_maps, _attention, _stages, _similarity, _errors, _definitions)
-        for line in (*part(content), "")
+        for line in (*part(shown), "")
     )
 
 
@@ -121,14 +124,10 @@ def _definitions(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
-    yield _row(columns)
-    yield _row(["---"] * len(columns))
+    yield markdown_row(columns)
+    yield markdown_row(["---"] * len(columns))
     for row in rows:
-        yield _row(row)
-
-
-def _row(cells: Sequence[Any]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+        yield markdown_row(row)
 
 
 def _names(ids: Sequence[str]) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from hsl.cells import neutral
 from hsl.files import write_atomically
+from hsl.reports.markdown import markdown_row, markdown_text
 from hsl.reports.statistics import Interval, Summary
+from hsl.terminal import visible
 
 NONE = "–"
 Cell = str | int | float | Summary | None
@@ -92,10 +94,10 @@ class Table:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        lines = [_markdown_row([column.title for column in self.columns])]
-        lines.append(_markdown_row(["---:" if column.is_number else ":---" for column in self.columns]))
-        lines += [_markdown_row(row) for row in self.texts]
-        return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
+        kinds = ["---:" if column.is_number else ":---" for column in self.columns]
+        titles, *rows = [[*map(markdown_text, row)] for row in ([column.title for column in self.columns], *self.texts)]
+        lines = [markdown_row(row) for row in (titles, kinds, *rows)]
+        return f"{markdown_text(self.caption)}\n\n" + "\n".join(lines) + "\n"
 
     def to_latex(self) -> str:
         """A ``table`` environment; the document needs ``\\usepackage{booktabs}``."""
@@ -175,11 +177,7 @@ def latex_text(text: str) -> str:
     >>> latex_text("mit_b3 ± 5 %")
     'mit\\\\_b3 $\\\\pm$ 5 \\\\%'
     """
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text))
 
 
 def _absent(cell: Cell) -> bool:

@@ -143,7 +143,7 @@ def _check_optimizer(checkpoint: Path, content: Mapping[str, Any], cfg: DictConf
     """The state of another optimizer, or of other groups of parameters, would be taken for that of this one."""
     trained = [[len(group["params"]) for group in state["param_groups"]] for state in content["optimizer_states"]]
     own = [[len(group["params"]) for group in task.optimizer(task).param_groups]]
-    before = OmegaConf.select(OmegaConf.create(content["provenance"].get("config", {})), "optimizer._target_")
+    before = content["provenance"].get("config", {}).get("optimizer", {}).get("_target_")
     if trained != own or before not in (None, cfg.optimizer._target_):
         raise ConfigError(
             f"`resume = {checkpoint}` should have been trained with this optimizer, over the same groups of "
