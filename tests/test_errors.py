@@ -50,10 +50,17 @@ def test_a_value_that_hydra_cannot_read_is_told_how_to_quote(value: str) -> None
 
 
 def test_a_tilde_and_brackets_in_a_value() -> None:
-    for word, way in (("root=~/x", "Write the path in full"), ("root=[a", "Quote text that holds blanks or signs")):
+    for word, way in (
+        ("root=~/x", "Write the path in full"),
+        ("root=[a", "Quote text in it"),
+    ):
         with pytest.raises(OverrideParseException) as error:
             OverridesParser.create().parse_overrides([word])
         assert way in str(user_sentence(error.value))
+    with pytest.raises(OverrideParseException) as error:
+        OverridesParser.create().parse_overrides(["rules={all: a > 1}"])
+    assert "Found: token recognition error at: '>'. Quote text in it" in str(user_sentence(error.value))
+    assert OverridesParser.create().parse_overrides(['key={name: "a > b"}'])[0].value() == {"name": "a > b"}
 
 
 @pytest.mark.slow

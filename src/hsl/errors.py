@@ -101,11 +101,14 @@ def lost_a_process(error: BaseException) -> bool:
 def _of_a_word(error: OverrideParseException) -> str:
     """How to write a word of the command line that Hydra cannot take apart, as a path with blanks."""
     key, equals, value = error.override.partition("=")
-    plain = bool(equals and value) and not set(value) & set("'\"\\[]{}")
-    way = f"Quote what is right of `=`: `'{key}=\"{value}\"'`." if plain else "Quote text that holds blanks or signs."
+    reason = textwrap.shorten(str(error.__cause__ or error.__context__ or error), 200)
     if value.startswith("~"):
         way = "Write the path in full: no shell replaces `~` there."
-    return f"`{error.override}` cannot be read as a setting. Found: {str(error).splitlines()[0][:200]}. {way}"
+    elif equals and value and not set(value) & set("'\"\\[]{}"):
+        way = f"Quote what is right of `=`: `'{key}=\"{value}\"'`."
+    else:
+        way = "Quote text in it that holds blanks or signs: `'key={name: \"a > b\"}'`."
+    return f"`{error.override}` cannot be read as a setting. Found: {reason}. {way}"
 
 
 def _of_a_part(error: InstantiationException) -> str | None:

@@ -1,3 +1,4 @@
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -142,6 +143,7 @@ def test_counts_are_those_of_the_masks(tmp_path: Path) -> None:
         ([1], "should map names of tasks"),
         ("kind: {ids: [1]}\nkind: {ids: [2]}\n", "cannot be read.*duplicate key kind"),
         ("kind: {ids: [1}", "cannot be read"),
+        ("[" * 3000, "cannot be read: maximum recursion depth"),
         ("", "should map names of tasks"),
     ],
 )
@@ -172,3 +174,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_definition_for_another_data_set() -> None:
     with pytest.raises(ConfigError, match=r"task `binary`.*\[1, 2\].*Found `blowhole`"):
         read_heads("magnetic_tile", ("clean", "crack", "dirt"), "segmentation")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="it is a named pipe"):
+        read_heads(tmp_path / "pipe.yaml", DEMO, "segmentation")

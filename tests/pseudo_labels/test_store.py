@@ -177,3 +177,31 @@ def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "labels", "a")
     with pytest.raises(DataError, match=r"masks/b\.png"):
         read_mask(path, "b")
+
+
+@pytest.mark.parametrize("name", [".git/config", "masks/.note", ".env"])
+def test_hidden_files_of_the_users_are_not_replaced_with_the_labels(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "labels", "a")
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text("mine")
+    (path / ".DS_Store").write_text("junk")
+    with pytest.raises(ConfigError, match="Choose another `output`, or move these files away"):
+        LabelFolder(path, SETTINGS, overwrite=True)
+    assert (path / name).read_text() == "mine"
+    shutil.move(path / name, tmp_path / "kept")
+    for folder in path.glob(".g*"):
+        folder.rmdir()
+    write(path, "b", overwrite=True)
+    assert (path / "masks" / "b.png").exists()
+
+
+def test_a_link_as_output(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="which is none"):
+        LabelFolder(tmp_path / "gone", SETTINGS)
+    path = write(tmp_path / "labels", "a")
+    (tmp_path / "link").symlink_to(path)
+    write(tmp_path / "link", "b", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (path / "masks" / "b.png").exists()
+    assert not (path / "masks" / "a.png").exists()

@@ -7,6 +7,7 @@ LONGEST = 100
 RESERVED = ("ignore",)
 """What a palette calls the pixels that do not count."""
 _JOINERS = "\u200c\u200d"  # hold letters and emoji together; all other invisible characters are refused
+_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs by their category, without a shape
 
 
 def unfit_names(names: Sequence[str]) -> list[str]:
@@ -23,10 +24,11 @@ def unfit_names(names: Sequence[str]) -> list[str]:
 
 def _each(names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        shown = name.encode("unicode_escape").decode() if not _printable(name) else name
+        seen = _printable(name) and _has_shape(name)
+        shown = name if seen else name.encode("unicode_escape").decode()
         if not name.strip():
             yield f"A class should have a name. Found `{shown}`. Give it one."
-        elif not _printable(name):
+        elif not seen:
             yield f"The name of a class should be letters that can be seen. Found `{shown[:LONGEST]}`. Rename it."
         elif name != name.strip():
             yield f"The name of a class should have no blanks around it. Found `{name}`. Write `{name.strip()}`."
@@ -48,4 +50,9 @@ def _alike(names: Sequence[str]) -> Iterator[str]:
 
 
 def _printable(name: str) -> bool:
-    return all(letter.isprintable() or letter in _JOINERS for letter in name)
+    return all((letter.isprintable() and letter not in _BLANKS) or letter in _JOINERS for letter in name)
+
+
+def _has_shape(name: str) -> bool:
+    """Whether there is more than marks and joiners, which need a letter to stand at."""
+    return any(unicodedata.category(letter)[0] not in "MCZ" for letter in name)

@@ -18,6 +18,7 @@ from hsl.channels import class_pixels, holds
 from hsl.config import ConfigError
 from hsl.data.class_names import unfit_names
 from hsl.data.records import Catalogue
+from hsl.files import check_regular
 
 SHIPPED = Path(__file__).parent / "task_definitions"
 REST = "other"
@@ -179,8 +180,9 @@ def _find(definition: str) -> Path:
 
 def _load(path: Path, global_head: str, findings: list[str]) -> Iterator[tuple[str, Any]]:
     try:
+        check_regular(path)
         content = OmegaConf.to_container(OmegaConf.load(path))  # unlike yaml alone it refuses a key given twice
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"`{path}` cannot be read: {' '.join(str(error).split())}. Set `data.tasks`.") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"`{path}` should map names of tasks to `ids` or `groups`. Found `{content}`.")

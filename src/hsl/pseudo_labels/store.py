@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,9 +23,10 @@ from hsl.data.grouping import name_some
 from hsl.data.label_review import REVIEW
 from hsl.data.label_table import COLUMNS, FORMAT, PAGE, LabelRow
 from hsl.files import write_atomically
-from hsl.output_folder import strange_files, write_marker
+from hsl.output_folder import MARKER, strange_files, write_marker
 
 TABLE, ROWS, SETTINGS = "labels.csv", "rows.jsonl", "settings.json"
+_REPLACED = (MARKER, ".DS_Store")  # hidden files that go with the folder
 
 
 class LabelFolder:
@@ -48,6 +50,7 @@ class LabelFolder:
     ) -> None:
         if not in_run:
             check_free(path, overwrite)
+        path = path.resolve() if path.is_symlink() else path
         self.path, self._in_run, self._overwrite = path, in_run, overwrite
         self._settings = json.dumps(settings, indent=1, ensure_ascii=False)
         self._work = path.parent / f".{path.name}.partial"
@@ -149,16 +152,18 @@ def check_free(path: Path, overwrite: bool) -> None:
     Raises:
         ConfigError: something lies there that is not to be replaced.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / PAGE).is_file():
-        raise ConfigError(f"`output` should be a new folder. Found `output = {path}`, which holds something else.")
+        found = "holds something else" if path.is_dir() else "is none"
+        raise ConfigError(f"`output` should be a new folder. Found `output = {path}`, which {found}. Choose another.")
     if not overwrite:
         raise ConfigError(
             f"`output` should be a new folder. Found `output = {path}`, which holds pseudo-labels. Choose another, or "
             "replace them, with their review, by `overwrite=true`."
         )
-    if strange := [name for name in strange_files(path) if name != REVIEW]:
+    hidden = [each.relative_to(path).as_posix() for each in sorted(path.rglob(".*")) if each.name not in _REPLACED]
+    if strange := [*(name for name in strange_files(path) if name != REVIEW), *hidden]:
         raise ConfigError(
             f"`output = {path}` should hold labels as `hsl label` left them, for nothing else is replaced. Found "
             f"{name_some(strange)}, changed or not its own. Choose another `output`, or move these files away."

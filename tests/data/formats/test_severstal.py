@@ -190,3 +190,13 @@ def test_the_sample_of_steel() -> None:
     rows = (REAL_DATA / "steel_severstal_format" / "train.csv").read_text().splitlines()
     expected = {int(row.split(",")[1]): row.split(",")[2] for row in rows if row.startswith(f"{record.id}.jpg,")}
     assert encode_classes(mask) == expected
+
+
+def test_a_table_that_is_no_file_is_not_called_missing(tmp_path: Path) -> None:
+    table = write(tmp_path, *GOOD) / "train.csv"
+    table.unlink()
+    os.mkfifo(table)
+    assert "cannot be read: it is a named pipe" in message(tmp_path)
+    table.unlink()
+    table.symlink_to(tmp_path / "lost.csv")
+    assert "Found a link to nothing" in message(tmp_path)

@@ -19,7 +19,7 @@ from PIL import Image
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError, DataError
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.picture_files import find_pictures, misnamed
+from hsl.data.formats.picture_files import find_pictures, is_dangling, misnamed
 from hsl.data.formats.tables import known_id, read_rows, read_table
 from hsl.data.records import Catalogue, FileSource, Record
 from hsl.data.run_lengths import decode_runs, read_runs
@@ -149,7 +149,9 @@ def _read_attributes(root: Path, pictures: Mapping[str, Path], findings: Finding
 
 
 def _read_rows(path: Path, pictures: Mapping[str, Path], findings: Findings) -> list[_Row]:
-    if not path.is_file():
+    if is_dangling(path, findings):
+        return []
+    if not path.exists():
         near = misnamed(path, is_folder=False)
         way = f"Rename `{near}`." if near else f"Write it, with the columns {', '.join(COLUMNS)}."
         findings.add(f"`{path}` does not exist. {way}")
