@@ -79,6 +79,8 @@ def test_all_findings_come_at_once() -> None:
         ("min_epochs", -1, ["`trainer.min_epochs`", "greater than or equal to 0"]),
         ("max_steps", 0, ["`trainer.max_steps = 0`"]),
         ("max_steps", -2, ["`trainer.max_steps`", "-2"]),
+        ("max_time", "00:00:00:00", ["`trainer.max_time` should be text, DD:HH:MM:SS"]),
+        ("max_time", {"minutes": -1}, ["`trainer.max_time`", "minutes"]),
         ("num_sanity_val_steps", -3, ["`trainer.num_sanity_val_steps`", "-3"]),
         ("fast_dev_run", True, ["saves no checkpoint", "`trainer.fast_dev_run = True`", "`trainer.max_epochs=1`"]),
         ("fast_dev_run", 1, ["`trainer.fast_dev_run = 1`"]),

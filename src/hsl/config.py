@@ -168,6 +168,7 @@ def trainer_findings(trainer: Mapping[str, Any], progress: bool = True) -> list[
             f"`trainer.min_epochs` should be at most `trainer.max_epochs`, {epochs}. "
             f"Found `trainer.min_epochs = {least}`."
         )
+    found += _time_findings(trainer.get("max_time"))
     if trainer.get("max_steps") == 0:
         found.append("`trainer.max_steps` should be -1 or at least 1. Found `trainer.max_steps = 0`.")
     if (precision := trainer.get("precision")) is not None and str(precision) not in {
@@ -184,6 +185,15 @@ def trainer_findings(trainer: Mapping[str, Any], progress: bool = True) -> list[
             "`trainer.enable_progress_bar = False`. Set `callbacks.progress=null` too, or instead."
         )
     return found
+
+
+def _time_findings(time: Any) -> list[str]:
+    if time is None or (re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(time)) and re.search("[1-9]", str(time))):
+        return []
+    return [
+        "`trainer.max_time` should be text, DD:HH:MM:SS, long enough to train and validate an epoch. Found "
+        f"`trainer.max_time = {time}`."
+    ]
 
 
 def nearest_multiples(size: int, multiple: int) -> tuple[int, int]:

@@ -56,7 +56,8 @@ class Monitored:
         if value is None or not math.isfinite(float(value)):
             raise ConfigError(
                 f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
-                f"{value}. history.csv in the run folder lists what is logged."
+                f"{value}. history.csv in the run folder lists what is logged; a training that `trainer.max_time` ends "
+                "before its first validation logs nothing."
             )
         best = read_checkpoint(Path(callback.best_model_path), ("epoch",))
         checkpoint = str(folder / "checkpoints" / "best.ckpt")
