@@ -214,6 +214,7 @@ def test_holdout_is_the_official_split() -> None:
         ([None] * 4, "should have an official split. Found none. Add splits.csv"),
         (["train", "val", None, None], "Found none for p002, p003. Complete splits.csv"),
         (["train", "train", "test", "test"], r"no substitute.*data.split.test_from=official"),
+        (["train"] * 4, r"nor test pictures\. Make folds with `data/split=kfold`"),
         (["val", "val", "test", "test"], "should have training pictures"),
     ],
 )

@@ -178,12 +178,11 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
             f"{name_some(without)}. Complete splits.csv, or use `data/split=kfold`."
         )
     if not any(record.split == "val" for record in catalogue.records):
-        raise DataError(
-            f"`{catalogue.name}` should have official validation pictures. Found none, and the test "
-            "pictures are no substitute: choosing the best epoch on them spoils them. Use "
-            "`data/split=kfold data.split.test_from=official`, which keeps the official test part and "
-            "validates on folds of the rest."
-        )
+        instead = ", nor test pictures. Make folds with `data/split=kfold`, which draws both."
+        if any(record.split == "test" for record in catalogue.records):
+            instead = ", and the test pictures are no substitute: choosing the best epoch on them spoils them. Use "
+            instead += "`data/split=kfold data.split.test_from=official`, which validates on folds of the rest."
+        raise DataError(f"`{catalogue.name}` should have official validation pictures. Found none{instead}")
     val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
     return assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
 
