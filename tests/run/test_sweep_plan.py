@@ -84,6 +84,17 @@ def test_light_ones_first_resumable_and_a_failure_stops_nobody(
     assert (profiles / "calls").read_text().splitlines()[6:] == expected[2:4]
 
 
+@pytest.mark.parametrize("code", [129, 130, 143])
+def test_a_run_that_a_signal_ends_ends_the_sweep(monkeypatch: pytest.MonkeyPatch, profiles: Path, code: int) -> None:
+    assert call(monkeypatch, profiles) == 0
+    python = profiles / "python-of-the-sweep"
+    python.write_text(f"#!/bin/sh\necho once >> {profiles}/calls\nexit {code}\n")
+    python.chmod(0o755)
+    script = ["bash", str(profiles / "sweep" / "sweep.sh")]
+    done = subprocess.run(script, env={**os.environ, "HSL_PYTHON": str(python)}, check=False)
+    assert (done.returncode, (profiles / "calls").read_text()) == (code, "once\n")
+
+
 def test_array_runs_one_task_each_heavy_last(monkeypatch: pytest.MonkeyPatch, profiles: Path) -> None:
     assert call(monkeypatch, profiles, "folds=[0,2]", 'overrides=["data.root=a b"]') == 0
     script = profiles / "sweep" / "array.sbatch"

@@ -22,13 +22,20 @@ ONE_BY_ONE = """\
 # Written by `hsl sweep plan`: one run after the other, from light to heavy. Start it again to go on: what is finished
 # is skipped. A run that fails does not stop the others; the exit code is then 1. HSL_PYTHON names another Python.
 set -uo pipefail
-trap 'exit 130' INT TERM
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
 python=${{HSL_PYTHON:-.venv/bin/python}}
 command -v "$python" >/dev/null || python=python
 failed=()
 run() {{
   echo "== $*"
-  "$python" train.py resume=last "$@" || failed+=("$*")
+  "$python" train.py resume=last "$@"
+  case $? in
+    0) ;;
+    129 | 130 | 143) exit $? ;; # a signal ended the run, and so the sweep
+    *) failed+=("$*") ;;
+  esac
 }}
 {runs}
 if ((${{#failed[@]}})); then
