@@ -1,6 +1,7 @@
 """A tiny run for the tests that need a whole one."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,11 @@ TINY = (
     "data.audit.missing_classes=warn",
     "trainer.accelerator=cpu", "trainer.max_epochs=3", "logger=none",
 )  # fmt: skip
+
+
+# A suite that nohup or the background of a script started ignores these, and so would the commands that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
