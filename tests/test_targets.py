@@ -132,3 +132,19 @@ def test_trust_adds_exact_names() -> None:
 def test_trust_takes_no_patterns(trust: Any) -> None:
     with pytest.raises(ConfigError, match=r"`trust` should be a list of exact names.*trust=\[mypackage\.MyEncoder\]"):
         allowed_targets(OmegaConf.create({"targets": ["a.b"], "trust": trust}))
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "unsaid"),
+    [
+        ("mine.Encoder", "`trust=[mine.Encoder]`", "Do not use"),
+        ("os.system", "Do not use this folder", "trust="),
+        ("subprocess.run", "Do not use this folder", "trust="),
+        ("hsl.run.train", "another version", "trust="),
+    ],
+)
+def test_nobody_is_told_to_trust_a_part_of_python(target: str, said: str, unsaid: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_targets({"task": {"_target_": target}}, frozenset([GOOD]), FILE)
+    assert said in str(error.value)
+    assert unsaid not in str(error.value)

@@ -1,6 +1,7 @@
 """What the config of a run folder may name. It may come from anyone, so this is asked before any of it is imported."""
 
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,14 @@ def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: P
     if strange:
         listed = ", ".join(f"`{path} = {value}`" for path, value in strange.items())
         names = sorted({value for value in strange.values() if isinstance(value, str) and _DOTTED.fullmatch(value)})
-        own = f" If this is your own code, allow it with `trust=[{','.join(names)}]`." if names else ""
+        packages = {name: name.partition(".")[0] for name in names}
+        yours = [name for name, package in packages.items() if package != "hsl"]
+        advice = f" If this is your own code, allow it with `trust=[{','.join(yours)}]`." if yours else ""
+        if sys.stdlib_module_names & set(packages.values()):
+            advice = " No model is made of parts of Python itself: somebody wrote this in. Do not use this folder."
         raise ConfigError(
             f"`{where}` should name only callables that conf/ names, because what it names is run. Found {listed}."
-            f"{own} A run of another version of hsl needs the version that its provenance.json names."
+            f"{advice} A run of another version of hsl needs the version that its provenance.json names."
         )
 
 

@@ -51,6 +51,17 @@ def test_targets_are_named_by_their_part():
     assert labels(models, "encoder.name") == ["convnext_atto · loss=Dice", "convnext_atto · loss=Focal"]
 
 
+def test_what_is_null_is_told_from_what_another_call_does_not_have():
+    built = A | {"encoder._target_": '"hsl.models.encoders.build"'}
+    assert labels([built | {"encoder.weights": '"auto"'}, built], "encoder.name") == [
+        "convnext_atto · weights=auto",
+        "convnext_atto · weights=null",
+    ]
+    sgd, adam = (A | {"optimizer._target_": f'"torch.optim.{name}"'} for name in ("SGD", "Adam"))
+    names = labels([sgd | {"optimizer.momentum": "0.9"}, adam], "encoder.name")
+    assert names[1].endswith("optimizer=torch.optim.Adam · momentum=–")
+
+
 def test_an_absent_key_is_a_difference():
     assert labels([A, A | {"extra": "1"}], "encoder.name") == [
         "convnext_atto · extra=–",

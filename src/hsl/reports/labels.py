@@ -64,7 +64,7 @@ def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict
     room = name_key.rpartition(".")[0] + "."
     columns: dict[tuple[str, ...], list[str]] = {}
     for key in sorted({key for model in models for key in model}):
-        column = tuple(model.get(key, ABSENT) for model in models)
+        column = tuple(_value(key, model, models) for model in models)
         if len(set(column)) > 1:
             columns.setdefault(column, []).append(key)
     names = tuple(model.get(name_key, ABSENT) for model in models)
@@ -74,6 +74,14 @@ def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict
         if not (of_encoder and _decides(names, column)):
             kept[min(keys, key=lambda key: (key.count("."), len(key), key))] = column
     return [{key: _plain(column[i]) for key, column in kept.items()} for i in range(len(models))]
+
+
+def _value(key: str, model: Mapping[str, str], models: Sequence[Mapping[str, str]]) -> str:
+    """Of a key that others have: it is null in a model that calls the same there, and no key of another call."""
+    if key in model:
+        return model[key]
+    call = f"{key.rpartition('.')[0]}._target_"
+    return "null" if call in model and all(one.get(call) == model[call] for one in models if key in one) else ABSENT
 
 
 def labels(models: Sequence[Mapping[str, str]], name_key: str) -> list[str]:
