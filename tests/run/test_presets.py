@@ -105,7 +105,7 @@ SMALL = ["encoder=mit_b0", "encoder.weights=null", "data.image_size=64", "data.b
          "trainer.max_epochs=1", "callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0",
          "logger=none", "metrics=none"]  # fmt: skip
 WINDOWS = ["inference.window=64", "inference.stride=32"]
-SHORT = [f"+phases.{phase}.overrides.trainer.max_epochs=1" for phase in "ABC"]
+SHORT = [f"phases.{phase}.overrides.trainer.max_epochs=1" for phase in "ABC"]
 
 
 @pytest.mark.slow
