@@ -8,12 +8,12 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hsl"
 FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
-    "batch": 0, "config": 0, "ranges": 0, "channels": 0.5,
+    "batch": 0, "config": 0, "ranges": 0, "mistyped": 0, "channels": 0.5,
     "files": 0.5, "calls": 0.5, "errors": 0.5, "targets": 0.5, "signals": 0.5,
     "names": 0.5, "cells": 0.5, "terminal": 0.5, "console": 0.6,  # with the errors of config
     "output_folder": 0.6,
     "checkpoint": 0.75,  # of files, too
-    "options": 1, "mistyped": 1,
+    "options": 1,
     "data": 1, "models": 1, "losses": 1, "weighting": 1, "metrics": 1, "inference": 1,
     "tasks": 2, "callbacks": 2, "pseudo_labels": 2, "ensembles": 2, "reports": 2,
     "run": 3, "serving": 3,

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_a_value_that_hydra_cannot_read_is_told_how_to_quote(value: str) -> None
     sentence = user_sentence(error.value)
     assert sentence is not None
     assert "\n" not in sentence
-    advised = sentence.partition("Quote what is right of `=`: `'")[2].removesuffix("'`.")
+    (advised,) = shlex.split(sentence.partition(" Write ")[2].removesuffix("."))
     assert parser.parse_overrides([advised])[0].value() == f"{value}!"
 
 
@@ -59,7 +60,8 @@ def test_a_tilde_and_brackets_in_a_value() -> None:
         assert way in str(user_sentence(error.value))
     with pytest.raises(OverrideParseException) as error:
         OverridesParser.create().parse_overrides(["rules={all: a > 1}"])
-    assert "Found: token recognition error at: '>'. Quote text in it" in str(user_sentence(error.value))
+    said = "Found `rules={all: a > 1}`: token recognition error at: '>'. Quote text in it"
+    assert said in str(user_sentence(error.value))
     assert OverridesParser.create().parse_overrides(['key={name: "a > b"}'])[0].value() == {"name": "a > b"}
 
 

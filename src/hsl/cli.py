@@ -15,7 +15,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -130,8 +130,6 @@ def _of_what_is_missing(error: BaseException) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return mistyped.of_option(group, name, [one.name for one in groups[group]]) if group in groups else None
-    if isinstance(error, OverrideParseException):
-        return mistyped.of_value(error.override)
     if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error)):
         word = next((word for word in sys.argv[1:] if word.lstrip("~").partition("=")[0] == found[1]), found[1])
         content: Any = OmegaConf.to_container(_plain_config())

@@ -11,6 +11,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
+from hsl import mistyped
 from hsl.config import UserError, unresolved
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
@@ -69,7 +70,8 @@ def user_sentence(error: BaseException) -> str | None:
         return _of_a_part(error)
     for one in chain:
         if isinstance(one, OverrideParseException):
-            return _of_a_word(one)
+            reason = textwrap.shorten(str(one.__cause__ or one.__context__ or one), 200)
+            return mistyped.of_value(one.override, reason)
     for one in chain:
         if isinstance(one, MissingMandatoryValue | InterpolationResolutionError | UnsupportedInterpolationType):
             return unresolved(one)
@@ -96,19 +98,6 @@ def says_no_memory(error: BaseException) -> bool:
 def lost_a_process(error: BaseException) -> bool:
     """Whether a process that loads pictures was killed, which the system does where memory runs out."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _KILLED)
-
-
-def _of_a_word(error: OverrideParseException) -> str:
-    """How to write a word of the command line that Hydra cannot take apart, as a path with blanks."""
-    key, equals, value = error.override.partition("=")
-    reason = textwrap.shorten(str(error.__cause__ or error.__context__ or error), 200)
-    if value.startswith("~"):
-        way = "Write the path in full: no shell replaces `~` there."
-    elif equals and value and not set(value) & set("'\"\\[]{}"):
-        way = f"Quote what is right of `=`: `'{key}=\"{value}\"'`."
-    else:
-        way = "Quote text in it that holds blanks or signs: `'key={name: \"a > b\"}'`."
-    return f"`{error.override}` cannot be read as a setting. Found: {reason}. {way}"
 
 
 def _of_a_part(error: InstantiationException) -> str | None:

@@ -44,16 +44,26 @@ def of_option(group: str, name: str, options: Collection[str]) -> str:
     return f"`{group}` should be one of {', '.join(options)}. Found `{group}={name}`. {meant}".rstrip()
 
 
-def of_value(word: str) -> str:
-    """The sentence for a word that Hydra's grammar does not take."""
+def of_value(word: str, reason: str = "") -> str:
+    """The sentence for a word that Hydra's grammar does not take.
+
+    Args:
+        word: What was typed.
+        reason: What the grammar says of it.
+    """
     key, equals, value = word.partition("=")
     if not equals:
         return f"Each word should be `key=value`. Found `{word}`. A blank in a value needs quotes of the shell."
     quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    way = f"Write {shlex.quote(f'{key}={quoted}')}."
+    if value.startswith("~"):
+        way = "Write the path in full: no shell replaces `~` there."
+    elif value[:1] in ("[", "{"):
+        way = f"Quote text in it that holds blanks or signs, `'key={{name: \"a > b\"}}'`. Is it text as a whole? {way}"
     return (
         f"`{key}` should be a value of letters, digits and /-_.:%+, or a list [a,b] or map {{a: b}} of such; any other "
         "text stands in double quotes, which the shell has to leave there. "
-        f"Found `{word}`. Write {shlex.quote(f'{key}={quoted}')}."
+        f"Found `{word}`{reason and f': {reason}'}. {way}"
     )
 
 
