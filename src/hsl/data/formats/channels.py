@@ -10,7 +10,7 @@ from hsl.data.class_names import unfit_names
 from hsl.data.formats.description import Description, describe, load_description
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
-from hsl.data.formats.picture_files import JUNK, by_id, find_masks, find_pictures, misnamed
+from hsl.data.formats.picture_files import JUNK, by_id, check_root, find_masks, find_pictures, misnamed
 from hsl.data.formats.tables import read_table
 from hsl.data.headers import MAX_MEGAPIXELS
 from hsl.data.records import Catalogue, FileSource, Record
@@ -45,10 +45,7 @@ def read_channels(root: str | Path, max_megapixels: PositiveFloat = MAX_MEGAPIXE
         DataError: With everything that is wrong, the first few files of each kind named.
     """
     root, findings = Path(root), Findings()
-    if not root.is_dir():
-        found = "is no folder" if root.exists() else "does not exist"
-        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with images/.")
-        findings.raise_if_any(root)
+    check_root(root, "images/", findings)
     channels, description = _read_description(root / "dataset.yaml", findings)
     images = find_pictures(root / "images", findings)
     masks = _find_masks(root / "masks", channels, images, findings) if channels else {}

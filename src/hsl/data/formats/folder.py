@@ -7,7 +7,7 @@ from pathlib import Path
 from hsl.data.formats.description import read_description
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.official_parts import PARTS, official_part
-from hsl.data.formats.picture_files import NotRead, find_masks, find_pictures, misnamed, read_input
+from hsl.data.formats.picture_files import NotRead, check_root, find_masks, find_pictures, misnamed, read_input
 from hsl.data.formats.tables import read_table
 from hsl.data.records import Catalogue, FileSource, Record
 
@@ -38,10 +38,7 @@ def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:
     """
     root = Path(root)
     findings = Findings()
-    if not root.is_dir():
-        found = "is no folder" if root.exists() else "does not exist"
-        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with images/.")
-        findings.raise_if_any(root)
+    check_root(root, "images/", findings)
     description = read_description(root / "dataset.yaml", findings)
     images = find_pictures(root / "images", findings)
     masks = {} if masks_optional and not os.path.lexists(root / "masks") else find_masks(root / "masks", findings)

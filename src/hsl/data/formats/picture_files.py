@@ -139,6 +139,23 @@ def is_dangling(path: Path, findings: Findings) -> bool:
     return found
 
 
+def check_root(root: Path, content: str, findings: Findings) -> None:
+    """See that the folder of a data set is one; where it is none, nothing else can be found.
+
+    Args:
+        root: The folder.
+        content: What lies in the right one, for the message.
+        findings: Of the data set.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not root.is_dir():
+        found = "is no folder" if root.exists() else "does not exist"
+        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with {content}.")
+        findings.raise_if_any(root)
+
+
 def _is_folder(folder: Path, findings: Findings) -> bool:
     if is_dangling(folder, findings):
         return False

@@ -19,7 +19,7 @@ from PIL import Image
 from hsl.batch import IGNORE_INDEX
 from hsl.config import ConfigError, DataError
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.picture_files import find_pictures, is_dangling, misnamed
+from hsl.data.formats.picture_files import check_root, find_pictures, is_dangling, misnamed
 from hsl.data.formats.tables import known_id, read_rows, read_table
 from hsl.data.records import Catalogue, FileSource, Record
 from hsl.data.run_lengths import decode_runs, read_runs
@@ -106,10 +106,7 @@ def read_severstal(root: str | Path, num_classes: PositiveInt | None = None) -> 
             "Set it to the number of defects."
         )
     root, findings = Path(root), Findings()
-    if not root.is_dir():
-        found = "is no folder" if root.exists() else "does not exist"
-        findings.add(f"The data folder `{root}` {found}. Set `data.root` to the folder with {TABLE}.")
-        findings.raise_if_any(root)
+    check_root(root, TABLE, findings)
     pictures = find_pictures(root / IMAGES, findings)
     rows = _read_rows(root / TABLE, pictures, findings)
     count = _count_classes(rows) if num_classes is None else num_classes
