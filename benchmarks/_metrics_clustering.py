@@ -13,8 +13,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from benchmarks._coral_masks import NUM_CLASSES, Mask, mask_pairs
 from benchmarks._metrics_surface import in_turn
-from hsl.metrics.clustering import clustering_scores
-from hsl.metrics.segments import components
+from hsl.metrics.objects.clustering import clustering_scores
+from hsl.metrics.objects.segments import components
 
 GOAL = 4.0
 REPEATS = 3

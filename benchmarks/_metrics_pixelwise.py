@@ -16,11 +16,11 @@ from torchmetrics.classification import MulticlassCalibrationError, MulticlassCo
 from benchmarks._memory import peak_mib
 from benchmarks._metrics_surface import in_turn
 from hsl.callbacks.object_scores import class_maps_of, submit
-from hsl.metrics.clustering import clustering_scores
-from hsl.metrics.panoptic import panoptic_counts
-from hsl.metrics.pixelwise import Pixelwise
-from hsl.metrics.pool import MetricPool
-from hsl.metrics.surface import surface_distances
+from hsl.metrics.objects.clustering import clustering_scores
+from hsl.metrics.objects.panoptic import panoptic_counts
+from hsl.metrics.objects.surface import surface_distances
+from hsl.metrics.pixels.pixelwise import Pixelwise
+from hsl.metrics.pool.pool import MetricPool
 
 SHAPE = (4, 40, 512, 512)
 ROUNDS = 5

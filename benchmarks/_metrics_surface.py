@@ -15,7 +15,7 @@ import torch
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
 from benchmarks._coral_masks import NUM_CLASSES, Mask, mask_pairs
-from hsl.metrics.surface import surface_distances
+from hsl.metrics.objects.surface import surface_distances
 
 GOAL = 15.0
 REPEATS = 2

@@ -17,9 +17,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from hsl.data.near_duplicates import find_near_duplicates, turned
-from hsl.data.records import Catalogue, FileSource, Record
-from hsl.data.scan import scan
+from hsl.data.audit.near_duplicates import find_near_duplicates, turned
+from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.files.scan import scan
 
 PICTURES, SIDE, COPIES = 5000, 200, 250
 WORKERS = 2

@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from benchmarks.loop import BATCH, SIZE, config
 from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.progress import quieten_lightning
-from hsl.run import make_repeatable
-from hsl.run.building import build_task
+from hsl.verbs.opening.building import build_task
+from hsl.verbs.train.setup import make_repeatable
 
 STEPS, WARM_UP = 84, 4
 

@@ -17,9 +17,9 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from hsl.cli import conf_dir
-from hsl.losses.eight_part import EightPartLoss
-from hsl.losses.eight_part_embeddings import sample_pixels
-from hsl.losses.eight_part_labels import resized
+from hsl.losses.eight_part.embedding_parts import sample_pixels
+from hsl.losses.eight_part.loss import EightPartLoss
+from hsl.losses.eight_part.weak_labels import resized
 
 BATCH, SIZE, WIDTH, STRIDE, ROUNDS, GOAL = 8, 256, 32, 4, 5, 2.0
 TOLERANCE = 2e-5

@@ -24,13 +24,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hsl.data.cache import Decoder, PictureCache
-from hsl.data.dataset import PictureDataset
+from hsl.data.files.records import Catalogue
+from hsl.data.files.scan import scan
 from hsl.data.formats.folder import read_folder
-from hsl.data.loader import BatchOrder, Loader
-from hsl.data.records import Catalogue
-from hsl.data.scan import scan
-from hsl.data.transforms import normalized, training_transform
+from hsl.data.loading.cache import Decoder, PictureCache
+from hsl.data.loading.dataset import PictureDataset
+from hsl.data.loading.loader import BatchOrder, Loader
+from hsl.data.loading.transforms import normalized, training_transform
 
 ROOT = Path(__file__).parents[1]
 GOAL = 2.0

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.callbacks.progress import quieten_lightning
 from hsl.cli import conf_dir
-from hsl.run import make_repeatable
-from hsl.run.building import build_task
+from hsl.verbs.opening.building import build_task
+from hsl.verbs.train.setup import make_repeatable
 
 STEPS, WARM_UP, ROUNDS, BATCH, SIZE = 120, 4, 6, 8, 128
 

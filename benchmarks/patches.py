@@ -18,9 +18,9 @@ import scipy
 from scipy.stats import qmc
 
 from hsl.data.formats.folder import read_folder
-from hsl.data.patch_centres import poisson_disk
-from hsl.data.patch_export import write_patch_set
-from hsl.data.patches import PatchSampling
+from hsl.data.patches.centres import poisson_disk
+from hsl.data.patches.export import write_patch_set
+from hsl.data.patches.patch_sampling import PatchSampling
 
 SIDE, RADIUS = 20_000, 300
 REPEATS = 5

@@ -12,7 +12,7 @@ from hsl.errors import lost_a_process, says_no_memory, user_sentence
 ROOT = Path(__file__).parents[1]
 LIMITED = """
 import resource, sys
-import lightning, segmentation_models_pytorch, torchmetrics, hsl.run
+import lightning, segmentation_models_pytorch, torchmetrics, hsl.verbs.train.train
 from hsl.cli import run_verb
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2600 * 2**20, resource.RLIM_INFINITY))

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hsl.cli import conf_dir
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.options import Option, as_json, as_text, below, read_options
 
 

@@ -20,15 +20,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hsl import mistyped, options
-from hsl.calls import check_calls, check_values
-from hsl.config import ConfigError, UserError, validate
-from hsl.errors import TRACEBACK_VARIABLE, user_sentence
+from hsl import options
+from hsl.config import mistyped
+from hsl.config.calls import check_calls, check_values
+from hsl.config.ranges import KEYS
+from hsl.config.targets import named_targets
+from hsl.config.validation import validate
+from hsl.errors import TRACEBACK_VARIABLE, ConfigError, UserError, user_sentence
+from hsl.files.names import check_names
 from hsl.metrics.catalogue import read_mode
-from hsl.names import check_names
-from hsl.ranges import KEYS
 from hsl.signals import ended_by_signals
-from hsl.targets import named_targets
 from hsl.terminal import quieten_handlers, say, visible
 
 EXIT_USER_ERROR = 2

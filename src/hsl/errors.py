@@ -1,6 +1,7 @@
-"""What a user is told of an error."""
+"""The errors that a user can mend, and the sentence a user is told of any error."""
 
 import errno
+import re
 import textwrap
 
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
@@ -11,8 +12,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from hsl import mistyped
-from hsl.config import UserError, unresolved
+from hsl.config import mistyped
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 MEMORY_SIGNS = (  # of allocators whose error has no type of its own, each at the beginning of a sentence of theirs
@@ -49,6 +49,18 @@ _WAY_OUT = {
 }
 
 
+class UserError(ValueError):
+    """A mistake that the user can mend: shown as one sentence, exit code 2, no traceback."""
+
+
+class ConfigError(UserError):
+    """A value in the configuration breaks a rule."""
+
+
+class DataError(UserError):
+    """Something on disk is missing, broken or contradicts itself. The message names the file."""
+
+
 def user_sentence(error: BaseException) -> str | None:
     """What to tell the user; ``None`` when the error is ours and deserves its traceback.
 
@@ -76,6 +88,24 @@ def user_sentence(error: BaseException) -> str | None:
         if isinstance(one, MissingMandatoryValue | InterpolationResolutionError | UnsupportedInterpolationType):
             return unresolved(one)
     return str(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """The sentence of a value that is missing, or that refers to what is not there."""
+    key, text = error.full_key or error.key, str(error).partition("\n")[0]
+    if isinstance(error, MissingMandatoryValue):
+        return f"`{key}` should be chosen. Found no value. Give it on the command line: `{key}=...`."
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"`{found[1]}` should be chosen. Found no value. Give it on the command line: `{found[1]}=...`."
+    if found := re.search(r"Environment variable '(.*)' not found", text):
+        return (
+            f"`{key}` should have a value. Found that the environment variable {found[1]} is not set. Set it, or give "
+            f"a value for when it is not: `${{oc.env:{found[1]},VALUE}}`."
+        )
+    if found := re.search(r"Interpolation key '(.*)' not found", text):
+        wanted = f"`{key}` should refer to a key of the config. Found `${{{found[1]}}}`, which is none."
+        return f"{wanted} `--cfg job` shows all."
+    return f"`{key}` should be a value that can be resolved. Found: {text.rstrip('.')}. Give it another value."
 
 
 def says_no_memory(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 @dataclass(frozen=True)

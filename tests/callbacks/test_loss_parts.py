@@ -10,7 +10,7 @@ from tests.callbacks.test_oom_backoff import Loss, Network, collated, fitted, pi
 from tests.tasks.test_segmentation import points
 
 from hsl.callbacks.loss_parts import LossParts, part_values
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gradnorm import GradNorm
 from hsl.weighting.gramian import PCGrad

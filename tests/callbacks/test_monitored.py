@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from hsl.callbacks.best_checkpoint import BestCheckpoint
 from hsl.callbacks.monitored import MonitoredValue, early_stopping
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 def trainer(*names: str, callbacks: Sequence[Callback] = ()) -> Any:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hsl.callbacks.object_scores import ObjectScores, bind_classes
-from hsl.config import ConfigError
-from hsl.metrics.clustering import clustering_scores
-from hsl.metrics.panoptic import panoptic_counts
-from hsl.metrics.row_file import read_rows
+from hsl.errors import ConfigError
+from hsl.metrics.objects.clustering import clustering_scores
+from hsl.metrics.objects.panoptic import panoptic_counts
+from hsl.metrics.pool.row_file import read_rows
 
 HEAD = "segmentation"
 

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.callbacks.oom_backoff import MemoryExhaustedError, OomBackoff
-from hsl.config import ConfigError
-from hsl.metrics.confusion import Confusion
+from hsl.errors import ConfigError
+from hsl.metrics.pixels.confusion import Confusion
 from hsl.models.checkpointing import checkpoint_gradients, checkpoint_network
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.aggregation import Aggregation
@@ -352,7 +352,7 @@ import lightning, torch
 sys.path.insert(0, sys.argv[1])
 import test_oom_backoff as t
 from hsl.callbacks.oom_backoff import OomBackoff
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 folder, weighting = Path(sys.argv[2]), sys.argv[3]
 made = {"fixed": t.Fixed, "famo": t.Famo}[weighting]

@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hsl.callbacks import provenance
-from hsl.callbacks.provenance import Provenance, read_provenance
+from hsl.callbacks.provenance import Provenance
+from hsl.run_folder.provenance import read_provenance
 
 
 class Clock:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from hsl.callbacks.baseline import read_baseline
 from hsl.callbacks.rollback_gate import RollbackGate
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hsl.callbacks.weighting_log import WeightingLog
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 class Logger:

@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.calls import calls_in, check_calls
 from hsl.cli import conf_dir
-from hsl.config import ConfigError
-from hsl.run.phase_plan import read_phases
+from hsl.config.calls import calls_in, check_calls
+from hsl.errors import ConfigError
+from hsl.verbs.train.phase_plan import read_phases
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
 VERBS = {"labelling": "label"}  # groups of another config than train.yaml

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.conftest import composed
 
 from hsl.cli import conf_dir
-from hsl.run.phase_plan import read_phases
+from hsl.verbs.train.phase_plan import read_phases
 
 CORAL = {
     "monitor": "val/h_mean", "callbacks.best_checkpoint.monitor": "val/h_mean",
@@ -33,7 +33,7 @@ NASH = {"weighting.method._target_": "hsl.weighting.gramian.nash_mtl", "weightin
 FOCUSED = {"decoder.primary": ["genus", "health"], "loss.primary": ["genus", "health"]}
 
 ARTEFACT = {
-    "seed": 42, "data.image_size": 384, "data.batch_size": 96, "data.split._target_": "hsl.data.splits.kfold",
+    "seed": 42, "data.image_size": 384, "data.batch_size": 96, "data.split._target_": "hsl.data.splits.folds.kfold",
     "data.split.num_folds": 3, "data.split.seed": 42, "data.cache": "ram", "trainer.max_epochs": 50,
     "trainer.precision": "auto", "trainer.gradient_clip_val": 1.0, "optimizer._target_": "hsl.tasks.optimizers.adamw",
     "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.01, "optimizer.betas": [0.9, 0.999],
@@ -49,7 +49,7 @@ ARTEFACT = {
 }  # fmt: skip
 STEEL = {
     "seed": 42, "data.split.seed": 42, "data.image_size": [256, 1600], "data.batch_size": 4,
-    "data.split._target_": "hsl.data.fractions.fractions", "data.split.val_fraction": 0.15,
+    "data.split._target_": "hsl.data.splits.fractions.fractions", "data.split.val_fraction": 0.15,
     "data.split.test_fraction": 0.15, "data.image_labels": ["defect_1", "defect_2", "defect_3", "defect_4"],
     "encoder.name": "tu-convnext_tiny.fb_in1k", "encoder.cbam_stages": [3, 4], "encoder.weights": "auto",
     "loss._target_": "hsl.losses.image_loss.MultilabelFocal", "loss.alpha": "dynamic", "loss.gamma": 2.0,

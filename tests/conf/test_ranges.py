@@ -10,15 +10,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from hsl.calls import calls_in, check_calls, check_values
 from hsl.cli import conf_dir
-from hsl.config import ConfigError, validate
-from hsl.ranges import KEYS
+from hsl.config.calls import calls_in, check_calls, check_values
+from hsl.config.ranges import KEYS
+from hsl.config.validation import validate
+from hsl.errors import ConfigError
 
 NEEDED = {"data.root": "x", "encoder.name": "resnet18", "data.reader.mask_column": "m", "data.reader.classes": "[a,b]"}
 NEEDED |= {"data.sampling.runs": "[x]", "output": "x", "run": "x", "runs": "[x]", "input": "x", "labels": "x"}
 LEGAL = {
-    "lr_search": "`hsl.run.lr_search` holds the two against each other before anything is read",
+    "lr_search": "`hsl.verbs.profile.lr_search` holds the two against each other before anything is read",
     "mean": "a mean of colours; `std` is held against 0 by `hsl.data.arguments`, where the data are built",
     "std": "see mean",
     "minimum": "a score of your own may be negative; none is a number that is not reached",

@@ -10,10 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from tests.conftest import composed
 
-from hsl.calls import check_calls
 from hsl.cli import conf_dir
-from hsl.config import validate
-from hsl.run.phase_plan import read_phases
+from hsl.config.calls import check_calls
+from hsl.config.validation import validate
+from hsl.verbs.train.phase_plan import read_phases
 
 RESULTS = conf_dir().parent / "docs/results"
 PAGES = sorted(page for page in RESULTS.glob("*.md") if page.name != "README.md")

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from tests.conftest import composed
 
 from hsl.pseudo_labels.judgement import Judgement
-from hsl.run.label_settings import present_sources
+from hsl.verbs.label.settings import present_sources
 
 CLASSES = ("background", "healthy", "structural", "surface", "degradation")
 PIXELS = 10_000

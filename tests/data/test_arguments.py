@@ -1,7 +1,7 @@
 import pytest
 
-from hsl.config import ConfigError
 from hsl.data.arguments import check_arguments
+from hsl.errors import ConfigError
 
 GOOD = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from hsl.batch import UNKNOWN_LABEL
-from hsl.config import DataError
 from hsl.data.class_names import unfit_names
+from hsl.data.files.records import FileSource, Record
 from hsl.data.formats.description import describe
 from hsl.data.formats.findings import Findings
-from hsl.data.image_labels import read_image_labels
-from hsl.data.records import FileSource, Record
+from hsl.data.labels.image_labels import read_image_labels
+from hsl.errors import DataError
 
 UNFIT = [
     ("", "should have a name"),

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from hsl.config import ConfigError, DataError
-from hsl.data.audit import audit
+from hsl.data.audit.audit import audit
 from hsl.data.datamodule import DataModule
-from hsl.data.decoding import Decoding
+from hsl.data.files.decoding import Decoding
 from hsl.data.formats.folder import read_folder, read_pictures
-from hsl.data.sampling import RareClasses
-from hsl.data.splits import kfold
-from hsl.data.transforms import training_transform
+from hsl.data.loading.sampling import RareClasses
+from hsl.data.loading.transforms import training_transform
+from hsl.data.splits.folds import kfold
+from hsl.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from hsl.config import ConfigError
 from hsl.data.formats.coralscapes import CLASSES
 from hsl.data.tasks import SHIPPED, Heads, read_heads
+from hsl.errors import ConfigError
 
 DEMO = ("clean", "crack", "scratch", "paint_loss", "stain", "puncture")
 TILE = ("background", "blowhole", "break", "crack", "fray", "uneven")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference import sliding_window
 from hsl.inference.sliding_window import SlidingWindow, gaussian, starts
 from hsl.inference.tta import TestTimeAugmentation, turn, turn_back

@@ -3,7 +3,7 @@ import torch
 import ttach
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference.tta import TestTimeAugmentation, turn, turn_back
 from hsl.inference.whole import Whole
 

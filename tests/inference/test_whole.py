@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference.whole import Whole
 
 

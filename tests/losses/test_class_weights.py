@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses.class_weights import weigh_classes
 
 COUNTS = torch.tensor([8_000, 1_500, 500])

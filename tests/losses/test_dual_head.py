@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses.dual_head import DualHeadLoss, weighted_dice_ce
 from hsl.losses.functional import cross_entropy, soft_dice
 from hsl.losses.image_loss import ImageCrossEntropy

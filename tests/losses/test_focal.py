@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses.focal import Focal
 
 

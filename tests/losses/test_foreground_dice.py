@@ -3,7 +3,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses.cross_entropy import CrossEntropy
 from hsl.losses.foreground_dice import ForegroundDice
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses.image_loss import ImageCrossEntropy, MultilabelFocal, hardest
 
 COUNTS = {"classification": torch.tensor([6, 3, 1])}

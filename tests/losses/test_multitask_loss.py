@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hsl.batch import Batch
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import weigh_classes
 from hsl.losses.cross_entropy import CrossEntropy

@@ -2,7 +2,7 @@ import pytest
 import torch
 from segmentation_models_pytorch.losses import JaccardLoss, TverskyLoss
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.overlap import Jaccard, Tversky
 

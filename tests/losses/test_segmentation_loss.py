@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hsl.batch import Batch
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.dice import Dice
 from hsl.losses.focal import Focal

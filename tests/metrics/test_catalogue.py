@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.metrics.catalogue import SCORES, better, read_mode
-from hsl.metrics.clustering import clustering_scores
-from hsl.metrics.image_scores import ImageScores
-from hsl.metrics.pixelwise import Pixelwise
-from hsl.reports.pixel_counts import METRICS
+from hsl.metrics.images.image_scores import ImageScores
+from hsl.metrics.objects.clustering import clustering_scores
+from hsl.metrics.pixels.pixelwise import Pixelwise
+from hsl.run_folder.pixel_counts import METRICS
 
 
 def test_every_score_that_a_validation_logs_has_a_direction() -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsl.config import UserError
-from hsl.metrics.calibration import calibrate
-from hsl.metrics.confusion import Confusion, predicted_classes
+from hsl.errors import UserError
 from hsl.metrics.finite import NonFiniteLogitsError, broken_images, check_count, check_outputs
-from hsl.metrics.image_scores import ImageScores, image_scores, probabilities_of
-from hsl.metrics.pixelwise import Pixelwise
-from hsl.metrics.watershed import split_objects
+from hsl.metrics.images.image_scores import ImageScores, image_scores, probabilities_of
+from hsl.metrics.objects.watershed import split_objects
+from hsl.metrics.pixels.calibration import calibrate
+from hsl.metrics.pixels.confusion import Confusion, predicted_classes
+from hsl.metrics.pixels.pixelwise import Pixelwise
 
 VALUES = [math.nan, math.inf, -math.inf]
 TARGET = torch.zeros(3, 4, 5, dtype=torch.int64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.attention import TaskAttention, pool
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.cbam import CBAM, ChannelAttention, SpatialAttention
 from hsl.models.checkpointing import checkpoint_gradients
 from hsl.models.encoders import Encoder, build_encoder

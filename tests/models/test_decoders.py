@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.decoders import Decoder, deeplabv3plus, segformer, unet, unetplusplus, upernet
 
 CONF = Path(__file__).parents[2] / "conf" / "decoder"

@@ -6,7 +6,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.encoders import OWN_OPTIONS, Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"

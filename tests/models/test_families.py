@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.encoders import Encoder, build_encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "encoder"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.heads import DenseHead, EmbeddingHead, ImageHead, MapHead
 
 

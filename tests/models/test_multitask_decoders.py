@@ -6,7 +6,7 @@ import pytest
 import torch
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.multitask_decoders import MultitaskDecoder, StageFusion, hierarchical, multihead
 
 CONVOLUTIONAL = [3, 16, 24, 40, 80, 160]

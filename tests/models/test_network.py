@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.encoders import Encoder
 from hsl.models.heads import DenseHead, EmbeddingHead, ImageHead, MapHead
 from hsl.models.network import SegmentationNetwork

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.checkpointing import checkpoint_gradients
 from hsl.models.encoders import build_encoder
 from hsl.models.plain_pyramid import PlainPyramid, build_plain_pyramid

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from hsl.config import ConfigError, DataError
+from hsl.errors import ConfigError, DataError
 from hsl.models.state_dict import fill, read_state_dict
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models import weights
 from hsl.models.encoders import Encoder, build_encoder
 from hsl.models.weights import WeightsUnavailableError, load_weights

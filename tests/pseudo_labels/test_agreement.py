@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hsl.config import DataError
-from hsl.data.label_table import LabelRow, LabelTable
+from hsl.data.labels.label_table import LabelRow, LabelTable
+from hsl.errors import DataError
 from hsl.pseudo_labels.agreement import AGREEMENT, Agreement, read_agreement, write_agreement
 
 ROWS = [

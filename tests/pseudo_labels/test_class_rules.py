@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.pseudo_labels.class_rules import parse_rule
 
 CLASSES = ["background", "leaf", "leaf spot", "2nd"]

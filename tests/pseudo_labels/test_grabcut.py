@@ -6,7 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.pseudo_labels.grabcut import ColourSeeds, UnseededError, grabcut_votes
 
 CLASSES = ["background", "leaf", "symptom"]

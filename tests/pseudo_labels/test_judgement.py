@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.pseudo_labels.judgement import Judgement
 from hsl.pseudo_labels.quality import mask_quality
 

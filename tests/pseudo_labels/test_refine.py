@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import jaccard_score
 
-from hsl.data.label_table import LabelRow
+from hsl.data.labels.label_table import LabelRow
 from hsl.pseudo_labels.refine import Decision, changed, decide, flagged, mean_iou, transitions, upgraded
 
 

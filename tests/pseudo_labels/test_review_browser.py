@@ -56,9 +56,7 @@ def drawn(tmp_path_factory):
 
 @contextmanager
 def serving(labels):
-    hears = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as in tests/data/test_reading.py
-    )
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{hears}; from hsl.cli import main; main()"
     words = ["label", "review", f"labels={labels}", "port=0"]
     server = subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.pseudo_labels.sam import load_sam, sam_votes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)

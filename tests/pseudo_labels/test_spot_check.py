@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hsl.config import ConfigError, DataError
-from hsl.data.label_review import Settings, Thresholds, checked
+from hsl.data.labels.review import Settings, Thresholds, checked
+from hsl.errors import ConfigError, DataError
 from hsl.pseudo_labels.agreement import Agreement, write_agreement
 from hsl.pseudo_labels.spot_check import answer, begin, go_on
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.config import ConfigError, DataError
-from hsl.data.label_table import LabelRow, read_labels, read_page
-from hsl.output_folder import MARKER
+from hsl.data.labels.label_table import LabelRow, read_labels, read_page
+from hsl.errors import ConfigError, DataError
+from hsl.files.output_folder import MARKER
 from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 
 SETTINGS = {"data": "leaves", "classes": ["background", "leaf"], "fold": 0}

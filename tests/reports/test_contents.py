@@ -5,11 +5,11 @@ import pytest
 
 from hsl.reports import contents
 from hsl.reports.gather import gather
-from hsl.reports.notes import notes_on
-from hsl.reports.ranking import ranking_table
-from hsl.reports.resampling import Estimate
-from hsl.reports.results import models_of
-from hsl.reports.statistics import Interval, Summary
+from hsl.reports.models import models_of
+from hsl.reports.page.notes import notes_on
+from hsl.reports.statistics.paired_tests import Interval, Summary
+from hsl.reports.statistics.ranking import ranking_table
+from hsl.reports.statistics.resampling import Estimate
 
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

@@ -1,8 +1,8 @@
 import pytest
 
-from hsl.config import DataError
+from hsl.errors import DataError
 from hsl.reports.gather import gather
-from hsl.reports.run_pages import find_run_folders
+from hsl.run_folder.find import find_run_folders
 
 
 def test_runs_are_found_at_and_below_a_match_each_once(make_run, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.reports.listing import COLUMNS, Row, arrange, as_text, read_row, runs
 
 

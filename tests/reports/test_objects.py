@@ -4,14 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from hsl.config import DataError
-from hsl.metrics.object_precision import pool_precision
-from hsl.metrics.panoptic import panoptic_counts
+from hsl.errors import DataError
+from hsl.metrics.objects.average_precision import pool_precision
+from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.reports.gather import gather
-from hsl.reports.object_tables import EVERY, object_tables
+from hsl.reports.models import models_of
 from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
-from hsl.reports.results import models_of
-from hsl.reports.run_files import ObjectRow, read_objects
+from hsl.reports.tables.object_tables import EVERY, object_tables
+from hsl.run_folder.reading import ObjectRow, read_objects
 
 
 def row_of(name, **metrics):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from hsl.reports.comparisons import compare, pooled_estimates
 from hsl.reports.gather import gather
-from hsl.reports.results import models_of
+from hsl.reports.models import models_of
+from hsl.reports.statistics.comparisons import compare, pooled_estimates
 
 
 @pytest.fixture

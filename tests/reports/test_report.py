@@ -6,11 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from hsl.config import ConfigError, DataError
-from hsl.output_folder import MARKER
-from hsl.reports.part_tests import PartCounts, PartTests, compare_parts, write_parts
-from hsl.reports.plot_files import save_plots
+from hsl.errors import ConfigError, DataError
+from hsl.files.output_folder import MARKER
+from hsl.reports.plots.plot_files import save_plots
 from hsl.reports.report import report
+from hsl.reports.statistics.part_tests import PartCounts, PartTests, compare_parts, write_parts
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from hsl.reports.gather import gather
-from hsl.reports.results import models_of
-from hsl.reports.task_table import task_table
+from hsl.reports.models import models_of
+from hsl.reports.tables.task_table import task_table
 from hsl.reports.ungrouped import merged, named_by, ungrouped
 
 # Four classes of the data set, of which the last two are read alike by every task: three global ones.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hsl.config import UserError
+from hsl.errors import UserError
 from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.tasks.finite import NonFiniteLossError, check_finite
 

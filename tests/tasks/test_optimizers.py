@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.tasks.optimizers import adamw, parameter_groups, scale_learning_rate, sgd
 from hsl.tasks.schedulers import onecycle
 

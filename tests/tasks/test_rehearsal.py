@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hsl.losses.cross_entropy import CrossEntropy
 from hsl.losses.image_loss import ImageCrossEntropy
 from hsl.losses.segmentation_loss import SegmentationLoss
-from hsl.metrics.pixelwise import Pixelwise
+from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.rehearsal import logged_values, single_values_normalised
 from hsl.tasks.scoring import Scoring
 

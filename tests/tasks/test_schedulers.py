@@ -7,7 +7,7 @@ import torch
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.tasks.schedulers import constant, cosine, onecycle, poly
 
 Make = Callable[[torch.optim.Optimizer, int], LRScheduler]

@@ -16,12 +16,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
-from hsl.metrics.confusion import Confusion
 from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.metrics.pixels.confusion import Confusion
 from hsl.tasks.finite import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from hsl.cli import conf_dir
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gramian import PCGrad, SolverError, mgda, nash_mtl
 from hsl.weighting.scalar import Fixed

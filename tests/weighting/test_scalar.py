@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.weighting.base import Weighting
 from hsl.weighting.gradnorm import GradNorm
 from hsl.weighting.scalar import DynamicWeightAverage, Famo, Fixed, Uncertainty

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hsl.checkpoint import read_checkpoint
-from hsl.config import ConfigError
-from hsl.files import read_json
+from hsl.errors import ConfigError
+from hsl.files.io import read_json
+from hsl.run_folder.checkpoint import read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from hsl.checkpoint import read_checkpoint
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.metrics.catalogue import read_mode
+from hsl.run_folder.checkpoint import read_checkpoint
 
 
 class BestCheckpoint(ModelCheckpoint):

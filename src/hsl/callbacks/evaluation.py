@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
+from hsl.config.ranges import NonNegativeInt
 from hsl.inference.channels import read_channels
 from hsl.inference.global_space import read_as
-from hsl.metrics.channels import pool_channels
-from hsl.metrics.functional import scores
-from hsl.metrics.image_scores import probabilities_of
-from hsl.metrics.pixelwise import Pixelwise, States
-from hsl.metrics.watershed import split_objects
-from hsl.ranges import NonNegativeInt
+from hsl.metrics.images.image_scores import probabilities_of
+from hsl.metrics.objects.watershed import split_objects
+from hsl.metrics.pixels.counts import scores
+from hsl.metrics.pixels.overlapping import pool_channels
+from hsl.metrics.pixels.pixelwise import Pixelwise, States
 
 """The head that says how deep each pixel lies in its object."""
 
@@ -209,7 +209,7 @@ class PartResult:
     ) -> list[NDArray[np.uint8]]:
         """Take what the heads of overlapping channels say of one batch, which ``results`` have taken before.
 
-        The counts of each picture are those of its channels, pooled by `hsl.metrics.channels.pool_channels`.
+        The counts of each picture are those of its channels, pooled by `hsl.metrics.pixels.overlapping.pool_channels`.
 
         Returns:
             The codes of each picture, see `hsl.channels`, at the size of its source.

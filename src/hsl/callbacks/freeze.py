@@ -7,7 +7,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 class Freeze(Callback):

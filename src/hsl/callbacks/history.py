@@ -6,8 +6,8 @@ import lightning
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
-from hsl.cells import csv_of
-from hsl.files import write_atomically
+from hsl.files.cells import csv_of
+from hsl.files.io import write_atomically
 
 
 class History(Callback):

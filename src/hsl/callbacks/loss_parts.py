@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from hsl.batch import Objectives
-from hsl.config import ConfigError
-from hsl.ranges import PositiveInt
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
 
 
 class LossParts(Callback):

@@ -6,9 +6,9 @@ from typing import Any, cast
 import lightning
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
-from hsl.config import ConfigError
+from hsl.config.ranges import NonNegativeFloat, NonNegativeInt
+from hsl.errors import ConfigError
 from hsl.metrics.catalogue import read_mode
-from hsl.ranges import NonNegativeFloat, NonNegativeInt
 
 
 def early_stopping(

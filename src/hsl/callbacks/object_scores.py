@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.batch import Batch
-from hsl.config import ConfigError
-from hsl.metrics.confusion import predicted_classes
-from hsl.metrics.pool import MetricPool
-from hsl.ranges import PositiveInt
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
+from hsl.metrics.pixels.confusion import predicted_classes
+from hsl.metrics.pool.pool import MetricPool
 
 Instances = Callable[[str], NDArray[Any] | None]
 

@@ -12,10 +12,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hsl.config import ConfigError, UserError
-from hsl.files import write_atomically
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError, UserError
+from hsl.files.io import write_atomically
 from hsl.models.checkpointing import checkpoint_network
-from hsl.ranges import PositiveInt
 from hsl.weighting.base import Weighting
 from hsl.weighting.scalar import Fixed, Uncertainty
 

@@ -1,7 +1,6 @@
 """Where a run came from: enough to repeat it and to know what not to compare it with."""
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -19,7 +18,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from hsl.files import Page, read_json, write_atomically
+from hsl.run_folder.provenance import read_provenance, write_provenance
 from hsl.terminal import say
 
 PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pytorch", "timm", "albumentations",
@@ -78,20 +77,7 @@ class Provenance(Callback):
         spent = self._spent + time.monotonic() - self._start
         finished = _now() if status == "finished" else None
         page = {**self.facts, "status": status, "finished": finished, "wall_time_s": round(spent, 1), **more}
-        write_atomically(self.path, json.dumps(page, indent=2).encode())
-
-
-def read_provenance(path: Path) -> Page:
-    """The facts in a ``provenance.json``; empty when there is none.
-
-    Raises:
-        DataError: the file is damaged; of what is read: a key is not there.
-    """
-    if path.is_file():
-        return read_json(path)
-    nothing = Page()
-    nothing.path = path
-    return nothing
+        write_provenance(self.path, page)
 
 
 def environment() -> dict[str, Any]:

@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hsl.callbacks.baseline import Baseline, read_baseline
-from hsl.checkpoint import read_checkpoint
-from hsl.config import ConfigError
-from hsl.files import read_json, write_atomically
+from hsl.config.ranges import NonNegativeFloat
+from hsl.errors import ConfigError
+from hsl.files.io import read_json, write_atomically
 from hsl.metrics.catalogue import better, read_mode
-from hsl.ranges import NonNegativeFloat
+from hsl.run_folder.checkpoint import read_checkpoint
 
 
 class RollbackGate(Callback):

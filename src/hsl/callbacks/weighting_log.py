@@ -8,9 +8,9 @@ from typing import Any, cast
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from hsl.config import ConfigError
-from hsl.files import write_atomically
-from hsl.ranges import PositiveInt
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
+from hsl.files.io import write_atomically
 from hsl.weighting.base import Weighting
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from hsl.config import ConfigError
-from hsl.data.decode import Range
+from hsl.data.files.decode import Range
+from hsl.errors import ConfigError
 
 
 def check_arguments(

@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.batch import Batch
-from hsl.config import DataError
+from hsl.config.ranges import Limit, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from hsl.data.arguments import check_arguments, check_max_megapixels, check_value_range
-from hsl.data.audit import Audit
-from hsl.data.cache import PictureCache
-from hsl.data.counts import class_counts, presence, shown
-from hsl.data.dataset import PictureDataset, unmasked_pictures
-from hsl.data.decoding import Decoding
-from hsl.data.headers import MAX_MEGAPIXELS
-from hsl.data.image_labels import HEAD, read_image_labels
-from hsl.data.labels import PseudoLabels, PseudoTrainingLabels
-from hsl.data.loader import BatchOrder, Loader
-from hsl.data.object_labels import ObjectLabels
-from hsl.data.patches import PatchSampling, TrainingPatches
-from hsl.data.records import Catalogue, Record, ruled, select
-from hsl.data.sampling import Sampling
-from hsl.data.scan import Scan, scan
-from hsl.data.splits import Split, stored_split
+from hsl.data.audit.audit import Audit
+from hsl.data.files.decoding import Decoding
+from hsl.data.files.headers import MAX_MEGAPIXELS
+from hsl.data.files.records import Catalogue, Record, ruled, select
+from hsl.data.files.scan import Scan, scan
+from hsl.data.files.unchanged import Unchanged
+from hsl.data.labels.image_labels import HEAD, read_image_labels
+from hsl.data.labels.object_labels import ObjectLabels
+from hsl.data.labels.pseudo_labels import PseudoLabels, PseudoTrainingLabels
+from hsl.data.loading.cache import PictureCache
+from hsl.data.loading.class_counts import class_counts, presence, shown
+from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
+from hsl.data.loading.loader import BatchOrder, Loader
+from hsl.data.loading.sampling import Sampling
+from hsl.data.loading.transforms import EvaluationTransform, Transform, normalized
+from hsl.data.loading.workers import choose_num_workers
+from hsl.data.patches.patch_sampling import PatchSampling, TrainingPatches
+from hsl.data.splits.folds import Split, stored_split
 from hsl.data.tasks import heads_of
-from hsl.data.transforms import EvaluationTransform, Transform, normalized
-from hsl.data.unchanged import Unchanged
-from hsl.data.workers import choose_num_workers
-from hsl.ranges import Limit, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from hsl.errors import DataError
 
 PARTS = ("train", "val", "test")
 
@@ -183,12 +183,12 @@ class DataModule(LightningDataModule):
 
     @property
     def class_counts(self) -> dict[str, Tensor]:
-        """How often each class occurs in the training part; see `hsl.data.counts`."""
+        """How often each class occurs in the training part; see `hsl.data.loading.class_counts`."""
         return class_counts(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     @property
     def presence_pixels(self) -> dict[str, Tensor]:
-        """What a class could at most have got in the training part; see `hsl.data.counts.presence`."""
+        """What a class could at most have got in the training part; see `hsl.data.loading.class_counts.presence`."""
         return presence(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX
 from hsl.channels import class_pixels, holds
-from hsl.config import ConfigError
 from hsl.data.class_names import unfit_names
-from hsl.data.records import Catalogue
-from hsl.files import check_regular
+from hsl.data.files.records import Catalogue
+from hsl.errors import ConfigError
+from hsl.files.io import check_regular
 
 SHIPPED = Path(__file__).parent / "task_definitions"
 REST = "other"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
-from hsl.config import ConfigError
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
 from hsl.inference.geometry import reflected_to
-from hsl.ranges import PositiveInt
 
 SIGMA = 1 / 8  # of the window's side
 FLOOR = 1e-3  # of the weight in the middle, as in MONAI: no pixel rests on weights near zero

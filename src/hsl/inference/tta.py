@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 # Every symmetry of the square is some quarter turns counter-clockwise and then perhaps a left-right mirror.
 _TURNS_THEN_MIRROR = {

@@ -5,9 +5,9 @@ import math
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
-from hsl.config import ConfigError
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
 from hsl.inference.geometry import reflected_to
-from hsl.ranges import PositiveInt
 
 
 class Whole:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 Method = Literal["inverse_sqrt", "inverse", "median_frequency", "effective_number"]
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.config.ranges import FractionBelowOne
+from hsl.errors import ConfigError
 from hsl.losses import functional
-from hsl.ranges import FractionBelowOne
 
 
 class CrossEntropy(nn.Module):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.config.ranges import Fraction, NonNegativeFloat
+from hsl.errors import ConfigError
 from hsl.losses import functional
-from hsl.ranges import Fraction, NonNegativeFloat
 
 
 class Focal(nn.Module):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.config.ranges import PositiveFloat
+from hsl.errors import ConfigError
 from hsl.losses import functional
-from hsl.ranges import PositiveFloat
 
 
 class ForegroundDice(nn.Module):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hsl.batch import UNKNOWN_LABEL, Batch, Objectives, Outputs
-from hsl.config import ConfigError
+from hsl.config.ranges import AtLeastOne, FractionAboveZero, FractionBelowOne, NonNegativeFloat
+from hsl.errors import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
-from hsl.ranges import AtLeastOne, FractionAboveZero, FractionBelowOne, NonNegativeFloat
 
 OBJECTIVE = "classification"
 

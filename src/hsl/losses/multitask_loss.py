@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
-from hsl.config import ConfigError
+from hsl.config.ranges import AtLeastOne, Fraction, FractionBelowOne, NonNegativeFloat
+from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import Method, weigh_classes
 from hsl.losses.term import Term
-from hsl.ranges import AtLeastOne, Fraction, FractionBelowOne, NonNegativeFloat
 
 CONSISTENCY = "consistency"
 OVERRIDES = ("pixel", "region", "hybrid_alpha", "class_weights")

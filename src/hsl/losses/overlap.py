@@ -9,9 +9,9 @@ from segmentation_models_pytorch.losses import JaccardLoss, TverskyLoss
 from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX
-from hsl.config import ConfigError
+from hsl.config.ranges import AtLeastOne, NonNegativeFloat
+from hsl.errors import ConfigError
 from hsl.losses import functional
-from hsl.ranges import AtLeastOne, NonNegativeFloat
 
 
 class Tversky(nn.Module):

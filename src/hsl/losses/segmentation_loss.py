@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hsl.batch import Batch, Objectives, Outputs
-from hsl.config import ConfigError
+from hsl.config.ranges import AtLeastOne, FractionBelowOne, NonNegativeFloat
+from hsl.errors import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
 from hsl.losses.term import Term
-from hsl.ranges import AtLeastOne, FractionBelowOne, NonNegativeFloat
 
 
 class SegmentationLoss(nn.Module):

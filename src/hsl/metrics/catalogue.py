@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 Mode: TypeAlias = Literal["max", "min"]
 STAGES = ("train", "val", "test")

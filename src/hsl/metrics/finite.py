@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hsl.config import UserError
+from hsl.errors import UserError
 
 ADVICE = (
     "Look at these images; if they are sound, train again with a lower `optimizer.lr`, or with `trainer.precision=32`."

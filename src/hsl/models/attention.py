@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 class TaskAttention(nn.Module):

@@ -14,7 +14,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.plain_pyramid import PlainPyramid
 
 STAGES = (1, 2, 3, 4)

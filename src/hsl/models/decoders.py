@@ -18,8 +18,8 @@ from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPl
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
-from hsl.ranges import FractionBelowOne, PositiveInt
+from hsl.config.ranges import FractionBelowOne, PositiveInt
+from hsl.errors import ConfigError
 
 Features = list[Tensor]
 SCSE_REDUCTION = 16

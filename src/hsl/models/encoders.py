@@ -13,11 +13,11 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.models.maxxvit import TransformerBlock2d
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
 from hsl.models.cbam import refine_stages
 from hsl.models.plain_pyramid import build_plain_pyramid
 from hsl.models.weights import load_weights
-from hsl.ranges import PositiveInt
 
 OWN_OPTIONS = frozenset(
     ["cache_dir", "checkpoint_path", "exportable", "features_only", "no_jit", "out_indices", "pretrained",

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
-from hsl.ranges import FractionBelowOne, PositiveInt
+from hsl.config.ranges import FractionBelowOne, PositiveInt
+from hsl.errors import ConfigError
 
 
 class DenseHead(nn.Module):

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.config.ranges import FractionBelowOne, PositiveInt
+from hsl.errors import ConfigError
 from hsl.models.attention import TaskAttention, pool
 from hsl.models.decoders import dropout_of
-from hsl.ranges import FractionBelowOne, PositiveInt
 
 STRIDE = 4
 

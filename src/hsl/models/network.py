@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.decoders import Decoder, Features
 from hsl.models.encoders import Encoder
 from hsl.models.multitask_decoders import MultitaskDecoder

@@ -9,7 +9,7 @@ import torch
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 STRIDES = (4, 8, 16, 32)
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hsl.config import ConfigError, DataError
+from hsl.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
 HEAD_NAMES = ("fc.", "_fc.", "head.", "classifier.", "last_linear.")

@@ -23,7 +23,7 @@ from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.models.plain_pyramid import PlainPyramid
 from hsl.models.state_dict import Filled, fill, first_line, read_state_dict
 

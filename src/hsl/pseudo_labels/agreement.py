@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hsl.cells import neutral_row, original_rows
-from hsl.config import DataError
-from hsl.data.label_table import LabelTable
-from hsl.files import write_atomically
+from hsl.data.labels.label_table import LabelTable
+from hsl.errors import DataError
+from hsl.files.cells import neutral_row, original_rows
+from hsl.files.io import write_atomically
 
 AGREEMENT = "agreement.csv"
 

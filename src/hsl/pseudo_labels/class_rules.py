@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 Shares = Mapping[str, float]
 Number = Callable[[Shares], float]

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import ConfigError
-from hsl.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from hsl.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from hsl.errors import ConfigError
 
 CHANNELS = {"hue": 360.0, "saturation": 100.0, "value": 100.0}
 Bools = NDArray[np.bool_]

@@ -9,10 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import DataError
-from hsl.data.decoding import Decoding
-from hsl.data.reading import start_reader
-from hsl.data.records import Record
+from hsl.data.files.decoding import Decoding
+from hsl.data.files.reading import start_reader
+from hsl.data.files.records import Record
+from hsl.errors import DataError
 from hsl.pseudo_labels.grabcut import ColourSeeds, UnseededError, grabcut_votes
 
 Votes = NDArray[np.float32]
@@ -41,7 +41,7 @@ def grabcut_each(
     if workers <= 1 or len(records) <= 1:
         yield from (_votes(record, seeds, classes, decoding) for record in records)
         return
-    # not fork: see hsl.data.reading
+    # not fork: see hsl.data.files.reading
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(min(workers, len(records)), mp_context=context, initializer=start_reader)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.config import ConfigError
-from hsl.data.label_table import LabelRow
+from hsl.data.labels.label_table import LabelRow
+from hsl.errors import ConfigError
 from hsl.pseudo_labels.class_rules import ClassRule, parse_rule
 from hsl.pseudo_labels.quality import mask_quality, tier_of
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.data.label_table import LabelRow
+from hsl.data.labels.label_table import LabelRow
 
 SETTLED_ROUND = 3  # from here on labels that still change much are taken to oscillate
 AGREED = 0.85  # no number is published; that of the drift at which labels have settled, 15 %, the other way round

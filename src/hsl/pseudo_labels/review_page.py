@@ -21,11 +21,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from hsl.batch import IGNORE_INDEX
-from hsl.config import DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
-from hsl.data.label_review import Answer, Review
-from hsl.data.label_table import LabelRow, LabelTable
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
+from hsl.data.labels.label_table import LabelRow, LabelTable
+from hsl.data.labels.review import Answer, Review
+from hsl.errors import DataError
 from hsl.pseudo_labels.agreement import read_agreement
 from hsl.pseudo_labels.spot_check import answer, go_on
 

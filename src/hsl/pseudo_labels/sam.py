@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 Segmenter = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.bool_]]]
 HOW = (

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hsl.config import ConfigError, DataError
-from hsl.data.label_review import REVIEW, Answer, Review, Settings, judge, read_review, sample
-from hsl.data.label_table import LabelTable, read_labels
-from hsl.files import write_atomically
+from hsl.data.labels.label_table import LabelTable, read_labels
+from hsl.data.labels.review import REVIEW, Answer, Review, Settings, judge, read_review, sample
+from hsl.errors import ConfigError, DataError
+from hsl.files.io import write_atomically
 from hsl.pseudo_labels.agreement import read_agreement
 
 

@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.cells import neutral_row
-from hsl.config import ConfigError, DataError
-from hsl.data.decode_masks import decode_mask
-from hsl.data.grouping import name_some
-from hsl.data.label_review import REVIEW
-from hsl.data.label_table import COLUMNS, FORMAT, PAGE, LabelRow
-from hsl.files import write_atomically
-from hsl.output_folder import MARKER, strange_files, write_marker
+from hsl.data.files.decode_masks import decode_mask
+from hsl.data.labels.label_table import COLUMNS, FORMAT, PAGE, LabelRow
+from hsl.data.labels.review import REVIEW
+from hsl.data.splits.grouping import name_some
+from hsl.errors import ConfigError, DataError
+from hsl.files.cells import neutral_row
+from hsl.files.io import write_atomically
+from hsl.files.output_folder import MARKER, strange_files, write_marker
 
 TABLE, ROWS, SETTINGS = "labels.csv", "rows.jsonl", "settings.json"
 _REPLACED = (MARKER, ".DS_Store")  # hidden files that go with the folder

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from hsl.reports.comparisons import Comparison
-from hsl.reports.notes import Note
-from hsl.reports.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
-from hsl.reports.resampling import Estimate
-from hsl.reports.results import OVERALL, PER_CLASS, Model, Scores
-from hsl.reports.run_folder import Run
-from hsl.reports.tables import NONE, Cell, Column, Table
-from hsl.reports.titles import KINDS, TITLES
+from hsl.reports.models import OVERALL, PER_CLASS, Model, Scores
+from hsl.reports.page.notes import Note
+from hsl.reports.statistics.comparisons import Comparison
+from hsl.reports.statistics.resampling import Estimate
+from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
+from hsl.reports.tables.titles import KINDS, TITLES
+from hsl.run_folder.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
+from hsl.run_folder.run import Run
 
 INFERENCES = ("plain", "tta")
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hsl.reports.labels import flatten
-from hsl.reports.run_folder import Run
+from hsl.reports.naming import flatten
+from hsl.run_folder.run import Run
 
 UNNAMED = "unnamed data set"
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from hsl.config import DataError
-from hsl.reports.run_folder import Run, read_run
-from hsl.reports.run_pages import find_run_folders
+from hsl.errors import DataError
+from hsl.run_folder.find import find_run_folders
+from hsl.run_folder.run import Run, read_run
 
 
 def gather(patterns: Sequence[str]) -> list[Run]:

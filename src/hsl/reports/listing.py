@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-from hsl.config import ConfigError, DataError
-from hsl.files import read_text
-from hsl.reports.run_pages import Monitor, find_run_folders, read_page, run_status
+from hsl.errors import ConfigError, DataError
+from hsl.files.io import read_text
+from hsl.run_folder.find import Monitor, find_run_folders, read_page, run_status
 from hsl.terminal import say, visible
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from hsl.batch import DISTANCE
-from hsl.metrics.object_precision import NAMED, pool_precision
-from hsl.metrics.object_scores import pool_objects
-from hsl.metrics.panoptic import pool_panoptic
-from hsl.metrics.surface import summarise_surface
-from hsl.reports.results import Model
-from hsl.reports.run_files import ObjectRow
-from hsl.reports.statistics import Summary, mean_std
+from hsl.metrics.objects.average_precision import NAMED, pool_precision
+from hsl.metrics.objects.jaccard import pool_objects
+from hsl.metrics.objects.panoptic import pool_panoptic
+from hsl.metrics.objects.surface import summarise_surface
+from hsl.reports.models import Model
+from hsl.reports.statistics.paired_tests import Summary, mean_std
+from hsl.run_folder.reading import ObjectRow
 
 COUNTS = ("tp", "fp", "fn")
 CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.reports.pixel_counts import Floats, Pictures, PixelCounts
-from hsl.reports.results import Model
-from hsl.reports.run_folder import Run
-from hsl.reports.statistics import mean_std
+from hsl.reports.models import Model
+from hsl.reports.statistics.paired_tests import mean_std
+from hsl.run_folder.pixel_counts import Floats, Pictures, PixelCounts
+from hsl.run_folder.run import Run
 
 
 class NotPairedError(ValueError):

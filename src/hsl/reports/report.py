@@ -8,36 +8,36 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from hsl.config import ConfigError
-from hsl.files import write_atomically
-from hsl.output_folder import OutputFolder
+from hsl.errors import ConfigError
+from hsl.files.io import write_atomically
+from hsl.files.output_folder import OutputFolder
 from hsl.reports import contents
-from hsl.reports.ablation import ablation_table, check_base, find_base
-from hsl.reports.answer import Standing, answer
-from hsl.reports.comparison_tables import pairwise_classes_table, pairwise_table
-from hsl.reports.comparisons import Comparison, compare, pooled_estimates
 from hsl.reports.data_sets import UNNAMED, DataSet, data_sets
-from hsl.reports.family_table import family_table
 from hsl.reports.gather import gather
-from hsl.reports.image_report import ImageReport, image_report, image_results
-from hsl.reports.image_scores import IMAGE_METRICS, image_summary
-from hsl.reports.notes import Note, few_resamples, notes_on, warnings_of
-from hsl.reports.object_tables import object_tables
-from hsl.reports.overview import Overview, names_of_folders, write_overview
-from hsl.reports.page import write_page
-from hsl.reports.part_tables import parts_of, parts_table
-from hsl.reports.phases_table import phases_table
-from hsl.reports.picture_table import picture_table
-from hsl.reports.plot_files import check_plot_files, save_plots
-from hsl.reports.ranking import ranking_table
-from hsl.reports.report_plots import report_plots
-from hsl.reports.resampling import Estimate
-from hsl.reports.results import OVERALL, Model, models_of
-from hsl.reports.run_folder import Run
-from hsl.reports.tables import Table, write_table
-from hsl.reports.task_table import task_table
-from hsl.reports.terminal import RANKINGS, print_report
-from hsl.reports.variance import variance_table
+from hsl.reports.images.image_report import ImageReport, image_report, image_results
+from hsl.reports.images.model_scores import IMAGE_METRICS, image_summary
+from hsl.reports.models import OVERALL, Model, models_of
+from hsl.reports.page.answer import Standing, answer
+from hsl.reports.page.notes import Note, few_resamples, notes_on, warnings_of
+from hsl.reports.page.overview import Overview, names_of_folders, write_overview
+from hsl.reports.page.report_page import write_page
+from hsl.reports.plots.plot_files import check_plot_files, save_plots
+from hsl.reports.plots.report_plots import report_plots
+from hsl.reports.statistics.ablation import ablation_table, check_base, find_base
+from hsl.reports.statistics.comparisons import Comparison, compare, pooled_estimates
+from hsl.reports.statistics.ranking import ranking_table
+from hsl.reports.statistics.resampling import Estimate
+from hsl.reports.statistics.variance import variance_table
+from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table
+from hsl.reports.tables.family_table import family_table
+from hsl.reports.tables.object_tables import object_tables
+from hsl.reports.tables.part_tables import parts_of, parts_table
+from hsl.reports.tables.phases_table import phases_table
+from hsl.reports.tables.picture_table import picture_table
+from hsl.reports.tables.score_tables import Table, write_table
+from hsl.reports.tables.task_table import task_table
+from hsl.reports.tables.terminal_table import RANKINGS, print_report
+from hsl.run_folder.run import Run
 from hsl.terminal import say
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.reports.results import Model, Scores
-from hsl.reports.run_folder import Run
-from hsl.reports.statistics import Summary, mean_std
+from hsl.reports.models import Model, Scores
+from hsl.reports.statistics.paired_tests import Summary, mean_std
+from hsl.run_folder.run import Run
 
 
 def ungrouped(model: Model, task: str, part: str, inference: str) -> tuple[int | None, Summary]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from hsl.batch import Objectives, Outputs
-from hsl.config import UserError
+from hsl.errors import UserError
 from hsl.metrics.finite import ADVICE, broken_images, refuse
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW
 
-from hsl.config import ConfigError
-from hsl.ranges import FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt
+from hsl.config.ranges import FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt
+from hsl.errors import ConfigError
 
 
 def adamw(

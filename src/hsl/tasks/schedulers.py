@@ -9,8 +9,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from hsl.config import ConfigError
-from hsl.ranges import Fraction, NonNegativeFloat, PositiveFloat
+from hsl.config.ranges import Fraction, NonNegativeFloat, PositiveFloat
+from hsl.errors import ConfigError
 
 
 def onecycle(

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from hsl.batch import Batch, Outputs
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference.global_space import read_as
-from hsl.metrics.channels import pool_channels
-from hsl.metrics.image_scores import ImageScores
-from hsl.metrics.pixelwise import Pixelwise, pixel_scores
+from hsl.metrics.images.image_scores import ImageScores
+from hsl.metrics.pixels.overlapping import pool_channels
+from hsl.metrics.pixels.pixelwise import Pixelwise, pixel_scores
 
 
 class Scoring(nn.Module):
@@ -55,8 +55,8 @@ class Scoring(nn.Module):
         counted = [pair for head in self.channels for pair in self._of(head)]
         if odd := sorted({name for name, metric in counted if not isinstance(metric, Pixelwise)}):
             raise ConfigError(
-                "`task.metrics` of overlapping channels should be `hsl.metrics.pixelwise.Pixelwise`, whose counts are "
-                f"pooled over them. Found {odd}. Leave it away."
+                "`task.metrics` of overlapping channels should be `hsl.metrics.pixels.pixelwise.Pixelwise`, whose "
+                f"counts are pooled over them. Found {odd}. Leave it away."
             )
         self.images = nn.ModuleDict({head: ImageScores(len(names), several) for head, names in image_classes.items()})
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from hsl.batch import Batch, Objectives, Outputs
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 from hsl.inference.geometry import to_source_size
 from hsl.metrics.finite import check_outputs
 from hsl.tasks.finite import check_finite
@@ -37,7 +37,7 @@ class SegmentationTask(lightning.LightningModule):
         metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
         classes: class names of every dense head that is scored.
         class_counts: pixels (image head: pictures) per class of every head of the network, over the training part.
-        presence_pixels: the most a class could have had of them; see `hsl.data.counts.presence`.
+        presence_pixels: the most a class could have had of them; see `hsl.data.loading.class_counts.presence`.
         image_classes: class names of every image head.
         several: whether a picture may show several of them.
         fuse: makes one head of several, in which models with other heads are scored too; ``None``: there is one.

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hsl.config import ConfigError
-from hsl.ranges import PositiveInt
+from hsl.config.ranges import PositiveInt
+from hsl.errors import ConfigError
 from hsl.weighting.base import add, mean_over_devices, num_devices
 from hsl.weighting.gramian import SolverError
 from hsl.weighting.shared_gradients import (

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hsl.batch import Objectives
-from hsl.config import ConfigError
+from hsl.errors import ConfigError
 
 
 class Weighting(nn.Module, ABC):

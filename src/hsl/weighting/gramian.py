@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from hsl.ranges import NonNegativeFloat, PositiveInt, Seed
+from hsl.config.ranges import NonNegativeFloat, PositiveInt, Seed
 from hsl.weighting.nonnegative import Matrix, least_norm_weights, split_lengths, unit_vectors
 
 VANISHES = 1e-4  # of the norms that are summed: the Gramian of features comes in float32

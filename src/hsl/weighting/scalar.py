@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hsl.config import ConfigError
-from hsl.ranges import NonNegativeFloat, PositiveFloat
+from hsl.config.ranges import NonNegativeFloat, PositiveFloat
+from hsl.errors import ConfigError
 from hsl.weighting.base import Weighting, add, mean_over_devices
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.config import DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
 from hsl.data.formats.artefact import CLASSES, read_artefact
+from hsl.errors import DataError
 
 MASK = np.array([[255, 0, 1, 15]] * 3, np.uint8)
 

@@ -10,15 +10,15 @@ import torch
 import yaml
 from PIL import Image
 
-from hsl.config import ConfigError, DataError
-from hsl.data.audit import audit
-from hsl.data.counts import shown
-from hsl.data.decoding import Decoding
+from hsl.data.audit.audit import audit
+from hsl.data.files.decoding import Decoding
+from hsl.data.files.scan import scan
 from hsl.data.formats.channels import read_channels
-from hsl.data.grouping import Units
-from hsl.data.scan import scan
-from hsl.data.splits import kfold
+from hsl.data.loading.class_counts import shown
+from hsl.data.splits.folds import kfold
+from hsl.data.splits.grouping import Units
 from hsl.data.tasks import heads_of
+from hsl.errors import ConfigError, DataError
 
 CHANNELS = ["leaf", "symptom", "margin"]
 

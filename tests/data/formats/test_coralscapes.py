@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.config import DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
 from hsl.data.formats.coralscapes import CLASSES, read_coralscapes
+from hsl.errors import DataError
 
 MASK = np.array([[0, 1, 13, 39]] * 3, np.uint8)
 NAMES = {"train": ("site3_a", "site3_b", "site4_c"), "val": ("site6_d",), "test": ("site1_e",)}

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from skimage.morphology import skeletonize
 
-from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.demo.damage import KINDS
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
 from hsl.data.formats import demo
-from hsl.data.formats.damage import KINDS
 from hsl.data.formats.demo import CLASSES, read_demo
+from hsl.errors import ConfigError, DataError
 
 SMALL = {"num_pictures": 12, "size": 64}
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from hsl.config import DataError
 from hsl.data.formats.findings import Findings
+from hsl.errors import DataError
 
 
 def test_nothing_found_raises_nothing():

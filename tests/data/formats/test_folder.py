@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.config import DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
+from hsl.data.files.records import FileSource
 from hsl.data.formats.folder import read_folder, read_pictures
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
-from hsl.data.records import FileSource
+from hsl.errors import DataError
 
 REAL_DATA = Path(os.environ.get("HSL_REAL_DATA", "nowhere"))
 

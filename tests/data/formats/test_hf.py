@@ -9,10 +9,10 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from hsl.config import DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
 from hsl.data.formats.hf import read_hub
+from hsl.errors import DataError
 
 FEATURES = datasets.Features(
     {

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.config import DataError
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import find_pictures, look_through
-from hsl.output_folder import MARKER
+from hsl.errors import DataError
+from hsl.files.output_folder import MARKER
 
 
 def draw(path: Path, kind: str = "PNG") -> Path:

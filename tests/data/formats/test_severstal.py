@@ -8,14 +8,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from hsl.config import ConfigError, DataError
-from hsl.data.decode import decode_image
-from hsl.data.decode_masks import decode_mask
+from hsl.data.files.decode import decode_image
+from hsl.data.files.decode_masks import decode_mask
+from hsl.data.files.records import Catalogue
+from hsl.data.files.run_lengths import encode_classes
+from hsl.data.files.scan import scan
 from hsl.data.formats.severstal import RunLengthSource, read_severstal
-from hsl.data.image_labels import read_image_labels
-from hsl.data.records import Catalogue
-from hsl.data.run_lengths import encode_classes
-from hsl.data.scan import scan
+from hsl.data.labels.image_labels import read_image_labels
+from hsl.errors import ConfigError, DataError
 
 REAL_DATA = Path(os.environ.get("HSL_REAL_DATA", "nowhere"))
 HEADER = "ImageId,ClassId,EncodedPixels"

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
 from hsl.data.formats.picture_files import find_masks, find_pictures
 from hsl.data.formats.tables import read_table
-from hsl.data.records import Catalogue, FileSource, Record
 
 CLASSES = (
     "Clean",

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from hsl.channels import ABSENT, MAX_CHANNELS, PRESENT
-from hsl.data.channel_masks import SUFFIXES, ChannelMask
+from hsl.config.ranges import PositiveFloat
 from hsl.data.class_names import unfit_names
+from hsl.data.files.channel_masks import SUFFIXES, ChannelMask
+from hsl.data.files.headers import MAX_MEGAPIXELS
+from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.description import Description, describe, load_description
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
 from hsl.data.formats.picture_files import JUNK, by_id, check_root, find_masks, find_pictures, misnamed
 from hsl.data.formats.tables import read_table
-from hsl.data.headers import MAX_MEGAPIXELS
-from hsl.data.records import Catalogue, FileSource, Record
-from hsl.ranges import PositiveFloat
 
 DEFAULT_VALUES = {0: ABSENT, 1: PRESENT, 255: PRESENT}
 _NOT_BESIDE = ("classes", "palette", "ignore_index")

@@ -16,13 +16,13 @@ import yaml
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hsl.cells import neutral_row
-from hsl.config import ConfigError, DataError
-from hsl.data.formats.damage import KINDS, Panel, add_damage
+from hsl.config.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from hsl.data.demo.damage import KINDS, Panel, add_damage
+from hsl.data.demo.painting import MATERIALS, paint
+from hsl.data.files.records import Catalogue
 from hsl.data.formats.folder import read_folder
-from hsl.data.formats.painting import MATERIALS, paint
-from hsl.data.records import Catalogue
-from hsl.ranges import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from hsl.errors import ConfigError, DataError
+from hsl.files.cells import neutral_row
 
 CLASSES = ("clean", *KINDS)
 _VERSION = 1  # to be raised whenever the same parameters draw other pictures

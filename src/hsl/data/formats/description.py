@@ -14,7 +14,7 @@ from hsl.data.class_names import unfit_names
 from hsl.data.formats.findings import Findings, did_you_mean, nearest, shown
 from hsl.data.formats.picture_files import is_dangling, misnamed
 from hsl.data.formats.unique_keys import UniqueKeyLoader
-from hsl.files import read_regular
+from hsl.files.io import read_regular
 
 IGNORE = "ignore"
 """What a number or colour is called that does not count."""

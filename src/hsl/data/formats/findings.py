@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from hsl.config import DataError
+from hsl.errors import DataError
 
 _MOST_NAMED = 5
 

@@ -11,12 +11,12 @@ from typing import Any
 import datasets
 
 from hsl.batch import IGNORE_INDEX
-from hsl.config import DataError
+from hsl.config.ranges import NonNegativeInt
+from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.description import describe
 from hsl.data.formats.findings import Findings, did_you_mean
 from hsl.data.formats.official_parts import official_part
-from hsl.data.records import Catalogue, FileSource, Record
-from hsl.ranges import NonNegativeInt
+from hsl.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hsl.data.formats.findings import Findings, nearest
-from hsl.output_folder import MARKER
+from hsl.files.output_folder import MARKER
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hsl.batch import IGNORE_INDEX
-from hsl.config import ConfigError, DataError
+from hsl.config.ranges import PositiveInt
+from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.files.run_lengths import decode_runs, read_runs
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.picture_files import check_root, find_pictures, is_dangling, misnamed
 from hsl.data.formats.tables import known_id, read_rows, read_table
-from hsl.data.records import Catalogue, FileSource, Record
-from hsl.data.run_lengths import decode_runs, read_runs
-from hsl.ranges import PositiveInt
+from hsl.errors import ConfigError, DataError
 
 IMAGES, TABLE = "train_images", "train.csv"
 COLUMNS = ("ImageId", "ClassId", "EncodedPixels")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from hsl.cells import original
 from hsl.data.formats.findings import Findings, nearest, plain
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES, is_dangling
-from hsl.files import read_regular
+from hsl.files.cells import original
+from hsl.files.io import read_regular
 
 GROUP = "group"
 SEPARATORS = ",;\t|"

@@ -1,0 +1,1 @@
+"""The checks of a composed config, made before anything heavy is imported."""

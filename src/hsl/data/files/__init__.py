@@ -1,0 +1,1 @@
+"""From bytes on disk to images and masks, and one pass over all of them."""

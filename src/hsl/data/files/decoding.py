@@ -1,0 +1,92 @@
+"""How the pictures and masks of one data set are decoded: what every reader of them shares."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsl.data.files.decode import RANGE_KEY, Range, check_bits, read_stored
+from hsl.data.files.decode_masks import decode_instances, decode_mask
+from hsl.data.files.headers import MAX_MEGAPIXELS
+from hsl.data.files.records import Catalogue, IndexMask, Record, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Decoded: RGB ``uint8 (H, W, 3)``, mask ``uint8 (h, w)`` or ``None``. Not to be written to."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """The rules of a catalogue, cheap to send to a worker. What changes a pixel is in ``repr``, which names a cache.
+
+    Attributes:
+        palette: As in the `Catalogue`, in order.
+        values: The same.
+        value_range: As in the `Catalogue`.
+        ignore_index: The same.
+        classes: Their names, for what an error advises.
+        max_megapixels: As in the `Catalogue`.
+        bits: How many bits the largest number of a picture of 16 bits may have, see `hsl.data.files.decode.check_bits`;
+            ``None``: any.
+        range_key: What the key that sets another range is called.
+    """
+
+    palette: tuple[tuple[tuple[int, int, int], int], ...] | None = None
+    values: tuple[tuple[int, int], ...] | None = None
+    value_range: Range = None
+    ignore_index: int = 255
+    classes: tuple[str, ...] = field(default=(), repr=False)
+    max_megapixels: float = field(default=MAX_MEGAPIXELS, repr=False)
+    bits: tuple[int, int] | None = field(default=None, repr=False)
+    range_key: str = field(default=RANGE_KEY, repr=False)
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> "Decoding":
+        """The rules of a catalogue's records."""
+        palette = None if catalogue.palette is None else tuple(sorted(catalogue.palette.items()))
+        values = None if catalogue.values is None else tuple(sorted(catalogue.values.items()))
+        return cls(palette, values, catalogue.value_range, catalogue.ignore_index, catalogue.classes,
+                   catalogue.max_megapixels)  # fmt: skip
+
+    def __call__(self, record: Record) -> Picture:
+        """Picture and mask of a record.
+
+        Raises:
+            DataError: One of them cannot be read or decoded.
+        """
+        return Picture(self.image(record.image), None if record.mask is None else self.mask(record.mask))
+
+    def image(self, source: Source) -> NDArray[np.uint8]:
+        """A picture, see `hsl.data.files.decode.decode_image`."""
+        return self.image_of(source.read(), source.name)
+
+    def image_of(self, data: bytes, name: str) -> NDArray[np.uint8]:
+        """The same, of bytes that were read."""
+        stored = read_stored(data, name, self.max_megapixels)
+        if self.bits is not None:
+            check_bits(stored.largest, name, self.value_range, self.bits, self.range_key)
+        return stored.to_rgb(name, self.value_range, self.range_key)
+
+    def instances(self, source: Source) -> NDArray[np.integer[Any]]:
+        """Ids of objects, see `hsl.data.files.decode_masks.decode_instances`."""
+        return decode_instances(source.read(), source.name, self.max_megapixels)
+
+    def mask(self, source: Source) -> NDArray[np.uint8]:
+        """A mask, see `hsl.data.files.decode_masks.decode_mask`."""
+        return self.mask_of(source.read(), source)
+
+    def mask_of(self, data: bytes, source: Source) -> NDArray[np.uint8]:
+        """The same, of all or some of its bytes."""
+        if isinstance(source, IndexMask):
+            return decode_mask(data, source.name, max_megapixels=self.max_megapixels)
+        palette = None if self.palette is None else dict(self.palette)
+        values = None if self.values is None else dict(self.values)
+        return decode_mask(
+            data, source.name, palette, self.ignore_index, values, classes=self.classes,
+            max_megapixels=self.max_megapixels,
+        )  # fmt: skip

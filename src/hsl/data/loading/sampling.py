@@ -1,0 +1,121 @@
+"""How often each training picture is drawn: by the classes it shows, or by how wrong other models were about it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hsl.config.ranges import FractionAboveZero
+from hsl.data.splits.grouping import name_some
+from hsl.errors import ConfigError, DataError
+from hsl.files.cells import original
+
+TABLE = "image_predictions.csv"
+
+
+class Sampling(Protocol):
+    """What an epoch of the training part is drawn by, with replacement."""
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Chance of each picture to be the next that is drawn; they sum to 1.
+
+        Args:
+            ids: ``N`` pictures.
+            shown: ``(N, C)``: whether a picture shows a class.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RareClasses:
+    """Draws pictures of rare classes more often: repeat factor sampling (Gupta 2019, LVIS, section 5).
+
+    With f the share of the training pictures that show a class, a picture is drawn in proportion to the largest
+    ``sqrt(threshold / f)`` of its classes, and to 1 where that is less.
+
+    Args:
+        threshold: Classes in a smaller share of the pictures count as rare, in (0, 1].
+
+    Raises:
+        ConfigError: The threshold is out of range.
+    """
+
+    threshold: FractionAboveZero = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(
+                "`data.sampling.threshold` is a share of the training pictures and should be in (0, 1]. "
+                f"Found {self.threshold}."
+            )
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """See `Sampling`."""
+        del ids
+        share = shown.mean(axis=0).clip(1 / len(shown))  # a class that no picture shows counts for none
+        factors = (shown * np.sqrt(self.threshold / share)).max(axis=1, initial=1.0)
+        return np.asarray(factors / factors.sum())
+
+
+@dataclass(frozen=True)
+class HardExamples:
+    """Draws an epoch's pictures with replacement: a share of them evenly, the rest by their out-of-fold loss.
+
+    Only rows of a run's validation part are read: there the run says what it thinks of pictures that it was not trained
+    on. So the runs of the other folds, together, cover the training part of this one. (Those runs were trained on
+    pictures that are held out here; their losses are no label, but keep them out of a stacked model.)
+
+    Args:
+        runs: Run folders with an image head, each with ``image_predictions.csv``.
+        share: Share of the draws that follows the loss, in (0, 1].
+        by: ``loss``, or ``error``: 1 where the picture was wrong and 0 where it was right.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
+
+    runs: Sequence[str]
+    share: FractionAboveZero = 0.5
+    by: str = "loss"
+
+    def __post_init__(self) -> None:
+        if not self.runs or not 0 < self.share <= 1 or self.by not in ("loss", "error"):
+            raise ConfigError(
+                "`data.sampling` by hard examples should have run folders, a share in (0, 1] and `by` loss or error. "
+                f"Found runs = {list(self.runs)}, share = {self.share}, by = {self.by}."
+            )
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """See `Sampling`.
+
+        Raises:
+            DataError: A table is missing, or a picture is in none of the validation parts.
+        """
+        del shown
+        known: dict[str, list[float]] = {}
+        for run in self.runs:
+            for name, value in self._read(Path(run) / TABLE).items():
+                known.setdefault(name, []).append(value)
+        if missing := [name for name in ids if name not in known]:
+            raise DataError(
+                f"`data.sampling.runs` should have validated every training picture. Found none that validated "
+                f"{name_some(missing)}. Add the runs of the other folds."
+            )
+        badness = np.array([np.mean(known[name]) for name in ids])
+        even = np.full(len(ids), 1 / len(ids))
+        return even if badness.sum() == 0 else (1 - self.share) * even + self.share * badness / badness.sum()
+
+    def _read(self, path: Path) -> dict[str, float]:
+        if not path.is_file():
+            raise DataError(f"`{path}` should be the table of a run with an image head. Found none. Name another run.")
+        table = pd.read_csv(path, dtype={"id": str})
+        rows = table[(table["part"] == "val") & table["loss"].notna()]
+        rows = rows[rows["inference"] == rows["inference"].iloc[0]] if len(rows) else rows
+        values = rows["loss"] if self.by == "loss" else 1 - rows["correct"]
+        ids = rows["id"].map(original)
+        return {name: value for name, value in zip(ids, values, strict=True) if math.isfinite(value)}

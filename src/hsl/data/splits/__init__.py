@@ -1,0 +1,1 @@
+"""Which images train, validate and test: whole groups, decided once per data set."""

@@ -1,0 +1,299 @@
+"""Which pictures train, which validate, which wait for the test: whole groups, decided once per data set."""
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hsl.config.ranges import FractionBelowOne, PositiveInt, Seed
+from hsl.data.files.records import Catalogue
+from hsl.data.files.scan import Scan
+from hsl.data.labels.image_labels import group_pictures
+from hsl.data.splits.grouping import Units, deal, name_some, official_test, set_apart
+from hsl.errors import ConfigError, DataError
+from hsl.files.io import read_text, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Sorted ids to train and to validate with; ``name`` is its number or the group that was left out."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A fold assignment, made once per data set.
+
+    Attributes:
+        method: The function that made it.
+        seed: Its seed.
+        groups: The attribute whose values stay whole; ``None``: each picture by itself.
+        folds: One or more.
+        test: Sorted ids that are in no fold; may be empty.
+        sha256: Of the sorted pairs of id and content hash: names the data, not the assignment.
+    """
+
+    method: str
+    seed: int
+    groups: str | None
+    folds: tuple[Fold, ...]
+    test: tuple[str, ...]
+    sha256: str
+
+    def fold(self, number: int) -> Fold:
+        """The fold of that number.
+
+        Raises:
+            ConfigError: There is no such fold.
+        """
+        if not 0 <= number < len(self.folds):
+            names = ", ".join(f"{i}: {fold.name}" for i, fold in enumerate(self.folds))
+            known = "" if all(fold.name == str(i) for i, fold in enumerate(self.folds)) else f" Folds are {names}."
+            raise ConfigError(
+                f"`fold` should be in [0, {len(self.folds)}). Found `fold = {number}`.{known} "
+                f"The split `{self.method}` makes {len(self.folds)} of them."
+            )
+        return self.folds[number]
+
+    def parts(self, number: int) -> dict[str, tuple[str, ...]]:
+        """Ids of ``train``, ``val`` and ``test`` in that fold."""
+        fold = self.fold(number)
+        return {"train": fold.train, "val": fold.val, "test": self.test}
+
+    def to_json(self) -> str:
+        """The text of ``splits.json``."""
+        content = {"num_folds": len(self.folds), **asdict(self)}
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "Split":
+        """The inverse of `to_json`.
+
+        Raises:
+            DataError: The text is something else; the message names it by ``name``.
+        """
+        try:
+            content = json.loads(text)
+            folds = tuple(Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"])
+            kept = {name: content[name] for name in ("method", "seed", "groups", "sha256")}
+            return cls(folds=folds, test=tuple(content["test"]), **kept)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise DataError(f"`{name}` is damaged. Delete it where it is a cache, else restore it. {error}") from error
+
+
+def read_split(path: Path) -> Split:
+    """A fold assignment that was stored: the ``splits.json`` of a run, or that of a cache.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    return Split.from_json(read_text(path), str(path))
+
+
+def kfold(
+    catalogue: Catalogue,
+    scan: Scan,
+    *,
+    num_folds: PositiveInt,
+    groups: str | None,
+    stratify: str | None,
+    test_from: str,
+    test_fraction: FractionBelowOne,
+    seed: Seed,
+    labels: str | Sequence[str] | None = None,
+) -> Split:
+    """K folds of whole groups, after the test pictures have left.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan; the classes of a group are those with a pixel in one of its masks.
+        num_folds: K, at least 2.
+        groups: The attribute whose values stay whole; ``None``: each picture by itself.
+        stratify: ``"rarest_class"``: each fold gets its share of the pictures whose rarest class is c, for
+            every c (of the classes of a picture the one in the fewest groups). ``"all_classes"``: its share
+            of the groups that contain c, for every c (iterative stratification, Sechidis, Tsoumakas &
+            Vlahavas 2011). ``None``: sizes alone.
+        test_from: ``"fraction"``: test groups are drawn, stratified by the rarest class. ``"official"``: the
+            pictures whose official part is "test".
+        test_fraction: Share of the pictures for the test in [0, 1), met as nearly as whole groups allow; for
+            ``test_from="fraction"``. 0: no test pictures.
+        seed: Two seeds make two assignments.
+        labels: Columns of labels whose classes count instead of those of the masks, see
+            `hsl.data.labels.image_labels.group_pictures`.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        DataError: The attribute is missing, there are too few groups, or a part would be empty.
+    """
+    check_argument("num_folds", num_folds >= 2, "at least 2", num_folds)
+    check_argument(
+        "stratify", stratify in ("rarest_class", "all_classes", None), "rarest_class, all_classes or null", stratify
+    )
+    check_argument("test_from", test_from in ("fraction", "official"), "fraction or official", test_from)
+    units = group_pictures(catalogue, scan, groups, labels)
+    if test_from == "official":
+        test = official_test(catalogue)
+    else:
+        test = set_apart(units, _fraction(test_fraction), seed, stratify is not None)
+        if any(record.split == "test" for record in catalogue.records):
+            log.warning(
+                "`%s` has official test pictures, and some of them will train. To compare with published "
+                "results set `data.split.test_from=official`.",
+                catalogue.name,
+            )
+    vals = enumerate(deal(units.without(test), num_folds, stratify, seed))
+    return assemble("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
+
+
+def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
+    """The official training, validation and test parts, as one fold.
+
+    Args:
+        catalogue: The data set; every record names its part.
+        scan: Its scan.
+        groups: The attribute that the audit expects to be whole; ``None``: each picture by itself.
+
+    Raises:
+        DataError: The attribute is missing, a record has no official part, or a part is empty.
+    """
+    Units.of(catalogue, scan, groups)
+    without = [record.id for record in catalogue.records if record.split not in ("train", "val", "test")]
+    if len(without) == len(catalogue.records):
+        raise DataError(
+            f"`{catalogue.name}` should have an official split. Found none. Add splits.csv (id, split) "
+            "beside the pictures, or make folds with `data/split=kfold`."
+        )
+    if without:
+        raise DataError(
+            f"`{catalogue.name}` should name the part (train, val or test) of every picture. Found none for "
+            f"{name_some(without)}. Complete splits.csv, or use `data/split=kfold`."
+        )
+    if not any(record.split == "val" for record in catalogue.records):
+        instead = ", nor test pictures. Make folds with `data/split=kfold`, which draws both."
+        if any(record.split == "test" for record in catalogue.records):
+            instead = ", and the test pictures are no substitute: choosing the best epoch on them spoils them. Use "
+            instead += "`data/split=kfold data.split.test_from=official`, which validates on folds of the rest."
+        raise DataError(f"`{catalogue.name}` should have official validation pictures. Found none{instead}")
+    val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
+    return assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
+
+
+def leave_one_group_out(
+    catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: FractionBelowOne, seed: Seed
+) -> Split:
+    """One fold per value of an attribute (material, content, site ...): it validates, all others train.
+
+    Args:
+        catalogue: The data set.
+        scan: Its scan.
+        groups: The attribute.
+        test_fraction: Share of the pictures for the test in [0, 1): whole values leave first, as nearly as
+            that goes.
+        seed: Draws the test values; of no effect without them.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+        DataError: A record lacks the attribute, or fewer than two values are left.
+    """
+    check_argument("groups", bool(groups), "the attribute to leave out by, such as material", groups)
+    units = Units.of(catalogue, scan, groups)
+    test = set_apart(units, _fraction(test_fraction), seed, False)
+    rest = units.without(test)
+    if len(rest.names) < 2:
+        raise DataError(
+            f"`{groups}` should have at least 2 values besides those of the test. Found "
+            f"{list(rest.names)} in `{catalogue.name}`. Choose another attribute with "
+            "`data.split.groups`, or a smaller `data.split.test_fraction`."
+        )
+    named = {name: rest.ids_of([number]) for number, name in enumerate(rest.names)}
+    return assemble("leave_one_group_out", catalogue, scan, groups, seed, test, named)
+
+
+def stored_split(
+    make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: Scan, cache_dir: Path | None
+) -> Split:
+    """Read the assignment that ``make`` gave for these very pictures before; else make it and store it.
+
+    It is stored under the method and its arguments, the hash of the data, and what the records say of
+    groups and official parts. Masks do not count: a corrected mask leaves the folds, and so the
+    comparisons, as they are. What was made while some files could not be read is not stored.
+
+    Args:
+        make: One of the functions of this module with its arguments bound by ``functools.partial``.
+        catalogue: The data set.
+        scan: Its scan.
+        cache_dir: The folder of ``splits-<key>.json``; ``None`` makes it each time.
+
+    Raises:
+        DataError: The stored file is damaged.
+        OSError: ``cache_dir`` cannot be written, or its disk is full.
+    """
+    if cache_dir is None or scan.errors:
+        return make(catalogue, scan)
+    path = Path(cache_dir) / f"splits-{_key(make, catalogue, scan)}.json"
+    if path.is_file():
+        return read_split(path)
+    split = make(catalogue, scan)
+    write_atomically(path, split.to_json().encode())
+    return split
+
+
+def data_sha256(scan: Scan) -> str:
+    """SHA-256 over the sorted pairs of id and content hash."""
+    pairs = sorted(zip(scan.ids, scan.content, strict=True))
+    return hashlib.sha256("".join(f"{name}\0{content}\n" for name, content in pairs).encode()).hexdigest()
+
+
+def _key(make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: Scan) -> str:
+    function, arguments = make, {}
+    if isinstance(make, functools.partial):
+        function, arguments = make.func, dict(make.keywords)
+    attribute = arguments.get("groups")
+    said = sorted((r.id, r.attributes.get(attribute or ""), r.split) for r in catalogue.records)
+    name = f"{function.__module__}.{function.__qualname__}"
+    content = json.dumps([name, arguments, data_sha256(scan), said], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def assemble(
+    method: str,
+    catalogue: Catalogue,
+    scan: Scan,
+    groups: str | None,
+    seed: int,
+    test: Sequence[str],
+    vals: Mapping[str, Sequence[str]],
+) -> Split:
+    """The assignment whose folds validate with ``vals``, by name, and train with what is left."""
+    rest = {record.id for record in catalogue.records}.difference(test)
+    folds = []
+    for name, val in vals.items():
+        train = rest.difference(val)
+        for part, ids in (("training", train), ("validation", val)):
+            if not ids:
+                raise DataError(
+                    f"Fold `{name}` of `{catalogue.name}` should have {part} pictures. Found none. Use "
+                    "fewer folds (`data.split.num_folds`) or a smaller `data.split.test_fraction`."
+                )
+        folds.append(Fold(tuple(sorted(train)), tuple(sorted(val)), name))
+    return Split(method, seed, groups, tuple(folds), tuple(sorted(test)), data_sha256(scan))
+
+
+def _fraction(value: float) -> float:
+    check_argument("test_fraction", 0 <= value < 1, "in [0, 1)", value)
+    return value
+
+
+def check_argument(name: str, fits: bool, wanted: str, value: Any) -> None:
+    """Refuse a value of ``data.split`` that does not fit."""
+    if not fits:
+        raise ConfigError(f"`{name}` should be {wanted}. Found `{name} = {value}`. Set `data.split.{name}`.")

@@ -1,0 +1,1 @@
+"""The eight-part loss: binary segmentation of many small objects from weak labels."""

@@ -1,0 +1,1 @@
+"""Scores of objects, contours and partitions."""

@@ -1,0 +1,159 @@
+"""Every pixel score of a validation in one update: the sums of the other files, made in one pass."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from hsl.config.ranges import PositiveFloat, PositiveInt
+from hsl.metrics.finite import broken_images, check_count
+from hsl.metrics.pixels.boundary import (
+    COUNT_NAMES,
+    WIDTH_RATIO,
+    boundary_counts,
+    boundary_maps,
+    boundary_scores,
+    boundary_width,
+    sizes_of,
+)
+from hsl.metrics.pixels.breakdown import error_breakdown
+from hsl.metrics.pixels.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.pixels.counts import NO_STRAY, check_strays, pair_counts, read_target, scores
+
+States: TypeAlias = "dict[str, NDArray[Any]]"
+"""The sums of some pictures on the host; those of several pictures add up.
+
+``matrices`` is ``int64 (2, C, C)`` (interior and boundary; rows truth), ``boundaries`` ``int64 (K, C)``, ``pixels``
+``int64 (2, bins)``, ``confidence`` ``(bins)``, ``nll`` and ``brier`` are scalars.
+"""
+
+STATES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
+
+
+def add_states(states: Sequence[States]) -> States:
+    """The sums over all pictures."""
+    return {name: np.sum([each[name] for each in states], axis=0) for name in STATES}
+
+
+def pixel_scores(states: States) -> dict[str, float]:
+    """The scalars of ``Pixelwise.compute``, from sums on the host."""
+    return {
+        name: float(value) for name, value in _scores({key: torch.as_tensor(states[key]) for key in STATES}).items()
+    }
+
+
+class Pixelwise(Metric):
+    """Confusion, error breakdown, boundary and calibration scores, pooled over the data set and summed over
+    devices.
+
+    On an accelerator ``update`` does not wait for the device; a target outside the classes, or a logit that is
+    not finite, is then reported by ``compute`` and ``states``. Memory beyond the logits is a fraction of theirs.
+
+    Args:
+        num_classes: C.
+        ratio: the distance d of the boundary scores as a share of the picture's diagonal.
+        num_bins: bins of the expected calibration error.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+
+    matrices: Tensor
+    boundaries: Tensor
+    pixels: Tensor
+    confidence: Tensor
+    nll: Tensor
+    brier: Tensor
+    broken: Tensor
+    strays: Tensor
+    largest: Tensor
+
+    def __init__(self, num_classes: int, ratio: PositiveFloat = WIDTH_RATIO, num_bins: PositiveInt = NUM_BINS) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ratio = ratio
+        self.num_bins = num_bins
+        states = {
+            "matrices": torch.zeros(2, num_classes, num_classes, dtype=torch.int64),
+            "boundaries": torch.zeros(len(COUNT_NAMES), num_classes, dtype=torch.int64),
+            "pixels": torch.zeros(2, num_bins, dtype=torch.int64),
+            "confidence": torch.zeros(num_bins, dtype=torch.float64),
+            "nll": torch.zeros((), dtype=torch.float64),
+            "brier": torch.zeros((), dtype=torch.float64),
+            "broken": torch.tensor(0),
+            "strays": torch.tensor(0),
+        }
+        for name, zeros in states.items():
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+        self.add_state("largest", torch.tensor(NO_STRAY), dist_reduce_fx="max")
+
+    def update(
+        self, logits: Tensor, target: Tensor, size: Tensor | None = None, prediction: Tensor | None = None
+    ) -> None:
+        """Add the pictures of a batch.
+
+        Args:
+            logits: ``(B, C, H, W)``.
+            target: ``int64 (B, H, W)`` in [0, C) or ``IGNORE_INDEX``.
+            size: height and width of each picture where the batch is padded. Should lie on the host.
+            prediction: integers ``(B, H, W)``, where the predicted class is not that of the largest logit.
+
+        Raises:
+            ValueError: shapes do not fit, or (on a CPU) a target is neither a class nor ``IGNORE_INDEX``.
+            NonFiniteLogitsError: (on a CPU) a logit is NaN or infinite.
+        """
+        if logits.shape[1:2] != (self.num_classes,):
+            raise ValueError(f"`logits` should be (B, {self.num_classes}, H, W). Found {tuple(logits.shape)}.")
+        labels = read_target(target, self.num_classes)
+        if not target.is_cuda:
+            check_strays(labels.strays, labels.largest, self.num_classes)
+        self.strays += labels.strays
+        self.largest = torch.maximum(self.largest, labels.largest)
+        if logits.is_cuda:
+            self.broken += broken_images(logits).sum()
+        prediction, calibration = calibrate(logits, labels.classes, self.num_bins, prediction)
+        self.pixels += calibration.pixels
+        self.confidence += calibration.confidence
+        self.nll += calibration.nll
+        self.brier += calibration.brier
+        for picture, truth, (height, width) in zip(prediction, labels.classes, sizes_of(target, size), strict=True):
+            self._add_picture(picture[:height, :width], truth[:height, :width])
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars of everything seen.
+
+        ``miou``, ``foreground_iou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``,
+        ``boundary_f1``, ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
+
+        Raises:
+            ValueError: a target was neither a class nor ``IGNORE_INDEX``.
+            NonFiniteLogitsError: a logit was NaN or infinite.
+        """
+        check_count(self.broken)
+        check_strays(self.strays, self.largest, self.num_classes)
+        return _scores({name: getattr(self, name) for name in STATES})
+
+    def states(self) -> States:
+        """The sums so far, from which ``pixel_scores`` makes the scores, copied to the host."""
+        check_count(self.broken)
+        return {name: getattr(self, name).cpu().numpy().copy() for name in STATES}
+
+    def _add_picture(self, prediction: Tensor, classes: Tensor) -> None:
+        width = boundary_width(classes.shape[0], classes.shape[1], self.ratio)
+        maps = boundary_maps(prediction, classes, self.num_classes, width)
+        self.boundaries += boundary_counts(maps, prediction, classes, self.num_classes)
+        self.matrices += pair_counts(prediction, classes, self.num_classes, maps.near, 2)
+
+
+def _scores(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    values = scores(states["matrices"].sum(0)) | boundary_scores(states["boundaries"])
+    confusion = ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy")
+    names = (*confusion, "boundary_iou", "boundary_f1")
+    calibration = CalibrationCounts(*(states[name] for name in CalibrationCounts._fields))
+    return (
+        {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(states["matrices"])
+    )

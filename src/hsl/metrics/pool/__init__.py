@@ -1,0 +1,1 @@
+"""Tier 2 beside the training: a pool of processes that scores images."""

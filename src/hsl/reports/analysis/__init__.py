@@ -1,0 +1,1 @@
+"""What `hsl analyze` shows: where classifiers look and which images they get wrong."""

@@ -1,0 +1,118 @@
+"""Scores of image heads: of a run, and of a model over its folds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hsl.metrics.images.image_counts import COUNTED, Floats, ImageCounts
+from hsl.metrics.images.image_scores import image_scores as scores_by_definition
+from hsl.reports.models import Model, pooled_over
+from hsl.reports.statistics.paired_tests import Summary, mean_std
+from hsl.run_folder.image_predictions import ImagePictures, StoredHead
+from hsl.run_folder.run import Run
+
+CURVES = ("macro_auroc", "macro_average_precision")
+IMAGE_METRICS = (*COUNTED, *CURVES)
+IMAGE_PER_CLASS = ("precision", "recall", "f1", "auroc", "average_precision")
+
+
+@dataclass(frozen=True)
+class ImageHead:
+    """The image head of a model: its classes, and whether a picture may show several of them."""
+
+    classes: Sequence[str]
+    several: bool
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """``overall`` by name, ``per_class`` by name as ``(K,)``; ``thresholds`` of a head of several classes."""
+
+    num_images: int
+    overall: Mapping[str, float]
+    per_class: Mapping[str, Floats]
+    thresholds: Mapping[str, float | None]
+
+    @classmethod
+    def of_run(cls, run: Run, part: str, inference: str) -> "ImageScores | None":
+        """From the predictions, else those in ``metrics.json``; none where the part was not scored."""
+        stored = stored_head(run, part, inference)
+        if stored is None or run.metrics is None:
+            return None
+        pictures = run.image_pictures.get((part, inference))
+        thresholds = stored.thresholds or {}
+        if pictures is not None:
+            return cls(len(pictures.ids), *scores_of(pictures), thresholds)
+        overall = {name: _number(getattr(stored, name)) for name in IMAGE_METRICS}
+        rows = [stored.per_class.get(name) for name in run.metrics.image_classes[run.image_head]]
+        per_class = {
+            name: np.array([_number(getattr(row, name, None)) for row in rows])
+            for name in (*IMAGE_PER_CLASS, "support")
+        }
+        return cls(stored.num_images, overall, per_class, thresholds)
+
+
+def scores_of(pictures: ImagePictures) -> tuple[dict[str, float], dict[str, Floats]]:
+    """Overall scores by ``IMAGE_METRICS`` and scores per class; NaN where nothing is scored.
+
+    What counts decide comes from the predictions that the run wrote, the areas under the curves from its probabilities.
+    """
+    total = pictures.counts.total
+    by_definition = scores_by_definition(pictures.probabilities, pictures.labels)
+    overall = {name: float(total.score(name)) for name in COUNTED} | {name: by_definition[name] for name in CURVES}
+    areas = {name: by_definition["per_class"][name] for name in ("auroc", "average_precision")}
+    return overall, total.per_class() | areas
+
+
+def stored_head(run: Run, part: str, inference: str) -> StoredHead | None:
+    """What ``metrics.json`` says of the image head on a part."""
+    scores = run.metrics.parts.get(part, {}).get(inference) if run.metrics else None
+    return None if scores is None else scores.image_heads.get(run.image_head)
+
+
+def head_of(model: Model) -> ImageHead | None:
+    """The image head of the model's finished runs; none where it has only dense heads."""
+    for run in model.finished.values():
+        if run.metrics and run.image_head:
+            return ImageHead(run.metrics.image_classes[run.image_head], run.several)
+    return None
+
+
+def image_scores(model: Model, part: str, inference: str) -> dict[int, list[ImageScores]]:
+    """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
+    return model.per_fold(lambda run: ImageScores.of_run(run, part, inference))
+
+
+def image_seed_scores(model: Model, name: str, part: str, inference: str) -> dict[int, list[float]]:
+    """Fold to an overall score of each seed."""
+    return {fold: [one.overall[name] for one in seeds] for fold, seeds in image_scores(model, part, inference).items()}
+
+
+def image_overall(model: Model, name: str, part: str, inference: str) -> dict[int, float]:
+    """Fold to an overall score; several seeds are averaged within their fold first."""
+    return {fold: mean_std(seeds).mean for fold, seeds in image_seed_scores(model, name, part, inference).items()}
+
+
+def image_summary(model: Model, name: str, part: str, inference: str) -> Summary:
+    """An overall score over folds; all NaN when averaging is refused."""
+    values = {} if model.refused else image_overall(model, name, part, inference)
+    return mean_std(list(values.values()))
+
+
+def image_counts(model: Model, part: str, inference: str) -> ImageCounts | None:
+    """Sum over the folds' pictures, each weighing the same; none when refused or where predictions are missing."""
+    found = model.per_fold(lambda run: _total(run, part, inference))
+    complete = found.keys() == image_scores(model, part, inference).keys()
+    counts: ImageCounts | None = pooled_over(found) if complete and not model.refused else None
+    return counts
+
+
+def _total(run: Run, part: str, inference: str) -> ImageCounts | None:
+    pictures = run.image_pictures.get((part, inference))
+    return None if pictures is None else pictures.counts.total
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

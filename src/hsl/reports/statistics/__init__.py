@@ -1,0 +1,1 @@
+"""What is said of two models and on what evidence: tests, intervals, verdicts."""

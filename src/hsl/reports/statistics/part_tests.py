@@ -1,0 +1,201 @@
+"""Whether the parts of a split hold the same classes: tests over groups, effect sizes, and a sentence for each."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from hsl.files.io import write_atomically
+from hsl.reports.statistics.paired_tests import holm
+from hsl.reports.statistics.part_statistics import LEAST_WAYS, chi_square, dealt_p, divergence, share_v, too_sparse
+from hsl.reports.statistics.resampling import LEVEL
+from hsl.reports.statistics.verdicts import p_text
+from hsl.run_folder.find import read_page
+
+SIZES = {0.1: "negligible", 0.3: "small", 0.5: "medium", math.inf: "large"}  # of w = V sqrt(min(R, K) - 1), Cohen 1988
+EVERY = "all classes"
+FILE = "parts.json"
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """What the groups of one part hold of the classes of one head.
+
+    ``pixels (G, C)``: valid pixels, none for an image head. ``shown (G, C)``: whether a picture of the group shows the
+    class. ``known (G, C)``: whether that is known of one of its pictures.
+    """
+
+    pixels: NDArray[Any] | None
+    shown: NDArray[Any]
+    known: NDArray[Any]
+
+
+class PartTest(BaseModel):
+    """One comparison of the parts.
+
+    ``of``: ``shown``, in how many groups a class is shown (chi-square of shown / not shown); ``classes``, how many
+    groups are of each class, where each is of one; ``pixels``, the class distribution of the pixels of two parts.
+    ``subject``: the class, or ``EVERY``. ``groups``: part to the groups of which it is known; ``shares``: part to the
+    share of them that show the class. ``p`` is that of the chi-square or, of pixels, of dealing the groups anew;
+    ``adjusted_p`` holds for all comparisons of its kind and head (Holm 1979). ``reason``: why there was no test; then
+    there is no p.
+    """
+
+    head: str
+    of: Literal["shown", "classes", "pixels"]
+    subject: str
+    groups: dict[str, int]
+    shares: dict[str, float] = {}
+    chi2: float | None = None
+    freedom: int | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    cramers_v: float | None = None
+    divergence: float | None = None
+    reason: str = ""
+
+    @property
+    def size(self) -> str:
+        """Of the effect, in a word."""
+        columns = min(len(self.groups), self.freedom // (len(self.groups) - 1) + 1) if self.freedom else 2
+        w = (self.cramers_v or 0.0) * math.sqrt(columns - 1)
+        return next(name for limit, name in SIZES.items() if w < limit)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the parts are unlike beyond chance, and by more than a negligible effect."""
+        return self.adjusted_p is not None and self.adjusted_p < LEVEL and self.size != "negligible"
+
+    @property
+    def verdict(self) -> str:
+        """What follows, from size and p together."""
+        if self.reason:
+            return f"not tested: {self.reason}"
+        if self.adjusted_p is None:
+            return "not tested"
+        if self.size == "negligible":
+            return "alike" if self.adjusted_p >= LEVEL else "a difference beyond chance, but a negligible one"
+        if self.differs:
+            return f"unlike, a {self.size} difference"
+        return f"a {self.size} difference, no more than chance may give so few groups"
+
+
+class PartTests(BaseModel):
+    """What is written beside the audit: ``unit`` is what was counted, groups or pictures."""
+
+    data: str
+    fold: int
+    unit: str
+    tests: list[PartTest]
+
+    def sentence(self, test: PartTest) -> str:
+        """A test in words."""
+        numbers = [] if test.divergence is None else [f"Jensen-Shannon divergence {test.divergence:.3f} bits"]
+        numbers += [] if test.cramers_v is None else [f"Cramer's V {test.cramers_v:.2f}"]
+        numbers += [] if test.adjusted_p is None else [p_text(test.adjusted_p)]
+        told = f" ({', '.join(numbers)})" if numbers else ""
+        parts = _listed(list(test.groups))
+        what = {"pixels": f"Pixels of the classes, {parts}", "classes": f"Classes of the {self.unit}, {parts}"}
+        shares = _listed([f"{100 * share:.0f} % of {part}" for part, share in test.shares.items()])
+        shown = f"`{test.subject}`: shown by {shares or 'nothing known'}"
+        return f"{what.get(test.of, shown)}: {test.verdict}{told}."
+
+
+def write_parts(folder: Path, found: PartTests) -> None:
+    """Leave the comparisons in a folder."""
+    write_atomically(folder / FILE, found.model_dump_json(indent=1).encode())
+
+
+def read_parts(folder: Path) -> PartTests | None:
+    """What `write_parts` left; none without the file.
+
+    Raises:
+        DataError: the file is no such page.
+    """
+    return read_page(folder / FILE, PartTests) if (folder / FILE).is_file() else None
+
+
+def compare_parts(
+    head: str, classes: Sequence[str], parts: Mapping[str, PartCounts], unit: str, *, one_class: bool = False
+) -> list[PartTest]:
+    """Compare the parts of a split in one head.
+
+    Args:
+        head: its name.
+        classes: C names.
+        parts: those that hold pictures.
+        unit: what the rows of the counts are, ``groups`` or ``pictures``.
+        one_class: whether a picture has one class only; then, if each group has, they are compared all at once too.
+    """
+    shown = [_shown(head, name, i, parts, unit) for i, name in enumerate(classes)]
+    single = one_class and all((each.shown.sum(1) <= 1).all() for each in parts.values())
+    pairs = [
+        _pixels(head, pair, {part: parts[part] for part in pair}, unit)
+        for pair in itertools.combinations(parts, 2)
+        if all(parts[part].pixels is not None for part in pair)
+    ]
+    return [*_adjusted(pairs), *_adjusted([_classes(head, parts, unit)] if single else []), *_adjusted(shown)]
+
+
+def _shown(head: str, name: str, i: int, parts: Mapping[str, PartCounts], unit: str) -> PartTest:
+    known = {part: int(each.known[:, i].sum()) for part, each in parts.items() if each.known[:, i].any()}
+    hits = {part: int((parts[part].shown[:, i] & parts[part].known[:, i]).sum()) for part in known}
+    shares = {part: hits[part] / number for part, number in known.items()}
+    made = PartTest(head=head, of="shown", subject=name, groups=known, shares=shares)
+    if len(known) > 1 and len(set(shares.values())) == 1 and next(iter(shares.values())) in (0, 1):
+        every = "every one shows" if next(iter(shares.values())) else "none shows"
+        return made.model_copy(update={"reason": f"{every} it"})
+    return _chi_square(made, np.array([[hits[part], number - hits[part]] for part, number in known.items()]), unit)
+
+
+def _classes(head: str, parts: Mapping[str, PartCounts], unit: str) -> PartTest:
+    counts = {part: each.shown.sum(0) for part, each in parts.items() if each.shown.any()}
+    made = PartTest(head=head, of="classes", subject=EVERY, groups={part: int(n.sum()) for part, n in counts.items()})
+    table = np.stack(list(counts.values())) if counts else np.zeros((0, 0))
+    return _chi_square(made, table[:, table.sum(0) > 0], unit)
+
+
+def _chi_square(made: PartTest, table: NDArray[Any], unit: str) -> PartTest:
+    if min(table.shape) < 2:
+        return made.model_copy(update={"reason": f"fewer than two parts, or classes, with known {unit}"})
+    found = chi_square(table)  # no row or column is empty
+    if reason := too_sparse(table, unit):
+        return made.model_copy(update={"cramers_v": found.cramers_v, "reason": reason})
+    return made.model_copy(
+        update={"chi2": found.chi2, "freedom": found.freedom, "p": found.p, "cramers_v": found.cramers_v}
+    )
+
+
+def _pixels(head: str, pair: Sequence[str], parts: Mapping[str, PartCounts], unit: str) -> PartTest:
+    """Groups without a valid pixel are left out."""
+    given = [parts[part].pixels for part in pair]
+    first, second = (counts[counts.sum(1) > 0] for counts in given if counts is not None)
+    groups = dict(zip(pair, (len(first), len(second)), strict=True))
+    made = PartTest(head=head, of="pixels", subject=EVERY, groups=groups)
+    if not len(first) or not len(second):
+        return made.model_copy(update={"reason": "a part has no valid pixel"})
+    a, b = first.sum(0), second.sum(0)
+    sizes = {"divergence": float(divergence(a, b)), "cramers_v": share_v(a, b)}
+    ways = math.comb(len(first) + len(second), len(first))
+    if ways < LEAST_WAYS:
+        reason = f"so few {unit} can be dealt in {ways} ways, at least {LEAST_WAYS} are needed"
+        return made.model_copy(update=sizes | {"reason": reason})
+    return made.model_copy(update=sizes | {"p": dealt_p(first, second)})
+
+
+def _adjusted(tests: Sequence[PartTest]) -> list[PartTest]:
+    adjusted = holm([math.nan if test.p is None else test.p for test in tests])
+    return [
+        test.model_copy(update={"adjusted_p": None if math.isnan(p) else p})
+        for test, p in zip(tests, adjusted, strict=True)
+    ]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

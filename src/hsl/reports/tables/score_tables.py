@@ -1,0 +1,188 @@
+"""Tables: what a report says in numbers, as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsl.files.cells import neutral
+from hsl.files.io import write_atomically
+from hsl.reports.statistics.paired_tests import Interval, Summary
+from hsl.reports.tables.markdown import markdown_row, markdown_text
+from hsl.terminal import visible
+
+NONE = "–"
+Cell = str | int | float | Summary | None
+
+_FORMATS = {"value": ".4f", "pictures": ".4f", "signed": "+.4f", "effect": "+.2f", "pixels": ".2f"}
+
+# What LaTeX would take for a command or cannot print.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "…": r"\ldots{}",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """``key`` heads the CSV, ``title`` everything else.
+
+    ``kind``: ``text``, ``interval`` (also text), ``count``, ``share`` (a fraction, or a `Summary` of
+    fractions, shown in per cent), ``points`` (a difference of shares), ``value`` (a number, or a `Summary` over
+    folds), ``pictures`` (the same over pictures), ``signed`` (a difference of values), ``effect`` (an effect
+    size), ``pixels`` (a distance), ``p`` (a probability) or ``seconds``. ``more``: the page shows it on request.
+    """
+
+    key: str
+    title: str
+    kind: str = "text"
+    more: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind != "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; a row has one cell per column, None or NaN where there is no value."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The rows as a reader sees them."""
+        return [
+            [text_of(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)] for row in self.rows
+        ]
+
+    def to_csv(self) -> str:
+        """Full precision; a summary becomes three columns, ``_mean``, ``_std`` and ``_num``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        wide = [any(isinstance(row[i], Summary) for row in self.rows) for i in range(len(self.columns))]
+        header: list[str] = []
+        for column, is_wide in zip(self.columns, wide, strict=True):
+            parts = ("_mean", "_std", "_num") if is_wide else ("",)
+            header += [f"{column.key}{part}" for part in parts]
+        writer.writerow(map(neutral, header))
+        for row in self.rows:
+            cells: list[Cell] = []
+            for cell, is_wide in zip(row, wide, strict=True):
+                cells += _wide(cell) if is_wide else [cell]
+            writer.writerow(["" if _absent(cell) else neutral(cell) for cell in cells])
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        kinds = ["---:" if column.is_number else ":---" for column in self.columns]
+        titles, *rows = [[*map(markdown_text, row)] for row in ([column.title for column in self.columns], *self.texts)]
+        lines = [markdown_row(row) for row in (titles, kinds, *rows)]
+        return f"{markdown_text(self.caption)}\n\n" + "\n".join(lines) + "\n"
+
+    def to_latex(self) -> str:
+        """A ``table`` environment; the document needs ``\\usepackage{booktabs}``."""
+        kinds = "".join("r" if column.is_number else "l" for column in self.columns)
+        rows = [[column.title for column in self.columns], *self.texts]
+        header, *body = [" & ".join(latex_text(cell) for cell in row) + r" \\" for row in rows]
+        return "\n".join(
+            [
+                "% needs \\usepackage{booktabs}",
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{latex_text(self.caption)}}}",
+                rf"\label{{tab:{self.name.replace('_', '-')}}}",
+                rf"\begin{{tabular}}{{{kinds}}}",
+                r"\toprule",
+                header,
+                r"\midrule",
+                *body,
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write ``<name>.csv``, ``<name>.md`` and ``<name>.tex``."""
+    texts = {"csv": table.to_csv(), "md": table.to_markdown(), "tex": table.to_latex()}
+    for suffix, text in texts.items():
+        write_atomically(folder / f"{table.name}.{suffix}", text.encode())
+
+
+def text_of(cell: Cell, kind: str) -> str:
+    """What a reader sees.
+
+    >>> text_of(Summary(0.6123, 0.013, 3), "share"), text_of(Summary(0.6123, math.nan, 1), "share")
+    ('61.23 ± 1.30', '61.23 (1 fold)')
+    >>> text_of(0.00004, "p"), text_of(math.nan, "share"), text_of(3, "count")
+    ('<0.0001', '–', '3')
+    """
+    if isinstance(cell, Summary):
+        if cell.num == 0:
+            return NONE
+        if cell.num == 1:
+            return f"{text_of(cell.mean, kind)} (1 {'picture' if kind == 'pictures' else 'fold'})"
+        return f"{text_of(cell.mean, kind)} ± {text_of(cell.std, kind)}"
+    if cell is None or _absent(cell):
+        return NONE
+    if isinstance(cell, str) or kind in ("text", "count"):
+        return str(cell)
+    if kind in _FORMATS:
+        return format(cell, _FORMATS[kind])
+    if kind == "points":
+        return f"{100 * cell:+.2f}"
+    if kind == "p":
+        return "<0.0001" if cell < 0.0001 else f"{cell:.4f}"
+    if kind == "seconds":
+        minutes, seconds = divmod(round(cell), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+    return f"{100 * cell:.2f}"
+
+
+def interval_cell(interval: Interval | None, kind: str) -> str | None:
+    """Both ends as a reader sees them.
+
+    >>> interval_cell(Interval(0.5, 0.25, 0.75), "share"), interval_cell(None, "share")
+    ('[25.00, 75.00]', None)
+    """
+    return f"[{text_of(interval.low, kind)}, {text_of(interval.high, kind)}]" if interval else None
+
+
+def latex_text(text: str) -> str:
+    """Escaped for LaTeX.
+
+    >>> latex_text("mit_b3 ± 5 %")
+    'mit\\\\_b3 $\\\\pm$ 5 \\\\%'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text))
+
+
+def _absent(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _wide(cell: Cell) -> list[Cell]:
+    return [cell.mean, cell.std, cell.num] if isinstance(cell, Summary) else [cell, None, None]

@@ -1,0 +1,1 @@
+"""Every file of a run folder: its name, its writer and its reader."""

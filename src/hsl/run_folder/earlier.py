@@ -1,0 +1,117 @@
+"""Earlier run folders: which of them are runs of this config, which is the nearest one, and what is said of it."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.errors import ConfigError, DataError
+from hsl.run_folder.checkpoint import TRAINING, read_checkpoint
+from hsl.run_folder.identity import differing, in_words
+from hsl.run_folder.provenance import read_provenance
+from hsl.terminal import say
+
+EPOCHS = "trainer.max_epochs"
+
+log = logging.getLogger(__name__)
+
+
+def same_config(
+    base: Path, identity: str, counts: Callable[[Mapping[str, Any]], bool]
+) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Run folders below ``base`` of this very config and these very data, newest first, with their provenance."""
+    found = []
+    for folder, facts in _earlier(base):
+        if facts.get("identity") == identity and counts(facts):
+            found.append((folder, facts))
+        elif facts.get("identity") == identity:
+            log.warning("%s has other pictures, masks or labels than these. It is passed over.", folder)
+    return found
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Where the run of a folder stopped; ``None`` before its first epoch was over."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def chosen_checkpoint(path: Path) -> Path:
+    """The checkpoint that ``resume`` names: itself, or the last one of a run folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_file():
+        return path
+    inside = [place for place in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if place.is_file()]
+    if (path / "phases.json").is_file() or inside:
+        return inside[0] if inside else path / "checkpoints" / "last.ckpt"
+    what = "holds no checkpoints/last.ckpt" if path.is_dir() else "does not exist"
+    raise ConfigError(
+        f"`resume` should be null, last, a run folder or a checkpoint's path. Found `resume = {path}`, which {what}. "
+        "Run folders keep theirs in `checkpoints/last.ckpt`; `resume=null` starts a new run."
+    )
+
+
+def go_on_longer(
+    base: Path, cfg: DictConfig, counts: Callable[[Mapping[str, Any]], bool], alike: Callable[[int, int], bool]
+) -> Path | None:
+    """The checkpoint of a run that is this one with fewer epochs; else it is said why a new run starts.
+
+    Args:
+        base: where the run folders of this name and fold are.
+        cfg: of a run that has no folder yet.
+        counts: of a provenance, whether the data are still those.
+        alike: of a number of epochs and of steps, whether a schedule over so many epochs has had the same learning
+            rates in those steps as that of ``cfg``.
+    """
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
+    unlike = {folder: differing(facts["config"], now) for folder, facts in _earlier(base)
+              if facts.get("config") and counts(facts)}  # fmt: skip
+    if not unlike:
+        say(f"! resume=last: there is no earlier run of these data below {base.absolute()}. A new run starts.")
+        return None
+    nearest = min(unlike, key=lambda folder: len(unlike[folder]))  # of equals the first, which is the newest
+    differences = unlike[nearest]
+    said = f"! resume=last: no run below {base} has this very config. {nearest} differs in {in_words(differences)}."
+    checkpoint = last_checkpoint(nearest)
+    if differences.keys() != {EPOCHS} or checkpoint is None or cfg.get("phases"):
+        say(f"{said} A new run starts.")
+        return None
+    epochs, wanted = differences[EPOCHS]
+    content = read_checkpoint(checkpoint, TRAINING)
+    if epochs_done(content) >= wanted:
+        say(f"{said} It has done {epochs_done(content)} epochs. A new run starts.")
+    elif not alike(epochs, content["global_step"]):
+        say(
+            f"{said} The learning rate follows a curve over all epochs, so its epochs are not the first of {wanted}. "
+            f"A new run starts. To go on all the same, along the curve of {wanted} from there: `resume={nearest}`."
+        )
+    else:
+        say(f"{said} This run goes on from its {epochs_done(content)} epochs, in a folder of its own.")
+        return checkpoint
+    return None
+
+
+def epochs_done(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs a checkpoint has behind it; one within an epoch does not count that one."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
+def _earlier(base: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The run folders below ``base`` and their provenance, newest first; those of which nothing is known are named."""
+    for folder in sorted(
+        (path for path in base.glob("[!.]*/") if path.is_dir()), key=lambda one: one.name, reverse=True
+    ):
+        try:
+            facts = read_provenance(folder / "provenance.json")
+            if not facts and (folder / "config.yaml").is_file():
+                raise DataError(f"`{folder / 'provenance.json'}` is missing.")
+            known = [facts[key] for key in ("identity", "status")] if facts else []
+        except DataError as error:  # whose run it was is not known any more; this one goes on without it
+            log.warning("%s It is passed over.", error)
+            continue
+        if known:
+            yield folder, facts

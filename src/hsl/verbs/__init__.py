@@ -1,0 +1,1 @@
+"""The composition root: one file or folder a verb."""

@@ -1,0 +1,35 @@
+"""`hsl audit`: a data set and its split, checked without training."""
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from hsl.config.validation import validate
+from hsl.data.audit.contact_sheets import write_contact_sheets
+from hsl.data.audit.table import print_table
+from hsl.data.datamodule import DataModule
+from hsl.files.io import write_atomically
+from hsl.files.output_folder import OutputFolder
+from hsl.reports.statistics.part_tests import write_parts
+from hsl.reports.tables.part_tables import parts_table, told
+from hsl.reports.tables.score_tables import write_table
+from hsl.terminal import say
+from hsl.verbs.train.part_counts import part_tests
+
+
+def audit(cfg: DictConfig) -> None:
+    """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
+    validate(cfg)
+    data: DataModule = instantiate(cfg.data)
+    with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
+        data.inspect()
+        findings = data.audit
+        write_atomically(output.work / "audit.json", findings.to_json().encode())
+        write_contact_sheets(findings, data.catalogue, output.work)
+        parts = part_tests(data)
+        write_parts(output.work, parts)
+        write_table(parts_table([parts]), output.work)
+    print_table(findings)
+    for sentence in told(parts):
+        say(sentence)
+    say(f"{output.path / 'audit.json'}")
+    findings.raise_if_stopped()

@@ -1,0 +1,1 @@
+"""`hsl label`: masks for the training images from the class of each image."""

@@ -1,0 +1,1 @@
+"""Run folders opened: the config checked, the network built, the weights loaded."""

@@ -1,0 +1,1 @@
+"""`hsl predict`: a trained model on images of any size."""

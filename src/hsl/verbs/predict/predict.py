@@ -1,0 +1,280 @@
+"""`hsl predict`: a trained model on a folder of pictures of any size."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.progress import track
+from torch import Tensor
+
+from hsl.batch import DISTANCE, Batch, Outputs
+from hsl.callbacks.evaluation import objects_of
+from hsl.config.targets import allowed_targets
+from hsl.console import PlainConsole
+from hsl.data.datamodule import DataModule
+from hsl.data.files.decoding import Decoding
+from hsl.data.files.records import Source
+from hsl.data.files.run_lengths import encode_classes
+from hsl.data.formats.folder import read_pictures
+from hsl.data.formats.picture_files import NotRead
+from hsl.data.formats.severstal import COLUMNS
+from hsl.errors import ConfigError, DataError, UserError
+from hsl.files.cells import csv_of
+from hsl.files.io import write_atomically
+from hsl.files.names import below
+from hsl.files.output_folder import OutputFolder
+from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.reports.page import pictures
+from hsl.run_folder.provenance import read_provenance
+from hsl.tasks.micro_batches import pieces
+from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
+from hsl.verbs.opening.building import rebuild_task
+from hsl.verbs.opening.opening import building_from, open_run
+from hsl.verbs.opening.predictors import choose_predictor, load_weights
+from hsl.verbs.predict.channel_files import PredictedChannels
+from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
+from hsl.verbs.scoring.image_results import image_row, stored_thresholds
+
+HEAD = "segmentation"
+FORMATS = ("png", "rle")
+MAX_OBJECTS = 2**16 - 1  # in a picture of 16 bits
+
+
+def predict(cfg: DictConfig) -> None:
+    """Segment a picture, or all of a folder: class-index masks, overlays, a table of areas; or say what they show.
+
+    A picture that cannot be done, or is of a kind that is not read, is reported and the rest is done; then the command
+    ends with exit code 2. Files that the folder of the output held before, and that are no longer made, are removed;
+    see `hsl.files.output_folder` for what is never touched.
+
+    With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
+    0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
+    A model of overlapping channels leaves a mask for each, or rows in which ``ClassId`` is the number of the channel.
+    A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
+
+    Raises:
+        ConfigError: the run is none, its model makes no masks to be written as run lengths, or the output is taken.
+        DataError: the input holds no picture, or some could not be done.
+    """
+    run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
+    records, rest = read_pictures(cfg.input)
+    facts = read_provenance(run / "provenance.json")
+    _check_format(cfg.format, facts["classes"])
+    inference = choose_predictor(run_cfg, cfg)
+    with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
+        task = _trained(run, run_cfg, facts)
+        limits = _thresholds(run, task, facts, inference)
+        with building_from(run):
+            data: DataModule = instantiate(run_cfg.data)
+        decoding, notes = foreign_decoding(cfg, facts, data.max_megapixels), Notes()
+        sources = {record.id: record.image for record in records}
+        work = _Work(output.work, cfg.format, facts, limits, sources, decoding)
+        loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)
+        console = PlainConsole(stderr=True)
+        silent = not console.is_terminal
+        for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
+            notes.look(batch, sources)
+            for name, outputs in _predicted(task, data, batch, work.broken.append):
+                work.add(name, outputs)
+        work.write_tables()
+    for sentence in notes.sentences():
+        say(sentence)
+    say(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
+    _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
+
+
+def _tell_of_the_rest(where: str, number: int, broken: Sequence[UserError], rest: NotRead) -> None:
+    """Say what was not done.
+
+    Raises:
+        DataError: there were pictures among it.
+    """
+    sentences = []
+    if broken:
+        sentences.append(f"{len(broken)} of {number} pictures could not be done; the rest is.")
+        sentences += map(str, broken)
+    if rest.pictures:
+        sentences.append(f"`{where}` holds pictures that were left out: {rest}. {rest.way_out}")
+    if sentences:
+        raise DataError(" ".join(sentences))
+    if rest.num_others:
+        say(f"{where}: {rest}")
+
+
+@dataclass
+class _Work:
+    """What is written, picture by picture and at the end."""
+
+    folder: Path
+    format: str
+    facts: Mapping[str, Any]
+    limits: Mapping[str, list[float]]
+    sources: Mapping[str, Source]
+    decoding: Decoding
+    broken: list[UserError] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @property
+    def num_done(self) -> int:
+        """Pictures of which something is known."""
+        return max(len(self.rows), len(self.labels))
+
+    def add(self, name: str, outputs: Outputs) -> None:
+        """Write what the heads say of one picture, or keep it for the tables."""
+        for head in (head for head, output in outputs.items() if output.ndim == 1):
+            self.labels.append({"id": name, **image_row(outputs[head], head, self.facts, self.limits.get(head))})
+        overlapping = self.facts.get("overlapping", False)
+        if overlapping and self.facts["classes"][HEAD][1] in outputs:
+            self._add_channels(PredictedChannels.of(name, outputs, self.facts["classes"][HEAD]))
+        if HEAD in outputs:
+            self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy())
+        try:
+            write_further(self.folder, name, outputs, () if overlapping else self.facts["classes"])
+        except DataError as error:
+            self.broken.append(error)
+
+    def _add_channels(self, found: PredictedChannels) -> None:
+        source = self.sources[found.name]
+        self.rows.append(found.row())
+        if self.format == "rle":
+            self.runs += [(Path(source.name).name, *each) for each in found.runs()]
+        else:
+            found.write(self.folder, self.decoding.image(source))
+
+    def _add_mask(self, name: str, probability: NDArray[np.float32]) -> None:
+        prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
+        classes, source = self.facts["classes"][HEAD], self.sources[name]
+        self.rows.append(_areas(name, prediction, confidence, classes))
+        if self.format == "rle":
+            self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
+        else:
+            image = self.decoding.image(source)
+            _write_pictures(self.folder, name, image, prediction, confidence, classes)
+
+    def write_tables(self) -> None:
+        """Write what was kept."""
+        tables = {"areas.csv": pd.DataFrame(self.rows), "labels.csv": pd.DataFrame(self.labels)}
+        if self.format == "rle":
+            tables["predictions.csv"] = pd.DataFrame(self.runs, columns=list(COLUMNS))
+        for name, table in tables.items():
+            if len(table.columns):
+                write_atomically(self.folder / name, csv_of(table).encode())
+
+
+def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
+    if wanted not in FORMATS:
+        raise ConfigError(f"`format` should be one of {', '.join(FORMATS)}. Found `format = {wanted}`. Choose one.")
+    if wanted == "rle" and HEAD not in classes:
+        raise ConfigError(
+            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(classes) or 'no masks'}. "
+            "Leave `format` away."
+        )
+
+
+def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
+    with building_from(run):
+        task = rebuild_task(run_cfg, facts)
+    load_weights(task, run / "checkpoints" / "best.ckpt")
+    return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _thresholds(
+    run: Path, task: SegmentationTask, facts: Mapping[str, Any], inference: str | None
+) -> dict[str, list[float]]:
+    """Of the image heads that may show several classes."""
+    heads = cast(Any, task.network).image_heads if facts.get("several") else ()
+    return {head: stored_thresholds(run, head, facts["image_classes"][head], inference) for head in heads}
+
+
+@torch.inference_mode()
+def _predicted(
+    task: SegmentationTask, data: DataModule, batch: Batch, on_broken: Callable[[UserError], None]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Id and logits by head: ``(C, H, W)`` at the picture's own size, ``(K,)`` of an image head.
+
+    By the path that ``evaluate`` takes. Pictures whose logits are not finite are told to `on_broken` and left out.
+    """
+    batch["image"] = batch["image"].to(task.device)
+    try:
+        outputs = task.predict(data.on_after_batch_transfer(batch, 0))
+    except NonFiniteLogitsError as error:
+        if len(batch["id"]) == 1:
+            on_broken(error)
+            return
+        for part in pieces(batch, 1):
+            yield from _predicted(task, data, part, on_broken)
+        return
+    for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
+        yield name, {head: output[i][..., :height, :width].cpu() if output.ndim == 4 else output[i].cpu()
+                     for head, output in outputs.items()}  # fmt: skip
+
+
+def _write_pictures(
+    output: Path,
+    name: str,
+    image: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    confidence: NDArray[np.float32],
+    classes: Sequence[str],
+) -> None:
+    _write_mask(output / "masks" / f"{name}.png", prediction)
+    overlay = pictures.overlay(image, prediction, confidence, classes)
+    _, png = cv2.imencode(".png", overlay[..., ::-1])
+    write_atomically(output / "overlays" / f"{name}.png", png.tobytes())
+
+
+def _areas(
+    name: str, prediction: NDArray[np.uint8], confidence: NDArray[np.float32], classes: Sequence[str]
+) -> dict[str, Any]:
+    counts = np.bincount(prediction.ravel(), minlength=len(classes))
+    row: dict[str, Any] = {
+        "id": name,
+        "height": prediction.shape[0],
+        "width": prediction.shape[1],
+        "confidence": confidence.mean(),
+    }
+    row |= {f"pixels/{each}": int(count) for each, count in zip(classes, counts, strict=True)}
+    row |= {f"share/{each}": count / prediction.size for each, count in zip(classes, counts, strict=True)}
+    means = [confidence[prediction == i].mean() if counts[i] else None for i in range(len(classes))]
+    return row | {f"confidence/{each}": mean for each, mean in zip(classes, means, strict=True)}
+
+
+def write_further(output: Path, name: str, outputs: Outputs, classes: Collection[str]) -> None:
+    """Write the class maps of the tasks beside `HEAD`, and the objects; maps and vectors of other heads are left out.
+
+    Args:
+        output: the folder of the command.
+        name: id of the picture.
+        outputs: of one picture, ``(C, H, W)`` by head at its own size.
+        classes: the heads that give classes.
+
+    Raises:
+        DataError: there are more objects than a map of 16 bits holds.
+    """
+    for head in outputs.keys() & set(classes) - {HEAD}:
+        _write_mask(below(output / "tasks", head) / f"{name}.png", outputs[head].argmax(0).byte().numpy())
+    if DISTANCE not in outputs:
+        return
+    ids = objects_of(outputs[HEAD], outputs[DISTANCE])
+    if (number := int(np.max(ids))) > MAX_OBJECTS:
+        raise DataError(
+            f"`{name}` should have at most {MAX_OBJECTS} objects, what a map of 16 bits holds. Found {number}. "
+            "Cut the picture into parts."
+        )
+    _write_mask(output / "instances" / f"{name}.png", ids.astype(np.uint16))
+
+
+def _write_mask(path: Path, classes: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    _, png = cv2.imencode(".png", classes)
+    write_atomically(path, png.tobytes())

@@ -1,0 +1,1 @@
+"""A checkpoint scored on validation and test, and everything that shows it."""

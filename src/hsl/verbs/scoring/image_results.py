@@ -1,0 +1,173 @@
+"""What an evaluation leaves of the image heads: a table of all pictures, scores, thresholds."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsl.callbacks.evaluation import Evaluation, ImageResult
+from hsl.data.datamodule import DataModule
+from hsl.files.cells import csv_of
+from hsl.files.io import read_json, write_atomically
+from hsl.metrics.images.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
+from hsl.run_folder.image_predictions import SEPARATOR, UNKNOWN
+from hsl.terminal import say
+
+TABLE = "image_predictions.csv"
+TUNED_ON = "val"
+
+
+def write_image_results(
+    folder: Path, evaluations: Sequence[Evaluation], data: DataModule
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Write ``image_predictions.csv`` and return the scores: part -> inference -> head -> score.
+
+    Where a picture may show several classes, each class has the threshold with the best F1 on the validation part;
+    the test part is scored with the same one. Nothing is written without image heads.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
+    thresholds: dict[tuple[str, str], list[float]] = {}
+    for part, inference, head, result in _results(evaluations, data):
+        classes = data.image_classes[head]
+        probabilities, targets = np.stack(result.probabilities), np.stack(result.targets)
+        if targets.ndim == 2 and part == TUNED_ON:
+            thresholds[inference, head] = tune_thresholds(probabilities, targets)
+        limits = thresholds.get((inference, head))
+        scores = image_scores(probabilities, targets, limits)
+        found.setdefault(part, {}).setdefault(inference, {})[head] = _table(scores, classes, limits)
+        where = {"part": part, "inference": inference, "head": head}
+        rows += _rows(result.ids, probabilities, targets, classes, limits, data, where)
+    if rows:
+        frame = pd.DataFrame(rows).sort_values(["part", "inference", "head", "id"])
+        write_atomically(folder / TABLE, csv_of(frame).encode())
+    return found
+
+
+def tune_thresholds(probabilities: NDArray[np.floating[Any]], targets: NDArray[Any]) -> list[float]:
+    """For each class the threshold with the best F1; among equals the one nearest to 0.5.
+
+    Thresholds lie half-way between neighbouring probabilities. A class that no picture shows, or that all do, keeps
+    0.5.
+
+    Args:
+        probabilities: ``(N, K)``.
+        targets: ``(N, K)`` of 0, 1 and NaN.
+
+    Example:
+        >>> tune_thresholds(np.array([[0.1], [0.3], [0.2]]), np.array([[0.0], [1.0], [0.0]]))
+        [0.25]
+    """
+    found = []
+    for column, truth in zip(probabilities.T, targets.T, strict=True):
+        known = ~np.isnan(truth)
+        values, shown = column[known].astype(np.float64), truth[known] == 1
+        if not shown.any() or shown.all():
+            found.append(0.5)
+            continue
+        steps = np.unique(values)
+        candidates = np.concatenate([(steps[1:] + steps[:-1]) / 2, [0.5]])
+        predicted = values[None] >= candidates[:, None]
+        hits = (predicted & shown).sum(1)
+        f1 = 2 * hits / (predicted.sum(1) + shown.sum())
+        best = candidates[f1 >= f1.max() - 1e-12]
+        found.append(float(best[np.abs(best - 0.5).argmin()]))
+    return found
+
+
+def image_row(
+    logits: Tensor, head: str, facts: Mapping[str, Any], thresholds: Sequence[float] | None
+) -> dict[str, Any]:
+    """What a trained image head says of one picture: ``prediction`` and the probability of each class.
+
+    Args:
+        logits: ``(K,)``.
+        head: its name.
+        facts: the provenance of the run.
+        thresholds: of each class, where a picture may show several.
+    """
+    classes, several = facts["image_classes"][head], facts["several"]
+    probabilities = probabilities_of(logits[None], several).numpy()
+    shown = predicted_labels(probabilities, several, thresholds)
+    row: dict[str, Any] = {"prediction": _names(shown[0].astype(np.float64), classes)}
+    return row | {f"probability/{each}": float(p) for each, p in zip(classes, probabilities[0], strict=True)}
+
+
+def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: str | None) -> list[float]:
+    """The threshold of each class that the validation part chose, from metrics.json.
+
+    Args:
+        run: its folder.
+        head: the image head.
+        classes: of the head.
+        inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
+            said.
+    """
+    scores = read_json(run / "metrics.json")["parts"][TUNED_ON]
+    taken = inference if inference in scores else next(iter(scores))
+    if taken != inference:
+        say(
+            f"! The run has no thresholds of `{head}` for this way of predicting: those of `{taken}` are used, and "
+            "scores may shift."
+        )
+    return [scores[taken]["image_heads"][head]["thresholds"][name] for name in classes]
+
+
+def _results(evaluations: Sequence[Evaluation], data: DataModule) -> Iterator[tuple[str, str, str, ImageResult]]:
+    for i, part in enumerate(data.evaluation_parts):  # validation comes first: it tunes the thresholds
+        for evaluation in evaluations:
+            for head, result in evaluation.images.get(i, {}).items():
+                yield part, evaluation.inference, head, result
+
+
+def _table(scores: dict[str, Any], classes: Sequence[str], thresholds: list[float] | None) -> dict[str, Any]:
+    per_class = scores.pop("per_class")
+    confusion = scores.pop("confusion", None)
+    table = {"kind": "single" if confusion is not None else "multi", **scores}
+    table["per_class"] = {
+        name: {score: float(values[i]) for score, values in per_class.items()} for i, name in enumerate(classes)
+    }
+    if confusion is not None:
+        table["confusion"] = confusion.tolist()
+    if thresholds is not None:
+        table["thresholds"] = dict(zip(classes, thresholds, strict=True))
+    return table
+
+
+def _rows(
+    ids: Sequence[str],
+    probabilities: NDArray[np.float32],
+    targets: NDArray[Any],
+    classes: Sequence[str],
+    thresholds: Sequence[float] | None,
+    data: DataModule,
+    where: dict[str, str],
+) -> list[dict[str, Any]]:
+    """A row per picture; of one of which nothing is known, ``target``, ``correct`` and ``loss`` are empty."""
+    several = targets.ndim == 2
+    predicted = predicted_labels(probabilities, several, thresholds)
+    truth = targets.astype(np.float64) if several else one_hot(targets, len(classes))
+    known = ~np.isnan(truth)
+    right = ((truth == predicted) | ~known).all(axis=1)
+    tiny = np.finfo(np.float32).tiny
+    surprise = -np.log(np.maximum(np.where(truth == 1, probabilities, 1 - probabilities), tiny))
+    counted = known if several else truth == 1  # cross-entropy looks at the true class alone
+    rows = []
+    for i, name in enumerate(ids):
+        row: dict[str, Any] = {"id": name, "group": data.group(name), **where}
+        row["target"] = _names(truth[i], classes) if known[i].any() else None
+        row["prediction"] = _names(predicted[i].astype(np.float64), classes)
+        row["correct"] = int(right[i]) if known[i].any() else None
+        row["loss"] = float(surprise[i][counted[i]].mean()) if known[i].any() else None
+        rows.append(row | {f"probability/{each}": float(p) for each, p in zip(classes, probabilities[i], strict=True)})
+    return rows
+
+
+def _names(shown: NDArray[np.float64], classes: Sequence[str]) -> str:
+    """The classes that are shown, joined by ``|``; one of which it is not known has a ``?`` behind."""
+    marked = zip(classes, shown, strict=True)
+    return SEPARATOR.join(name + UNKNOWN * bool(np.isnan(value)) for name, value in marked if value != 0)

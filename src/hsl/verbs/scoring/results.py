@@ -1,0 +1,275 @@
+"""What an evaluation leaves in a run folder."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.typing import NDArray
+
+from hsl.callbacks.evaluation import Evaluation, PartResult
+from hsl.data.datamodule import DataModule
+from hsl.data.splits.folds import Split, read_split
+from hsl.errors import ConfigError
+from hsl.files.cells import csv_of
+from hsl.files.io import read_json, write_arrays, write_atomically
+from hsl.files.names import below
+from hsl.metrics.objects.average_precision import NAMED, pool_precision
+from hsl.metrics.objects.jaccard import pool_objects
+from hsl.metrics.objects.panoptic import pool_panoptic
+from hsl.metrics.pixels.counts import dice_empty_one, scores
+from hsl.metrics.pixels.pixelwise import STATES, add_states, pixel_scores
+from hsl.metrics.pool.row_file import read_rows
+from hsl.reports.contents import null_for_nan
+from hsl.reports.page import pictures
+from hsl.reports.plots import run_plots as plots
+from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.provenance import read_provenance
+from hsl.run_folder.result_page import write_result_page
+from hsl.verbs.scoring.class_maps import OBJECTS, class_map_path
+from hsl.verbs.scoring.image_results import write_image_results
+
+
+@dataclass
+class Monitored:
+    """The value that chose the best checkpoint."""
+
+    name: str
+    mode: str
+    value: float
+    epoch: int
+    checkpoint: str
+
+    @classmethod
+    def of(cls, callback: ModelCheckpoint, folder: Path) -> "Monitored":
+        """Read it off the checkpoint callback after training.
+
+        Raises:
+            ConfigError: the value never existed, so no checkpoint was chosen.
+        """
+        value = callback.best_model_score
+        if value is None or not math.isfinite(float(value)):
+            raise ConfigError(
+                f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
+                f"{value}. history.csv in the run folder lists what is logged; a training that `trainer.max_time` ends "
+                "before its first validation logs nothing."
+            )
+        best = read_checkpoint(Path(callback.best_model_path), ("epoch",))
+        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        return cls(str(callback.monitor), callback.mode, float(value), int(best["epoch"]), checkpoint)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Monitored":
+        """Read it from a finished run folder.
+
+        Raises:
+            ConfigError: the run has not finished.
+        """
+        path = folder / "metrics.json"
+        if not path.is_file():
+            raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without metrics.json.")
+        page = read_json(path)["monitor"]
+        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint)
+
+
+def check_same_split(run: Path, split: Split) -> None:
+    """Refuse data, or a fold assignment, that the run was not trained on.
+
+    Raises:
+        ConfigError: the pictures differ, or a picture changed sides.
+    """
+    trained = read_split(run / "splits.json")
+    if split.sha256 != trained.sha256:
+        raise ConfigError(
+            f"The data should be those of the run (split {trained.sha256[:12]}). Found split {split.sha256[:12]}: "
+            "pictures were added, removed or changed. Point `data_root` to the data the run was trained on."
+        )
+    if (split.folds, split.test) != (trained.folds, trained.test):
+        raise ConfigError(
+            f"The fold assignment should be that of `{run / 'splits.json'}`. Found another, so a picture that was "
+            "trained on could be scored. Restore the labels and groups of the data set."
+        )
+
+
+def check_same_classes(run: Path, data: DataModule) -> None:
+    """Refuse a task definition, or a class list, that is not the one that the run was trained on.
+
+    Raises:
+        ConfigError: the classes of a head differ.
+    """
+    trained = read_provenance(run / "provenance.json")["classes"]
+    found = {head: list(names) for head, names in data.classes.items()}
+    if found != trained:
+        raise ConfigError(
+            f"The classes should be those that the run was trained on, {trained}. Found {found}. Restore the data "
+            "set's class list, or the file that `data.tasks` names."
+        )
+
+
+def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
+    """Write tables, plots, example pictures, results.json, and last metrics.json: its presence means complete."""
+    tables: dict[str, dict[str, Any]] = {part: {e.inference: {} for e in evaluations} for part in data.evaluation_parts}
+    dense = any(evaluation.parts for evaluation in evaluations)  # a classifier has no dense head
+    if dense:
+        _write_dense(folder, evaluations, data, tables)
+    for part, by_inference in write_image_results(folder, evaluations, data).items():
+        for inference, found in by_inference.items():
+            tables[part][inference]["image_heads"] = found
+    objects = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else None
+    for part, by_inference in _instance_scores(objects or []).items():
+        for inference, found in by_inference.items():
+            tables[part][inference]["instances"] = found
+    _plot_curves(folder, monitored)
+    classes = data.classes if dense else {}
+    page = {
+        "monitor": {
+            "name": monitored.name,
+            "mode": monitored.mode,
+            "value": monitored.value,
+            "epoch": monitored.epoch,
+        },
+        "classes": list(classes.get("segmentation", ())),
+        "task_classes": {head: list(names) for head, names in classes.items() if head != "segmentation"},
+        "image_classes": {head: list(names) for head, names in data.image_classes.items()},
+        "overlapping": dense and data.heads.overlapping,
+        "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
+        "objects": None if objects is None else _object_summary(objects),
+    }
+    page = null_for_nan(page)
+    if (folder / "config.yaml").is_file():  # a run, not another evaluation of one
+        write_result_page(folder, page)
+    write_atomically(folder / "metrics.json", json.dumps(page, indent=2, allow_nan=False).encode())
+
+
+def _write_dense(
+    folder: Path,
+    evaluations: list[Evaluation],
+    data: DataModule,
+    tables: dict[str, dict[str, Any]],
+) -> None:
+    """The dense heads: rows, counts, plots and examples into the folder, their scores into ``tables``."""
+    parts = data.evaluation_parts
+    results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
+    classes = data.classes["segmentation"]
+    kept = evaluations[0].inference  # the predictor whose class maps are in the folder
+    frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
+    frame = frame.sort_values(["part", "inference", "id"])
+    write_atomically(folder / "per_image.csv", csv_of(frame).encode())
+    write_arrays(folder / "pixel_counts.npz", _pixel_counts(results))
+    for part, inference, result in results:
+        tables[part][inference] |= _scores(result, classes)
+    for head, found in _task_results(parts, evaluations).items():
+        write_arrays(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
+        for part, inference, result in found:
+            tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
+    _plot(folder, tables, data)
+    for part, _, result in results:
+        best, worst = result.examples()
+        if part == parts[-1] and best:
+            pictures.write_examples(folder / "predictions", best, worst, data.original, classes, data.heads.overlapping)
+
+
+def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[str, list[tuple[str, str, PartResult]]]:
+    """By task what a multi-task model knows beside the global space; empty for a model of one head."""
+    found: dict[str, list[tuple[str, str, PartResult]]] = {}
+    for i, part in enumerate(parts):
+        for evaluation in evaluations:
+            for head, result in sorted(evaluation.tasks.get(i, {}).items()):
+                found.setdefault(head, []).append((part, evaluation.inference, result))
+    return found
+
+
+def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> None:
+    """The pictures of the last part: the test part where there is one, else validation."""
+    part, classes = data.evaluation_parts[-1], data.classes["segmentation"]
+    shown = tables[part]
+    first = next(iter(shown))
+    confusion = np.array(shown[first]["confusion"], dtype=np.int64)
+    plots.confusion_matrix(confusion, classes, folder / "confusion_matrix.png", f"{part}, {first}")
+    ious = {name: [row["iou"] for row in one["per_class"].values()] for name, one in shown.items()}
+    plots.iou_per_class(ious, classes, folder / "iou_per_class.png", part)
+    plots.class_distribution(data.pixels_per_part(), classes, folder / "class_distribution.png")
+
+
+def _plot_curves(folder: Path, monitored: Monitored) -> None:
+    history = folder / "history.csv"
+    if history.is_file():
+        curves = {str(name): column.tolist() for name, column in pd.read_csv(history).items()}
+        plots.training_curves(curves, folder / "training_curves.png", monitored.name, monitored.epoch)
+
+
+def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
+    counts = add_states(result.counts)
+    confusion = counts["matrices"].sum(axis=0)
+    table = scores(torch.from_numpy(confusion))
+    per_class = {
+        name: {key: float(table[key][i]) for key in ("iou", "dice", "precision", "recall", "f1")}
+        | {"pixels": int(confusion[i].sum())}
+        for i, name in enumerate(classes)
+    }
+    pictures_alone = torch.from_numpy(np.stack([each["matrices"].sum(axis=0) for each in result.counts]))
+    empty_one, of_nothing = dice_empty_one(pictures_alone)
+    return {
+        "num_images": len(result.ids),
+        **pixel_scores(counts),
+        "dice_empty_one": empty_one,
+        "dice_empty_one_predicting_nothing": of_nothing,
+        "classes_scored": int(table["classes_scored"]),
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+    }
+
+
+def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> pd.DataFrame:
+    """One row per picture: its own scores, over the classes of that picture."""
+    classes = data.classes["segmentation"]
+    rows = []
+    for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
+        table = scores(torch.from_numpy(counts["matrices"].sum(axis=0)))
+        rows.append(
+            {"id": name, "group": data.group(name), "part": part, "inference": inference}
+            | {"prediction": class_map_path(part, inference, name).as_posix() if inference == kept else ""}
+            | {"confidence": confidence, "valid_pixels": int(counts["matrices"].sum())}
+            | pixel_scores(counts)
+            | {f"iou/{label}": float(table["iou"][i]) for i, label in enumerate(classes)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[str, NDArray[Any]]:
+    """Everything a pixel score can be recomputed from, picture by picture."""
+    states = [counts for _, _, result in results for counts in result.counts]
+    return {
+        "ids": np.array([name for _, _, result in results for name in result.ids]),
+        "part": np.array([part for part, _, result in results for _ in result.ids]),
+        "inference": np.array([inference for _, inference, result in results for _ in result.ids]),
+    } | {name: np.stack([counts[name] for counts in states]) for name in STATES}
+
+
+def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Part -> inference -> AJI, F1, PQ and AP of the objects, where the pool counted them (``metrics=instances``)."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for where in sorted({row["part"] for row in rows}):
+        counted = [row["metrics"] for row in rows if row["part"] == where and "objects" in row["metrics"]]
+        if counted:
+            part, inference = where.split("/")
+            pooled = pool_objects([each["objects"] for each in counted])
+            matched = [each["panoptic"] for each in counted if "panoptic" in each]
+            pooled["pq"] = float(pool_panoptic(matched)["pq"][1])
+            precision = pool_precision(matched)
+            pooled |= {f"object_{name}": float(precision[name][1]) for name in NAMED}
+            found.setdefault(part, {})[inference] = pooled
+    return found
+
+
+def _object_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many pictures the metric pool scored, and which have an error record instead of a score."""
+    failed = [{"part": row["part"], "id": row["id"], "metrics": sorted(row["errors"])} for row in rows if row["errors"]]
+    return {"num_pictures": len(rows), "failed": failed}

@@ -1,0 +1,1 @@
+"""`hsl train`: config in, run folder out."""

@@ -1,0 +1,122 @@
+"""What every training begins with."""
+
+import inspect
+from typing import Any, Literal, cast, get_type_hints
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from omegaconf import DictConfig
+
+from hsl.data.datamodule import DataModule
+from hsl.errors import ConfigError
+from hsl.run_folder.checkpoint_io import AtomicCheckpointIO
+from hsl.tasks.segmentation import SegmentationTask
+from hsl.verbs.train.preview import check_batch_norm, check_batches, check_monitored, check_parts
+
+
+def make_repeatable(seed: int) -> None:
+    """Seed every generator; ``trainer.deterministic`` chooses the kernels."""
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    # with deterministic kernels torch also fills every new tensor with NaN, to show reads of memory that nothing has
+    # written: a few percent of a step's time, for a fault that our operations do not have
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of theirs
+
+
+def make_trainer(precision: Any = "auto", accelerator: Any = "auto", **settings: Any) -> lightning.Trainer:
+    """A trainer of Lightning, whose ``precision`` may be ``auto``.
+
+    Args:
+        precision: ``auto`` is mixed precision on a GPU, in bf16 where it has that and in fp16 with a gradient scaler
+            else, and 32 bits on anything else. Others are those of Lightning.
+        accelerator: as Lightning takes it.
+        settings: all else that Lightning's trainer takes.
+    """
+    if precision == "auto":
+        gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        mixed = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        precision = mixed if gpu else "32-true"
+    return lightning.Trainer(precision=precision, accelerator=accelerator, **settings)
+
+
+_HINTS = get_type_hints(lightning.Trainer.__init__)
+# a wrong key or type is then found before anything is built, as with Lightning's own
+make_trainer.__signature__ = inspect.signature(lightning.Trainer)  # type: ignore[attr-defined]
+make_trainer.__annotations__ = {**_HINTS, "precision": Literal["auto"] | _HINTS["precision"]}
+
+
+def make_callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """The callbacks of a config by name; those that are null are left out."""
+    return {name: instantiate(node) for name, node in cfg.callbacks.items() if node is not None}
+
+
+def trainer_of(cfg: DictConfig, **given: Any) -> lightning.Trainer:
+    """The trainer of a config, with what exists only now.
+
+    Raises:
+        ConfigError: this machine cannot give what it asks for, or a value is none that it takes.
+    """
+    try:
+        trainer: lightning.Trainer = instantiate(cfg.trainer)(**given)
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"`trainer` should be one that this machine has. Found `trainer.accelerator = {cfg.trainer.accelerator}`, "
+            f"`trainer.devices = {cfg.trainer.get('devices')}`: {error} Choose `trainer=default`, or mend the values."
+        ) from error
+    return trainer
+
+
+def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) -> None:
+    """Build what the training will build and let it go again: what is wrong shows before there is a run folder.
+
+    Args:
+        cfg: of the run, or of a phase.
+        data: prepared.
+        task: built with ``cfg``; what is frozen is in evaluation mode.
+
+    Raises:
+        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, the
+            encoder takes one size only and pictures are to be evaluated at their own, objects are to be measured in
+            overlapping channels, or see `hsl.verbs.train.preview`.
+        DataError: nothing can be learned from a part of the split, or scored on it.
+    """
+    encoder = cast(Any, task.network).encoder
+    window = cfg.inference.get("predictor", cfg.inference).get("window")
+    if encoder.fixed_size and cfg.data.evaluation_size == "source" and window != encoder.stride:
+        raise ConfigError(
+            f"`inference.window` should be {encoder.stride}, the one size that `{encoder.name}` was built for, where "
+            f"`data.evaluation_size=source`. Found `inference.window = {window}`. Set `inference=sliding_window "
+            f"inference.window={encoder.stride}`, or `data.evaluation_size=image_size`."
+        )
+    if task.channels and (cfg.metrics.pool is not None or "object_scores" in cfg.callbacks):
+        raise ConfigError(
+            "`metrics` should be none for overlapping channels: contours and objects are measured in masks with one "
+            "class per pixel. Set `metrics=none`, without `callbacks=object_scores`."
+        )
+    trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    _check_strategy(cfg, trainer)
+    task.scheduler(task.optimizer(task), total_steps=cfg.trainer.max_epochs, steps_per_epoch=1)
+    check_parts(data, task)
+    check_monitored(cfg, data, task, list(make_callbacks(cfg).values()))
+    check_batches(cfg, data)
+    check_batch_norm(cfg, data, task.network, trainer.world_size)
+
+
+def _check_strategy(cfg: DictConfig, trainer: lightning.Trainer) -> None:
+    launcher = trainer.strategy.launcher
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(
+        launcher, _MultiProcessingLauncher
+    ):
+        raise ConfigError(
+            "`trainer.strategy` should be auto or ddp: each process is a command of its own with the whole model. "
+            "Found "
+            f"`trainer.strategy = {cfg.trainer.strategy}`. Choose `trainer=ddp`."
+        )
+    if not isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+        raise ConfigError(
+            "`trainer.plugins` should keep `hsl.run_folder.checkpoint_io.AtomicCheckpointIO`, which never leaves "
+            f"half a checkpoint. Found `trainer.plugins = {cfg.trainer.plugins}`. Add yours beside it."
+        )

@@ -1,0 +1,154 @@
+"""`hsl train`: config in, run folder out."""
+
+import contextlib
+import copy
+import functools
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from hsl.callbacks.monitored import MonitoredValue
+from hsl.callbacks.progress import quieten_lightning
+from hsl.callbacks.provenance import Provenance
+from hsl.config.validation import validate
+from hsl.data.audit.contact_sheets import write_contact_sheets
+from hsl.data.datamodule import DataModule
+from hsl.data.files.scan import annotation_hashes, bits_of
+from hsl.files.io import write_atomically
+from hsl.metrics.catalogue import read_mode
+from hsl.models.families import family_of
+from hsl.reports.statistics.part_tests import write_parts
+from hsl.run_folder.claim import RunFolder, find_run_folder
+from hsl.signals import Interrupted
+from hsl.tasks.segmentation import SegmentationTask
+from hsl.terminal import say
+from hsl.verbs.opening.building import build_task, facts_of, without_weights
+from hsl.verbs.scoring.results import Monitored
+from hsl.verbs.scoring.score import score
+from hsl.verbs.train.earlier_runs import check_first_weights, learned_from, same_schedule, take_over
+from hsl.verbs.train.part_counts import part_tests
+from hsl.verbs.train.phase_plan import check_phases
+from hsl.verbs.train.phases import PhasedRun, check_phase_checkpoints
+from hsl.verbs.train.processes import check_launch, ending_together, is_further_process, own_command
+from hsl.verbs.train.setup import check_training, make_callbacks, make_repeatable
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Train, evaluate the best checkpoint, fill the run folder.
+
+    Returns:
+        The best monitored value; what a sweep optimises. ``None`` in the further processes of a distributed run.
+
+    Raises:
+        ConfigError: a setting breaks a rule.
+        DataError: the data or its split does not pass the audit.
+    """
+    validate(cfg)
+    read_mode(cfg.monitor, cfg.monitor_mode)
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    quieten_lightning()
+    make_repeatable(cfg.seed)
+    data: DataModule = instantiate(cfg.data)
+    data.prepare()
+    folder = find_run_folder(
+        cfg,
+        sweep=sweep,
+        counts=functools.partial(learned_from, data=data),
+        alike=functools.partial(same_schedule, cfg, data),
+    )
+    if folder.finished:
+        say(f"finished already: {folder.path} (`resume=null rerun=true` trains anew)")
+        return folder.result(cfg.monitor)
+    check_first_weights(cfg.encoder.weights, data)
+    task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
+    check_phases(cfg, data, task)
+    check_training(cfg, data, task)
+    take_over(folder, cfg, data, task)  # a checkpoint that does not fit is refused before a folder is made
+    check_phase_checkpoints(folder.path)
+    facts = _facts(folder, cfg, data, task)
+    if not is_further_process(cfg.trainer):
+        folder.claim(facts)
+    try:
+        with own_command():
+            return _train_in(folder, cfg, data, task)
+    finally:
+        folder.release()
+
+
+def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> float | None:
+    cfg = copy.deepcopy(cfg)
+    cfg.run_dir = str(folder.path)
+    provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
+    with provenance.recording() if folder.claimed else contextlib.nullcontext():
+        return _fit(folder, cfg, data, task, provenance)
+
+
+def _fit(
+    folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
+) -> float | None:
+    callbacks = make_callbacks(cfg)
+    trainer: lightning.Trainer = instantiate(cfg.trainer)(
+        callbacks=[*callbacks.values(), MonitoredValue(cfg.monitor), provenance],
+        logger=instantiate(cfg.logger),
+        default_root_dir=folder.path,
+    )
+    check_launch(trainer)
+    if not trainer.is_global_zero:
+        with contextlib.suppress(Interrupted):  # how the run ended is told by the first process
+            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        return None
+    folder.write_config(cfg)
+    write_split_and_audit(folder.path, data)
+    if cfg.phases:
+        monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
+    else:
+        with ending_together(trainer):
+            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # the evaluation is this process's alone
+        monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
+    score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
+    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
+    return monitored.value
+
+
+def write_split_and_audit(folder: Path, data: DataModule) -> None:
+    """Leave the fold assignment, the audit and the comparison of the parts in the run folder."""
+    write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
+    write_atomically(folder / "audit.json", data.audit.to_json().encode())
+    write_contact_sheets(data.audit, data.catalogue, folder / "audit")
+    write_parts(folder, part_tests(data))
+
+
+def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> dict[str, Any]:
+    return {
+        "identity": folder.identity,
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "fold": cfg.fold,
+        "split_sha256": data.fold_assignment.sha256,
+        "annotations_sha256": annotation_hashes(data.catalogue, data.scan, data.parts),
+        "data": data.catalogue.name,
+        "value_range": data.catalogue.value_range,
+        "picture_bits": bits_of(data.scan, data.parts["train"]),
+        **facts_of(data),
+        "weights_used": cast(Any, task.network).encoder.weights_used,
+        "encoder_family": family_of(cfg.encoder.name),
+        "num_parameters": sum(p.numel() for p in task.network.parameters()),
+        "choices": _choices(),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+
+
+def _choices() -> dict[str, Any]:
+    """Group to the option, or options, that were chosen; the resolved config does not say their names."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen: Any = OmegaConf.to_container(HydraConfig.get().runtime.choices)
+    return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}

@@ -1,0 +1,192 @@
+import io
+import logging
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hsl.data.files import scan as module
+from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.files.scan import Scan, scan
+from hsl.errors import DataError
+
+
+def png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    records = []
+    for i in range(6):
+        image, mask = folder / f"p{i}.png", folder / f"p{i}_mask.png"
+        image.write_bytes(png(generator.integers(0, 256, (16 + i, 20), dtype=np.uint8)))
+        mask.write_bytes(png(generator.integers(0, 3, (16 + i, 20), dtype=np.uint8)))
+        source = FileSource(mask) if i != 4 else None
+        records.append(Record(f"p{i}", FileSource(image), source, None, {}, None))
+    return Catalogue("test", tuple(records), ("clean", "a", "b"))
+
+
+@pytest.fixture
+def read_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the records that are really read from now on."""
+    ids: list[str] = []
+    original = module.read_records
+
+    def spy(title, records, how, workers):  # type: ignore[no-untyped-def]
+        ids.extend(record.id for record in records)
+        return original(title, records, how, workers)
+
+    monkeypatch.setattr(module, "read_records", spy)
+    return ids
+
+
+def assert_same(one: Scan, other: Scan) -> None:
+    assert (one.ids, one.content, one.mask_content) == (other.ids, other.content, other.mask_content)
+    assert dict(one.errors) == dict(other.errors)
+    for name in ("image_sizes", "mask_sizes", "class_counts", "thumbnails"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+def test_rows_follow_the_catalogue(catalogue: Catalogue) -> None:
+    found = scan(catalogue, None, 0)
+    assert found.ids == ("p0", "p1", "p2", "p3", "p4", "p5")
+    assert found.image_sizes.tolist() == [[16 + i, 20] for i in range(6)]
+    assert found.mask_sizes[4].tolist() == [0, 0]
+    assert found.class_counts.shape == (6, 256)
+    assert found.class_counts.sum(axis=1).tolist() == [320, 340, 360, 380, 0, 420]
+    assert (found.thumbnails.shape, found.thumbnails.dtype) == ((6, 64, 64), np.uint8)
+    assert found.errors == {}
+    assert found.rows(["p5", "p0"]).tolist() == [5, 0]
+
+
+def test_a_second_call_reads_nothing(catalogue: Catalogue, tmp_path: Path, read_ids: list[str]) -> None:
+    first = scan(catalogue, tmp_path / "cache", 0)
+    assert len(read_ids) == 6
+    second = scan(catalogue, tmp_path / "cache", 0)
+    assert len(read_ids) == 6
+    assert_same(first, second)
+    assert_same(first, scan(catalogue, None, 0))
+
+
+def test_a_changed_picture_or_mask_is_read_anew_and_no_other(
+    catalogue: Catalogue, tmp_path: Path, read_ids: list[str]
+) -> None:
+    scan(catalogue, tmp_path / "cache", 0)
+    del read_ids[:]
+    image, mask = Path(catalogue.records[1].image.name), Path(catalogue.records[3].mask.name)
+    image.write_bytes(png(np.zeros((5, 5), np.uint8)))
+    status = mask.stat()
+    mask.write_bytes(png(np.full((19, 20), 2, np.uint8)))
+    os.utime(mask, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    found = scan(catalogue, tmp_path / "cache", 0)
+    assert read_ids == ["p1", "p3"]
+    assert_same(found, scan(catalogue, None, 0))
+    assert found.image_sizes[1].tolist() == [5, 5]
+    assert found.class_counts[3, 2] == 380
+
+
+def test_pictures_come_and_go(catalogue: Catalogue, tmp_path: Path, read_ids: list[str]) -> None:
+    fewer = replace(catalogue, records=catalogue.records[:4])
+    scan(fewer, tmp_path / "cache", 0)
+    del read_ids[:]
+    assert_same(scan(catalogue, tmp_path / "cache", 0), scan(catalogue, None, 0))
+    assert read_ids[:2] == ["p4", "p5"]
+    scan(fewer, tmp_path / "cache", 0)
+    assert len(read_ids) == 2 + 6
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", [{"palette": {(0, 0, 0): 0}}, {"value_range": (0.0, 9.0)}, {"ignore_index": 2}])
+def test_another_way_to_decode_reads_anew(
+    catalogue: Catalogue, tmp_path: Path, read_ids: list[str], change: dict[str, object]
+) -> None:
+    scan(catalogue, tmp_path / "cache", 0)
+    del read_ids[:]
+    other = scan(replace(catalogue, **change), tmp_path / "cache", 0)
+    assert len(read_ids) == 6
+    if "ignore_index" in change:
+        assert other.class_counts[:, 2].sum() == 0 < other.class_counts[:, 255].sum()
+
+
+def test_a_mask_taken_away_is_noticed(catalogue: Catalogue, tmp_path: Path) -> None:
+    scan(catalogue, tmp_path / "cache", 0)
+    records = tuple(replace(record, mask=None) for record in catalogue.records)
+    assert scan(replace(catalogue, records=records), tmp_path / "cache", 0).class_counts.sum() == 0
+
+
+def test_all_broken_files_are_named_and_a_repaired_one_is_read(catalogue: Catalogue, tmp_path: Path) -> None:
+    good = Path(catalogue.records[2].image.name).read_bytes()
+    Path(catalogue.records[2].image.name).write_bytes(good[:60])
+    Path(catalogue.records[5].mask.name).unlink()
+    found = scan(catalogue, tmp_path / "cache", 0)
+    assert sorted(found.errors) == ["p2", "p5"]
+    assert "p2.png" in found.errors["p2"]
+    assert "p5_mask.png" in found.errors["p5"]
+    assert found.content[5] != ""
+    assert scan(catalogue, tmp_path / "cache", 0).errors == found.errors
+    Path(catalogue.records[2].image.name).write_bytes(good)
+    assert sorted(scan(catalogue, tmp_path / "cache", 0).errors) == ["p5"]
+
+
+def test_a_damaged_store_is_made_anew(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = scan(catalogue, tmp_path / "cache", 0)
+    (path,) = (tmp_path / "cache").iterdir()
+    for damaged in (b"", path.read_bytes()[:-100], b"PK\x03\x04 no archive"):
+        path.write_bytes(damaged)
+        with caplog.at_level(logging.WARNING):
+            assert_same(first, scan(catalogue, tmp_path / "cache", 0))
+        assert str(path) in caplog.text
+        caplog.clear()
+    scan(catalogue, tmp_path / "cache", 0)
+    assert caplog.text == ""
+
+
+def test_two_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
+    found: list[Scan] = []
+    threads = [threading.Thread(target=lambda: found.append(scan(catalogue, tmp_path / "cache", 0))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    for other in found:
+        assert_same(found[0], other)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+
+
+def test_data_sets_of_one_name_do_not_share_a_file(catalogue: Catalogue, tmp_path: Path) -> None:
+    other = replace(catalogue, records=catalogue.records[1:])
+    scan(catalogue, tmp_path / "cache", 0)
+    assert_same(scan(other, tmp_path / "cache", 0), scan(other, None, 0))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_interrupted_scan_writes_nothing(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.read_records
+
+    def interrupted(title, records, how, workers):  # type: ignore[no-untyped-def]
+        yield from original(title, records[:3], how, workers)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "read_records", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scan(catalogue, tmp_path / "cache", 0)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"`empty` should hold pictures. Found none. Check `data.root`."):
+        scan(Catalogue("empty", (), ("a", "b")), tmp_path, 0)

@@ -1,0 +1,214 @@
+import csv
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hsl.batch import IGNORE_INDEX
+from hsl.data.audit.audit import audit
+from hsl.data.datamodule import DataModule
+from hsl.data.formats.folder import read_folder
+from hsl.data.labels.label_table import COLUMNS
+from hsl.data.labels.pseudo_labels import PseudoLabels
+from hsl.data.loading.transforms import training_transform
+from hsl.data.splits.folds import kfold
+from hsl.errors import ConfigError, DataError
+
+TIERS = {"A": 1.0, "B": 0.5, "C": None}
+
+
+def write_data(root: Path, *, masks: bool = True) -> Path:
+    """Twelve pictures; true masks hold class 2 only, which no pseudo-label has."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks") if masks else ("images",):
+        (root / folder).mkdir(parents=True)
+    for i in range(12):
+        cv2.imwrite(str(root / f"images/p{i:02}.png"), rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+        if masks:
+            cv2.imwrite(str(root / f"masks/p{i:02}.png"), np.full((16, 16), 2, np.uint8))
+    (root / "dataset.yaml").write_text("classes: [background, leaf, symptom]\n")
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["id", "label"], *([f"p{i:02}", "ill" if i % 2 else "well"] for i in range(12))])
+    return root
+
+
+def make(root: Path, labels: PseudoLabels | None, **changed: Any) -> DataModule:
+    split = partial(kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.2, seed=0)
+    whole = dict.fromkeys(("flips", "rot90", "resized_crop", "rotation", "colour", "blur"))
+    given: dict[str, Any] = {
+        "root": root,
+        "reader": read_folder,
+        "split": split,
+        "fold": 0,
+        "image_size": 16,
+        "batch_size": 1,
+        "num_workers": 0,
+        "cache": "ram",
+        "cache_gigabytes": 1.0,
+        "cache_dir": None,
+        "audit": partial(audit, near_duplicates="warn", threshold=0.98, missing_classes="warn", cache_dir=None),
+        "augmentation": partial(training_transform, **whole),
+        "normalization": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "seed": 0,
+        "labels": labels,
+        "image_labels": "label",
+    }
+    return DataModule(**(given | changed))
+
+
+def write_labels(folder: Path, data: DataModule, tiers: dict[str, str], **changed: Any) -> Path:
+    """A folder as `hsl label` writes it: class 1 in the left half, uncertain in the right."""
+    for name in ("masks", "confidence"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    mask = np.full((16, 16), IGNORE_INDEX, np.uint8)
+    mask[:, :8] = 1
+    for name in tiers:
+        cv2.imwrite(str(folder / f"masks/{name}.png"), mask)
+        cv2.imwrite(str(folder / f"confidence/{name}.png"), np.full((16, 16), 204, np.uint8))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = [[name, "ill", tier, 0.7, 0.5, 0.5, 1, "grabcut", ""] for name, tier in tiers.items()]
+        csv.writer(file).writerows([COLUMNS, *rows])
+    facts = {
+        "format": 1,
+        "data": data.catalogue.name,
+        "classes": list(data.catalogue.classes),
+        "split_sha256": data.fold_assignment.sha256,
+        "fold": 0,
+    }
+    (folder / "labels.json").write_text(json.dumps(facts | changed))
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> DataModule:
+    data = make(write_data(tmp_path / "data"), None)
+    data.prepare()
+    return data
+
+
+def tiers_of(data: DataModule) -> dict[str, str]:
+    return dict(zip(data.parts["train"], "AABBC" * 3, strict=False))
+
+
+def prepared(plain: DataModule, folder: Path, **changed: Any) -> DataModule:
+    settings: dict[str, Any] = {"tier_weights": TIERS, "unchecked": True}
+    data = make(Path(plain.root), PseudoLabels(str(folder), **(settings | changed)))
+    with pytest.warns(UserWarning, match="without a passed spot check"):
+        data.prepare()
+    return data
+
+
+def test_pseudo_labels_take_the_place_of_the_training_masks_and_of_no_other(tmp_path: Path, plain: DataModule) -> None:
+    data = prepared(plain, write_labels(tmp_path / "labels", plain, tiers_of(plain)))
+    tiers, seen = tiers_of(plain), {}
+    for batch in data.train_dataloader():
+        for i, name in enumerate(batch["id"]):
+            seen[name] = batch["masks"]["segmentation"][i], batch["weights"]["segmentation"][i]
+    assert seen.keys() == set(plain.parts["train"])
+    for name, (mask, weight) in seen.items():
+        assert weight.item() == (TIERS[tiers[name]] or 0)
+        assert set(mask.unique().tolist()) == ({IGNORE_INDEX} if tiers[name] == "C" else {1, IGNORE_INDEX})
+    for batch in data.val_dataloader():
+        assert batch["masks"]["segmentation"].unique().tolist() == [2]
+        assert "weights" not in batch
+    assert data.class_counts["segmentation"].tolist() == [0, sum(t != "C" for t in tiers.values()) * 128, 0]
+    assert data.fold_assignment.sha256 == plain.fold_assignment.sha256
+    used = list(tiers.values())
+    assert data.label_tiers == {"A": used.count("A"), "B": used.count("B")}  # C teaches nothing
+    assert plain.label_tiers is None
+
+
+def test_no_true_mask_and_no_held_out_label_is_ever_read(
+    tmp_path: Path, plain: DataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_labels(tmp_path / "labels", plain, tiers_of(plain))
+    for name in (*plain.parts["val"], *plain.parts["test"]):  # lie there by mistake, but stand in no table
+        cv2.imwrite(str(folder / f"masks/{name}.png"), np.zeros((16, 16), np.uint8))
+    data = prepared(plain, folder)
+    names = {record.id: record.mask.name for record in data.catalogue.records if record.mask is not None}
+    for name in plain.parts["train"]:
+        assert name not in names or names[name] == str(folder / f"masks/{name}.png")
+    for name in (*plain.parts["val"], *plain.parts["test"]):
+        assert names[name] == str(Path(plain.root) / f"masks/{name}.png")
+
+
+def test_confidence_multiplies_the_weight_and_is_augmented_with_the_mask(tmp_path: Path, plain: DataModule) -> None:
+    tiers = tiers_of(plain)
+    folder = write_labels(tmp_path / "labels", plain, tiers)
+    confidence = np.full((16, 16), 255, np.uint8)
+    confidence[:, :8] = 51  # 0.2 exactly where the mask has class 1
+    for name in tiers:
+        cv2.imwrite(str(folder / f"confidence/{name}.png"), confidence)
+    data = prepared(plain, folder, weigh_by_confidence=True)
+    data._augment = training_transform(
+        (16, 16), flips={"horizontal": 1.0, "vertical": 0.0}, rot90=None, resized_crop=None, rotation=None, colour=None,
+        blur=None,
+    )  # fmt: skip
+    for batch in data.train_dataloader():
+        for name, mask, weight in zip(batch["id"], batch["masks"]["segmentation"], batch["weights"]["segmentation"],
+                                      strict=True):  # fmt: skip
+            full = TIERS[tiers[name]] or 0.0
+            if full:
+                torch.testing.assert_close(weight[mask == 1], torch.full((128,), 0.2 * full))
+                assert (mask[:, 8:] == 1).all()
+            else:
+                assert not weight.any()
+
+
+def test_pictures_of_a_tier_without_weight_teach_only_an_image_head(tmp_path: Path, plain: DataModule) -> None:
+    tiers = tiers_of(plain)
+    folder = write_labels(tmp_path / "labels", plain, tiers)
+    data = make(Path(plain.root), PseudoLabels(str(folder), TIERS, unchecked=True), image_labels=None)
+    with pytest.warns(UserWarning, match="without a passed spot check"):
+        data.prepare()
+    seen = {name for batch in data.train_dataloader() for name in batch["id"]}
+    assert seen == {name for name, tier in tiers.items() if tier != "C"}
+
+
+def test_pictures_without_any_mask(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", masks=False)
+    data = make(root, None, reader=partial(read_folder, masks_optional=True))
+    data.prepare()
+    batch = next(iter(data.val_dataloader()))
+    assert (batch["masks"]["segmentation"] == IGNORE_INDEX).all()
+    assert batch["labels"]["classification"].dtype == torch.int64
+    with pytest.raises(DataError, match="masks"):
+        make(root, None).prepare()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"fold": 1}, "fold = 0. Found fold = 1"),
+        ({"split_sha256": "other"}, "Found split_sha256 = other"),
+        ({"classes": ["background", "fish"]}, "classes"),
+        ({"format": 9}, "format 1. Found 9"),
+    ],
+)
+def test_labels_of_another_origin(tmp_path: Path, plain: DataModule, changed: Any, message: str) -> None:
+    folder = write_labels(tmp_path / "labels", plain, tiers_of(plain), **changed)
+    with pytest.raises(DataError, match=message):
+        make(Path(plain.root), PseudoLabels(str(folder), TIERS, unchecked=True)).prepare()
+
+
+def test_other_mistakes(tmp_path: Path, plain: DataModule) -> None:
+    root, held_out = Path(plain.root), plain.parts["val"][0]
+    with pytest.raises(DataError, match=r"labels.json` cannot be read"):
+        make(root, PseudoLabels(str(tmp_path), TIERS)).prepare()
+    leaking = write_labels(tmp_path / "leaking", plain, tiers_of(plain) | {held_out: "A"})
+    with pytest.raises(DataError, match=held_out):
+        make(root, PseudoLabels(str(leaking), TIERS, unchecked=True)).prepare()
+    empty = write_labels(tmp_path / "empty", plain, dict.fromkeys(plain.parts["train"], "C"))
+    with pytest.raises(DataError, match=r"tiers \['A', 'B'\]"), pytest.warns(UserWarning, match="spot check"):
+        make(root, PseudoLabels(str(empty), TIERS, unchecked=True)).prepare()
+    unchecked = write_labels(tmp_path / "unchecked", plain, tiers_of(plain))
+    with pytest.raises(DataError, match="review"):
+        make(root, PseudoLabels(str(unchecked), TIERS)).prepare()
+    with pytest.raises(ConfigError, match="tier_weights"):
+        PseudoLabels("x", {"A": None})

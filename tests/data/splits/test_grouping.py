@@ -1,0 +1,175 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.files.scan import Scan
+from hsl.data.splits.grouping import Units, deal, official_test, set_apart
+from hsl.errors import DataError
+
+CLASSES = ("clean", "scratch", "crack")
+
+
+def data(shows: dict[str, set[int]], groups: dict[str, str] | None = None) -> tuple[Catalogue, Scan]:
+    """Pictures that show the given classes."""
+    ids = sorted(shows)
+    records = tuple(
+        Record(i, FileSource(Path(f"{i}.png")), None, None, {"group": groups[i]} if groups else {}, None) for i in ids
+    )
+    counts = np.zeros((len(ids), 256), np.int64)
+    for row, name in enumerate(ids):
+        counts[row, sorted(shows[name])] = 7
+    sizes = np.full((len(ids), 2), 8)
+    thumbnails = np.zeros((len(ids), 64, 64), np.uint8)
+    hashes = tuple(f"hash of {i}" for i in ids)
+    largest, frames, contrast = np.zeros(len(ids), int), np.ones(len(ids), int), np.full(len(ids), 50.0)
+    scan = Scan(tuple(ids), hashes, hashes, sizes, sizes, counts, thumbnails, largest, frames, contrast, hashes, {})
+    return Catalogue("test", records, CLASSES), scan
+
+
+def units(sizes: dict[str, tuple[int, set[int]]]) -> Units:
+    """Groups of so many pictures, each of which shows the given classes."""
+    shows, groups = {}, {}
+    for group, (size, classes) in sizes.items():
+        for i in range(size):
+            shows[f"{group}-{i}"], groups[f"{group}-{i}"] = classes, group
+    return Units.of(*data(shows, groups), "group")
+
+
+def test_the_rarest_class_is_the_one_in_the_fewest_groups() -> None:
+    # crack: 3 pictures of 1 group; scratch: 2 pictures of 2 groups
+    shows = {"a": {0, 1}, "b": {0, 2}, "c": {0, 2}, "d": {0, 2}, "e": {0, 1}, "f": set(), "g": {0}}
+    groups = {"a": "A", "b": "A", "c": "A", "d": "A", "e": "E", "f": "F", "g": "E"}
+    found = Units.of(*data(shows, groups), "group")
+    assert found.names == ("A", "E", "F")
+    assert found.rarest(found.present_in_groups()).tolist() == [2, 1, 3]
+    assert found.rarest(found.present).tolist() == [1, 2, 2, 2, 1, 3, 0]
+
+
+def test_of_classes_in_as_many_groups_the_rarest_is_in_the_fewest_pictures() -> None:
+    shows = {"a": {0, 1, 2}, "b": {0, 2}, "c": {0, 1, 2}}
+    found = Units.of(*data(shows, dict.fromkeys("abc", "A")), "group")
+    assert found.rarest(found.present).tolist() == [1, 2, 1]
+    even = Units.of(*data({"a": {0, 1, 2}}), None)
+    assert even.rarest(even.present).tolist() == [2]  # never the background of equals
+
+
+def test_values_outside_the_classes_and_ignored_pixels_are_no_classes() -> None:
+    found = Units.of(*data({"a": {0, 200}, "b": {255}}), None)
+    assert found.present.tolist() == [[True, False, False], [False, False, False]]
+
+
+def test_without_attribute_each_picture_is_a_group() -> None:
+    assert Units.of(*data({"b": {0}, "a": {0}}), None).names == ("a", "b")
+
+
+def test_without_some_pictures() -> None:
+    rest = units({"A": (2, {0}), "B": (1, {1}), "C": (2, {2})}).without(["B-0", "C-1"])
+    assert rest.ids == ("A-0", "A-1", "C-0")
+    assert rest.names == ("A", "C")
+    assert rest.group.tolist() == [0, 0, 1]
+    assert rest.ids_of([1]) == ["C-0"]
+    assert rest.present_in_groups().tolist() == [[True, False, False], [False, False, True]]
+
+
+def test_the_scan_of_other_data() -> None:
+    with pytest.raises(ValueError, match="scan of `catalogue`"):
+        Units.of(data({"a": {0}})[0], data({"b": {0}})[1], None)
+
+
+def test_a_missing_attribute_names_those_there_are_and_the_way_out() -> None:
+    catalogue, scan = data({"a": {0}, "b": {0}}, {"a": "1", "b": "1"})
+    with pytest.raises(DataError, match=r"attribute `site`. Found: group.*`data.split.groups=null`"):
+        Units.of(catalogue, scan, "site")
+    with pytest.raises(DataError, match=r"Found: group\. Did you mean `group`\?"):
+        Units.of(catalogue, scan, "groups")
+
+
+def test_an_attribute_missing_in_some_records_names_them() -> None:
+    catalogue, scan = data({name: {0} for name in "abcdefgh"}, dict.fromkeys("abcdefgh", "1"))
+    for record in catalogue.records[1:]:
+        record.attributes.clear()  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"`group`. Found none for b, c, d, e, f and 2 more"):
+        Units.of(catalogue, scan, "group")
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("stratified", [True, False])
+def test_the_share_is_met(fraction: float, stratified: bool) -> None:
+    groups = {f"g{i:03d}": (1 + i % 4, {0, i % 3}) for i in range(80)}
+    found = units(groups)
+    ids = set_apart(found, fraction, 3, stratified)
+    assert abs(len(ids) - fraction * len(found.ids)) <= 2
+    for name, (size, _) in groups.items():
+        assert sum(i.startswith(name) for i in ids) in (0, size)
+
+
+def test_the_share_is_met_in_every_stratum() -> None:
+    found = units({f"g{i:03d}": (2, {0, 2} if i < 10 else {0, 1} if i < 40 else {0}) for i in range(200)})
+    ids = set_apart(found, 0.2, 0, True)
+    number = [int(i[1:4]) for i in ids]
+    assert sum(n < 10 for n in number) == 4
+    assert sum(10 <= n < 40 for n in number) == 12
+    assert len(ids) == 80
+
+
+def test_pictures_count_by_the_class_they_show_not_by_their_group() -> None:
+    """One group shows the rare class once in a hundred pictures; it must not pass for half of the class."""
+    shows = {f"big-{i:03d}": {0} for i in range(99)} | {"big-099": {0, 2}}
+    shows |= {f"small{g}-{i}": {0, 2} for g in range(9) for i in range(11)}
+    shows |= {f"clean{g:03d}-{i}": {0} for g in range(80) for i in range(10)}
+    found = Units.of(*data(shows, {i: i.split("-")[0] for i in shows}), "group")
+    vals = deal(found, 2, "rarest_class", 0)
+    assert abs(sum(2 in shows[i] for i in vals[0]) - 50) <= 6
+    assert abs(len(vals[0]) - len(vals[1])) <= 20
+
+
+def test_no_share_and_a_share_too_small_for_any_group() -> None:
+    found = units({"A": (10, {0}), "B": (10, {0})})
+    assert set_apart(found, 0, 0, True) == []
+    with pytest.raises(DataError, match=r"Found `test_fraction = 0.1` of 20 pictures in 2 groups"):
+        set_apart(found, 0.1, 0, True)
+
+
+def test_official_test_pictures() -> None:
+    catalogue, _ = data({"a": {0}})
+    with pytest.raises(DataError, match=r"splits.csv. Found none.*`data.split.test_from=fraction`"):
+        official_test(catalogue)
+
+
+@pytest.mark.parametrize("stratify", ["rarest_class", "all_classes", None])
+def test_more_folds_than_groups(stratify: str | None) -> None:
+    with pytest.raises(DataError, match=r"number of groups, 2. Found `num_folds = 3`"):
+        deal(units({"A": (10, {0}), "B": (10, {1})}), 3, stratify, 0)
+
+
+@pytest.mark.parametrize("stratify", ["rarest_class", "all_classes"])
+def test_every_fold_gets_its_share_of_every_class(stratify: str) -> None:
+    found = units({f"g{i:03d}": (3, {0, 2} if i < 8 else {0, 1} if i < 28 else {0}) for i in range(120)})
+    for val in deal(found, 4, stratify, 1):
+        number = [int(i[1:4]) for i in val]
+        assert sum(n < 8 for n in number) == 6
+        assert sum(8 <= n < 28 for n in number) == 15
+        assert len(val) == 90
+
+
+def test_all_classes_balances_what_the_rarest_class_hides() -> None:
+    """Half of the groups with the rarest class show another one as well."""
+    found = units({f"g{i:03d}": (1, {0, 2} | ({1} if i % 2 else set())) for i in range(40)})
+    for val in deal(found, 4, "all_classes", 0):
+        assert sum(int(i[1:4]) % 2 for i in val) == 5
+
+
+def test_a_class_in_too_few_groups_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    found = units({"A": (1, {0, 2}), "B": (1, {0, 1}), "C": (1, {0, 1}), "D": (1, {0, 1})})
+    with caplog.at_level(logging.WARNING):
+        deal(found, 3, "rarest_class", 0)
+    assert "crack (1)" in caplog.text
+    assert "scratch" not in caplog.text
+
+
+def test_strata_that_are_all_smaller_than_the_folds() -> None:
+    vals = deal(units({"A": (1, {0}), "B": (1, {1}), "C": (1, {2})}), 3, "rarest_class", 0)
+    assert sorted(map(tuple, vals)) == [("A-0",), ("B-0",), ("C-0",)]

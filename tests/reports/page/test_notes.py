@@ -1,0 +1,171 @@
+import json
+
+import pytest
+
+from hsl.reports.gather import gather
+from hsl.reports.models import models_of
+from hsl.reports.page.notes import notes_on, warnings_of
+
+THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    def run(part="val"):
+        runs = gather([str(tmp_path / "outputs")])
+        return notes_on(runs, models_of(runs, ["name", "fold", "seed"], "encoder.name"), part)
+
+    return run
+
+
+def texts(notes, level):
+    return [note.text for note in notes if note.level == level]
+
+
+def test_a_complete_comparison_has_no_warning(make_run, notes, split_of):
+    split = split_of(per_fold=6)
+    for name in "ab":
+        for fold in range(3):
+            folder = make_run(name, name, fold, THREE, split=split)
+            states = {rule: {"state": "passed", "reason": ""} for rule in "abcdefg"}
+            (folder / "audit.json").write_text(json.dumps({"stopped": False, "findings": [], "states": states}))
+    found = notes()
+    assert texts(found, "warning") == []
+    states["b"] = {"state": "not checked", "reason": "no groups known"}
+    (folder / "audit.json").write_text(json.dumps({"stopped": False, "findings": [], "states": states}))
+    assert texts(notes(), "warning") == ["Audit, rule (b): not checked: no groups known. (b fold 2)"]
+    assert any("random weights" in text for text in texts(found, "info"))
+    assert any("optimistic" in text for text in texts(found, "info"))
+
+
+def test_what_is_missing_is_said_with_its_reason(make_run, notes):
+    make_run("a", "a", 0)
+    make_run("a", "a", 1, status="failed", provenance={"error": "OutOfMemoryError: no room"})
+    for fold in range(3):
+        make_run("b", "b", fold)
+    warnings = texts(notes(), "warning")
+    assert "a: 2 of 3 folds missing. fold 1: failed: OutOfMemoryError: no room; fold 2: no run folder." in warnings
+    assert any("not scored on the same folds" in text for text in warnings)
+
+
+def test_unlike_initialisation_is_loud(make_run, notes):
+    make_run("a", "a", 0, source="hub:x/y")
+    make_run("b", "b", 0)
+    (warning,) = [text for text in texts(notes(), "warning") if "UNLIKE INITIALISATION" in text]
+    assert "a: hub:x/y (abababab); b: random" in warning
+
+
+def test_two_kinds_of_pretrained_weights_are_alike(make_run, notes):
+    make_run("a", "a", source="hub:x/y")
+    make_run("b", "b", source="package:z")
+    assert not any("INITIALISATION" in note.text for note in notes())
+
+
+def test_unlike_splits(make_run, notes, split_of):
+    make_run("a", "a")
+    make_run("b", "b", split=split_of(prefix="q"))
+    assert any("do not all share one split" in text for text in texts(notes(), "warning"))
+
+
+def test_refusal_seeds_and_older_runs(make_run, notes, split_of):
+    make_run("a", "a", 0)
+    make_run("a", "a", 1, split=split_of(prefix="q"))
+    make_run("b", "b", 0, seed=0)
+    make_run("b", "b", 0, seed=1, time="2026-01-01")
+    older = make_run("b", "b", 0, seed=1, time="2025-01-01")
+    found = notes()
+    assert any("a has no mean over folds" in text for text in texts(found, "warning"))
+    info = texts(found, "info")
+    assert any("b: several seeds per fold (fold 0: 2)" in text for text in info)
+    assert any(str(older) in text and "take the place of" in text for text in info)
+    assert any(text.startswith("b: one fold only") for text in info)
+
+
+def test_unreadable_runs_and_side_files(make_run, notes):
+    (make_run("a", "a") / "config.yaml").write_text("[")
+    (make_run("b", "b") / "history.csv").unlink()
+    found = notes()
+    assert any("config.yaml` is no YAML" in text for text in texts(found, "warning"))
+    assert any("history.csv` is missing" in text for text in texts(found, "info"))
+
+
+def test_commits(make_run, notes):
+    make_run("a", "a", provenance={"git": {"commit": "1", "dirty": True}})
+    make_run("b", "b", provenance={"git": None})
+    info = texts(notes(), "info")
+    assert any("2 different commits" in text for text in info)
+    assert any("uncommitted changes" in text for text in info)
+
+
+def test_the_test_part_is_not_called_optimistic(make_run, notes):
+    make_run("a", "a")
+    assert not any("optimistic" in note.text for note in notes("test"))
+
+
+def test_a_metrics_file_that_contradicts_itself(make_run, notes):
+    folder = make_run("a", "a", confusion=[[50, 0, 0], [0, 50, 0], [0, 0, 0]])
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"]["miou"] = 0.9
+    (folder / "metrics.json").write_text(json.dumps(page))
+    (warning,) = [text for text in texts(notes(), "warning") if "contradicts the counts" in text]
+    assert "on val, plain: miou 0.9000, but 1.0000 by the counts" in warning
+
+
+@pytest.mark.parametrize(("name", "value", "warns"), [("ece", 0.03, False), ("ece", 0.04, True), ("nll", None, True)])
+def test_every_stored_score_is_recomputed_from_the_counts_of_the_pictures(make_run, notes, name, value, warns):
+    folder = make_run("a", "a", confusion=THREE)  # all right, and sure by 0.97
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"][name] = value
+    (folder / "metrics.json").write_text(json.dumps(page))
+    assert any("contradicts" in text and name in text for text in texts(notes(), "warning")) == warns
+
+
+def test_without_pixel_counts_only_the_scores_of_the_confusion_matrix_are_checked(make_run, notes):
+    folder = make_run("a", "a", confusion=THREE)
+    (folder / "pixel_counts.npz").unlink()
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"] |= {"ece": 0.5, "pixel_accuracy": 0.5}
+    (folder / "metrics.json").write_text(json.dumps(page))
+    found = notes()
+    (warning,) = [text for text in texts(found, "warning") if "contradicts" in text]
+    assert "pixel_accuracy 0.5000, but 1.0000" in warning
+    assert "ece" not in warning
+    assert any("pixel_counts.npz` is missing" in text for text in texts(found, "info"))
+
+
+def test_counts_of_other_pictures_than_the_rows(make_run, notes):
+    make_run("a", "a", rows=[("p0_0", "g", 0.5)])
+    assert any("hold unlike pictures of val" in text for text in texts(notes(), "warning"))
+
+
+def test_a_class_in_few_groups(make_run, notes, split_of):
+    split = split_of(per_fold=6)  # three groups of two pictures; the last pixel of the stain lies in the first picture
+    make_run("a", "a", confusion=[[60, 0, 0], [0, 60, 0], [0, 0, 1]], split=split)
+    make_run("b", "b", confusion=[[60, 0, 0], [0, 60, 0], [1, 0, 0]], split=split)
+    (warning,) = [text for text in texts(notes(), "warning") if "Fewer than 3 groups" in text]
+    assert "fold 0: stain (1)." in warning
+    assert warning.count("fold 0") == 1  # both models have the same truth
+
+
+def test_a_failed_object_metric_is_said(make_run, notes, add_objects):
+    add_objects(make_run("a", "a"), failed=["p0_1"])
+    assert any("an object metric failed on 1 pictures" in t and "p0_1" in t for t in texts(notes(), "warning"))
+
+
+def test_without_groups_every_picture_counts_as_independent_and_that_is_said(make_run, notes, split_of):
+    make_run("a", "a", split={**split_of(), "groups": None})
+    (found,) = [note for note in notes() if "knows no groups" in note.text]
+    assert (found.level, found.short) == ("warning", "without groups every picture counts as independent")
+    assert "`data.split.groups`" in found.text
+
+
+def test_a_run_whose_place_another_one_takes_does_not_change_the_reading(make_run, tmp_path):
+    make_run("a", "a", 0, status="failed", time="2025-12-01_00-00-00")
+    make_run("a", "a", 0)
+    make_run("a", "a", 1, status="failed")
+    runs = gather([str(tmp_path / "outputs")])
+    models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
+    assert warnings_of([], runs, models) == ["1 of 3 runs is unfinished or could not be read"]
+    make_run("a", "a", 1, time="2026-01-02_00-00-00")
+    runs = gather([str(tmp_path / "outputs")])
+    assert warnings_of([], runs, models_of(runs, ["name", "fold", "seed"], "encoder.name")) == []

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from hsl.reports.page.pictures import (
+    STRONGEST,
+    Example,
+    mask_picture,
+    overlay,
+    read_index,
+    write_examples,
+    write_views,
+)
+from hsl.reports.plots.palette import palette
+
+CLASSES = ["background", "crack", "stain"]
+GREY = np.full((400, 500, 3), 100, dtype=np.uint8)
+
+
+def flat(value, dtype=np.uint8):
+    return np.full((400, 500), value, dtype=dtype)
+
+
+def test_a_mask_picture_keeps_indices_and_shows_colours(tmp_path):
+    mask = np.array([[0, 1, 2, 255]], dtype=np.uint8)
+    mask_picture(mask).save(tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), mask)
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), palette()[mask])
+
+
+def test_background_stays_as_it_is_whatever_the_confidence():
+    shown = overlay(GREY, flat(0), flat(0.99, np.float32), CLASSES)
+    np.testing.assert_array_equal(shown[:400], GREY)
+    assert shown.shape[0] > 400  # the legend
+    assert shown.shape[1] == 500
+
+
+def test_several_channels_of_a_pixel_are_seen_at_once(tmp_path):
+    codes = flat(3)  # crack and stain
+    mixed = palette()[[1, 2]].mean(0).round()
+    shown = overlay(GREY, codes, flat(1.0, np.float32), CLASSES, overlapping=True)
+    np.testing.assert_allclose(shown[200, 250], 100 * (1 - STRONGEST) + mixed * STRONGEST, atol=1)
+    clear = overlay(GREY, codes, flat(0.5, np.float32), CLASSES, overlapping=True)  # a guess between two
+    np.testing.assert_array_equal(clear[200, 250], [100, 100, 100])
+    write_views(tmp_path, "a", GREY, codes, flat(2), flat(1.0, np.float32), CLASSES, overlapping=True)
+    with Image.open(tmp_path / "a_truth.png") as picture:
+        assert np.unique(np.asarray(picture)).tolist() == [3]
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[0, 0], mixed)
+    with Image.open(tmp_path / "a_prediction.png") as picture:  # one channel has the colour of its class
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB"))[0, 0], palette()[2])
+
+
+@pytest.mark.parametrize(("confidence", "alpha"), [(1.0, STRONGEST), (1 / 3, 0.0), (2 / 3, STRONGEST / 2)])
+def test_opacity_grows_with_the_confidence_above_a_guess(confidence, alpha):
+    shown = overlay(GREY, flat(1), flat(confidence, np.float32), CLASSES)
+    expected = 100 * (1 - alpha) + palette()[1] * alpha
+    np.testing.assert_allclose(shown[200, 250], expected, atol=1)
+
+
+def test_the_truth_is_an_outline_in_its_own_colour():
+    truth = flat(0)
+    truth[100:200, 100:200] = 2
+    shown = overlay(GREY, flat(0), flat(0.9, np.float32), CLASSES, truth)
+    np.testing.assert_array_equal(shown[100, 150], palette()[2])
+    np.testing.assert_array_equal(shown[101, 150], palette()[2])
+    np.testing.assert_array_equal(shown[150, 150], [100, 100, 100])
+    np.testing.assert_array_equal(shown[99, 150], [100, 100, 100])
+
+
+def test_ignored_truth_has_no_outline():
+    truth = flat(0)
+    truth[:50] = 255
+    shown = overlay(GREY, flat(0), flat(0.9, np.float32), CLASSES, truth)
+    np.testing.assert_array_equal(shown[:400], GREY)
+
+
+def test_colour_pictures_are_half_faded():
+    red = np.zeros((400, 500, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    shown = overlay(red, flat(0), flat(1, np.float32), CLASSES)
+    np.testing.assert_allclose(shown[10, 10], [100 + 0.299 * 100, 29.9, 29.9], atol=1)
+
+
+@pytest.mark.parametrize(("shape", "width"), [((1000, 3000), 1024), ((20, 30), 390), ((1, 1), 384), ((500, 383), 383)])
+def test_large_pictures_shrink_and_small_ones_grow(shape, width):
+    image = np.zeros((*shape, 3), dtype=np.uint8)
+    shown = overlay(image, np.ones(shape, np.uint8), np.ones(shape, np.float32), CLASSES, np.zeros(shape, np.uint8))
+    assert shown.shape[1] == width
+
+
+class Predicted:
+    def __init__(self, name, miou):
+        self.id, self.miou = name, miou
+        self.prediction, self.confidence = flat(1), flat(0.75, np.float32)
+
+
+def test_write_examples(tmp_path):
+    def original(name):
+        return GREY, flat(2 if name == "bad/one: ä" else 1)
+
+    write_examples(tmp_path, [Predicted("good", 0.9)], [Predicted("bad/one: ä", 0.05)], original, CLASSES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *sorted(f"best_01_good_{view}.png" for view in ("input", "overlay", "prediction", "truth")),
+        "index.csv",
+        *sorted(f"worst_01_bad-one-_{view}.png" for view in ("input", "overlay", "prediction", "truth")),
+    ]
+    assert read_index(tmp_path) == [
+        Example("best", 1, "good", 0.9, 0.75),
+        Example("worst", 1, "bad/one: ä", 0.05, 0.75),
+    ]
+    with Image.open(tmp_path / "worst_01_bad-one-_truth.png") as truth:
+        assert np.unique(np.asarray(truth)).tolist() == [2]
+
+
+def test_large_views_shrink_without_mixing_classes(tmp_path):
+    mask = np.zeros((100, 2000), dtype=np.uint8)
+    mask[:, ::3] = 2
+    image = np.zeros((100, 2000, 3), dtype=np.uint8)
+    write_views(tmp_path, "x", image, None, mask, np.ones(mask.shape, np.float32), CLASSES)
+    assert not (tmp_path / "x_truth.png").exists()
+    with Image.open(tmp_path / "x_prediction.png") as picture:
+        assert picture.size == (1024, 51)
+        assert set(np.unique(np.asarray(picture))) <= {0, 2}
+
+
+def test_no_index(tmp_path):
+    assert read_index(tmp_path) == []

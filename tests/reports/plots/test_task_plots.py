@@ -1,0 +1,113 @@
+import re
+
+import pytest
+
+from hsl.errors import ConfigError
+from hsl.reports.gather import gather
+from hsl.reports.models import models_of
+from hsl.reports.plots.report_plots import report_plots
+from hsl.reports.plots.task_plots import pareto_plot, pareto_tasks, task_curves_plot, task_plot
+
+
+@pytest.fixture
+def models(tmp_path):
+    return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed", "loss*"], "encoder.name")
+
+
+@pytest.fixture
+def three(make_run, add_tasks, models):
+    """Models of two folds whose genus gets worse as their health gets better, and one that is worse in both."""
+    shares = {"a": (0.9, 0.3, 0.5), "b": (0.6, 0.6, 0.5), "c": (0.5, 0.5, 0.6)}
+    for name, values in shares.items():
+        for fold in range(2):
+            right = {task: value - 0.1 * fold for task, value in zip(("genus", "health", "fish"), values, strict=True)}
+            add_tasks(make_run(name, name, fold), right, fold)
+    return models()
+
+
+def texts(plot):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", plot.svg)
+
+
+def test_the_radar_has_a_polygon_per_model_that_has_tasks(three, make_run, models):
+    make_run("flat", "flat")
+    everyone = models()
+    plot = task_plot(everyone, "val", "plain")
+    (axes,) = plot.figure.axes
+    assert axes.name == "polar"
+    data = {(model, task): mean for model, task, mean, _ in plot.rows}
+    by_label = {line.get_label(): line for line in axes.lines}
+    assert by_label.keys() == {"a", "b", "c"}
+    for model, line in by_label.items():
+        means = [100 * data[model, task] for task in ("genus", "health", "fish")]
+        assert list(line.get_ydata()) == pytest.approx([*means, means[0]])
+    assert axes.get_ylim()[0] == 0
+    assert {"genus", "health", "fish"} <= set(texts(plot))
+    assert data["a", "genus"] == everyone[0].on_task("genus").summary("miou", "val", "plain").mean
+
+
+def test_fewer_than_three_tasks_are_bars_and_none_are_no_plot(make_run, add_tasks, models):
+    make_run("flat", "flat")
+    assert task_plot(models(), "val", "plain") is None
+    for fold in range(2):
+        add_tasks(make_run("a", "a", fold), {"genus": 0.9 - 0.2 * fold, "health": 0.5}, fold)
+    plot = task_plot(models(), "val", "plain")
+    (axes,) = plot.figure.axes
+    assert axes.name == "rectilinear"
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([100 * row[2] for row in plot.rows])
+    assert plot.rows[0][3] > 0 == plot.rows[1][3]
+    assert task_plot(models(), "test", "plain") is None
+
+
+def test_the_pareto_front_is_of_the_models_that_none_beats(three):
+    plot = pareto_plot(three, "val", "plain", ["genus", "health"])
+    assert plot.columns == ("model", "genus_mean", "health_mean", "genus_std", "health_std", "unbeaten")
+    assert {row[0]: row[-1] for row in plot.rows} == {"a": "True", "b": "True", "c": "False"}
+    front = plot.figure.axes[0].lines[0].get_xydata() / 100
+    best = sorted((row[1], row[2]) for row in plot.rows if row[-1] == "True")
+    assert front.tolist() == [pytest.approx(point) for point in best]
+    assert three[0].on_task("health").summary("miou", "val", "plain").std == pytest.approx(plot.rows[0][4])
+    assert pareto_plot(three[:1], "val", "plain") is None
+
+
+def test_the_pareto_plot_takes_the_primary_pair_else_the_widest_spread(three, make_run, add_tasks, models):
+    assert pareto_tasks(three, "val", "plain") == ("genus", "health")  # fish differs least
+    primary = {"loss": {"primary": ["health", "fish"]}}
+    add_tasks(make_run("d", "d", config=primary), {"genus": 0.1, "health": 0.5, "fish": 0.5})
+    assert pareto_tasks(models(), "val", "plain") == ("health", "fish")
+    assert pareto_tasks([], "val", "plain") is None
+
+
+@pytest.mark.parametrize("chosen", [["genus"], ["genus", "genus"], ["genus", "coral"], "genus", []])
+def test_a_wrong_pair_is_named(three, chosen):
+    with pytest.raises(ConfigError, match=r"`pareto` should name two of the tasks genus, health, fish\. Found"):
+        pareto_plot(three, "val", "plain", chosen)
+
+
+def test_learning_curves_of_each_task(three):
+    plot = task_curves_plot(three)
+    assert plot.columns == ("task", "model", "fold", "seed", "epoch", "val_miou")
+    assert len(plot.rows) == 3 * 3 * 2 * 2
+    assert ("genus", "a", 1, 0, 2.0, 0.4) in plot.rows
+    assert [axes.get_title() for axes in plot.figure.axes] == ["genus", "health", "fish"]
+    assert all(len(axes.lines) == 6 for axes in plot.figure.axes)
+
+
+def test_no_curves_without_columns(make_run, models):
+    make_run()
+    assert task_curves_plot(models()) is None
+
+
+def test_a_report_has_them_only_where_there_are_tasks(three, make_run):
+    names = {"task_scores", "pareto", "task_curves"}
+    plots = report_plots(three, "miou", "val", "plain")
+    assert names <= plots.keys()
+    for name in names:  # readable in both schemes of the page
+        assert "var(--series-0)" in plots[name].svg
+        assert "var(--ink)" in plots[name].svg
+
+
+def test_a_report_of_flat_models_has_none_of_them(make_run, models):
+    make_run()
+    found = report_plots(models(), "miou", "val", "plain")
+    assert not {"task_scores", "pareto", "task_curves", "weights"} & found.keys()

@@ -1,0 +1,127 @@
+"""What is said of the parts of a split: size and p together, and why there is no test."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hsl.errors import DataError
+from hsl.reports.statistics.paired_tests import holm
+from hsl.reports.statistics.part_tests import EVERY, PartCounts, PartTests, compare_parts, read_parts, write_parts
+from hsl.reports.tables.part_tables import parts_table, told
+
+
+def part(shares, num, pixels=True, seed=0):
+    """``num`` groups; class i is shown by the first share of them, rolled so that classes are not nested."""
+    shown = np.stack([np.roll(np.arange(num) < round(share * num), 3 * i) for i, share in enumerate(shares)], axis=1)
+    counts = np.concatenate([np.full((num, 1), 1000), shown[:, 1:] * 100], axis=1) if pixels else None
+    return PartCounts(counts, shown, np.ones_like(shown))
+
+
+def found_of(tests, of, subject=EVERY):
+    return next(test for test in tests if test.of == of and test.subject == subject)
+
+
+def test_the_numbers_are_those_of_scipy_adjusted_by_holm():
+    parts = {"train": part([1, 0.5, 0.3], 60), "val": part([1, 0.8, 0.3], 30), "test": part([1, 0.5, 0.4], 20)}
+    tests = compare_parts("segmentation", ["clean", "crack", "stain"], parts, "groups")
+    pairs = {"crack": [(0.5, 60), (0.8, 30), (0.5, 20)], "stain": [(0.3, 60), (0.3, 30), (0.4, 20)]}
+    tables = {name: [[round(share * num), num - round(share * num)] for share, num in of] for name, of in pairs.items()}
+    p = {name: stats.chi2_contingency(table, correction=False).pvalue for name, table in tables.items()}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    for name, value in p.items():
+        test = found_of(tests, "shown", name)
+        assert (test.p, test.adjusted_p) == pytest.approx((value, adjusted[name]))
+        assert test.cramers_v == pytest.approx(stats.contingency.association(np.array(tables[name]), method="cramer"))
+    clean = found_of(tests, "shown", "clean")
+    assert (clean.p, clean.verdict) == (None, "not tested: every one shows it")
+    assert [list(test.groups) for test in tests if test.of == "pixels"] == [
+        ["train", "val"], ["train", "test"], ["val", "test"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shares", "num", "verdict"),
+    [
+        ((0.5, 0.5), (100, 60), "alike"),
+        ((0.30, 0.80), (100, 60), "unlike, a medium difference"),
+        ((0.40, 0.60), (30, 20), "a small difference, no more than chance may give so few groups"),
+        ((0.50, 0.55), (5000, 5000), "a difference beyond chance, but a negligible one"),
+        ((0.50, 0.25), (20, 8), "not tested: 2 of 4 cells expect fewer than 5 groups, a fifth may"),
+    ],
+)
+def test_a_verdict_needs_an_effect_and_a_p(shares, num, verdict):
+    parts = {name: part([1, share], n) for name, share, n in zip(("train", "val"), shares, num, strict=True)}
+    test = found_of(compare_parts("h", ["a", "b"], parts, "groups"), "shown", "b")
+    assert test.verdict == verdict
+    assert test.differs == verdict.startswith("unlike")
+
+
+def test_image_classes_are_compared_at_once_where_each_group_has_one():
+    rng = np.random.default_rng(0)
+
+    def labels(chances, num):
+        shown = np.eye(3, dtype=bool)[rng.choice(3, size=num, p=chances)]
+        return PartCounts(None, shown, np.ones_like(shown))
+
+    parts = {"train": labels([0.5, 0.3, 0.2], 100), "val": labels([0.1, 0.3, 0.6], 60)}
+    tests = compare_parts("classification", ["a", "b", "c"], parts, "pictures", one_class=True)
+    counts = np.stack([each.shown.sum(0) for each in parts.values()])
+    test = found_of(tests, "classes")
+    assert test.adjusted_p == test.p == pytest.approx(stats.chi2_contingency(counts).pvalue)
+    assert test.differs
+    assert not [test for test in tests if test.of == "pixels"]
+    mixed = PartCounts(None, parts["val"].shown | np.eye(3, dtype=bool)[0], parts["val"].known)
+    tests = compare_parts("classification", ["a", "b", "c"], parts | {"val": mixed}, "groups", one_class=True)
+    assert not [test for test in tests if test.of == "classes"]
+
+
+def test_groups_of_which_nothing_is_known_are_in_no_count():
+    one, other = part([1, 0.5], 40), part([1, 0.5], 30)
+    known = other.known.copy()
+    known[:10] = False
+    unsure = PartCounts(other.pixels, other.shown, known)
+    test = found_of(compare_parts("h", ["a", "b"], {"train": one, "val": unsure}, "groups"), "shown", "b")
+    assert test.groups == {"train": 40, "val": 20}
+    nothing = PartCounts(other.pixels * 0, other.shown, known & False)
+    tests = compare_parts("h", ["a", "b"], {"train": one, "val": nothing}, "groups")
+    assert {test.verdict for test in tests} == {
+        "not tested: a part has no valid pixel",
+        "not tested: fewer than two parts, or classes, with known groups",
+    }
+
+
+def test_too_few_groups_to_deal_are_not_tested_but_have_a_divergence():
+    parts = {"train": part([1, 0.5], 14), "val": part([1, 1], 1)}
+    test = found_of(compare_parts("h", ["a", "b"], parts, "groups"), "pixels")
+    assert test.verdict == "not tested: so few groups can be dealt in 15 ways, at least 20 are needed"
+    assert test.divergence > 0
+    assert test.p is None
+
+
+def test_file_sentences_and_table(tmp_path):
+    parts = {"train": part([1, 0.3], 100), "val": part([1, 0.8], 60)}
+    tests = compare_parts("segmentation", ["clean", "crack"], parts, "groups")
+    page = PartTests(data="walls", fold=2, unit="groups", tests=tests)
+    write_parts(tmp_path, page)
+    assert read_parts(tmp_path) == page
+    assert read_parts(tmp_path / "elsewhere") is None
+    first, crack, rest = told(page)
+    assert first.startswith("Pixels of the classes, train and val: ")
+    assert "Jensen-Shannon divergence 0.0" in first
+    assert (
+        crack
+        == "`crack`: shown by 30 % of train and 80 % of val: unlike, a medium difference (Cramer's V 0.48, p < 0.001)."
+    )
+    assert rest == (
+        "Which groups show a class, 2 classes one by one: 1 unlike between the parts, 0 without such a difference, "
+        "1 not tested."
+    )
+    table = parts_table([page, page.model_copy(update={"fold": 3})])
+    assert table.columns[0].key == "fold"
+    assert len(table.rows) == 2 * len(tests)
+    assert "train 100 (30 %), val 60 (80 %)" in table.to_csv()
+    (tmp_path / "parts.json").write_text(json.dumps({"data": "walls"}))
+    with pytest.raises(DataError, match=r"parts.json`: `fold`"):
+        read_parts(tmp_path)

@@ -1,0 +1,142 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hsl.run_folder.run import Split, read_run
+
+
+def test_a_finished_run(make_run):
+    folder = make_run(fold=1, confusion=[[90, 10, 0], [0, 50, 0], [0, 0, 0]], source="hub:x/y")
+    run = read_run(folder)
+    assert (run.status, run.reason, run.fold, run.seed) == ("finished", "", 1, 0)
+    assert run.initialisation == "hub:x/y (abababab)"
+    np.testing.assert_array_equal(run.confusion("val", "plain"), [[90, 10, 0], [0, 50, 0], [0, 0, 0]])
+    assert run.confusion("val", "tta") is None
+    assert run.confusion("test", "plain") is None
+    assert run.images["val", "plain"]["p1_2"].miou == pytest.approx(0.52)
+    assert run.images["val", "plain"]["p1_2"].group == "gp1_1"
+    assert run.history["val/miou"] == [0.3, 0.5]
+    assert list(run.problems) == []
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
+def test_an_unfinished_run_says_why(make_run, status):
+    run = read_run(make_run(status=status, provenance={"error": "OutOfMemoryError: 3 GiB"}))
+    assert run.status == status
+    expected = {
+        "failed": "OutOfMemoryError: 3 GiB",
+        "interrupted": "signal",
+        "running": "last sign of life 20",
+    }
+    assert expected[status] in run.reason
+    assert list(run.problems) == []  # it is no wonder that files are missing
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.yaml", None, r"config.yaml` is missing"),
+        ("config.yaml", "a: [1", "config.yaml` is no YAML"),
+        ("config.yaml", "seed: 0", "integers `fold` and `seed`"),
+        ("config.yaml", b"\xff\xfe\x00", "config.yaml` cannot be read"),
+        ("provenance.json", None, "provenance.json` is missing"),
+        ("provenance.json", '{"status": "fin', "provenance.json` is not valid JSON"),
+        ("provenance.json", '{"status": "great"}', "should be one of finished, failed.* Found 'great'"),
+        ("provenance.json", "[]", "should be a JSON object"),
+        ("metrics.json", None, "metrics.json` is missing"),
+        ("metrics.json", "{", "metrics.json` is not valid JSON"),
+        ("metrics.json", "{}", "metrics.json`: `monitor`: Field required"),
+    ],
+)
+def test_a_broken_file_makes_the_run_unreadable_and_names_the_file(make_run, name, content, reason):
+    folder = make_run()
+    if content is None:
+        (folder / name).unlink()
+    elif isinstance(content, bytes):
+        (folder / name).write_bytes(content)
+    else:
+        (folder / name).write_text(content)
+    run = read_run(folder)
+    assert run.status == "unreadable"
+    assert run.metrics is None
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(run.reason)
+
+
+@pytest.mark.parametrize("confusion", [[[1, 2], [3, 4]], [[1, 0, 0], [0, 1, 0]], [[1, 0, -1], [0, 1, 0], [0, 0, 1]]])
+def test_a_confusion_matrix_of_another_shape(make_run, confusion):
+    folder = make_run()
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"]["confusion"] = confusion
+    (folder / "metrics.json").write_text(json.dumps(page))
+    run = read_run(folder)
+    assert run.status == "unreadable"
+    assert "val/plain should be 3 x 3 counts" in run.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("splits.json", None, "splits.json` is missing"),
+        ("splits.json", '{"method": "kfold"}', "splits.json`: `folds`"),
+        ("per_image.csv", None, "per_image.csv` is missing"),
+        ("per_image.csv", "id,miou\n", "columns id, group, part, inference, miou"),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou\na,g,val,plain,x\n",
+            "should hold numbers. Found `x`",
+        ),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou\na,g,val,plain,1\na,g,val,plain,1\n",
+            "Found `a` twice",
+        ),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou,prediction\na,g,val,plain,1,../../secret.png\n",
+            "files of its own folder. Found `../../secret.png`",
+        ),
+        (
+            "per_image.csv",
+            "id,group,part,inference,miou,prediction\na,g,val,plain,1,/secret.png\n",
+            "Found `/secret.png`",
+        ),
+        ("predictions/index.csv", "kind,rank,id,miou,confidence\n../../x,1,a,1,1\n", "`kind` should be best or worst"),
+        ("history.csv", "", "history.csv` should have rows"),
+        ("predictions/index.csv", "kind,rank\nbest,1\n", "index.csv` cannot be read"),
+    ],
+)
+def test_a_broken_side_file_is_a_problem_of_a_finished_run(make_run, name, content, problem):
+    folder = make_run()
+    (folder / "predictions").mkdir()
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    run = read_run(folder)
+    assert run.status == "finished"
+    assert len(run.problems) == 1
+    assert problem in run.problems[0]
+
+
+def test_ids_stay_text_and_an_empty_score_is_nan(make_run):
+    rows = [("007", "1", ""), ("nan", "NA", 0.5), ("a,b\nc", "2", 0.25)]
+    images = read_run(make_run(rows=rows)).images["val", "plain"]
+    assert list(images) == ["007", "nan", "a,b\nc"]
+    assert images["nan"].group == "NA"
+    assert math.isnan(images["007"].miou)
+
+
+def test_initialisation_is_unknown_before_the_network_was_built(make_run):
+    assert read_run(make_run(status="failed", provenance={"weights_used": None})).initialisation == "unknown"
+
+
+def test_the_assignment_names_who_is_where_not_in_which_order():
+    fold = {"name": "0", "train": ["a", "b"], "val": ["c"]}
+    first = Split(method="kfold", folds=[fold], test=["d"], sha256="x")
+    turned = Split(method="kfold", folds=[{**fold, "train": ["b", "a"]}], test=["d"], sha256="y")
+    moved = Split(method="kfold", folds=[{**fold, "train": ["b"], "val": ["a", "c"]}], test=["d"], sha256="x")
+    assert first.assignment == turned.assignment
+    assert first.assignment != moved.assignment
