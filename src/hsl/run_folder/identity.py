@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.config.moved import with_first_targets
+
 RUNTIME_KEYS = ("resume", "rerun", "run_dir", "output_root", "cache_dir", "entry")
 RUNTIME_DATA_KEYS = ("num_workers", "cache", "cache_gigabytes", "cache_dir", "audit", "root")
 """Where the data lie is no part of a run, what they are is: a run remembers the hashes of its pictures and masks."""
@@ -51,7 +53,7 @@ def in_words(differences: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _comparable(content: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config without what changes no number."""
-    kept = {key: value for key, value in content.items() if key not in RUNTIME_KEYS}
+    kept = {key: value for key, value in with_first_targets(content).items() if key not in RUNTIME_KEYS}
     if isinstance(kept.get("data"), Mapping):
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in RUNTIME_DATA_KEYS}
     return kept | {group: _without_places(kept[group]) for group in ("logger", "callbacks") if group in kept}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from hsl.config.moved import with_present_targets
 from hsl.errors import DataError
 from hsl.files.cells import original_rows
 from hsl.files.io import read_text
@@ -180,7 +181,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise DataError(f"`{path}` is no YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), int) for key in ("fold", "seed")):
         raise DataError(f"`{path}` should be a run's config with the integers `fold` and `seed`.")
-    return content
+    present: dict[str, Any] = with_present_targets(content)
+    return present
 
 
 def read_metrics(path: Path) -> Metrics:

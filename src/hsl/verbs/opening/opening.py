@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from hydra.errors import InstantiationException
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hsl.config.calls import check_calls
+from hsl.config.moved import with_present_targets
 from hsl.config.targets import check_targets
 from hsl.errors import ConfigError, user_sentence
 from hsl.files.io import read_yaml
@@ -47,7 +48,7 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
         cfg = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"`{file}` is not a config: {first_line(error)}. Restore it, or make the run anew.") from None
-    content: Any = OmegaConf.to_container(cfg)
+    content = with_present_targets(OmegaConf.to_container(cfg))
     check_targets(content, allowed, file)
     if lacking := [key for key in _NEEDED if not isinstance(_at(content, key), dict)]:
         raise ConfigError(f"`{file}` should be the config of a run. Found no map `{lacking[0]}` in it. Restore it.")
@@ -58,7 +59,7 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
             f"`{run}` should be a run of this version of hsl. {error} Take the version that provenance.json names, "
             "or mend config.yaml."
         ) from None
-    return run, _harmless(cast(DictConfig, cfg))
+    return run, _harmless(OmegaConf.create(content))
 
 
 def place_data(cfg: DictConfig, data_root: str | None, cache_dir: str | None) -> None:

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.config.moved import with_present_targets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes
 from hsl.data.splits.folds import read_split
@@ -143,7 +144,7 @@ def _check_optimizer(checkpoint: Path, content: Mapping[str, Any], cfg: DictConf
     """The state of another optimizer, or of other groups of parameters, would be taken for that of this one."""
     trained = [[len(group["params"]) for group in state["param_groups"]] for state in content["optimizer_states"]]
     own = [[len(group["params"]) for group in task.optimizer(task).param_groups]]
-    before = content["provenance"].get("config", {}).get("optimizer", {}).get("_target_")
+    before = with_present_targets(content["provenance"].get("config", {})).get("optimizer", {}).get("_target_")
     if trained != own or before not in (None, cfg.optimizer._target_):
         raise ConfigError(
             f"`resume = {checkpoint}` should have been trained with this optimizer, over the same groups of "

@@ -1,0 +1,63 @@
+"""Where the modules that a stored config names lie now: run folders outlive the floor plan of the house."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "data.audit": "data.audit.audit",
+    "data.fractions": "data.splits.fractions",
+    "data.labels": "data.labels.pseudo_labels",
+    "data.object_labels": "data.labels.object_labels",
+    "data.patches": "data.patches.patch_sampling",
+    "data.sampling": "data.loading.sampling",
+    "data.splits": "data.splits.folds",
+    "data.transforms": "data.loading.transforms",
+    "losses.eight_part": "losses.eight_part.loss",
+    "metrics.clustering": "metrics.objects.clustering",
+    "metrics.failures": "metrics.objects.failures",
+    "metrics.object_scores": "metrics.objects.jaccard",
+    "metrics.panoptic": "metrics.objects.panoptic",
+    "metrics.pixelwise": "metrics.pixels.pixelwise",
+    "metrics.surface": "metrics.objects.surface",
+    "run.checkpoint_io": "run_folder.checkpoint_io",
+    "run.setup": "verbs.train.setup",
+}
+"""Module that conf/ named first to the one that it names now, both below ``hsl``. An entry stays for ever; who moves a
+module again changes its right side."""
+
+_FIRST = {now: first for first, now in MOVED.items()}
+
+
+def with_present_targets(content: Any) -> Any:
+    """A copy of a stored config in which every ``_target_`` has its present name.
+
+    Example:
+        >>> with_present_targets({"split": {"_target_": "hsl.data.splits.kfold", "num_folds": 3}})
+        {'split': {'_target_': 'hsl.data.splits.folds.kfold', 'num_folds': 3}}
+    """
+    return _renamed(content, MOVED)
+
+
+def with_first_targets(content: Any) -> Any:
+    """A copy of a config in which every ``_target_`` has its first name, which says the same for ever: for identities.
+
+    Example:
+        >>> with_first_targets({"_target_": "hsl.data.splits.folds.kfold"})
+        {'_target_': 'hsl.data.splits.kfold'}
+    """
+    return _renamed(content, _FIRST)
+
+
+def _renamed(node: Any, modules: Mapping[str, str]) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _target(value, modules) if key == "_target_" else _renamed(value, modules)
+                for key, value in node.items()}  # fmt: skip
+    return [_renamed(value, modules) for value in node] if isinstance(node, list) else node
+
+
+def _target(target: Any, modules: Mapping[str, str]) -> Any:
+    """A name that is no text, or of another package, stays as it is: whether it may be called is asked elsewhere."""
+    if not isinstance(target, str) or not target.startswith("hsl."):
+        return target
+    module, _, name = target.removeprefix("hsl.").rpartition(".")
+    return f"hsl.{modules[module]}.{name}" if module in modules else target
