@@ -88,8 +88,3 @@ def test_soft_dice_equals_monai() -> None:
 def test_a_target_outside_the_classes_is_refused(loss: object) -> None:
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         loss(LOGITS, torch.full_like(TARGET, 5))  # type: ignore[operator]
-
-
-def test_class_presence() -> None:
-    target = torch.tensor([[[0, 255]], [[3, 3]]])
-    assert functional.class_presence(target, 5, torch.float32).tolist() == [1, 0, 0, 1, 0]

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from hsl.errors import ConfigError
 from hsl.losses.image_loss import ImageCrossEntropy, MultilabelFocal, hardest
@@ -75,11 +76,19 @@ def test_focal_loss_against_a_loop(alpha: Any, expected: Any, gamma: float) -> N
     assert found.item() == pytest.approx(focal_by_hand(logits, labels, expected, gamma), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_focal_loss_is_that_of_torchvision(gamma: float) -> None:
+    logits, labels = torch.randn(6, 3), torch.randint(0, 2, (6, 3)).float()
+    found = loss_of(MultilabelFocal(COUNTS, KNOWN, 0.25, gamma), logits, labels)
+    torch.testing.assert_close(found, sigmoid_focal_loss(logits, labels, 0.25, gamma, "mean"))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_gradients_are_finite_at_both_ends(dtype: torch.dtype) -> None:
+def test_gradients_are_finite_at_both_ends(dtype: torch.dtype, gamma: float) -> None:
     logits = torch.tensor([[1e4, -1e4, 0.0]], dtype=dtype).requires_grad_()
     for labels in (torch.tensor([[1.0, 0, 1]]), torch.tensor([[0.0, 1, 0]])):
-        loss_of(MultilabelFocal(COUNTS, KNOWN), logits, labels).backward()
+        loss_of(MultilabelFocal(COUNTS, KNOWN, gamma=gamma), logits, labels).backward()
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
 

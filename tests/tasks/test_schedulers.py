@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
@@ -72,6 +73,19 @@ def test_poly_by_hand() -> None:
 def test_cosine_by_hand() -> None:
     rates = curve(lambda optimizer, steps: cosine(optimizer, steps, 1, final_factor=0.2), 4)
     assert rates == pytest.approx([0.2 + 0.8 * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.25, 0.5, 0.75)])
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5, 19])
+def test_poly_and_cosine_equal_timm(warmup: int) -> None:
+    shared = {"t_initial": 20 - warmup, "warmup_t": warmup, "warmup_lr_init": 1 / (warmup + 1), "warmup_prefix": True}
+    pairs = (
+        (partial(poly, power=0.9), partial(PolyLRScheduler, power=0.9, lr_min=0.0)),
+        (cosine, partial(CosineLRScheduler, lr_min=0.0)),
+    )
+    for ours, timms in pairs:
+        peer = timms(make_optimizer(), t_in_epochs=False, **shared)
+        expected = [peer._get_lr(step)[0] for step in range(20)]
+        assert curve(lambda o, n, make=ours: make(o, n, 1, warmup_epochs=warmup), 20) == pytest.approx(expected)
 
 
 def test_warm_up_is_linear() -> None:

@@ -143,7 +143,7 @@ def weighted_dice_ce(
     counted = weights[:, None]
     overlap, total = ((counted * both).sum(dim=(0, 2, 3)) for both in (probabilities * truth, probabilities + truth))
     present = ((truth * counted).sum(dim=(0, 2, 3)) > 0).to(logits.dtype)
-    dice = 1 - (2 * overlap + smooth) / (total + smooth)
+    dice = 1 - functional.overlap_index(overlap, total / 2, smooth / 2)
     shares = present if class_weights is None else present * class_weights
     mean_dice = (dice * shares).sum() / shares.sum().clamp_min(tiny)
     return 0.5 * (losses * weights).sum() / number + 0.5 * mean_dice * weights.sum() / number

@@ -53,11 +53,6 @@ def one_hot(target: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return (target.unsqueeze(1) == classes).to(dtype)
 
 
-def class_presence(target: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """1 for each class with a pixel in the batch's target, else 0; shape ``(C,)``."""
-    return one_hot(target, num_classes, torch.bool).any(dim=3).any(dim=2).any(dim=0).to(dtype)
-
-
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """``sum w x / sum w``, and 0 where every weight is 0."""
     return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
@@ -160,13 +155,63 @@ def soft_dice(
         >>> soft_dice(logits, torch.zeros(1, 1, 2, dtype=torch.int64)).item()
         0.25
     """
+    return soft_tversky(logits, target, 0.5, 0.5, smooth / 2, class_weights, classes)
+
+
+def soft_tversky(
+    logits: Tensor,
+    target: Tensor,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    class_weights: Tensor | None = None,
+    classes: Classes = "present",
+) -> Tensor:
+    """Soft Tversky loss over classes, with sums over batch and space: ``sum_c w_c (1 - T_c) / sum_c w_c``.
+
+    ``T_c = (TP + s) / (TP + alpha FP + beta FN + s)`` from the softmax and the one-hot target over the valid pixels.
+    Dice is ``alpha = beta = 0.5`` with half the ``smooth``, Jaccard ``alpha = beta = 1``. Source: Salehi et al. 2017,
+    "Tversky loss function for image segmentation".
+
+    Args:
+        logits: ``(B, C, H, W)``.
+        target: ``int64 (B, H, W)``.
+        alpha: price of a false positive, at least 0.
+        beta: price of a false negative, at least 0.
+        smooth: at least 0.
+        class_weights: ``(C,)``, at least 0.
+        classes: mean over the classes ``present`` in the batch's target, or over ``all``.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> logits = torch.zeros(1, 2, 1, 2)  # p = 1/2 on two pixels of class 0: TP = FN = 1, FP = 0
+        >>> round(soft_tversky(logits, torch.zeros(1, 1, 2, dtype=torch.int64), 0.3, 0.7, 0.0).item(), 4)  # 1 - 1 / 1.7
+        0.4118
+    """
     probabilities = F.softmax(as_float(logits), dim=1)
     indicator = one_hot(target, logits.shape[1], probabilities.dtype)
     valid = (target != IGNORE_INDEX).unsqueeze(1)
     overlap = (probabilities * indicator).sum(dim=(0, 2, 3))
     predicted = (probabilities * valid).sum(dim=(0, 2, 3))
     true = indicator.sum(dim=(0, 2, 3))
-    tiny = torch.finfo(true.dtype).tiny
-    loss = 1 - (2 * overlap + smooth).clamp_min(tiny) / (predicted + true + smooth).clamp_min(tiny)
+    # in this order the union of Dice is exact: half of predicted + true
+    union = (1 - alpha - beta) * overlap + alpha * predicted + beta * true
+    loss = 1 - overlap_index(overlap, union, smooth)
     weights = torch.ones_like(true) if class_weights is None else class_weights.to(true.dtype)
     return weighted_mean(loss, weights * (true > 0) if classes == "present" else weights)
+
+
+def overlap_index(overlap: Tensor, union: Tensor, smooth: float) -> Tensor:
+    """``(TP + s) / (union + s)``, and 1 where both are 0: what Dice, Tversky and Jaccard have in common.
+
+    The union of Tversky is ``TP + alpha FP + beta FN``, that of Jaccard all three and that of Dice half the sum of what
+    is predicted and what is true; Dice is usually written with twice the overlap, union and ``s``.
+
+    Example:
+        >>> overlap_index(torch.tensor(1.0), torch.tensor(5.0), smooth=3.0).item()
+        0.5
+    """
+    tiny = torch.finfo(overlap.dtype).tiny
+    return (overlap + smooth).clamp_min(tiny) / (union + smooth).clamp_min(tiny)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsl.losses.eight_part.weak_labels import Pixels
-from hsl.losses.functional import as_float
+from hsl.losses.functional import as_float, overlap_index
 
 
 def segmentation(pixels: Pixels, target: Tensor, weight: Tensor, smooth: float = 1.0) -> Tensor:
@@ -36,7 +36,7 @@ def segmentation(pixels: Pixels, target: Tensor, weight: Tensor, smooth: float =
     hit = torch.where(target, weight, 0)
     cross_entropy = ((weight - hit) * pixels.logits - weight * pixels.log_probabilities).sum()
     overlap, predicted, true = (hit * pixels.probabilities).sum(), (weight * pixels.probabilities).sum(), hit.sum()
-    dice = 1 - (2 * overlap + smooth) / (predicted + true + smooth)
+    dice = 1 - overlap_index(overlap, (predicted + true) / 2, smooth / 2)
     return _per(cross_entropy, weight.sum()) + dice * (true > 0)
 
 
