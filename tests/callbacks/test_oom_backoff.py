@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.callbacks.oom_backoff import MemoryExhaustedError, OomBackoff
 from hsl.errors import ConfigError
+from hsl.losses import protocols
 from hsl.metrics.pixels.confusion import Confusion
 from hsl.models.checkpointing import checkpoint_gradients, checkpoint_network
 from hsl.tasks.segmentation import SegmentationTask
@@ -42,7 +43,7 @@ def few_objects_to_collect() -> Iterator[None]:
 class Network(nn.Module):
     """A smooth encoder and a linear head, in float64. ``fails`` is asked before each forward pass."""
 
-    def __init__(self, classes: Any, image_classes: Any = None, *, middle: Build = nn.Identity) -> None:
+    def __init__(self, classes: Any, *, middle: Build = nn.Identity, **_: Any) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), middle(), nn.Tanh())
         self.head = nn.Conv2d(4, 2, 1)
@@ -55,7 +56,7 @@ class Network(nn.Module):
         return {"segmentation": self.head(features)}
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, protocols.Loss):
     """Two means over pictures."""
 
     weights = {"fit": 1.0, "size": 0.5}  # noqa: RUF012
@@ -419,7 +420,7 @@ def test_a_real_error_of_a_capped_device_and_the_check_before_it(tmp_path: Path)
     """Two wide convolutions on pictures of 1024 x 1024 px: 8 at once need more than the cap, fewer do not."""
 
     class Wide(Network):
-        def __init__(self, classes: Any, image_classes: Any = None) -> None:
+        def __init__(self, classes: Any, **_: Any) -> None:
             super().__init__(classes)
             self.float()
             self.encoder = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 4, 1))

@@ -32,7 +32,7 @@ def dense_task(num_classes: int = 3) -> Any:
 
 def image_task(num_classes: int, several: bool) -> Any:
     scoring = Scoring({}, {}, {"kind": [str(i) for i in range(num_classes)]}, several, None)
-    return SimpleNamespace(scoring=scoring, loss=SimpleNamespace(required_heads=()), primary=())
+    return SimpleNamespace(scoring=scoring, loss=SimpleNamespace(training_only=True), primary=())
 
 
 def test_a_model_that_is_right_everywhere_has_the_best_value_of_each_name() -> None:

@@ -20,6 +20,7 @@ from hsl.errors import ConfigError
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
+from hsl.losses import protocols
 from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.metrics.pixels.confusion import Confusion
 from hsl.tasks.finite import NonFiniteLossError
@@ -30,7 +31,7 @@ from hsl.weighting.scalar import Fixed
 class Network(nn.Module):
     """The first two channels of the picture, scaled, are the logits of every head."""
 
-    def __init__(self, classes: Any, image_classes: Any) -> None:
+    def __init__(self, classes: Any, **_: Any) -> None:
         super().__init__()
         self.heads = list(classes)
         self.scale = nn.Parameter(torch.ones(()))
@@ -40,7 +41,7 @@ class Network(nn.Module):
         return dict.fromkeys(self.heads, self.scale * features[:, :2])
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, protocols.Loss):
     """Two objectives that are easily worked out."""
 
     weights = {"mean": 0.5, "size": 2.0}  # noqa: RUF012

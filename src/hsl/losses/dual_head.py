@@ -12,12 +12,13 @@ from hsl.config.ranges import AtLeastOne, NonNegativeFloat
 from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import Method, weigh_classes
+from hsl.losses.protocols import Loss
 
 SEGMENTATION = "segmentation"
 CLASSIFICATION = "classification"
 
 
-class DualHeadLoss(nn.Module):
+class DualHeadLoss(nn.Module, Loss):
     """``segmentation``: weighted Dice and cross-entropy of the masks; ``classification``: the loss of the image head.
 
     Args:

@@ -11,13 +11,14 @@ from hsl.batch import UNKNOWN_LABEL, Batch, Objectives, Outputs
 from hsl.config.ranges import AtLeastOne, FractionAboveZero, FractionBelowOne, NonNegativeFloat
 from hsl.errors import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
+from hsl.losses.protocols import Loss
 
 OBJECTIVE = "classification"
 
 Alpha = float | Sequence[float] | Literal["dynamic"] | None
 
 
-class ImageCrossEntropy(nn.Module):
+class ImageCrossEntropy(nn.Module, Loss):
     """Cross-entropy of one class per picture, the mean over the pictures whose class is known.
 
     ``sum_i w_{t_i} v_i (-log p_{t_i}) / sum_i w_{t_i}``, with class weights w and picture weights v (1 unless given).
@@ -87,7 +88,7 @@ class ImageCrossEntropy(nn.Module):
         return {OBJECTIVE: values.sum() / mass.sum().clamp_min(torch.finfo(losses.dtype).tiny)}
 
 
-class MultilabelFocal(nn.Module):
+class MultilabelFocal(nn.Module, Loss):
     """Binary focal loss of several classes per picture, the mean over the labels that are known.
 
     ``-a_t (1 - p_t)^gamma log p_t`` with ``a_t = alpha_c`` where the class is present and ``1 - alpha_c`` where it is

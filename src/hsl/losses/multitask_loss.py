@@ -11,13 +11,13 @@ from hsl.config.ranges import AtLeastOne, Fraction, FractionBelowOne, NonNegativ
 from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import Method, weigh_classes
-from hsl.losses.term import Term
+from hsl.losses.protocols import Loss, Term
 
 CONSISTENCY = "consistency"
 OVERRIDES = ("pixel", "region", "hybrid_alpha", "class_weights")
 
 
-class MultitaskLoss(nn.Module):
+class MultitaskLoss(nn.Module, Loss):
     """For each task ``alpha * pixel + (1 - alpha) * region``; the weighting makes the total.
 
     A batch without a label of a task (all 255) gives 0 for it, which still has a gradient path.

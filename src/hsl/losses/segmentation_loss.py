@@ -11,10 +11,10 @@ from hsl.batch import Batch, Objectives, Outputs
 from hsl.config.ranges import AtLeastOne, FractionBelowOne, NonNegativeFloat
 from hsl.errors import ConfigError
 from hsl.losses.class_weights import Method, weigh_classes
-from hsl.losses.term import Term
+from hsl.losses.protocols import Loss, Term
 
 
-class SegmentationLoss(nn.Module):
+class SegmentationLoss(nn.Module, Loss):
     """Evaluates every term on one head's logits and returns the unweighted scalars; the weighting makes the
     total.
 

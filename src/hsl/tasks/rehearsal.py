@@ -33,9 +33,10 @@ def logged_values(
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         task.scoring.update(outputs, batch)
         values = task.scoring.collect(task.primary)
-        if not hasattr(task.loss, "required_heads"):
+        if not task.loss.training_only:
             losses = task.loss(outputs, batch)
-            values |= {"val/loss": sum(losses.values())} | {f"val/loss/{name}": value for name, value in losses.items()}
+            values |= {f"val/loss/{name}": value for name, value in losses.items()}
+            values["val/loss"] = torch.stack(list(losses.values())).sum()
     return {name: float(value) for name, value in values.items()}
 
 

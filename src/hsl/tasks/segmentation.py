@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.errors import ConfigError
 from hsl.inference.geometry import to_source_size
+from hsl.losses.protocols import Loss
 from hsl.metrics.finite import check_outputs
 from hsl.tasks.finite import check_finite
 from hsl.tasks.micro_batches import MicroBatches
@@ -54,7 +55,7 @@ class SegmentationTask(lightning.LightningModule):
     def __init__(
         self,
         network: Callable[..., nn.Module],
-        loss: Callable[..., nn.Module],
+        loss: Callable[..., Loss],
         weighting: Callable[..., nn.Module],
         optimizer: Callable[[nn.Module], Optimizer],
         scheduler: Callable[..., LRScheduler],
@@ -74,10 +75,8 @@ class SegmentationTask(lightning.LightningModule):
         image_classes, self.readings = image_classes or {}, dict(readings or {})
         heads = {head: classes[head] for head in class_counts if head not in image_classes}
         self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
-        # a loss whose parts can be off says which heads they need; one of classes needs no other
-        needs = {"wanted": self.loss.required_heads} if hasattr(self.loss, "required_heads") else {}
         # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
-        made = network(classes=heads, image_classes=image_classes, **needs)
+        made = network(classes=heads, image_classes=image_classes, wanted=self.loss.required_heads)
         self.network = made.to(memory_format=torch.channels_last)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
@@ -89,7 +88,7 @@ class SegmentationTask(lightning.LightningModule):
         self.channels = tuple(channels)
         scored = (self.scored_head, self.readings, self.channels)
         self.scoring = Scoring(metrics, classes, image_classes, several, *scored)
-        named = None if self.readings else getattr(self.loss, "primary", None)  # tasks that have a head of their own
+        named = None if self.readings else self.loss.primary  # tasks that have a head of their own
         self.primary = _primary(primary, list(self.readings), named)
         self.micro_batches = MicroBatches()
         self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
@@ -125,7 +124,7 @@ class SegmentationTask(lightning.LightningModule):
     def losses(self, batch: Batch) -> tuple[Tensor, Objectives]:
         """Total and objectives of a training batch, or of a slice of it."""
         outputs: Outputs = self.network(batch["image"], share=self.weighting.share)
-        objectives: Objectives = self.loss(outputs, batch)
+        objectives = self.loss(outputs, batch)
         place = f"training, epoch {self.current_epoch + 1}, step {self.global_step}"
         check_finite(outputs, objectives, batch["id"], place)
         return self.weighting(objectives), objectives
@@ -163,9 +162,9 @@ class SegmentationTask(lightning.LightningModule):
         outputs = self._predict(batch)
         self.scoring.update(outputs, batch)
         first = outputs.get(str(self.scored_head), next(iter(outputs.values())))
-        # outputs elsewhere are too large for the device all at once; some losses need targets that only training has
-        if first.device == batch["image"].device and not hasattr(self.loss, "required_heads"):
-            objectives: Objectives = self.loss(outputs, batch)
+        # outputs elsewhere are too large for the device all at once
+        if first.device == batch["image"].device and not self.loss.training_only:
+            objectives = self.loss(outputs, batch)
             self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
         return outputs
 

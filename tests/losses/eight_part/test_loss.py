@@ -121,7 +121,8 @@ def test_a_part_switched_off_is_not_computed(off: str, monkeypatch: pytest.Monke
         make_loss()(make_outputs(), make_batch())
 
 
-def test_required_heads() -> None:
+def test_it_says_which_heads_it_reads_and_that_only_training_has_its_targets() -> None:
+    assert make_loss().training_only
     every = ("segmentation", "hv", "reconstruction", "object_embedding", "pixel_embedding")
     assert make_loss().required_heads == every
     assert make_loss(weights=only("segmentation", "edge", "total_variation", "small_hole")).required_heads == every[:1]

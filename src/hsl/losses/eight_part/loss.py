@@ -14,6 +14,7 @@ from hsl.losses.eight_part import embedding_parts as embeddings
 from hsl.losses.eight_part import pixel_parts as maps
 from hsl.losses.eight_part.weak_labels import Pixels, read_pixels, resized, weak_targets
 from hsl.losses.functional import as_float
+from hsl.losses.protocols import Loss
 
 PARTS = (
     "segmentation",
@@ -34,7 +35,7 @@ OWN_HEADS = {
 TARGETS = ("hv", "reconstruction")
 
 
-class EightPartLoss(nn.Module):
+class EightPartLoss(nn.Module, Loss):
     """Evaluates the parts whose weight is above 0 and returns the unweighted scalars; the weighting makes the total.
 
     | part | what | head beside the dense one |
@@ -78,6 +79,9 @@ class EightPartLoss(nn.Module):
     Raises:
         ConfigError: an argument is out of range, or the head is not one with two classes.
     """
+
+    required_heads: tuple[str, ...]
+    training_only = True
 
     def __init__(
         self,
