@@ -1,5 +1,6 @@
 import itertools
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy import stats
 from hsl.reports.statistics.paired_tests import (
     Summary,
     corrected_resampled_t,
+    harmonic_mean,
     holm,
     mcnemar,
     mean_std,
@@ -34,6 +36,12 @@ def test_one_value_has_no_spread_and_none_has_no_mean():
 
 def test_nan_is_left_out_and_not_counted():
     assert mean_std([0.25, math.nan, 0.75]) == Summary(0.5, pytest.approx(math.sqrt(0.125)), 2)
+
+
+def test_harmonic_mean_equals_that_of_the_standard_library_but_is_nan_where_a_value_is_unknown():
+    for values in ([0.25, 0.75], [0.3, 0.4, 0.9], [0.0, 0.5], [1.0]):
+        assert harmonic_mean(values) == pytest.approx(statistics.harmonic_mean(values))
+    assert math.isnan(harmonic_mean([0.0, math.nan]))
 
 
 def test_wilcoxon_equals_the_enumeration_of_all_signs():
