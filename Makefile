@@ -5,7 +5,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait do not spin: a quarter of the processor time where others work on the machine too.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench install docs/demo_report.png lock clean
+.PHONY: demo test check bench install docs/demo_report.png docs/metrics.md lock clean
 
 demo: install ## train two models on the embedded pictures, compare them, say where the page lies
 	$(BIN)/python train.py -m experiment=demo encoder.weights=auto,null
@@ -35,6 +35,9 @@ docs/demo_report.png: ## the picture in README, of the page that `make demo` lef
 	chromium --headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update \
 	  --disable-sync --no-first-run --hide-scrollbars --window-size=1200,980 --screenshot=$@ \
 	  "file://$$PWD/outputs/demo/report/index.html"
+
+docs/metrics.md: ## the tables of scores in it, from the catalogue
+	$(BIN)/python -m hsl.metrics.catalogue $@
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv lock --quiet --upgrade

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hsl.errors import ConfigError
-from hsl.metrics.catalogue import SCORES, better, read_mode
-from hsl.metrics.images.image_scores import ImageScores
+from hsl.metrics.catalogue import SCORES, better, read_mode, score_names, with_tables
+from hsl.metrics.images.image_scores import ImageScores, image_scores
+from hsl.metrics.objects.average_precision import NAMED
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise
-from hsl.run_folder.pixel_counts import METRICS
 
 
 def test_every_score_that_a_validation_logs_has_a_direction() -> None:
@@ -22,9 +24,39 @@ def test_every_score_that_a_validation_logs_has_a_direction() -> None:
     assert {name for name, score in SCORES.items() if score.logged} == logged
 
 
-def test_what_is_scored_at_the_end_has_one_too() -> None:
-    found = clustering_scores(*([torch.zeros(4, 4, dtype=torch.int64).numpy()] * 2)).keys() - {"valid_pixels"}
-    assert {*found, *METRICS, "hd95", "assd", "pq", "aji", "object_ap", "object_ap50"} <= SCORES.keys()
+def test_the_scores_of_a_room_are_those_that_its_formulas_make() -> None:
+    labels = np.array([[0, 1], [1, 1]])
+    assert set(score_names("objects", "regions")) == clustering_scores(labels, labels).keys() - {"valid_pixels"}
+    assert {f"object_{name}" for name in NAMED} < {*score_names("objects", "matches")}
+    found = image_scores(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    assert set(score_names("images")) == {name for name, value in found.items() if isinstance(value, float)}
+    assert set(score_names("images", per_class=True)) == found["per_class"].keys() - {"support"}
+
+
+def test_what_every_entry_says() -> None:
+    for score in SCORES.values():
+        assert score.title
+        assert score.formula
+        assert "|" not in score.formula + score.edge + score.source
+        assert not (score.logged and score.per_class == "only"), f"{score.name}: no validation logs scores of a class"
+    assert (SCORES["voi"].heading, SCORES["hd95"].heading, SCORES["brier"].heading) == (
+        "VOI (bits)", "HD95 (pixels)", "Brier score",
+    )  # fmt: skip
+
+
+def test_the_tables_of_the_page_are_those_of_the_catalogue() -> None:
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf8")
+    assert with_tables(page) == page, "run `make docs/metrics.md`"
+    assert all(f"| `{name}`" in page for name in SCORES)
+
+
+def test_a_table_that_is_old_is_renewed() -> None:
+    page = "Text.\n\n<!-- scores of heads: by a command -->\n| name |\n|---|\n| `gone` |\n\nMore text.\n"
+    renewed = with_tables(page)
+    assert "gone" not in renewed
+    assert "| `h_mean` | H-mean of the mIoU (%) | max |" in renewed
+    assert renewed.startswith("Text.")
+    assert renewed.endswith("|\n\nMore text.\n")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from sklearn.metrics import jaccard_score
 
 from hsl.errors import DataError
 from hsl.metrics.pixels.pixelwise import Pixelwise
-from hsl.run_folder.pixel_counts import LOWER_IS_BETTER, METRICS, Pictures, PixelCounts, read_pixel_counts
+from hsl.run_folder.pixel_counts import METRICS, Pictures, PixelCounts, read_pixel_counts
 from hsl.run_folder.run import read_run
 
 NAMES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
@@ -55,12 +55,6 @@ def test_weights_count_pictures_several_times(counts, name):
     weights = np.array([[1.0, 0.0, 2.0, 0.0, 1.0], [0.0, 0.0, 0.0, 3.0, 0.0]])
     first = counts[0] + counts[2] * 2 + counts[4]
     np.testing.assert_allclose(counts.score(name, weights), [first.scores()[name], counts[3].scores()[name]])
-
-
-def test_which_way_is_better():
-    assert set(METRICS) - LOWER_IS_BETTER == {
-        "miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy", "boundary_iou", "boundary_f1",
-    }  # fmt: skip
 
 
 def test_one_picture_or_some_in_any_order(counts):

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from hsl.metrics.catalogue import better
 from hsl.reports.models import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.page.notes import Note
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
-from hsl.reports.tables.titles import KINDS, TITLES
-from hsl.run_folder.pixel_counts import EMPTY_ONE, LOWER_IS_BETTER
+from hsl.reports.tables.titles import kind_of, title_of
+from hsl.run_folder.pixel_counts import EMPTY_ONE
 from hsl.run_folder.run import Run
 
 INFERENCES = ("plain", "tta")
@@ -27,7 +28,7 @@ def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> l
     So does one without a mean.
     """
     means = {model.label: model.summary(metric, part, inference).mean for model in models}
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if better(metric) == "min" else -1
     every = {fold for model in models if not model.refused for fold in model.confusions(part, inference)}
 
     def in_full(model: Model) -> bool:
@@ -49,8 +50,8 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
         Column("status", "status"),
         Column("images", "pictures", "count"),
     ]
-    columns += [Column("miou", TITLES["miou"], "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
-    columns += [Column(name, TITLES[name], KINDS[name]) for name in OVERALL[1:]]
+    columns += [Column("miou", title_of("miou"), "share"), Column("miou_tta", "mIoU, TTA (%)", "share")]
+    columns += [Column(name, title_of(name), kind_of(name)) for name in OVERALL[1:]]
     columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
     columns.append(Column("folder", "run folder"))
     rows = fold_rows(models, lambda model, run: _fold_row(model, run, part), len(columns))
@@ -91,11 +92,9 @@ def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
 
 def per_class_table(models: Sequence[Model], part: str) -> Table:
     """One row per model and class."""
-    titles = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "f1": "F1"}
-    titles |= {"boundary_iou": "boundary IoU", "boundary_f1": "boundary F1"}
     columns = [Column("model", "model"), Column("class", "class"), Column("pixels", "true pixels", "count")]
     columns.append(Column("folds_scored", "folds scored", "count"))
-    columns += [Column(name, f"{titles[name]} (%)", "share") for name in PER_CLASS]
+    columns += [Column(name, title_of(name), kind_of(name)) for name in PER_CLASS]
     columns += [Column("iou_tta", "IoU, TTA (%)", "share"), Column("iou_pooled", "IoU, pooled (%)", "share")]
     rows: list[Sequence[Cell]] = []
     for model in models:

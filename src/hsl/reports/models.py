@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from hsl.metrics.pixels.counts import scores as scores_of
 from hsl.reports.naming import differences, flatten, labels, without_fold
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
-from hsl.run_folder.pixel_counts import BOUNDARY_METRICS, CONFUSION_METRICS, METRICS, PixelCounts
+from hsl.run_folder.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
 from hsl.run_folder.reading import ObjectRow, Split
 from hsl.run_folder.run import Run, reverted_mark
 
 OVERALL = METRICS
-PER_CLASS = ("iou", "dice", "precision", "recall", "f1", *BOUNDARY_METRICS)
 Read = TypeVar("Read")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from hsl.batch import DISTANCE
+from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
@@ -17,7 +18,7 @@ from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.reading import ObjectRow
 
 COUNTS = ("tp", "fp", "fn")
-CLUSTERING = ("ari", "voi", "voi_split", "voi_merge")
+CLUSTERING = score_names("objects", "regions")
 WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
 Metric = Literal["surface", "panoptic", "objects", "clustering"]
 TRUE = (

@@ -12,19 +12,17 @@ from numpy.typing import NDArray
 
 from hsl.errors import DataError
 from hsl.files.io import read_arrays
+from hsl.metrics.catalogue import SCORES, score_names
 from hsl.metrics.pixels.boundary import COUNT_NAMES, boundary_scores
 from hsl.metrics.pixels.calibration import NUM_BINS, CalibrationCounts, calibration_scores
 from hsl.metrics.pixels.counts import dice_empty_one
 from hsl.metrics.pixels.counts import scores as confusion_scores
 from hsl.metrics.pixels.pixelwise import pixel_scores
 
-CONFUSION_METRICS = ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy")
-BOUNDARY_METRICS = ("boundary_iou", "boundary_f1")
-CALIBRATION_METRICS = ("ece", "nll", "brier")
-METRICS = (*CONFUSION_METRICS, *BOUNDARY_METRICS, *CALIBRATION_METRICS)
-EMPTY_ONE = ("dice_empty_one", "dice_empty_one_predicting_nothing")
-LOWER_IS_BETTER = frozenset(CALIBRATION_METRICS)
-_CONFUSION_PER_CLASS = ("iou", "dice", "precision", "recall", "f1")
+CONFUSION_METRICS = score_names("pixels", "confusion")
+METRICS = score_names("pixels", "confusion", "boundaries", "calibration")
+PER_CLASS = score_names("pixels", "confusion", "boundaries", per_class=True)
+EMPTY_ONE = score_names("pixels", "pictures")
 Floats = NDArray[np.float64]
 
 
@@ -92,9 +90,10 @@ class PixelCounts:
             name: of the score.
             weights: ``(R, N)``: with N pictures, R scores, each of the weighted sums over the pictures.
         """
-        if name in CONFUSION_METRICS:
+        made_from = SCORES[name].counts
+        if made_from == "confusion":
             return _array(confusion_scores(_tensor(_weighted(self.confusion, weights)))[name])
-        if name in BOUNDARY_METRICS:
+        if made_from == "boundaries":
             return _array(boundary_scores(_tensor(_weighted(self.boundaries, weights)))[name])
         arrays = (self.pixels, self.confidence, self.nll, self.brier)
         sums = CalibrationCounts(*[_tensor(_weighted(array, weights)) for array in arrays])
@@ -105,10 +104,10 @@ class PixelCounts:
         return pixel_scores({each.name: getattr(self, each.name) for each in fields(self)})
 
     def per_class(self) -> dict[str, Floats]:
-        """``(..., C)``: iou, dice, precision, recall, f1, boundary_iou, boundary_f1; NaN: in neither mask."""
-        table, boundary = confusion_scores(_tensor(self.confusion)), boundary_scores(_tensor(self.boundaries))
-        found = {name: _array(table[name]) for name in _CONFUSION_PER_CLASS}
-        return found | {name: _array(boundary[f"{name}_per_class"]) for name in BOUNDARY_METRICS}
+        """Each of ``PER_CLASS`` as ``(..., C)``; NaN: in neither mask."""
+        values = confusion_scores(_tensor(self.confusion)) | boundary_scores(_tensor(self.boundaries))
+        keys = {name: f"{name}_per_class" if SCORES[name].per_class == "also" else name for name in PER_CLASS}
+        return {name: _array(values[key]) for name, key in keys.items()}
 
     @property
     def _arrays(self) -> list[NDArray[Any]]:

@@ -8,19 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.metrics.catalogue import score_names
+
 Floats = NDArray[np.float64]
 
-COUNTED = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "macro_precision",
-    "macro_recall",
-    "micro_f1",
-    "micro_precision",
-    "micro_recall",
-    "exact_match",
-)
+COUNTED = score_names("images", "decisions")
 
 
 @dataclass(frozen=True)

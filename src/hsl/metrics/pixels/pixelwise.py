@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hsl.config.ranges import PositiveFloat, PositiveInt
+from hsl.metrics.catalogue import score_names
 from hsl.metrics.finite import broken_images, check_count
 from hsl.metrics.pixels.boundary import (
     COUNT_NAMES,
@@ -124,10 +125,7 @@ class Pixelwise(Metric):
             self._add_picture(picture[:height, :width], truth[:height, :width])
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars of everything seen.
-
-        ``miou``, ``foreground_iou``, ``micro_iou``, ``mean_dice``, ``pixel_accuracy``, ``boundary_iou``,
-        ``boundary_f1``, ``ece``, ``nll``, ``brier`` and six ``error_<kind>_<place>``.
+        """Scalars of everything seen: the scores of pixels that `hsl.metrics.catalogue` says a validation logs.
 
         Raises:
             ValueError: a target was neither a class nor ``IGNORE_INDEX``.
@@ -150,10 +148,11 @@ class Pixelwise(Metric):
 
 
 def _scores(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    values = scores(states["matrices"].sum(0)) | boundary_scores(states["boundaries"])
-    confusion = ("miou", "foreground_iou", "micro_iou", "mean_dice", "pixel_accuracy")
-    names = (*confusion, "boundary_iou", "boundary_f1")
     calibration = CalibrationCounts(*(states[name] for name in CalibrationCounts._fields))
-    return (
-        {name: values[name] for name in names} | calibration_scores(calibration) | error_breakdown(states["matrices"])
-    )
+    values = {
+        **scores(states["matrices"].sum(0)),
+        **boundary_scores(states["boundaries"]),
+        **calibration_scores(calibration),
+        **error_breakdown(states["matrices"]),
+    }
+    return {name: values[name] for name in score_names("pixels") if name in values}

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from hsl.reports.images.image_tables import CLASS_TITLES
 from hsl.reports.images.model_scores import head_of, image_overall, image_scores, image_summary
 from hsl.reports.models import Model, pooled_over
 from hsl.reports.plots.confused_plot import confused_plot
@@ -27,7 +26,7 @@ from hsl.reports.plots.score_plots import (
     spread_plot,
 )
 from hsl.reports.statistics.paired_tests import Summary, mean_std
-from hsl.reports.tables.titles import IMAGE_TITLES
+from hsl.reports.tables.titles import title_of
 from hsl.run_folder.image_predictions import ImagePictures
 
 PANELS, MANY = 3, 12  # plots side by side; with more classes there are no curves
@@ -60,7 +59,7 @@ def image_plots(
         )
         for model in models
     ]
-    plots: list[Plot | None] = [spread_plot("image_ranking", scored, IMAGE_TITLES[metric], where)]
+    plots: list[Plot | None] = [spread_plot("image_ranking", scored, title_of(metric), where)]
     plots.append(image_class_plot(models, places, part, inference))
     plots += [threshold_plot(kind, models, places, part, inference) for kind in ("roc", "precision_recall")]
     for i, model in enumerate(models):
@@ -87,7 +86,7 @@ def image_class_plot(models: Sequence[Model], places: Mapping[str, int], part: s
             spread = [100 * one.std for one in values]
             axes.errorbar(means, y, xerr=spread, fmt="none", ecolor=INK, elinewidth=1)
         axes.set_yticks(range(len(head.classes)), head.classes)
-        axes.set(xlabel=CLASS_TITLES["f1"], xlim=(0, 101), ylim=(len(head.classes) - 0.4, -0.6))
+        axes.set(xlabel=title_of("f1"), xlim=(0, 101), ylim=(len(head.classes) - 0.4, -0.6))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         legend_below(figure, len(shown))

@@ -23,7 +23,7 @@ from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.score_tables import Table
-from hsl.reports.tables.titles import IMAGE_TITLES
+from hsl.reports.tables.titles import title_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def image_report(
     if "test" in parts and part != "test":
         tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric))
     by_name = {table.name: table for table in tables}
-    return ImageReport(ranked, comparisons, by_name, IMAGE_TITLES[metric], decisive(metric), estimates)
+    return ImageReport(ranked, comparisons, by_name, title_of(metric), decisive(metric), estimates)
 
 
 def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:

@@ -19,11 +19,9 @@ from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.reports.statistics.ranking import STANDING, standing_cells, standing_columns
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
-from hsl.reports.tables.titles import IMAGE_TITLES, name_of
+from hsl.reports.tables.titles import name_of, title_of
 from hsl.run_folder.run import Run
 
-CLASS_TITLES = {"precision": "precision (%)", "recall": "recall (%)", "f1": "F1 (%)", "auroc": "AUROC (%)"}
-CLASS_TITLES |= {"average_precision": "average precision (%)"}
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_auroc", "macro_average_precision")
 POOLED = ("accuracy", "macro_f1")
 
@@ -66,11 +64,11 @@ def image_ranking_table(
     others += ["exact_match"] if metric != "exact_match" and any(head and head.several for head in heads) else []
     with_tta = any(image_scores(model, part, "tta") for _, model in models)
     pooled = list(dict.fromkeys((deciding, *POOLED))) if part == "val" else []  # a test part is the same in every fold
-    columns = [Column("rank", "#", "count"), Column("model", "model"), Column(metric, IMAGE_TITLES[metric], "share")]
-    columns += [Column(f"{name}_pooled", f"pooled {IMAGE_TITLES[name]}", "share", name != deciding) for name in pooled]
+    columns = [Column("rank", "#", "count"), Column("model", "model"), Column(metric, title_of(metric), "share")]
+    columns += [Column(f"{name}_pooled", f"pooled {title_of(name)}", "share", name != deciding) for name in pooled]
     columns += standing_columns(deciding) if estimates is not None else []
     columns += [Column("folds", "folds"), Column("weights", "first weights", more=True)]
-    columns += [Column(name, IMAGE_TITLES[name], "share", more=True) for name in others]
+    columns += [Column(name, title_of(name), "share", more=True) for name in others]
     if with_tta:
         columns += [Column(f"{name}_tta", f"{name_of(name)}, TTA (%)", "share", more=True) for name in POOLED]
     first = models[0][1].label if models else ""
@@ -101,7 +99,7 @@ def _caption(part: str, estimates: Mapping[str, Estimate] | None) -> str:
 def image_per_class_table(models: Sequence[Model], part: str, inference: str) -> Table:
     """One row per model and class of its image head."""
     columns = [Column("model", "model"), Column("class", "class"), Column("support", "support (pictures)", "count")]
-    columns += [Column(name, CLASS_TITLES[name], "share") for name in IMAGE_PER_CLASS]
+    columns += [Column(name, title_of(name), "share") for name in IMAGE_PER_CLASS]
     rows: list[Sequence[Cell]] = []
     for model in models:
         head = head_of(model)
@@ -124,7 +122,7 @@ def image_folds_table(models: Sequence[Model], part: str) -> Table:
     """One row per model, fold and seed, also for what is missing."""
     columns = [Column("model", "model"), Column("fold", "fold"), Column("seed", "seed", "count")]
     columns += [Column("status", "status"), Column("images", "pictures", "count")]
-    columns += [Column(name, IMAGE_TITLES[name], "share") for name in SHOWN]
+    columns += [Column(name, title_of(name), "share") for name in SHOWN]
     columns += [Column("monitor", "monitored"), Column("monitored", "best monitored", "value")]
     columns += [Column("best_epoch", "best epoch", "count"), Column("wall_time_s", "time (h:m:s)", "seconds")]
     columns.append(Column("folder", "run folder"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hsl.metrics.catalogue import score_names
 from hsl.metrics.images.image_counts import COUNTED, Floats, ImageCounts
 from hsl.metrics.images.image_scores import image_scores as scores_by_definition
 from hsl.reports.models import Model, pooled_over
@@ -13,9 +14,9 @@ from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.image_predictions import ImagePictures, StoredHead
 from hsl.run_folder.run import Run
 
-CURVES = ("macro_auroc", "macro_average_precision")
-IMAGE_METRICS = (*COUNTED, *CURVES)
-IMAGE_PER_CLASS = ("precision", "recall", "f1", "auroc", "average_precision")
+CURVES = score_names("images", "curves")
+IMAGE_METRICS = score_names("images")
+IMAGE_PER_CLASS = score_names("images", per_class=True)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from hsl.metrics.catalogue import better
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.contrasts import LEAST
 from hsl.reports.statistics.paired_tests import Interval
 from hsl.reports.statistics.power import MOST_TRAININGS
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.verdicts import LEAST_TRAININGS, NO_DIFFERENCE
-from hsl.reports.tables.titles import KINDS, name_of
-from hsl.run_folder.pixel_counts import LOWER_IS_BETTER
+from hsl.reports.tables.titles import kind_of, name_of
 
 NAMED = 4  # models that a sentence lists; of more it says how many
 
@@ -184,7 +184,7 @@ def _score(standing: Standing, label: str) -> str:
     name = f"pooled {name_of(standing.metric)}{f' of {standing.of}' if standing.of else ''}"
     if found is None:
         return f"its {name} is not known"
-    unit = " %" if KINDS[standing.metric] == "share" else ""
+    unit = " %" if kind_of(standing.metric) == "share" else ""
     interval = "" if found.interval is None else f" {_ends(found.interval, standing.metric)}"
     return f"{name} {_number(found.mean, standing.metric)}{unit}{interval}"
 
@@ -203,7 +203,7 @@ def _ahead(pair: Comparison) -> str:
 
 
 def _is_ahead(pair: Comparison) -> bool:
-    return pair.score is None or (pair.score.mean >= 0) != (pair.metric in LOWER_IS_BETTER)
+    return pair.score is None or (pair.score.mean >= 0) != (better(pair.metric) == "min")
 
 
 def _loser(pair: Comparison) -> str:
@@ -220,14 +220,14 @@ def _number(value: float, metric: str) -> str:
     >>> _number(-0.0123, "miou"), _number(-0.0002, "miou"), _number(-1e-9, "miou"), _number(0.25, "nll")
     ('-1.2', '-0.02', '0.0', '0.2500')
     """
-    if KINDS[metric] != "share":
+    if kind_of(metric) != "share":
         return f"{value:.4f}"
     digits = 1 if abs(value) >= 0.0005 or abs(value) < 0.00005 else 2
     return f"{100 * value + 0.0 if abs(value) >= 0.00005 else 0.0:.{digits}f}"
 
 
 def _size(value: float, metric: str) -> str:
-    return f"{_number(value, metric)}{' points' if KINDS[metric] == 'share' else ''}"
+    return f"{_number(value, metric)}{' points' if kind_of(metric) == 'share' else ''}"
 
 
 def _ends(interval: Interval, metric: str) -> str:

@@ -25,7 +25,7 @@ from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.paired_tests import Summary
 from hsl.reports.tables.part_tables import parts_of, told
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.reports.tables.titles import TITLES
+from hsl.reports.tables.titles import title_of
 from hsl.run_folder.run import Run
 
 PLACED = (
@@ -105,7 +105,7 @@ def write_page(
         notes=notes,
         with_dense="ranking" in tables,
         ranked_by=", ".join(
-            [TITLES[metric]] * ("ranking" in tables) + [f"{image_title} of the image heads"] * bool(image_title)
+            [title_of(metric)] * ("ranking" in tables) + [f"{image_title} of the image heads"] * bool(image_title)
         ),
         data=data,
         answers=answers or {},

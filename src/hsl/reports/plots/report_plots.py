@@ -12,7 +12,7 @@ from hsl.reports.plots.plot_files import Plot
 from hsl.reports.plots.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot, slug
 from hsl.reports.plots.task_plots import pareto_plot, task_curves_plot, task_plot
 from hsl.reports.plots.weighting_plots import weighting_plots
-from hsl.reports.tables.titles import KINDS, TITLES
+from hsl.reports.tables.titles import kind_of, title_of
 
 DISTANCES = ("hd95", "assd")
 
@@ -37,7 +37,7 @@ def report_plots(
     models = [model for model in models if model.classes]
     if models:
         plots.append(
-            ranking_plot(models, metric, TITLES[metric], part, inference, 100 if KINDS[metric] == "share" else 1)
+            ranking_plot(models, metric, title_of(metric), part, inference, 100 if kind_of(metric) == "share" else 1)
         )
     plots.append(curves)
     if iou := pooled_iou(models, part, inference):

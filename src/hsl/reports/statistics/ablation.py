@@ -11,7 +11,7 @@ from hsl.reports.statistics.paired_tests import Summary
 from hsl.reports.statistics.ranking import standing_cells, standing_columns
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.reports.tables.titles import KINDS, title_of
+from hsl.reports.tables.titles import kind_of, title_of
 
 LISTED = 6  # changed keys that a row lists
 TARGET = "._target_"
@@ -89,7 +89,7 @@ def ablation_table(
     standing = standing_columns(metric)
     order = sorted(range(len(standing)), key=lambda i: ORDER.index(standing[i].key))
     columns = [Column("model", "model"), Column("changed", "changed")]
-    columns.append(Column(metric, title_of(metric), KINDS[metric]))
+    columns.append(Column(metric, title_of(metric), kind_of(metric)))
     columns += [replace(standing[i], title=standing[i].title.replace("the first", "the base")) for i in order]
     rows: list[Sequence[Cell]] = []
     for model in [base, *(one for one in models if one.finished and one.label != base.label)]:

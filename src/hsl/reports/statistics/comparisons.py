@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from hsl.metrics.catalogue import better
 from hsl.reports.models import Model
 from hsl.reports.paired_pictures import NotPairedError, Scored, common_folds, scored_pictures
 from hsl.reports.statistics.contrasts import Contrast, MeanOverPictures, PooledScore, Units
@@ -13,7 +14,6 @@ from hsl.reports.statistics.effects import Tally, cohens_dz, rank_biserial, tall
 from hsl.reports.statistics.paired_tests import holm, wilcoxon
 from hsl.reports.statistics.resampling import Estimate, estimates, judge
 from hsl.reports.statistics.verdicts import NO_DIFFERENCE, Trainings, Verdict, share_scored, trainings_of, verdict
-from hsl.run_folder.pixel_counts import LOWER_IS_BETTER
 
 MEAN = "mean over pictures"
 
@@ -56,7 +56,7 @@ class Comparison:
             return Verdict(f"not paired: {self.refused}")
         if self.score is None:
             return Verdict(f"{NO_DIFFERENCE}: without pixel counts there is no pooled score")
-        higher_is_better = self.metric not in LOWER_IS_BETTER
+        higher_is_better = better(self.metric) == "max"
         return verdict((self.first, self.second), self.score, self.trainings, higher_is_better, self.beside)
 
     @property
@@ -205,7 +205,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         wilcoxon_p=wilcoxon(values),
         rank_biserial=rank_biserial(values),
         cohens_dz=cohens_dz(values),
-        pictures=tally(values, metric not in LOWER_IS_BETTER),
+        pictures=tally(values, better(metric) == "max"),
         classes=_by_class(ours, theirs, ids, first.classes),
     )
     score = Contrast(units, pooled[0], pooled[1], (-most, most)) if pooled[0] and known else None

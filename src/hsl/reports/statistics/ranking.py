@@ -10,13 +10,10 @@ from hsl.reports.statistics.paired_tests import Interval
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.family_table import family
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table, interval_cell
-from hsl.reports.tables.titles import KINDS, TITLES, difference_kind
+from hsl.reports.tables.titles import difference_kind, kind_of, title_of
 from hsl.run_folder.pixel_counts import EMPTY_ONE
 
-BESIDE_NOTHING = [
-    Column(EMPTY_ONE[0], "Dice, both empty = 1 (%)", "share", more=True),
-    Column(EMPTY_ONE[1], "the same of predicting nothing (%)", "share", more=True),
-]
+BESIDE_NOTHING = [Column(name, title_of(name), kind_of(name), more=True) for name in EMPTY_ONE]
 STANDING = (
     f"Interval: 95 %, bootstrap-t of the pooled score over groups, from {LEAST} groups on; where no groups are known, "
     "each picture is one. Against the first: pooled score of this model minus that of the first, with the interval and "
@@ -27,7 +24,7 @@ STANDING = (
 
 def standing_columns(metric: str) -> list[Column]:
     """The columns of `standing_cells`."""
-    unit = " (points)" if KINDS[metric] == "share" else ""
+    unit = " (points)" if kind_of(metric) == "share" else ""
     return [
         Column("interval", "95 % interval", "interval"),
         Column("groups", "groups", "count"),
@@ -36,7 +33,7 @@ def standing_columns(metric: str) -> list[Column]:
         Column("interval_adjusted", "adjusted interval", "interval"),
         Column("adjusted_p", "adjusted p", "p"),
         Column("trainings_p", "p over trainings", "p"),
-        Column("smallest", f"smallest{unit}", KINDS[metric]),
+        Column("smallest", f"smallest{unit}", kind_of(metric)),
     ]
 
 
@@ -44,7 +41,7 @@ def standing_cells(
     label: str, first: str, estimate: Estimate | None, comparisons: Sequence[Comparison], metric: str
 ) -> list[Cell]:
     """The interval of a model and how it stands against the first of the ranking; empty where that is not known."""
-    row: list[Cell] = [interval_cell(estimate.interval if estimate else None, KINDS[metric])]
+    row: list[Cell] = [interval_cell(estimate.interval if estimate else None, kind_of(metric))]
     row.append(estimate.num_units if estimate else None)
     pair = next((one for one in comparisons if {one.first, one.second} == {label, first}), None)
     if pair is None:
@@ -86,7 +83,7 @@ def ranking_table(
         comparisons: of every two models, where there are ``estimates``.
         inference: plain or tta, which ranks.
     """
-    title, kind = TITLES[metric], KINDS[metric]
+    title, kind = title_of(metric), kind_of(metric)
     tta = title.replace(" (%)", "") + ", TTA" + " (%)" * title.endswith("(%)")
     both = [(metric, title), (f"{metric}_tta", tta)]
     flags = [way != inference for way in INFERENCES]
@@ -102,7 +99,7 @@ def ranking_table(
     columns += [Column("folds", "folds"), Column("weights", "first weights", more=True)]
     columns.append(Column("family", "family of the encoder", more=True))
     others = [name for name in OVERALL if name != metric]
-    columns += [Column(name, TITLES[name], KINDS[name], more=True) for name in others]
+    columns += [Column(name, title_of(name), kind_of(name), more=True) for name in others]
     empty = any(model.summary(EMPTY_ONE[0], part, "plain").num for _, model in models)  # needs counts per picture
     columns += BESIDE_NOTHING if empty else []
     columns.append(Column("classes_scored", "classes scored", more=True))

@@ -9,7 +9,7 @@ import numpy as np
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.reports.tables.titles import KINDS, TITLES
+from hsl.reports.tables.titles import kind_of, name_of, title_of
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def variance_components(folds: Sequence[Sequence[float]]) -> Components:
 
 def variance_table(models: Sequence[Model], metric: str, part: str, inference: str) -> Table:
     """One row per model that may be averaged."""
-    kind = KINDS[metric]
+    kind = kind_of(metric)
     columns = [Column("model", "model"), Column("folds", "folds", "count"), Column("seeds", "seeds per fold")]
     columns += [
-        Column("score", TITLES[metric], kind),
+        Column("score", title_of(metric), kind),
         Column("split_std", "SD from the split", kind),
         Column("seed_std", "SD from the seed", kind),
         Column("seed_share", "seed's share of the variance (%)", "share"),
@@ -71,7 +71,7 @@ def variance_table(models: Sequence[Model], metric: str, part: str, inference: s
     ]
     what = "the training set" if part == "test" else "the training set and the pictures scored"
     caption = (
-        f"Where the spread of {TITLES[metric].removesuffix(' (%)')} comes from, {part} part: square roots of the "
+        f"Where the spread of {name_of(metric)} comes from, {part} part: square roots of the "
         "unbiased variance components of a one-way random-effects analysis of variance; between folds = split "
         f"({what}), within a fold = seed. Mean ± sample standard deviation over folds, seeds averaged first."
     )

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from hsl.metrics.catalogue import better
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.effects import Tally
 from hsl.reports.tables.score_tables import Cell, Column, Table, interval_cell
-from hsl.reports.tables.titles import KINDS, difference_kind, name_of
-from hsl.run_folder.pixel_counts import LOWER_IS_BETTER
+from hsl.reports.tables.titles import difference_kind, kind_of, name_of
 
 TALLY = (("wins", "A better"), ("ties", "alike"), ("losses", "B better"))
 CAPTION = (
@@ -41,7 +41,7 @@ def pairwise_table(comparisons: Sequence[Comparison], metric: str = "miou", name
         Column("interval_adjusted", "adjusted interval", "interval"),
         Column("adjusted_p", "adjusted p", "p"),
         Column("trainings_p", "p over trainings", "p"),
-        Column("smallest", f"smallest{unit}", KINDS[metric]),
+        Column("smallest", f"smallest{unit}", kind_of(metric)),
         Column("needed", "groups needed", "count"),
         Column("trainings", "trainings", "count", more=True),
         Column("trainings_needed", "trainings needed", "count", more=True),
@@ -58,7 +58,7 @@ def pairwise_table(comparisons: Sequence[Comparison], metric: str = "miou", name
         Column("cohens_dz", "Cohen's d_z", "effect", more=True),
     ]
     columns += [Column(key, title, "count", more=True) for key, title in TALLY]
-    lower = ", lower is better" if metric in LOWER_IS_BETTER else ""
+    lower = ", lower is better" if better(metric) == "min" else ""
     tests = "and McNemar's exact test over pictures (Holm)" if of_images else "over pictures (Holm)"
     caption = (
         f"{name_of(metric)}{' of image heads' * of_images}{lower}, {CAPTION}{tests}, matched-pairs rank-biserial "

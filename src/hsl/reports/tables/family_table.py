@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from hsl.models.families import family_of
 from hsl.reports.models import Model
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.reports.tables.titles import KINDS, TITLES
+from hsl.reports.tables.titles import kind_of, title_of
 
 
 def family(model: Model) -> str:
@@ -31,7 +31,7 @@ def family_table(models: Sequence[Model], part: str, inference: str, metric: str
     if len(groups) < 2:
         return None
     columns = [Column("family", "family"), Column("models", "models", "count"), Column("best_model", "best model")]
-    columns += [Column(name, f"{title} {TITLES[metric]}", KINDS[metric]) for name, title in
+    columns += [Column(name, f"{title} {title_of(metric)}", kind_of(metric)) for name, title in
                 (("best", "best"), ("mean", "mean over models:"))]  # fmt: skip
     rows: list[list[Cell]] = []
     for name, members in groups.items():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from hsl.metrics.catalogue import score_names
 from hsl.reports.models import Model
 from hsl.reports.objects import (
     CLUSTERING,
@@ -21,24 +22,20 @@ from hsl.reports.objects import (
 )
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
+from hsl.reports.tables.titles import kind_of, name_of, title_of
 from hsl.run_folder.reading import ObjectRow
 
 EVERY = "all classes"
 FAILED = Column("failed", "failed pictures", "count")
+MORE = ("object_ap50", "object_ap75")  # the page shows them on request
 OBJECTS = [
-    Column("pq", "PQ (%)", "share"),
-    Column("sq", "SQ (%)", "share"),
-    Column("rq", "RQ = object F1 (%)", "share"),
-    Column("object_ap", "AP (%)", "share"),
-    Column("object_ap50", "AP at 0.5 (%)", "share", more=True),
-    Column("object_ap75", "AP at 0.75 (%)", "share", more=True),
-    Column("aji", "AJI (%)", "share"),
+    *[Column(name, title_of(name), kind_of(name), name in MORE) for name in score_names("objects", "matches", "areas")],
     *[Column(name, name.upper(), "count") for name in COUNTS],
 ]
 DISTANCES = [
     *[
-        Column(f"{key}_{which}", f"{title}, {which}", "pixels")
-        for key, title in (("hd95", "HD95"), ("assd", "ASSD"))
+        Column(f"{name}_{which}", f"{name_of(name)}, {which}", kind_of(name))
+        for name in ("hd95", "assd")
         for which in ("median", "p95", "mean")
     ],
     Column("scored", "scored", "count"),
@@ -174,8 +171,7 @@ def _distances(rows: Sequence[ObjectRow]) -> list[list[Cell]]:
 
 
 def _clustering(sections: Sequence[Section], where: str) -> Table:
-    titles = {"ari": "ARI", "voi": "VOI (bits)", "voi_split": "VOI, split", "voi_merge": "VOI, merge"}
-    columns = [Column("model", "model"), *[Column(name, titles[name], "pictures") for name in CLUSTERING]]
+    columns = [Column("model", "model"), *[Column(name, title_of(name), "pictures") for name in CLUSTERING]]
     columns += [Column("scored", "pictures", "count"), Column("unscored", "without a valid pixel", "count"), FAILED]
     rows: list[list[Cell]] = []
     for section in sections:

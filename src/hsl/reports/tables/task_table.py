@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hsl.reports.models import Model
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.reports.tables.titles import KINDS, TITLES
+from hsl.reports.tables.titles import kind_of, title_of
 from hsl.reports.ungrouped import ungrouped
 
 NAMED = 3  # tasks that a heading names; more are counted
@@ -20,7 +20,7 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
     shared = _shared_tasks(models)
     columns = [Column("model", "model"), Column("task", "task"), Column("role", "role")]
     columns.append(Column("classes", "classes", "count"))
-    columns += [Column(name, TITLES[name], KINDS[name]) for name in SCORES]
+    columns += [Column(name, title_of(name), kind_of(name)) for name in SCORES]
     columns += [Column("classes_ungrouped", "classes, ungrouped", "count")]
     columns += [Column("miou_ungrouped", "mIoU, ungrouped (%)", "share")]
     columns += [

@@ -20,6 +20,7 @@ from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_arrays, write_atomically
 from hsl.files.names import below
+from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
@@ -210,7 +211,7 @@ def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
     confusion = counts["matrices"].sum(axis=0)
     table = scores(torch.from_numpy(confusion))
     per_class = {
-        name: {key: float(table[key][i]) for key in ("iou", "dice", "precision", "recall", "f1")}
+        name: {key: float(table[key][i]) for key in score_names("pixels", "confusion", per_class=True)}
         | {"pixels": int(confusion[i].sum())}
         for i, name in enumerate(classes)
     }
