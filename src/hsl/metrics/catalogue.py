@@ -142,7 +142,7 @@ _SCORES = (
               "Huttenlocher 1993; percentiles as in MONAI"),
     _distance("assd", "ASSD", "mean of all distances, both directions", "the same", "Heimann 2009"),
     _objects("pq", "PQ", "sum IoU / (TP + FP/2 + FN/2) = SQ × RQ", source="Kirillov 2019"),
-    _objects("sq", "SQ", "sum IoU / TP", source="Kirillov 2019"),
+    _objects("sq", "SQ", "sum IoU / TP", edge="no match: NaN", source="Kirillov 2019"),
     _objects("rq", "RQ = object F1", "TP / (TP + FP/2 + FN/2)", source="Kirillov 2019"),
     _objects("object_ap", "AP",
              "mean over t = 0.5, 0.55, ..., 0.95 of TP / (TP + FP + FN) with the matches above an IoU of t",
