@@ -6,8 +6,8 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tests.callbacks.test_oom_backoff import Loss, Network, collated, fitted, pictures
-from tests.tasks.test_segmentation import points
+from tests.callbacks._inputs import Loss, Network, collated, fitted, pictures
+from tests.tasks._inputs import points
 
 from hsl.callbacks.loss_parts import LossParts, part_values
 from hsl.errors import ConfigError

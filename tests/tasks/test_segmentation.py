@@ -9,8 +9,8 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.callbacks.test_oom_backoff import fitted
+from tests.callbacks._inputs import fitted
+from tests.tasks._inputs import points
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -122,13 +122,6 @@ def test_the_total_is_weights_times_parts() -> None:
     assert task.batch_sizes == {2}
     total.backward()
     assert task.network.scale.grad.item() == 0.5 * 0.5 + 2 * 1.0  # type: ignore[union-attr]
-
-
-def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of every point of a TensorBoard log, by name."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
 class Totals(lightning.Callback):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.audit.test_audit import DataSet, picture
+from tests.data.audit._inputs import DataSet, picture
 
 from hsl.data.audit.audit import Audit, audit
 from hsl.data.labels.object_labels import TrainingObjects

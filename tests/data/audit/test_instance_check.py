@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.data.labels.test_object_labels import write_data
+from tests.data.labels._inputs import write_data
 
 from hsl.data.audit import instance_check as module
 from hsl.data.audit.instance_check import check_instances

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.data.labels.test_pseudo_labels import make
+from tests.data.labels._inputs import make, write_data
 
 from hsl.data.files.decode_masks import decode_mask
 from hsl.data.files.decoding import Decoding
@@ -18,25 +18,6 @@ from hsl.data.labels.distance_maps import distance_map
 from hsl.data.labels.object_labels import AnnotatedObjects, ObjectLabels, read_instances
 from hsl.data.patches.patch_sampling import PatchSampling
 from hsl.errors import ConfigError, DataError
-
-
-def write_data(root: Path, classes: str = "[background, nucleus]") -> Path:
-    """Eight pictures with sixteen square objects each; a corner of every mask is ignored."""
-    for folder in ("images", "masks", "instances"):
-        (root / folder).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    ids = np.zeros((32, 32), np.uint16)
-    for i in range(16):
-        y, x = divmod(i, 4)
-        ids[8 * y + 1 : 8 * y + 6, 8 * x + 1 : 8 * x + 6] = i + 1
-    mask = (ids > 0).astype(np.uint8)
-    mask[:1, :1] = 255
-    for i in range(8):
-        cv2.imwrite(str(root / f"images/p{i}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        cv2.imwrite(str(root / f"masks/p{i}.png"), mask)
-        cv2.imwrite(str(root / f"instances/p{i}.png"), ids)
-    (root / "dataset.yaml").write_text(f"classes: {classes}\n")
-    return root
 
 
 def prepared(root: Path, **settings: Any) -> object:

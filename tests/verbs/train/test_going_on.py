@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from tests.verbs._asserts import only_run
 
 import hsl.verbs.train.train
 from hsl.errors import ConfigError
@@ -29,11 +30,6 @@ QUICK = (
     "encoder=mobilenetv3_small", "encoder.weights=null", "+trainer.limit_train_batches=2",
 )  # fmt: skip
 CONSTANT = (*QUICK, "scheduler=constant")
-
-
-def only_run(root: Path) -> Path:
-    (folder,) = root.glob("*/fold*/*/")
-    return folder
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 from sklearn.metrics import f1_score
-from tests.verbs.train.test_train import QUICK, only_run
+from tests.verbs._asserts import QUICK, only_run
 
 from hsl.errors import ConfigError
 from hsl.files.output_folder import MARKER

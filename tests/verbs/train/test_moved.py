@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from tests.verbs._asserts import only_run
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.verbs.evaluate import evaluate
@@ -29,11 +30,6 @@ QUICK = (
     "callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0", "metrics=none",
     "encoder=mobilenetv3_small", "encoder.weights=null", "+trainer.limit_train_batches=2",
 )  # fmt: skip
-
-
-def only_run(root: Path) -> Path:
-    (folder,) = root.glob("*/fold*/*/")
-    return folder
 
 
 def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:

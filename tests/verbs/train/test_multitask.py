@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
-from tests.verbs.train.test_train import QUICK, assert_same_training, only_run, weights
+from tests.verbs._asserts import QUICK, assert_same_training, only_run, weights
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.errors import ConfigError

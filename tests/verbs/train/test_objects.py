@@ -12,9 +12,9 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tests.conftest import composed
-from tests.data.labels.test_object_labels import write_data
-from tests.tasks.test_segmentation import points
-from tests.verbs.train.test_train import only_run
+from tests.data.labels._inputs import write_data
+from tests.tasks._inputs import points
+from tests.verbs._asserts import only_run
 
 from hsl.errors import DataError
 from hsl.files.output_folder import MARKER

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from tests.conftest import composed
-from tests.verbs.train.test_train import only_run
+from tests.verbs._asserts import only_run
 
 from hsl.verbs.train.train import train
 

@@ -15,6 +15,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from tests.verbs._asserts import QUICK, assert_same_training, only_run, weights
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.data.files.run_lengths import encode_classes
@@ -33,32 +34,6 @@ Make = Callable[..., DictConfig]
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"
 )
-
-
-def only_run(root: Path) -> Path:
-    (folder,) = root.glob("outputs/*/fold*/*/")
-    return folder
-
-
-def weights(folder: Path, name: str = "last") -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    return checkpoint
-
-
-def assert_same_training(one: Path, two: Path) -> None:
-    """Weights, optimizer, scheduler and history are equal bit for bit."""
-    a, b = weights(one), weights(two)
-    assert a["global_step"] == b["global_step"]
-    for key, value in a["state_dict"].items():
-        other = b["state_dict"][key]
-        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else str(value) == str(other), key
-    assert a["lr_schedulers"] == b["lr_schedulers"]
-    torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
-    history = [pd.read_csv(folder / "history.csv") for folder in (one, two)]
-    pd.testing.assert_frame_equal(*history, check_exact=True)
-
-
-QUICK = ("callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0")
 
 
 @pytest.fixture(scope="module")
