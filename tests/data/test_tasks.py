@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from hsl.data.formats.coralscapes import CLASSES
-from hsl.data.tasks import SHIPPED, Heads, read_heads
+from hsl.data.loading.transforms import masks_by_head
+from hsl.data.tasks import MODULE_WORDS, SHIPPED, Heads, read_heads
 from hsl.errors import ConfigError
 
 DEMO = ("clean", "crack", "scratch", "paint_loss", "stain", "puncture")
@@ -72,10 +73,10 @@ def test_names_of_the_coral_classes() -> None:
 def test_masks_of_every_head_in_one_go(tmp_path: Path) -> None:
     read = heads(tmp_path, {"damage": {"groups": {"any": [1, 2, 3]}}, "kind": {"ids": ["stain", 1]}})
     source = torch.tensor([[[0, 1, 2], [3, 4, 255]]])
-    masks = {head: mask.tolist() for head, mask in read.masks(source).items()}
+    masks = {head: mask.tolist() for head, mask in masks_by_head(read, source).items()}
     assert masks["damage"] == [[[0, 1, 1], [1, 0, 255]]]
     assert masks["kind"] == [[[0, 2, 0], [0, 1, 255]]]
-    assert all(mask.dtype == torch.int64 for mask in read.masks(source).values())
+    assert all(mask.dtype == torch.int64 for mask in masks_by_head(read, source).values())
 
 
 def test_what_no_task_tells_apart_is_one_global_class(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_what_no_task_tells_apart_is_one_global_class(tmp_path: Path) -> None:
 def test_a_flat_run_keeps_its_mask(tmp_path: Path) -> None:
     flat = read_heads(None, DEMO, "segmentation")
     source = torch.randint(0, 6, (2, 4, 4))
-    assert flat.masks(source)["segmentation"] is source
+    assert masks_by_head(flat, source)["segmentation"] is source
     assert {head: table.tolist() for head, table in flat.source_tables.items()} == {"segmentation": [0, 1, 2, 3, 4, 5]}
     assert flat.members.tolist() == [0, 1, 2, 3, 4, 5]
     histogram = np.arange(256)[None]
@@ -107,7 +108,7 @@ def test_counts_are_those_of_the_masks(tmp_path: Path) -> None:
     sources = torch.tensor(np.random.default_rng(0).choice([0, 1, 2, 3, 4, 255], (3, 8, 8)))
     sources[0][sources[0] == 4] = 0
     histogram = np.stack([np.bincount(source.ravel(), minlength=256) for source in sources.numpy()])
-    for head, masks in read.masks(sources).items():
+    for head, masks in masks_by_head(read, sources).items():
         number = len(read.classes[head])
         pictures = [np.bincount(mask[mask != 255].ravel(), minlength=number) for mask in masks.numpy()]
         np.testing.assert_array_equal(read.count(histogram)[head], pictures)
@@ -137,6 +138,7 @@ def test_counts_are_those_of_the_masks(tmp_path: Path) -> None:
         ({"segmentation": {"ids": [1]}}, "not `segmentation`"),
         ({"a.b": {"ids": [1]}}, r"Found `a\.b`"),
         ({"type": {"ids": [1]}}, "torch keeps for modules. Found `type`"),
+        ({"_kind": {"ids": [1]}}, "a letter, then letters, digits and `_`.*Found `_kind`"),
         ({1: {"ids": [1]}}, "The name of a task.*Found `1`"),
         ({"kind": {"groups": {"other": [1]}}}, "classes of task `kind` should differ in name"),
         ({}, "should map names of tasks"),
@@ -152,6 +154,10 @@ def test_a_bad_definition_is_one_clear_error(tmp_path: Path, content: object, me
         heads(tmp_path, content)
     assert "tasks.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_module_words_are_those_of_torch() -> None:
+    assert {name for name in dir(torch.nn.ModuleDict) if not name.startswith("_")} == MODULE_WORDS
 
 
 def test_all_findings_at_once(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.config.ranges import Limit, NonNegativeInt, PositiveFloat, PositiveInt, Seed
@@ -24,11 +23,11 @@ from hsl.data.labels.image_labels import HEAD, read_image_labels
 from hsl.data.labels.object_labels import ObjectLabels
 from hsl.data.labels.pseudo_labels import PseudoLabels, PseudoTrainingLabels
 from hsl.data.loading.cache import PictureCache
-from hsl.data.loading.class_counts import class_counts, presence, shown
+from hsl.data.loading.class_counts import Counts, class_counts, presence, shown
 from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.sampling import Sampling
-from hsl.data.loading.transforms import EvaluationTransform, Transform, normalized
+from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
 from hsl.data.loading.workers import choose_num_workers
 from hsl.data.patches.patch_sampling import PatchSampling, TrainingPatches
 from hsl.data.splits.folds import Split, stored_split
@@ -182,19 +181,19 @@ class DataModule(LightningDataModule):
         return {} if self.image_labels is None else {HEAD: self.image_labels.classes}
 
     @property
-    def class_counts(self) -> dict[str, Tensor]:
+    def class_counts(self) -> Counts:
         """How often each class occurs in the training part; see `hsl.data.loading.class_counts`."""
         return class_counts(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     @property
-    def presence_pixels(self) -> dict[str, Tensor]:
+    def presence_pixels(self) -> Counts:
         """What a class could at most have got in the training part; see `hsl.data.loading.class_counts.presence`."""
         return presence(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:
         """By part ``int64 (C,)``: pixels of each class of `head`, ignored ones left out; empty parts are left out."""
         counted = {part: class_counts(self.heads, self.scan, ids, None) for part, ids in self.parts.items() if ids}
-        return {part: counts[self.head].numpy() for part, counts in counted.items()}
+        return {part: counts[self.head] for part, counts in counted.items()}
 
     def group(self, name: str) -> str:
         """The group of one picture: the value of the attribute that the split keeps whole, else its id."""
@@ -260,7 +259,7 @@ class DataModule(LightningDataModule):
             self._mean, self._std = self._mean.to(device), self._std.to(device)
         batch = normalized(batch, self._mean, self._std)
         if "masks" in batch:
-            batch["masks"] = self.heads.masks(batch["masks"][self.head])
+            batch["masks"] = masks_by_head(self.heads, batch["masks"][self.head])
         return batch
 
     def _loader(
@@ -281,7 +280,7 @@ class DataModule(LightningDataModule):
             ids, places = patches.ids, patches.places
         dataset = PictureDataset(
             ids, self._pictures, places, transform, head=self.head, seed=self.seed, patches=patches,
-            image_labels=None if self.image_labels is None else {HEAD: self.image_labels.values},
+            image_labels=None if self.image_labels is None else {HEAD: torch.from_numpy(self.image_labels.values)},
             labels=labels, fill_masks=self.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor, nn
 
 from hsl.batch import IGNORE_INDEX
 from hsl.channels import class_pixels, holds
@@ -23,6 +21,18 @@ from hsl.files.io import check_regular
 SHIPPED = Path(__file__).parent / "task_definitions"
 REST = "other"
 _NUM_VALUES = 256
+# attributes of torch.nn.ModuleDict, which keeps a module for each task; they stand here so that an audit needs no torch
+MODULE_WORDS = frozenset([
+    "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear",
+    "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer",
+    "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "items", "keys", "load_state_dict",
+    "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+    "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+    "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
+    "state_dict", "to", "to_empty", "train", "type", "update", "values", "xpu", "zero_grad",
+])  # fmt: skip
 
 Table = NDArray[np.uint8]
 
@@ -53,25 +63,19 @@ class Heads:
     overlapping: bool = False
 
     @property
-    def source_tables(self) -> dict[str, Tensor]:
+    def source_tables(self) -> dict[str, NDArray[np.int64]]:
         """By head of the network ``int64 (S,)``: its class of each class of the data set."""
-        heads = [self.global_head] if self._flat else [head for head in self.tables if head != self.global_head]
+        heads = [self.global_head] if self.flat else [head for head in self.tables if head != self.global_head]
         return {head: self._of_classes(head) for head in heads}
 
     @property
-    def members(self) -> Tensor:
+    def members(self) -> NDArray[np.int64]:
         """``int64 (S,)``: the global class of each class of the data set."""
         return self._of_classes(self.global_head)
 
-    def masks(self, source: Tensor) -> dict[str, Tensor]:
-        """The mask of every head ``int64 (B, H, W)`` from that of the data set, of the same shape."""
-        if self._flat:
-            return {self.global_head: source}
-        return {head: torch.from_numpy(table).long().to(source.device)[source] for head, table in self.tables.items()}
-
     def global_mask(self, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The mask of the global head from that of the data set."""
-        return source if self._flat else self.tables[self.global_head][source]
+        return source if self.flat else self.tables[self.global_head][source]
 
     def count(self, histogram: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """By head the pixels of each class ``(..., C)`` from those of each source value ``(..., 256)``."""
@@ -83,11 +87,12 @@ class Heads:
         return {head: ((n > 0) * n.sum(1, keepdims=True)).sum(0, dtype=np.int64) for head, n in counts.items()}
 
     @property
-    def _flat(self) -> bool:
+    def flat(self) -> bool:
+        """Whether the global head is the only one."""
         return len(self.tables) == 1
 
-    def _of_classes(self, head: str) -> Tensor:
-        return torch.from_numpy(self.tables[head][: self.num_source_classes].astype(np.int64))
+    def _of_classes(self, head: str) -> NDArray[np.int64]:
+        return self.tables[head][: self.num_source_classes].astype(np.int64)
 
     def _counted(self, histogram: NDArray[np.int64], head: str) -> NDArray[np.int64]:
         if self.overlapping and head == self.global_head:
@@ -192,10 +197,11 @@ def _load(path: Path, global_head: str, findings: list[str]) -> Iterator[tuple[s
 
 
 def _check_task_name(name: Any, global_head: str, findings: list[str]) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or name == global_head or hasattr(nn.ModuleDict, name):
+    fits = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+    if not fits or name == global_head or name in MODULE_WORDS:
         findings.append(
-            f"The name of a task should be letters, digits and `_`, and not `{global_head}` or a word that torch "
-            f"keeps for modules. Found `{name!s}`. Rename it."
+            f"The name of a task should be a letter, then letters, digits and `_`, and not `{global_head}` or a word "
+            f"that torch keeps for modules. Found `{name!s}`. Rename it."
         )
 
 

@@ -15,6 +15,7 @@ from hsl.data.files.decoding import Decoding
 from hsl.data.files.scan import scan
 from hsl.data.formats.channels import read_channels
 from hsl.data.loading.class_counts import shown
+from hsl.data.loading.transforms import masks_by_head
 from hsl.data.splits.folds import kfold
 from hsl.data.splits.grouping import Units
 from hsl.data.tasks import heads_of
@@ -244,7 +245,7 @@ def test_heads_of_channels(root: Path, truth: np.ndarray) -> None:
     write_separate(root, truth.astype(np.uint8))
     catalogue = read_channels(root)
     heads = heads_of(catalogue, None, "segmentation")
-    masks = heads.masks(torch.from_numpy(codes(root).astype(np.int64))[None])
+    masks = masks_by_head(heads, torch.from_numpy(codes(root).astype(np.int64))[None])
     for k, channel in enumerate(CHANNELS):
         assert np.array_equal(masks[channel][0].numpy(), truth[k])
     assert np.array_equal(masks["segmentation"][0].numpy(), packed(truth))

@@ -50,7 +50,7 @@ def ignore(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             counts[rows, :255] = 0
         monkeypatch.setattr(data, "scan", replace(data.scan, class_counts=counts))
         if labels and data.image_labels is not None:
-            values = data.image_labels.values.clone()
+            values = data.image_labels.values.copy()
             values[rows] = -1
             monkeypatch.setattr(data, "image_labels", replace(data.image_labels, values=values))
 
@@ -167,6 +167,6 @@ def test_the_h_mean_of_a_flat_model_that_tasks_read_is_a_value(module_tiny: Make
     cfg, data, task = prepare(module_tiny(*SMALL, "data.tasks=demo", "monitor=val/h_mean"))
     check_training(cfg, data, task)
     pixels = class_counts(data.heads, data.scan, data.parts["val"], None)
-    values = logged_values(task, pixels, {})
+    values = logged_values(task, {head: torch.from_numpy(counts) for head, counts in pixels.items()}, {})
     scored = ("val/h_mean", "val/miou", "val/miou/damage", "val/miou/shape", "val/miou/kind")
     assert [values[name] for name in scored] == [1.0] * 5

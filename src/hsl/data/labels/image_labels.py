@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hsl.batch import UNKNOWN_LABEL
 from hsl.data.class_names import unfit_names
@@ -30,7 +28,7 @@ class ImageLabels:
     """
 
     classes: tuple[str, ...]
-    values: Tensor
+    values: NDArray[np.int64] | NDArray[np.float32]
 
     @property
     def several(self) -> bool:
@@ -41,24 +39,21 @@ class ImageLabels:
         """``bool (N, K)``: whether a picture is known to show the class."""
         if self.several:
             return np.asarray(self.values == 1)
-        return np.asarray(self.values[:, None] == torch.arange(len(self.classes)))
+        return np.asarray(self.values[:, None] == np.arange(len(self.classes)))
 
     def known(self) -> NDArray[np.bool_]:
         """``bool (N, K)``: whether it is known if a picture shows the class."""
         if self.several:
-            return np.asarray(~self.values.isnan())
-        return np.asarray((self.values != UNKNOWN_LABEL)[:, None].expand(-1, len(self.classes)))
+            return np.asarray(~np.isnan(self.values))
+        return np.repeat((self.values != UNKNOWN_LABEL)[:, None], len(self.classes), axis=1)
 
-    def count(self, places: Sequence[int]) -> Tensor:
+    def count(self, places: Sequence[int]) -> NDArray[np.int64]:
         """``int64 (K,)``: pictures that show each class, among those at ``places``."""
-        values = self.values[list(places)]
-        if self.several:
-            return (values == 1).sum(0)
-        return torch.bincount(values[values != UNKNOWN_LABEL], minlength=len(self.classes))
+        return self.shown()[list(places)].sum(0, dtype=np.int64)
 
-    def count_known(self, places: Sequence[int]) -> Tensor:
+    def count_known(self, places: Sequence[int]) -> NDArray[np.int64]:
         """``int64 (K,)``: pictures of which it is known whether they show the class, among those at ``places``."""
-        return torch.from_numpy(self.known()[list(places)].sum(0))
+        return self.known()[list(places)].sum(0, dtype=np.int64)
 
 
 def read_image_labels(
@@ -119,7 +114,7 @@ def _single(column: str, records: Sequence[Record], key: str) -> ImageLabels:
     if unfit := unfit_names(classes):
         raise DataError(f"Column `{column}`: {' '.join(unfit)}")
     place = {name: i for i, name in enumerate(classes)}
-    return ImageLabels(classes, torch.tensor([UNKNOWN_LABEL if cell is None else place[cell] for cell in cells]))
+    return ImageLabels(classes, np.array([UNKNOWN_LABEL if cell is None else place[cell] for cell in cells], np.int64))
 
 
 def _several(columns: Sequence[str], records: Sequence[Record], key: str) -> ImageLabels:
@@ -136,4 +131,4 @@ def _several(columns: Sequence[str], records: Sequence[Record], key: str) -> Ima
             f"Columns of `{key}` should hold 0, 1 or nothing. Found {name_some(odd)}. Correct labels.csv; "
             "for one class per picture name one column, not a list."
         )
-    return ImageLabels(tuple(columns), torch.tensor([[meaning[cell] for cell in row] for row in table]))
+    return ImageLabels(tuple(columns), np.array([[meaning[cell] for cell in row] for row in table], np.float32))

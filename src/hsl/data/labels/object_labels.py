@@ -8,9 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hsl.batch import DISTANCE, IGNORE_INDEX
 from hsl.config.ranges import FractionAboveZero, NonNegativeFloat, Seed
@@ -21,7 +19,7 @@ from hsl.data.files.decoding import Decoding
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.records import Catalogue, IndexMask, Source
 from hsl.data.labels.distance_maps import distance_map
-from hsl.data.labels.pseudo_labels import Annotations
+from hsl.data.labels.pseudo_labels import Annotations, Mask
 from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
 
@@ -163,7 +161,7 @@ class TrainingObjects:
         del name
         return True
 
-    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+    def maps(self, name: str) -> dict[str, Mask]:
         """The distance map, 255 at the deepest pixel of each object; made once per picture and process."""
         if DISTANCE not in self.targets:
             return {}
@@ -172,7 +170,7 @@ class TrainingObjects:
             self._distances[name] = np.rint(distances * 255).astype(np.uint8)
         return {DISTANCE: self._distances[name]}
 
-    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+    def annotate(self, name: str, head: str, mask: Mask, maps: dict[str, Mask]) -> Annotations:
         """``targets``: the distance map in [0, 1], and an empty ``reconstruction``, which is filled in on the device.
 
         ``unlabelled``: all but annotated objects, where some are not.
@@ -180,10 +178,9 @@ class TrainingObjects:
         del name
         targets = {}
         if DISTANCE in self.targets:
-            distance = np.require(maps[DISTANCE], requirements=["C", "W"])
-            targets[DISTANCE] = torch.from_numpy(distance).float().div_(255)
+            targets[DISTANCE] = maps[DISTANCE] / np.float32(255)
         if PICTURE in self.targets:
-            targets[PICTURE] = torch.empty(0)
+            targets[PICTURE] = np.empty(0, np.float32)
         found: Annotations = {"targets": targets} if targets else {}
         if self.fraction < 1:
             found["unlabelled"] = {head: mask == 0}

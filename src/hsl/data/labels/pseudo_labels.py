@@ -9,9 +9,7 @@ from typing import Protocol, TypedDict
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hsl.config.ranges import NonNegativeFloat
 from hsl.data.files.records import Catalogue, FileSource, IndexMask
@@ -19,6 +17,8 @@ from hsl.data.labels.label_table import check_origin, place_of, read_labels, rea
 from hsl.data.labels.review import checked
 from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
+
+Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class PseudoLabels:
 
 
 class Annotations(TypedDict, total=False):
-    """Entries of a sample beside picture and mask; see `hsl.batch.Sample`."""
+    """Entries of a sample beside picture and mask; see `hsl.batch.Sample`, where they are tensors."""
 
-    weights: dict[str, Tensor]
-    unlabelled: dict[str, Tensor]
-    targets: dict[str, Tensor]
+    weights: dict[str, NDArray[np.float32]]
+    unlabelled: dict[str, NDArray[np.bool_]]
+    targets: dict[str, NDArray[np.float32]]
 
 
 class TrainingLabels(Protocol):
@@ -100,10 +100,10 @@ class TrainingLabels(Protocol):
     def teaches(self, name: str) -> bool:
         """Whether any pixel of this picture counts."""
 
-    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+    def maps(self, name: str) -> dict[str, Mask]:
         """``uint8 (h, w)`` by name: what has to be augmented together with picture and mask."""
 
-    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+    def annotate(self, name: str, head: str, mask: Mask, maps: dict[str, Mask]) -> Annotations:
         """Further entries of the sample, of the augmented mask ``uint8 (h, w)`` of ``head`` and the augmented maps."""
 
 
@@ -138,7 +138,7 @@ class PseudoTrainingLabels:
         """Whether the picture is in a tier with a weight."""
         return name in self.weights
 
-    def maps(self, name: str) -> dict[str, NDArray[np.uint8]]:
+    def maps(self, name: str) -> dict[str, Mask]:
         """The confidence, 255 is sure, where it matters.
 
         Raises:
@@ -152,12 +152,11 @@ class PseudoTrainingLabels:
             raise DataError(f"`{path}` should be a grey PNG. Found none. Make the labels anew with `hsl label`.")
         return {"confidence": np.asarray(picture, dtype=np.uint8)}
 
-    def annotate(self, name: str, head: str, mask: Tensor, maps: dict[str, NDArray[np.uint8]]) -> Annotations:
+    def annotate(self, name: str, head: str, mask: Mask, maps: dict[str, Mask]) -> Annotations:
         """``weights``: ``(h, w)`` where confidence counts, else one for all pixels, ``(1, 1)``."""
         weight = self.weights.get(name, 0.0)
         if not self.weigh_by_confidence:
-            return {"weights": {head: torch.full((1, 1), weight)}}
+            return {"weights": {head: np.full((1, 1), weight, np.float32)}}
         if "confidence" not in maps:  # a picture that counts nowhere has none
-            return {"weights": {head: torch.zeros(mask.shape)}}
-        confidence = np.require(maps["confidence"], requirements=["C", "W"])
-        return {"weights": {head: torch.from_numpy(confidence).float().mul_(weight / 255)}}
+            return {"weights": {head: np.zeros(mask.shape, np.float32)}}
+        return {"weights": {head: maps["confidence"] * np.float32(weight / 255)}}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate, default_convert
 
 from hsl.batch import IGNORE_INDEX, Batch, Sample
 from hsl.data.files.decoding import Decoding
@@ -90,8 +90,8 @@ class PictureDataset(Dataset[Sample]):
         if self._image_labels:
             sample["labels"] = {head: values[place] for head, values in self._image_labels.items()}
         if self._labels is not None:
-            mask = sample["masks"][self._head]
-            cast(Any, sample).update(self._labels.annotate(source, self._head, mask, maps))
+            annotations: Any = self._labels.annotate(source, self._head, masks[self._head], maps)
+            cast(Any, sample).update(default_convert(annotations))
         return sample
 
 

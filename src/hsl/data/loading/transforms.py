@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX, Batch
 from hsl.config.ranges import NonNegativeFloat
+from hsl.data.tasks import Heads
 from hsl.errors import ConfigError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks a server for a newer release
@@ -191,6 +192,13 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
     if "masks" in batch:
         result["masks"] = {head: mask.long() for head, mask in batch["masks"].items()}
     return result
+
+
+def masks_by_head(heads: Heads, source: Tensor) -> dict[str, Tensor]:
+    """The mask of every head ``int64 (B, H, W)`` from that of the data set, of the same shape."""
+    if heads.flat:
+        return {heads.global_head: source}
+    return {head: torch.from_numpy(table).long().to(source.device)[source] for head, table in heads.tables.items()}
 
 
 def _part(name: str, given: Part, make: Callable[..., list[Any]]) -> list[Any]:

@@ -188,7 +188,7 @@ def read_pictures(
         )
     place = {record.id: i for i, record in enumerate(data.catalogue.records)}
     places = [place[name] for name in sorted(data.parts[part])]
-    values = labels.values[places].numpy()
+    values = labels.values[places]
     target = values.astype(np.float64) if labels.several else one_hot(values, len(classes))
     known = np.flatnonzero(~np.isnan(target).all(axis=1))
     if not len(known):

@@ -64,10 +64,10 @@ class Facts:
             data.classes,
             data.image_classes,
             labels is not None and labels.several,
-            data.class_counts,
-            data.presence_pixels,
-            data.heads.source_tables,
-            data.heads.members,
+            _tensors(data.class_counts),
+            _tensors(data.presence_pixels),
+            _tensors(data.heads.source_tables),
+            torch.from_numpy(data.heads.members),
             data.heads.overlapping,
         )
 
@@ -132,5 +132,5 @@ def _lists(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {head: tensor.tolist() for head, tensor in tensors.items()}
 
 
-def _tensors(lists: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    return {head: torch.tensor(values) for head, values in lists.items()}
+def _tensors(lists: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {head: torch.as_tensor(values) for head, values in lists.items()}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, cast
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -137,8 +138,10 @@ def num_training_pictures(data: DataModule) -> int:
 def _annotations(data: DataModule, ids: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """By dense head the pixels of each class, by image head the labels, of some pictures."""
     rows = data.scan.rows(ids)
-    labels = {} if data.image_labels is None else dict.fromkeys(data.image_classes, data.image_labels.values[rows])
-    return class_counts(data.heads, data.scan, ids, None), labels
+    known = data.image_labels
+    labels = {} if known is None else dict.fromkeys(data.image_classes, torch.from_numpy(known.values[rows]))
+    pixels = class_counts(data.heads, data.scan, ids, None)
+    return {head: torch.from_numpy(counts) for head, counts in pixels.items()}, labels
 
 
 def _known(labels: Tensor) -> int:
