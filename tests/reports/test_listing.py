@@ -42,7 +42,7 @@ def test_the_key_numbers_of_a_finished_run(listed):
     row = read_row(folder)
     assert row == Row(
         str(folder), "a", "coral", "segmentation", "mit_b0", "ce_dice", 0, 0, "finished", "val/miou", 0.5, 1,
-        miou=0.5, epochs=2, wall_time=61.0, started="2026-01-01_00-00-00",
+        {"miou": 0.5, "accuracy": None, "macro_f1": None}, epochs=2, wall_time=61.0, started="2026-01-01_00-00-00",
     )  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def test_the_numbers_of_an_image_head(listed, add_image_head):
     folder = add_image_head(listed(), dense=False)
     stored = json.loads((folder / "metrics.json").read_text())["parts"]["val"]["plain"]["image_heads"]["classification"]
     row = read_row(folder)
-    assert (row.miou, row.accuracy, row.macro_f1) == (None, stored["accuracy"], stored["macro_f1"])
-    assert 0 < row.accuracy <= 1
+    assert row.scores == {"miou": None} | {name: stored[name] for name in ("accuracy", "macro_f1")}
+    assert 0 < row.scores["accuracy"] <= 1
 
 
 def test_a_run_that_recorded_no_choices_shows_what_its_config_says(listed):
@@ -82,7 +82,7 @@ def test_an_unfinished_run_is_listed_with_its_reason(listed, status, error, reas
     folder = listed(status=status, facts=error)
     (folder / "history.csv").unlink()
     row = read_row(folder)
-    assert (row.status, row.epochs, row.miou, row.monitor) == (status, 0, None, None)
+    assert (row.status, row.epochs, row.scores, row.monitor) == (status, 0, {}, None)
     assert reason in row.reason
     text = as_text([row])
     assert f"{status}: {folder}: " in text
@@ -125,8 +125,12 @@ def test_an_unknown_status_is_broken(listed):
     assert "'sleeping'" in row.reason
 
 
-ROWS = [Row("a", fold=0, miou=0.5, encoder="mit_b0"), Row("b"), Row("c", fold=1, miou=0.9, encoder="mit_b3")]
-ROWS += [Row("d", fold=0, miou=0.7, encoder="resnet50")]
+ROWS = [
+    Row("a", fold=0, scores={"miou": 0.5}, encoder="mit_b0"),
+    Row("b"),
+    Row("c", fold=1, scores={"miou": 0.9}, encoder="mit_b3"),
+]
+ROWS += [Row("d", fold=0, scores={"miou": 0.7}, encoder="resnet50")]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_json_has_every_column_and_the_limit_comes_after_the_order(listed, capsy
     assert [tuple(row) for row in rows] == [COLUMNS] * 2
     best = [row["miou"] for row in rows]
     assert best == sorted(best, reverse=True)
-    assert best[0] > read_row(tmp_path / "outputs/a/fold0/2026-01-01_00-00-00-s0").miou
+    assert best[0] > read_row(tmp_path / "outputs/a/fold0/2026-01-01_00-00-00-s0").scores["miou"]
     assert [row["fold"] for row in rows] == [1, 2]
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +13,9 @@ from pydantic import BaseModel
 
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_text
+from hsl.metrics.catalogue import SCORES
 from hsl.run_folder.find import Monitor, find_run_folders, read_page, run_status
+from hsl.run_folder.reading import StoredScores
 from hsl.terminal import say, visible
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed
@@ -24,9 +26,9 @@ class Row:
     """What is listed of a run; none where there is nothing to say.
 
     ``data`` is the data set; ``task``, ``encoder`` and ``loss`` are the words of the command line, ``value`` is that of
-    ``monitor`` in the best epoch, counted from 0 here and from 1 where it is read. ``miou``, ``accuracy`` and
-    ``macro_f1`` are those of the validation part, ``epochs`` how many were run, ``wall_time`` is in seconds, ``reason``
-    says why a run is unfinished or its folder unreadable.
+    ``monitor`` in the best epoch, counted from 0 here and from 1 where it is read. ``scores`` are those of ``LISTED``
+    on the validation part, ``epochs`` how many were run, ``wall_time`` is in seconds, ``reason`` says why a run is
+    unfinished or its folder unreadable.
     """
 
     folder: str
@@ -41,16 +43,22 @@ class Row:
     monitor: str | None = None
     value: float | None = None
     best_epoch: int | None = None
-    miou: float | None = None
-    accuracy: float | None = None
-    macro_f1: float | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
     epochs: int | None = None
     wall_time: float | None = None
     started: str | None = None
     reason: str = ""
 
+    @property
+    def cells(self) -> dict[str, Any]:
+        """By column."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: self.scores.get(name) if name in LISTED else values[name] for name in COLUMNS}
 
-COLUMNS = tuple(field.name for field in fields(Row))
+
+LISTED = tuple(score.name for score in SCORES.values() if score.listed)
+_NAMES = [LISTED if each.name == "scores" else (each.name,) for each in fields(Row)]
+COLUMNS = tuple(name for some in _NAMES for name in some)
 
 
 class Facts(BaseModel):
@@ -68,25 +76,11 @@ class Facts(BaseModel):
     data: str | None = None
 
 
-class HeadScores(BaseModel):
-    """What a listing needs of an image head."""
-
-    accuracy: float | None = None
-    macro_f1: float | None = None
-
-
-class Scores(BaseModel):
-    """What a listing needs of a part."""
-
-    miou: float | None = None
-    image_heads: dict[str, HeadScores] = {}
-
-
 class Metrics(BaseModel):
     """What a listing needs of ``metrics.json``."""
 
     monitor: Monitor
-    parts: dict[str, dict[str, Scores]]
+    parts: dict[str, dict[str, StoredScores]]
 
 
 def runs(cfg: DictConfig) -> None:
@@ -99,7 +93,7 @@ def runs(cfg: DictConfig) -> None:
     found = [read_row(folder) for folder in find_run_folders([str(cfg.root)])]
     shown = arrange(found, cfg.filter, str(cfg.sort))[:limit]
     if cfg.json:
-        say(json.dumps([asdict(row) for row in shown], indent=2))
+        say(json.dumps([row.cells for row in shown], indent=2))
     elif found:
         say(f"{as_text(shown)}\n{len(shown)} of {len(found)} runs")
     else:
@@ -151,9 +145,9 @@ def arrange(rows: Iterable[Row], wanted: str | None, sort: str) -> list[Row]:
     column = sort.removeprefix("-")
     _check_column(column, f"sort = {sort}")
     kept = [row for row in rows if all(fnmatchcase(_plain(row, key), text) for key, text in patterns)]
-    known = [row for row in kept if getattr(row, column) is not None]
-    known.sort(key=lambda row: getattr(row, column), reverse=not sort.startswith("-"))
-    return known + [row for row in kept if getattr(row, column) is None]
+    known = [row for row in kept if row.cells[column] is not None]
+    known.sort(key=lambda row: row.cells[column], reverse=not sort.startswith("-"))
+    return known + [row for row in kept if row.cells[column] is None]
 
 
 def as_text(rows: Sequence[Row]) -> str:
@@ -178,15 +172,14 @@ def _choice(facts: Facts, group: str) -> str | None:
 
 
 def _numbers(metrics: Metrics) -> dict[str, Any]:
-    scores = metrics.parts.get(PART, {}).get(INFERENCE, Scores())
-    head = next(iter(scores.image_heads.values()), HeadScores())
+    stored = metrics.parts.get(PART, {}).get(INFERENCE, StoredScores())
+    head = next(iter(stored.image_heads.values()), None)
+    scores = stored.scores | (head.scores if head else {})
     return {
         "monitor": metrics.monitor.name,
         "value": metrics.monitor.value,
         "best_epoch": metrics.monitor.epoch,
-        "miou": scores.miou,
-        "accuracy": head.accuracy,
-        "macro_f1": head.macro_f1,
+        "scores": {name: scores.get(name) for name in LISTED},
     }
 
 
@@ -221,14 +214,14 @@ def _limit(given: Any) -> int | None:
 
 def _plain(row: Row, name: str) -> str:
     """As it is read and filtered by; JSON has the numbers of the files, where epochs count from 0."""
-    value = getattr(row, name)
+    value = row.cells[name]
     if name == "best_epoch" and value is not None:
         value += 1
     return "" if value is None else str(value)
 
 
 def _cell(row: Row, name: str) -> str:
-    value = getattr(row, name)
+    value = row.cells[name]
     if name == "wall_time" and value is not None:
         return str(timedelta(seconds=round(value)))
     return f"{value:.4f}" if isinstance(value, float) else _plain(row, name)

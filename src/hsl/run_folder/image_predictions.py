@@ -20,38 +20,23 @@ SEPARATOR = "|"  # between the classes of a picture
 UNKNOWN = "?"  # behind one of which it is not known whether the picture shows it
 
 
-class StoredClass(BaseModel):
-    """Scores of one class; null for NaN."""
-
-    precision: float | None = None
-    recall: float | None = None
-    f1: float | None = None
-    auroc: float | None = None
-    average_precision: float | None = None
-    support: float | None = None
-
-
-class StoredHead(BaseModel):
-    """What a report needs of ``image_heads`` in ``metrics.json``.
+class StoredHead(BaseModel, extra="allow"):
+    """What a report needs of ``image_heads`` in ``metrics.json``; null for NaN.
 
     The scores are not shown where ``image_predictions.csv`` is there: they are made from it, and have to agree.
     """
 
+    __pydantic_extra__: dict[str, float | None]
     kind: str
     num_images: int
-    accuracy: float | None = None
-    balanced_accuracy: float | None = None
-    macro_f1: float | None = None
-    macro_precision: float | None = None
-    macro_recall: float | None = None
-    micro_f1: float | None = None
-    micro_precision: float | None = None
-    micro_recall: float | None = None
-    macro_auroc: float | None = None
-    macro_average_precision: float | None = None
-    exact_match: float | None = None
-    per_class: dict[str, StoredClass] = {}
+    per_class: dict[str, dict[str, float | None]] = {}
+    confusion: list[list[int]] = []
     thresholds: dict[str, float | None] | None = None
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """Every other number, by name."""
+        return self.__pydantic_extra__
 
     @property
     def several(self) -> bool:

@@ -26,28 +26,24 @@ from hsl.run_folder.image_predictions import StoredHead
 from hsl.run_folder.pixel_counts import METRICS
 
 
-class StoredScores(BaseModel):
-    """What a report needs of ``metrics.json``.
+class StoredScores(BaseModel, extra="allow"):
+    """What a report needs of ``metrics.json``; null for NaN.
 
     The scores are not shown: those in the report are made from the counts of each picture, and have to agree.
     """
 
+    __pydantic_extra__: dict[str, float | None]
     num_images: int | None = None
     confusion: list[list[int]] = []
-    miou: float | None = None
-    foreground_iou: float | None = None
-    micro_iou: float | None = None
-    mean_dice: float | None = None
-    pixel_accuracy: float | None = None
-    boundary_iou: float | None = None
-    boundary_f1: float | None = None
-    ece: float | None = None
-    nll: float | None = None
-    brier: float | None = None
-    dice_empty_one: float | None = None
-    dice_empty_one_predicting_nothing: float | None = None
+    per_class: dict[str, dict[str, float | None]] = {}
     tasks: dict[str, "StoredScores"] = {}
     image_heads: dict[str, StoredHead] = {}
+    instances: dict[str, float | None] = {}
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """Every other number, by name."""
+        return self.__pydantic_extra__
 
 
 class Metrics(BaseModel):

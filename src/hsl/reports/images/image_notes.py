@@ -48,7 +48,7 @@ def contradictions(run: Run) -> Iterator[str]:
         found, stored = ImageScores.of_run(run, part, inference), stored_head(run, part, inference)
         if found is None or stored is None:
             continue
-        told = {name: value for name in COUNTED if (value := getattr(stored, name)) is not None}
+        told = {name: value for name in COUNTED if (value := stored.scores.get(name)) is not None}
         unlike = [
             f"{name} {value:.4f}, but {found.overall[name]:.4f}"
             for name, value in told.items()

@@ -46,12 +46,9 @@ class ImageScores:
         thresholds = stored.thresholds or {}
         if pictures is not None:
             return cls(len(pictures.ids), *scores_of(pictures), thresholds)
-        overall = {name: _number(getattr(stored, name)) for name in IMAGE_METRICS}
-        rows = [stored.per_class.get(name) for name in run.metrics.image_classes[run.image_head]]
-        per_class = {
-            name: np.array([_number(getattr(row, name, None)) for row in rows])
-            for name in (*IMAGE_PER_CLASS, "support")
-        }
+        overall = {name: _number(stored.scores.get(name)) for name in IMAGE_METRICS}
+        rows = [stored.per_class.get(name, {}) for name in run.metrics.image_classes[run.image_head]]
+        per_class = {name: np.array([_number(row.get(name)) for row in rows]) for name in (*IMAGE_PER_CLASS, "support")}
         return cls(stored.num_images, overall, per_class, thresholds)
 
 

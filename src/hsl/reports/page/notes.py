@@ -128,13 +128,9 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
             known = (*OVERALL, *EMPTY_ONE) if run.pixel_counts(part, inference) else CONFUSION_METRICS
             unlike = []
             for name in known if found else ():
-                told, counted = _nan_for_none(getattr(stored, name)), found.overall[name] if found else math.nan
+                told, counted = _nan_for_none(stored.scores.get(name)), found.overall[name] if found else math.nan
                 both_unknown = math.isnan(told) and math.isnan(counted)
-                if (
-                    name in stored.model_fields_set
-                    and not both_unknown
-                    and not math.isclose(told, counted, abs_tol=1e-6)
-                ):
+                if name in stored.scores and not both_unknown and not math.isclose(told, counted, abs_tol=1e-6):
                     unlike.append(f"{name} {told:.4f}, but {counted:.4f}")
             if unlike:
                 yield Note(
