@@ -9,9 +9,9 @@ import torch
 
 from hsl.callbacks.object_scores import ObjectScores, bind_classes
 from hsl.errors import ConfigError
+from hsl.files.row_file import read_rows
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.panoptic import panoptic_counts
-from hsl.metrics.pool.row_file import read_rows
 
 HEAD = "segmentation"
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
+from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
 from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
-from hsl.run_folder.pixel_counts import CONFUSION_METRICS
 
 IGNORE = ["name", "fold", "seed"]
 # IoU 90/100 and 45/55; the third class is in neither truth nor prediction

@@ -1,6 +1,7 @@
 import pytest
 
-from hsl.reports.naming import differences, flatten, foldless, labels
+from hsl.reports.naming import differences, flatten, labels
+from hsl.run_folder.layout import foldless
 
 A = {"encoder.name": '"tu-convnext_atto.d2_in1k"', "encoder.stride": "32", "lr": "0.001"}
 B = {"encoder.name": '"mit_b0"', "encoder.stride": "16", "lr": "0.001"}

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from hsl.metrics.catalogue import better
+from hsl.metrics.pixels.pixel_counts import EMPTY_ONE
 from hsl.reports.models import OVERALL, PER_CLASS, Model, Scores
 from hsl.reports.page.notes import Note
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, title_of
-from hsl.run_folder.pixel_counts import EMPTY_ONE
 from hsl.run_folder.run import Run
 
 INFERENCES = ("plain", "tta")

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from hsl.metrics.pixels.counts import scores as scores_of
+from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
+from hsl.reports.counts import empty_one, pixel_counts
 from hsl.reports.naming import differences, flatten, labels, without_fold
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
-from hsl.run_folder.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
-from hsl.run_folder.reading import ObjectRow, Split
+from hsl.run_folder.reading import ObjectRow
 from hsl.run_folder.run import Run, reverted_mark
+from hsl.run_folder.splits import Split
 
 OVERALL = METRICS
 Read = TypeVar("Read")
@@ -52,11 +54,11 @@ class Scores:
     @classmethod
     def of_run(cls, run: Run, part: str, inference: str) -> "Scores | None":
         """Every score for which the run left counts, also ``EMPTY_ONE``; none where the part was not scored."""
-        counts, confusion = run.pixel_counts(part, inference), run.confusion(part, inference)
+        counts, confusion = pixel_counts(run, part, inference), run.confusion(part, inference)
         if confusion is None:
             return None
         found = cls.of_counts(counts) if counts else cls.of(confusion)
-        return replace(found, overall={**found.overall, **run.empty_one(part, inference)})
+        return replace(found, overall={**found.overall, **empty_one(run, part, inference)})
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class Model:
 
     def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
         """Sum of the folds' pixel counts, none without any or when refused; see `pooled_over`."""
-        found = self.per_fold(lambda run: run.pixel_counts(part, inference))
+        found = self.per_fold(lambda run: pixel_counts(run, part, inference))
         complete = found.keys() == self.confusions(part, inference).keys()
         return pooled_over(found) if complete and not self.refused else None
 

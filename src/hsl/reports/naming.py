@@ -1,11 +1,12 @@
 """What two runs have in common and what sets two models apart, read from their configs."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
+
+from hsl.run_folder.layout import foldless
 
 ABSENT = "–"
 OFF = "none"
@@ -33,17 +34,6 @@ def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str =
         elif value is not None and not any(fnmatchcase(key, pattern) for pattern in ignore):
             flat[key] = json.dumps(value, default=str)
     return flat
-
-
-def foldless(value: str, fold: int) -> str:
-    """A path below the run folder of the same fold, without the fold and the time of that run.
-
-    The labels and the first weights of a fold come from runs of that fold, so their paths differ in one model.
-
-    >>> foldless("outputs/cam/fold2/2026-01-31_10-00-00/best.ckpt", 2), foldless("fold20/a", 2)
-    ('outputs/cam/fold*/best.ckpt', 'fold20/a')
-    """
-    return re.sub(rf"(?<![^/\"_-])fold{fold}(?![^/\"_-])(/\d{{4}}-\d\d-\d\d_[^/\"]*)?", "fold*", value)
 
 
 def without_fold(flat: Mapping[str, str], fold: int) -> dict[str, str]:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.metrics.pixels.pixel_counts import Floats, PixelCounts
+from hsl.reports.counts import picture_counts
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
-from hsl.run_folder.pixel_counts import Floats, Pictures, PixelCounts
+from hsl.run_folder.pixel_counts import Pictures
 from hsl.run_folder.run import Run
 
 
@@ -72,7 +74,7 @@ class Scored:
         total: NDArray[Any] | None = None
         for run in self.runs:
             here = [i for i, name in enumerate(ids) if name in run.places]
-            values = read(run.pick([ids[i] for i in here]))
+            values = read(picture_counts(run.pick([ids[i] for i in here])))
             if total is None:
                 total = np.zeros((len(ids), *values.shape[1:]), dtype=values.dtype)
             total[here] += values
@@ -155,6 +157,6 @@ def _picture_scores(run: Run, part: str, inference: str, metric: str) -> dict[st
     """Id to score: the column of ``per_image.csv``, else from the pixel counts; NaN where neither is there."""
     rows, pictures = run.images[part, inference], run.pictures.get((part, inference))
     if pictures and not all(metric in row.scores for row in rows.values()):
-        scores = dict(zip(pictures.ids, pictures.counts.score(metric).tolist(), strict=True))
+        scores = dict(zip(pictures.ids, picture_counts(pictures).score(metric).tolist(), strict=True))
         return {name: scores.get(name, float("nan")) for name in rows}
     return {name: row.scores.get(metric, float("nan")) for name, row in rows.items()}

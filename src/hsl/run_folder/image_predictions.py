@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from hsl.errors import DataError
 from hsl.files.cells import original
-from hsl.metrics.images.image_counts import Floats, ImageCounts
 
+Floats = NDArray[np.float64]
 COLUMNS = ("id", "group", "part", "inference", "head", "target", "prediction", "correct")
 SEPARATOR = "|"  # between the classes of a picture
 UNKNOWN = "?"  # behind one of which it is not known whether the picture shows it
@@ -44,7 +44,7 @@ class StoredHead(BaseModel, extra="allow"):
         return self.kind == "multi"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImagePictures:
     """The pictures of a part as an image head saw them.
 
@@ -58,11 +58,6 @@ class ImagePictures:
     predicted: NDArray[np.bool_]
     probabilities: Floats
     several: bool
-
-    @cached_property
-    def counts(self) -> ImageCounts:
-        """Of every picture by itself."""
-        return ImageCounts.of(self.target, self.predicted, self.several)
 
     @property
     def labels(self) -> NDArray[Any]:

@@ -1,9 +1,7 @@
 """Reading the files of a run folder; whatever is wrong with one is a `DataError` that names it."""
 
 import csv
-import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +16,11 @@ from hsl.errors import DataError
 from hsl.files.cells import original_rows
 from hsl.files.io import read_text
 from hsl.files.names import leaves
-from hsl.metrics.objects.average_precision import THRESHOLDS
-from hsl.metrics.pool.row_file import read_rows
-from hsl.reports.page.pictures import Example, read_index
+from hsl.files.row_file import read_rows
 from hsl.run_folder.find import Monitor, read_page
 from hsl.run_folder.image_predictions import StoredHead
-from hsl.run_folder.pixel_counts import METRICS
+
+TEXT = ("id", "group", "part", "inference", "prediction")  # columns of per_image.csv that hold no numbers
 
 
 class StoredScores(BaseModel, extra="allow"):
@@ -62,33 +59,9 @@ class Metrics(BaseModel):
     parts: dict[str, dict[str, StoredScores]]
 
 
-class Fold(BaseModel):
-    """One entry of ``splits.json``."""
-
-    name: str
-    train: list[str]
-    val: list[str]
-
-
-class Split(BaseModel):
-    """``splits.json``."""
-
-    method: str
-    groups: str | None = None
-    folds: list[Fold]
-    test: list[str]
-    sha256: str
-
-    @property
-    def assignment(self) -> str:
-        """Names who is in which fold; ``sha256`` names the pictures alone."""
-        parts = [[sorted(fold.train), sorted(fold.val)] for fold in self.folds] + [[sorted(self.test)]]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class ImageRow:
-    """One picture in ``per_image.csv``; ``scores`` holds those of ``METRICS`` that have a column.
+    """One picture in ``per_image.csv``; ``scores`` holds every column of numbers but those of a class.
 
     ``prediction`` is where its class map lies below the run folder, empty where it was not kept.
     """
@@ -111,7 +84,8 @@ class Surface(BaseModel):
     target_contour: list[int]
 
 
-PerThreshold = Annotated[list[int], Field(min_length=len(THRESHOLDS), max_length=len(THRESHOLDS))]
+NUM_THRESHOLDS = 10  # of the IoU, see `hsl.metrics.objects.average_precision.THRESHOLDS`
+PerThreshold = Annotated[list[int], Field(min_length=NUM_THRESHOLDS, max_length=NUM_THRESHOLDS)]
 
 
 class Panoptic(BaseModel):
@@ -225,13 +199,15 @@ def _number(text: str | None, path: Path) -> float:
 def read_images(path: Path) -> dict[tuple[str, str], dict[str, ImageRow]]:
     """``per_image.csv``: (part, inference) to id to row."""
     images: dict[tuple[str, str], dict[str, ImageRow]] = {}
-    for row in _read_table(path, ("id", "group", "part", "inference", "miou")):
+    table = _read_table(path, ("id", "group", "part", "inference", "miou"))
+    columns = [name for name in table[0] if name and name not in TEXT and "/" not in name]
+    for row in table:
         rows = images.setdefault((row["part"], row["inference"]), {})
         if row["id"] in rows:
             raise DataError(f"`{path}` should have one row per picture. Found `{row['id']}` twice.")
         if leaves(row.get("prediction") or ""):
             raise DataError(f"`{path}` should name files of its own folder. Found `{row['prediction']}`.")
-        scores = {name: _number(row[name], path) for name in METRICS if row.get(name) is not None}
+        scores = {name: _number(row[name], path) for name in columns}
         rows[row["id"]] = ImageRow(row["group"], scores, row.get("prediction") or "")
     return images
 
@@ -261,11 +237,3 @@ def read_history(path: Path) -> dict[str, list[float]]:
     """``history.csv``: column to its values, NaN where there is none; without the names of the phases."""
     rows = _read_table(path, ("epoch",))
     return {name: [_number(row.get(name), path) for row in rows] for name in rows[0] if name and name != "phase"}
-
-
-def read_examples(folder: Path) -> list[Example]:
-    """``predictions/index.csv``, empty where there is none."""
-    try:
-        return read_index(folder)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise DataError(f"`{folder}/index.csv` cannot be read: {error}.") from None

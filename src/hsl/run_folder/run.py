@@ -1,6 +1,5 @@
 """Reading one run folder, as far as it can be read."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,25 +11,23 @@ from numpy.typing import NDArray
 from hsl.errors import DataError
 from hsl.files.io import read_json
 from hsl.files.names import below, is_below
-from hsl.reports.naming import foldless
-from hsl.reports.page.pictures import Example
-from hsl.reports.statistics.part_tests import PartTests, read_parts
 from hsl.run_folder.events import RunEvents, read_events
+from hsl.run_folder.examples import Example, read_examples
 from hsl.run_folder.find import read_page, run_status
 from hsl.run_folder.image_predictions import ImagePictures, read_image_predictions
-from hsl.run_folder.pixel_counts import EMPTY_ONE, Pictures, PixelCounts, read_pixel_counts
+from hsl.run_folder.layout import foldless
+from hsl.run_folder.pixel_counts import Pictures, read_pixel_counts
 from hsl.run_folder.reading import (
     ImageRow,
     Metrics,
     ObjectRow,
-    Split,
     read_config,
-    read_examples,
     read_history,
     read_images,
     read_metrics,
     read_objects,
 )
+from hsl.run_folder.splits import PartTests, Split, read_parts
 from hsl.run_folder.weighting_steps import WeightingSteps, read_weighting
 
 
@@ -133,20 +130,11 @@ class Run:
 
         It is summed over the pictures; where their counts cannot be read, it is that of ``metrics.json``.
         """
-        if counts := self.pixel_counts(part, inference):
-            return counts.confusion
+        if pictures := self.pictures.get((part, inference)):
+            matrix: NDArray[np.int64] = pictures.totals["matrices"].sum(0)
+            return matrix
         scores = self.metrics.parts.get(part, {}).get(inference) if self.metrics else None
         return np.array(scores.confusion, dtype=np.int64) if scores and scores.confusion else None
-
-    def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
-        """Sums over the pictures of a part; none where there are no counts per picture."""
-        pictures = self.pictures.get((part, inference))
-        return None if pictures is None else pictures.counts.total
-
-    def empty_one(self, part: str, inference: str) -> Mapping[str, float]:
-        """The two of ``EMPTY_ONE``; NaN where there are no counts per picture."""
-        pictures = self.pictures.get((part, inference))
-        return dict.fromkeys(EMPTY_ONE, math.nan) if pictures is None else pictures.empty_one
 
     def objects(self, part: str, inference: str) -> Sequence[ObjectRow]:
         """The rows of the metric pool, one per picture; empty for a run without the pool."""

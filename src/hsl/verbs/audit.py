@@ -9,9 +9,9 @@ from hsl.data.audit.table import print_table
 from hsl.data.datamodule import DataModule
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
-from hsl.reports.statistics.part_tests import write_parts
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
+from hsl.run_folder.splits import write_parts
 from hsl.terminal import say
 from hsl.verbs.train.part_counts import part_tests
 

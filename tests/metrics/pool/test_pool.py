@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from hsl.errors import DataError
+from hsl.files.row_file import read_rows
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.failures import object_failures
 from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.metrics.objects.surface import surface_distances
 from hsl.metrics.pool.pool import MetricPool, Summary, count_workers
 from hsl.metrics.pool.process import SLOTS
-from hsl.metrics.pool.row_file import read_rows
 from hsl.metrics.pool.slot import Slot
 from hsl.metrics.pool.worker import plain
 

@@ -4,14 +4,13 @@ from PIL import Image
 
 from hsl.reports.page.pictures import (
     STRONGEST,
-    Example,
     mask_picture,
     overlay,
-    read_index,
     write_examples,
     write_views,
 )
 from hsl.reports.plots.palette import palette
+from hsl.run_folder.examples import Example, read_examples
 
 CLASSES = ["background", "crack", "stain"]
 GREY = np.full((400, 500, 3), 100, dtype=np.uint8)
@@ -106,7 +105,7 @@ def test_write_examples(tmp_path):
         "index.csv",
         *sorted(f"worst_01_bad-one-_{view}.png" for view in ("input", "overlay", "prediction", "truth")),
     ]
-    assert read_index(tmp_path) == [
+    assert read_examples(tmp_path) == [
         Example("best", 1, "good", 0.9, 0.75),
         Example("worst", 1, "bad/one: ä", 0.05, 0.75),
     ]
@@ -126,4 +125,4 @@ def test_large_views_shrink_without_mixing_classes(tmp_path):
 
 
 def test_no_index(tmp_path):
-    assert read_index(tmp_path) == []
+    assert read_examples(tmp_path) == []

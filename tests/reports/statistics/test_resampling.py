@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from hsl.metrics.images.image_counts import ImageCounts
+from hsl.metrics.pixels.pixel_counts import METRICS, PixelCounts
 from hsl.reports.statistics.contrasts import Contrast, MeanOverPictures, PooledScore, Units
 from hsl.reports.statistics.resampling import Estimate, estimates, judge
-from hsl.run_folder.pixel_counts import METRICS, PixelCounts
 
 
 def counts_of(matrices):

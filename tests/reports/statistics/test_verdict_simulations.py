@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hsl.metrics.images.image_counts import ImageCounts
+from hsl.metrics.pixels.pixel_counts import PixelCounts
 from hsl.reports.statistics.contrasts import Contrast, MeanOverPictures, PooledScore, Units
 from hsl.reports.statistics.resampling import judge
-from hsl.run_folder.pixel_counts import PixelCounts
 
 
 def groups_of(rng, num, grouped):

@@ -7,7 +7,7 @@ from hsl.reports.statistics.paired_tests import Interval, corrected_resampled_t
 from hsl.reports.statistics.power import trainings_needed
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.verdicts import Trainings, share_scored, trainings_of, verdict
-from hsl.run_folder.reading import Split
+from hsl.run_folder.splits import Split
 
 CLEAR = Estimate(0.1, 20, Interval(0.1, 0.05, 0.15), Interval(0.1, 0.02, 0.18), 0.001, 0.004, 0.06, 12)
 UNCLEAR = Estimate(0.1, 20, Interval(0.1, 0.01, 0.19), Interval(0.1, -0.02, 0.22), 0.03, 0.09, 0.2, 60)

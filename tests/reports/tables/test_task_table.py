@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from hsl.reports.counts import pixel_counts
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
@@ -92,8 +93,8 @@ def test_without_its_counts_a_task_keeps_the_scores_of_its_confusion_matrix_and_
     run = read_run(folder)
     assert run.tasks == ["genus", "health"]
     assert run.on_task("genus").confusion("val", "plain").tolist() == [[100, 0], [10, 90]]
-    assert run.on_task("genus").pixel_counts("val", "plain") is None
-    assert run.on_task("health").pixel_counts("val", "plain").confusion.tolist() == [[100, 0], [50, 50]]
+    assert pixel_counts(run.on_task("genus"), "val", "plain") is None
+    assert pixel_counts(run.on_task("health"), "val", "plain").confusion.tolist() == [[100, 0], [50, 50]]
     (problem,) = run.problems
     assert "pixel_counts_genus.npz` is missing" in problem
 

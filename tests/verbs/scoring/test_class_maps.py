@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from hsl.batch import Batch
-from hsl.metrics.pool.row_file import read_rows
+from hsl.files.row_file import read_rows
 from hsl.verbs.scoring.class_maps import class_map_path, object_scores, save_class_maps
 
 HEAD = "segmentation"

@@ -15,8 +15,9 @@ from hsl.data.loading.sampling import HardExamples
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.pseudo_labels.store import table_of
-from hsl.reports.page.pictures import read_index, write_examples
+from hsl.reports.page.pictures import write_examples
 from hsl.reports.tables.score_tables import Column, Table
+from hsl.run_folder.examples import read_examples
 from hsl.run_folder.image_predictions import read_image_predictions
 from hsl.run_folder.reading import read_images
 
@@ -64,7 +65,7 @@ def test_examples(tmp_path: Path) -> None:
     blank = np.zeros((4, 4, 3), np.uint8)
     write_examples(tmp_path, [Predicted(name) for name in IDS], [], lambda _: (blank, None), ["a", "b"])
     assert neutral((tmp_path / "index.csv").read_text())
-    assert [(one.id, one.miou) for one in read_index(tmp_path)] == [(name, -0.5) for name in IDS]
+    assert [(one.id, one.miou) for one in read_examples(tmp_path)] == [(name, -0.5) for name in IDS]
 
 
 def test_pseudo_labels(tmp_path: Path) -> None:

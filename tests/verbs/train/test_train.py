@@ -21,9 +21,9 @@ from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.data.files.run_lengths import encode_classes
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
+from hsl.files.row_file import read_rows
 from hsl.losses.focal import Focal
 from hsl.metrics.pixels.counts import dice_empty_one
-from hsl.metrics.pool.row_file import read_rows
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.predict.predict import predict

@@ -31,9 +31,9 @@ from typing import Literal, Self
 
 import numpy as np
 
+from hsl.files.row_file import Key, RowFile
 from hsl.metrics.objects.label_images import LabelImage, check_same_size
 from hsl.metrics.pool.process import WorkerProcess
-from hsl.metrics.pool.row_file import Key, RowFile
 from hsl.metrics.pool.slot import Array
 from hsl.metrics.pool.worker import Metric, Picture, checksum, encode
 
@@ -76,7 +76,7 @@ class MetricPool:
     Example:
         >>> import tempfile
         >>> from hsl.metrics.objects.clustering import clustering_scores
-        >>> from hsl.metrics.pool.row_file import read_rows
+        >>> from hsl.files.row_file import read_rows
         >>> truth = np.array([[0, 0, 1, 1]])
         >>> path = Path(tempfile.mkdtemp()) / "rows.jsonl"
         >>> with MetricPool(path, {"clustering": clustering_scores}, workers=1) as pool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hsl.metrics.images.image_counts import COUNTED, ImageCounts, averaged
+from hsl.reports.counts import image_counts
 from hsl.reports.images.model_scores import head_of, image_seed_scores
 from hsl.reports.models import Model
 from hsl.reports.paired_pictures import NotPairedError, common_folds
@@ -159,6 +160,6 @@ def _counted(model: Model, folds: Sequence[int], part: str, inference: str) -> _
     groups = {name: group for run in runs for name, group in zip(run.ids, run.groups, strict=True)}
     names = sorted(groups)
     place = {name: i for i, name in enumerate(names)}
-    counts = averaged([([place[name] for name in run.ids], run.counts) for run in runs], len(place))
+    counts = averaged([([place[name] for name in run.ids], image_counts(run)) for run in runs], len(place))
     labelled = np.flatnonzero(counts.known)
     return _Counted([names[i] for i in labelled], [groups[names[i]] for i in labelled], counts[labelled])

@@ -9,6 +9,7 @@ import numpy as np
 from hsl.metrics.catalogue import score_names
 from hsl.metrics.images.image_counts import COUNTED, Floats, ImageCounts
 from hsl.metrics.images.image_scores import image_scores as scores_by_definition
+from hsl.reports.counts import image_counts as counts_of
 from hsl.reports.models import Model, pooled_over
 from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.image_predictions import ImagePictures, StoredHead
@@ -57,7 +58,7 @@ def scores_of(pictures: ImagePictures) -> tuple[dict[str, float], dict[str, Floa
 
     What counts decide comes from the predictions that the run wrote, the areas under the curves from its probabilities.
     """
-    total = pictures.counts.total
+    total = counts_of(pictures).total
     by_definition = scores_by_definition(pictures.probabilities, pictures.labels)
     overall = {name: float(total.score(name)) for name in COUNTED} | {name: by_definition[name] for name in CURVES}
     areas = {name: by_definition["per_class"][name] for name in ("auroc", "average_precision")}
@@ -109,7 +110,7 @@ def image_counts(model: Model, part: str, inference: str) -> ImageCounts | None:
 
 def _total(run: Run, part: str, inference: str) -> ImageCounts | None:
     pictures = run.image_pictures.get((part, inference))
-    return None if pictures is None else pictures.counts.total
+    return None if pictures is None else counts_of(pictures).total
 
 
 def _number(value: float | None) -> float:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, EMPTY_ONE
 from hsl.reports.images import image_notes
 from hsl.reports.models import OVERALL, Model, Scores
 from hsl.reports.page import event_hints, facts
 from hsl.reports.page.weighting_hints import degraded, hints
-from hsl.run_folder.pixel_counts import CONFUSION_METRICS, EMPTY_ONE
 from hsl.run_folder.run import Run
 
 FEW_GROUPS = 3
@@ -125,7 +125,7 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
     for part, inferences in (run.metrics.parts if run.metrics else {}).items():
         for inference, stored in inferences.items():
             found = Scores.of_run(run, part, inference)
-            known = (*OVERALL, *EMPTY_ONE) if run.pixel_counts(part, inference) else CONFUSION_METRICS
+            known = (*OVERALL, *EMPTY_ONE) if (part, inference) in run.pictures else CONFUSION_METRICS
             unlike = []
             for name in known if found else ():
                 told, counted = _nan_for_none(stored.scores.get(name)), found.overall[name] if found else math.nan
@@ -183,7 +183,7 @@ def num_groups(run: Run, part: str, inference: str) -> list[int]:
     pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference), {})
     if pictures is None:
         return []
-    present = pictures.counts.confusion.sum(-1) > 0
+    present = pictures.confusion.sum(-1) > 0
     groups = [rows[name].group if name in rows else name for name in pictures.ids]
     return [len({group for group, held in zip(groups, column, strict=True) if held}) for column in present.T]
 

@@ -1,10 +1,7 @@
 """Pictures of one prediction: input, truth, prediction, and an overlay with the confidence."""
 
-import csv
 import io
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hsl.batch import IGNORE_INDEX
 from hsl.channels import code_names
-from hsl.files.cells import neutral_row, original_rows
-from hsl.files.io import read_text, write_atomically
+from hsl.files.io import write_atomically
 from hsl.reports.plots.palette import code_palette, palette
+from hsl.run_folder.examples import Example, write_index
 
-KINDS = ("best", "worst")
 VIEWS = ("input", "truth", "prediction", "overlay")
 TEXT = 13  # pixels
 SMALL = 384  # pixels: a shorter picture is enlarged
@@ -37,22 +33,6 @@ class Predicted(Protocol):
     def prediction(self) -> NDArray[np.uint8]: ...
     @property
     def confidence(self) -> NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row of ``index.csv``: ``kind`` is best or worst, ``rank`` counts from 1."""
-
-    kind: str
-    rank: int
-    id: str
-    miou: float
-    confidence: float
-
-    @property
-    def stem(self) -> str:
-        """What the file names begin with: kind, rank and the id with every awkward character replaced."""
-        return f"{self.kind}_{self.rank:02d}_{re.sub(r'[^A-Za-z0-9._-]+', '-', self.id)[:80]}"
 
 
 def write_examples(
@@ -73,36 +53,14 @@ def write_examples(
         classes: their names.
         overlapping: whether masks hold the codes of `hsl.channels`.
     """
-    rows = []
+    examples = []
     for kind, predicted in (("best", best), ("worst", worst)):
         for rank, one in enumerate(predicted, start=1):
             example = Example(kind, rank, one.id, one.miou, float(one.confidence.mean()))
             image, truth = original(one.id)
             write_views(folder, example.stem, image, truth, one.prediction, one.confidence, classes, overlapping)
-            rows.append(asdict(example) | {"stem": example.stem})
-    text = io.StringIO()
-    table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(map(neutral_row, rows))
-    write_atomically(folder / "index.csv", text.getvalue().encode())
-
-
-def read_index(folder: Path) -> list[Example]:
-    """The rows of ``index.csv``, empty when there is none.
-
-    Raises:
-        ValueError: a row is broken.
-        KeyError: a column is missing.
-    """
-    path = folder / "index.csv"
-    if not path.is_file():
-        return []
-    rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    if strange := [row["kind"] for row in rows if row["kind"] not in KINDS]:
-        raise ValueError(f"`kind` should be best or worst, found {strange[0]!r}")
-    return [
-        Example(row["kind"], int(row["rank"]), row["id"], float(row["miou"]), float(row["confidence"])) for row in rows
-    ]
+            examples.append(example)
+    write_index(folder, examples)
 
 
 def write_views(

@@ -23,6 +23,7 @@ from hsl.reports.plots.plot_files import Plot
 from hsl.reports.plots.report_plots import pooled_iou
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.paired_tests import Summary
+from hsl.reports.statistics.part_tests import differs
 from hsl.reports.tables.part_tables import parts_of, told
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import title_of
@@ -122,7 +123,7 @@ def write_page(
         failures=_failures(dense, first, part),
         failure_titles=KINDS,
         audits=facts.audits(runs),
-        parts_told=[(one, told(one)) for one in parts_of(runs)],
+        parts_told=[(one, sum(map(differs, one.tests)), told(one)) for one in parts_of(runs)],
         packages=packages,
         mixed=any(len(versions) > 1 for _, versions in packages),
         series=SERIES,

@@ -4,23 +4,19 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
-from hsl.files.io import write_atomically
 from hsl.reports.statistics.paired_tests import holm
 from hsl.reports.statistics.part_statistics import LEAST_WAYS, chi_square, dealt_p, divergence, share_v, too_sparse
 from hsl.reports.statistics.resampling import LEVEL
 from hsl.reports.statistics.verdicts import p_text
-from hsl.run_folder.find import read_page
+from hsl.run_folder.splits import PartTest
 
 SIZES = {0.1: "negligible", 0.3: "small", 0.5: "medium", math.inf: "large"}  # of w = V sqrt(min(R, K) - 1), Cohen 1988
 EVERY = "all classes"
-FILE = "parts.json"
 
 
 @dataclass(frozen=True)
@@ -36,89 +32,42 @@ class PartCounts:
     known: NDArray[Any]
 
 
-class PartTest(BaseModel):
-    """One comparison of the parts.
-
-    ``of``: ``shown``, in how many groups a class is shown (chi-square of shown / not shown); ``classes``, how many
-    groups are of each class, where each is of one; ``pixels``, the class distribution of the pixels of two parts.
-    ``subject``: the class, or ``EVERY``. ``groups``: part to the groups of which it is known; ``shares``: part to the
-    share of them that show the class. ``p`` is that of the chi-square or, of pixels, of dealing the groups anew;
-    ``adjusted_p`` holds for all comparisons of its kind and head (Holm 1979). ``reason``: why there was no test; then
-    there is no p.
-    """
-
-    head: str
-    of: Literal["shown", "classes", "pixels"]
-    subject: str
-    groups: dict[str, int]
-    shares: dict[str, float] = {}
-    chi2: float | None = None
-    freedom: int | None = None
-    p: float | None = None
-    adjusted_p: float | None = None
-    cramers_v: float | None = None
-    divergence: float | None = None
-    reason: str = ""
-
-    @property
-    def size(self) -> str:
-        """Of the effect, in a word."""
-        columns = min(len(self.groups), self.freedom // (len(self.groups) - 1) + 1) if self.freedom else 2
-        w = (self.cramers_v or 0.0) * math.sqrt(columns - 1)
-        return next(name for limit, name in SIZES.items() if w < limit)
-
-    @property
-    def differs(self) -> bool:
-        """Whether the parts are unlike beyond chance, and by more than a negligible effect."""
-        return self.adjusted_p is not None and self.adjusted_p < LEVEL and self.size != "negligible"
-
-    @property
-    def verdict(self) -> str:
-        """What follows, from size and p together."""
-        if self.reason:
-            return f"not tested: {self.reason}"
-        if self.adjusted_p is None:
-            return "not tested"
-        if self.size == "negligible":
-            return "alike" if self.adjusted_p >= LEVEL else "a difference beyond chance, but a negligible one"
-        if self.differs:
-            return f"unlike, a {self.size} difference"
-        return f"a {self.size} difference, no more than chance may give so few groups"
+def _size(test: PartTest) -> str:
+    """Of the effect, in a word."""
+    columns = min(len(test.groups), test.freedom // (len(test.groups) - 1) + 1) if test.freedom else 2
+    w = (test.cramers_v or 0.0) * math.sqrt(columns - 1)
+    return next(name for limit, name in SIZES.items() if w < limit)
 
 
-class PartTests(BaseModel):
-    """What is written beside the audit: ``unit`` is what was counted, groups or pictures."""
-
-    data: str
-    fold: int
-    unit: str
-    tests: list[PartTest]
-
-    def sentence(self, test: PartTest) -> str:
-        """A test in words."""
-        numbers = [] if test.divergence is None else [f"Jensen-Shannon divergence {test.divergence:.3f} bits"]
-        numbers += [] if test.cramers_v is None else [f"Cramer's V {test.cramers_v:.2f}"]
-        numbers += [] if test.adjusted_p is None else [p_text(test.adjusted_p)]
-        told = f" ({', '.join(numbers)})" if numbers else ""
-        parts = _listed(list(test.groups))
-        what = {"pixels": f"Pixels of the classes, {parts}", "classes": f"Classes of the {self.unit}, {parts}"}
-        shares = _listed([f"{100 * share:.0f} % of {part}" for part, share in test.shares.items()])
-        shown = f"`{test.subject}`: shown by {shares or 'nothing known'}"
-        return f"{what.get(test.of, shown)}: {test.verdict}{told}."
+def differs(test: PartTest) -> bool:
+    """Whether the parts are unlike beyond chance, and by more than a negligible effect."""
+    return test.adjusted_p is not None and test.adjusted_p < LEVEL and _size(test) != "negligible"
 
 
-def write_parts(folder: Path, found: PartTests) -> None:
-    """Leave the comparisons in a folder."""
-    write_atomically(folder / FILE, found.model_dump_json(indent=1).encode())
+def verdict(test: PartTest) -> str:
+    """What follows, from size and p together."""
+    if test.reason:
+        return f"not tested: {test.reason}"
+    if test.adjusted_p is None:
+        return "not tested"
+    if _size(test) == "negligible":
+        return "alike" if test.adjusted_p >= LEVEL else "a difference beyond chance, but a negligible one"
+    if differs(test):
+        return f"unlike, a {_size(test)} difference"
+    return f"a {_size(test)} difference, no more than chance may give so few groups"
 
 
-def read_parts(folder: Path) -> PartTests | None:
-    """What `write_parts` left; none without the file.
-
-    Raises:
-        DataError: the file is no such page.
-    """
-    return read_page(folder / FILE, PartTests) if (folder / FILE).is_file() else None
+def sentence(test: PartTest, unit: str) -> str:
+    """A test in words; ``unit`` is what was counted, groups or pictures."""
+    numbers = [] if test.divergence is None else [f"Jensen-Shannon divergence {test.divergence:.3f} bits"]
+    numbers += [] if test.cramers_v is None else [f"Cramer's V {test.cramers_v:.2f}"]
+    numbers += [] if test.adjusted_p is None else [p_text(test.adjusted_p)]
+    told = f" ({', '.join(numbers)})" if numbers else ""
+    parts = _listed(list(test.groups))
+    what = {"pixels": f"Pixels of the classes, {parts}", "classes": f"Classes of the {unit}, {parts}"}
+    shares = _listed([f"{100 * share:.0f} % of {part}" for part, share in test.shares.items()])
+    shown = f"`{test.subject}`: shown by {shares or 'nothing known'}"
+    return f"{what.get(test.of, shown)}: {verdict(test)}{told}."
 
 
 def compare_parts(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hsl.metrics.pixels.pixel_counts import EMPTY_ONE
 from hsl.reports.contents import INFERENCES, classes_scored, part_title
 from hsl.reports.models import OVERALL, Model
 from hsl.reports.statistics.comparisons import Comparison
@@ -11,7 +12,6 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.family_table import family
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table, interval_cell
 from hsl.reports.tables.titles import difference_kind, kind_of, title_of
-from hsl.run_folder.pixel_counts import EMPTY_ONE
 
 BESIDE_NOTHING = [Column(name, title_of(name), kind_of(name), more=True) for name in EMPTY_ONE]
 STANDING = (

@@ -10,7 +10,7 @@ from hsl.reports.statistics.contrasts import LEAST, TINY
 from hsl.reports.statistics.paired_tests import corrected_resampled_t
 from hsl.reports.statistics.power import trainings_needed
 from hsl.reports.statistics.resampling import LEVEL, Estimate
-from hsl.run_folder.reading import Split
+from hsl.run_folder.splits import Split
 
 LEAST_TRAININGS = 3
 NO_DIFFERENCE = "no difference shown"

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from hsl.reports.statistics.part_tests import PartTest, PartTests
+from hsl.reports.statistics.part_tests import differs, sentence, verdict
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.run_folder.run import Run
+from hsl.run_folder.splits import PartTest, PartTests
 
 WHAT = {"pixels": "pixels", "shown": "{unit} that show it", "classes": "classes of the {unit}"}
 COLUMNS = [
@@ -48,15 +49,15 @@ def _row(one: PartTests, test: PartTest) -> list[Cell]:
         for part, number in test.groups.items()
     )
     numbers: list[Cell] = [test.cramers_v, test.divergence, test.adjusted_p, test.p, test.chi2, test.freedom]
-    return [test.head, WHAT[test.of].format(unit=one.unit), test.subject, parts, test.verdict, *numbers]
+    return [test.head, WHAT[test.of].format(unit=one.unit), test.subject, parts, verdict(test), *numbers]
 
 
 def told(one: PartTests) -> list[str]:
     """What is said first: the comparisons of all classes at once, the classes that differ, and how many others."""
     every = [test for test in one.tests if test.of != "shown"]
     single = [test for test in one.tests if test.of == "shown"]
-    unlike, untested = [test for test in single if test.differs], [test for test in single if test.reason]
-    sentences = [one.sentence(test) for test in [*every, *unlike]]
+    unlike, untested = [test for test in single if differs(test)], [test for test in single if test.reason]
+    sentences = [sentence(test, one.unit) for test in [*every, *unlike]]
     rest = len(single) - len(unlike) - len(untested)
     if single:
         sentences.append(

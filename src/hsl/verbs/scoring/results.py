@@ -20,13 +20,13 @@ from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_arrays, write_atomically
 from hsl.files.names import below
+from hsl.files.row_file import read_rows
 from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
 from hsl.metrics.pixels.counts import dice_empty_one, scores
 from hsl.metrics.pixels.pixelwise import STATES, add_states, pixel_scores
-from hsl.metrics.pool.row_file import read_rows
 from hsl.reports.contents import null_for_nan
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots

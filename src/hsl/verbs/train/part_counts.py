@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from hsl.data.datamodule import DataModule
 from hsl.data.labels.image_labels import HEAD
-from hsl.reports.statistics.part_tests import PartCounts, PartTests, compare_parts
+from hsl.reports.statistics.part_tests import PartCounts, compare_parts
+from hsl.run_folder.splits import PartTests
 
 
 def part_tests(data: DataModule) -> PartTests:

@@ -23,8 +23,8 @@ from hsl.data.files.scan import annotation_hashes, bits_of
 from hsl.files.io import write_atomically
 from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
-from hsl.reports.statistics.part_tests import write_parts
 from hsl.run_folder.claim import RunFolder, find_run_folder
+from hsl.run_folder.splits import write_parts
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say

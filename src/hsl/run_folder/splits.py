@@ -1,0 +1,83 @@
+"""``splits.json`` and ``parts.json``: who is in which fold, and whether the parts hold the same classes."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from hsl.files.io import write_atomically
+from hsl.run_folder.find import read_page
+
+
+class Fold(BaseModel):
+    """One entry of ``splits.json``."""
+
+    name: str
+    train: list[str]
+    val: list[str]
+
+
+class Split(BaseModel):
+    """``splits.json``."""
+
+    method: str
+    groups: str | None = None
+    folds: list[Fold]
+    test: list[str]
+    sha256: str
+
+    @property
+    def assignment(self) -> str:
+        """Names who is in which fold; ``sha256`` names the pictures alone."""
+        parts = [[sorted(fold.train), sorted(fold.val)] for fold in self.folds] + [[sorted(self.test)]]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class PartTest(BaseModel):
+    """One comparison of the parts.
+
+    ``of``: ``shown``, in how many groups a class is shown (chi-square of shown / not shown); ``classes``, how many
+    groups are of each class, where each is of one; ``pixels``, the class distribution of the pixels of two parts.
+    ``subject``: the class, or ``EVERY``. ``groups``: part to the groups of which it is known; ``shares``: part to the
+    share of them that show the class. ``p`` is that of the chi-square or, of pixels, of dealing the groups anew;
+    ``adjusted_p`` holds for all comparisons of its kind and head (Holm 1979). ``reason``: why there was no test; then
+    there is no p.
+    """
+
+    head: str
+    of: Literal["shown", "classes", "pixels"]
+    subject: str
+    groups: dict[str, int]
+    shares: dict[str, float] = {}
+    chi2: float | None = None
+    freedom: int | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    cramers_v: float | None = None
+    divergence: float | None = None
+    reason: str = ""
+
+
+class PartTests(BaseModel):
+    """What is written beside the audit: ``unit`` is what was counted, groups or pictures."""
+
+    data: str
+    fold: int
+    unit: str
+    tests: list[PartTest]
+
+
+def write_parts(folder: Path, found: PartTests) -> None:
+    """Leave the comparisons in a folder."""
+    write_atomically(folder / "parts.json", found.model_dump_json(indent=1).encode())
+
+
+def read_parts(folder: Path) -> PartTests | None:
+    """What `write_parts` left; none without the file.
+
+    Raises:
+        DataError: the file is no such page.
+    """
+    return read_page(folder / "parts.json", PartTests) if (folder / "parts.json").is_file() else None
