@@ -1,6 +1,7 @@
 """GrabCut: a first mask from colour alone (Rother et al. 2004, "GrabCut: Interactive foreground extraction")."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -8,10 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from hsl.data.files.decoding import Decoding
+from hsl.data.files.reading import in_processes
+from hsl.data.files.records import Record
 from hsl.errors import ConfigError
 
 CHANNELS = {"hue": 360.0, "saturation": 100.0, "value": 100.0}
 Bools = NDArray[np.bool_]
+Votes = NDArray[np.float32]
 
 
 class UnseededError(ValueError):
@@ -82,6 +87,37 @@ def grabcut_votes(image: NDArray[np.uint8], seeds: ColourSeeds, classes: Sequenc
     for index, name in enumerate(classes[2:], start=2):
         labels[foreground & _clean(_in_colours(hsv, seeds, name), seeds.clean)] = index
     return np.equal(labels[None], np.arange(len(classes))[:, None, None]).astype(np.float32)
+
+
+def grabcut_each(
+    records: Sequence[Record], seeds: ColourSeeds, classes: Sequence[str], decoding: Decoding, workers: int
+) -> Iterator[Votes | None]:
+    """`grabcut_votes` of many pictures, in the order of the records, in several processes.
+
+    Args:
+        records: the pictures.
+        seeds: the colours.
+        classes: C class names, the background first.
+        decoding: how they are decoded.
+        workers: processes; 1 works in this one.
+
+    Yields:
+        ``float32 (C, H, W)``; ``None`` for a picture without a pixel in the colours of the seeds.
+
+    Raises:
+        DataError: a picture cannot be read, or a process was killed.
+    """
+    votes = functools.partial(_votes_of, seeds=seeds, classes=classes, decoding=decoding)
+    killed = "A process of GrabCut was killed, most likely for want of memory. Use fewer: `workers=1`."
+    yield from in_processes(votes, records, workers if len(records) > 1 else 1, killed)
+
+
+def _votes_of(record: Record, seeds: ColourSeeds, classes: Sequence[str], decoding: Decoding) -> Votes | None:
+    image = decoding.image(record.image)
+    try:
+        return grabcut_votes(image, seeds, classes)
+    except UnseededError:
+        return None
 
 
 def _cut(image: NDArray[np.uint8], seeds: ColourSeeds, classes: Sequence[str]) -> Bools:

@@ -179,7 +179,7 @@ SCRIPT = """
 def start(folder: Path, source: str) -> subprocess.Popen[str]:
     (folder / "sources.py").write_text(textwrap.dedent(SOURCES))
     (folder / "script.py").write_text(textwrap.dedent(SCRIPT))
-    path = f"{folder}:{Path(reading.__file__).parents[2]}"
+    path = f"{folder}:{Path(reading.__file__).parents[3]}"
     command = [sys.executable, "script.py", source, str(folder)]
     return subprocess.Popen(
         command,

@@ -35,6 +35,7 @@ CHUNK = 16
 JUDGE_AFTER_S = 2.0
 POOL_PAYS_S = 20.0
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -145,42 +146,61 @@ def read_each(title: str, records: Sequence[Record], read: Callable[[Record], T]
             rest = elapsed / done * (len(records) - done)
             if workers > 1 and elapsed > JUDGE_AFTER_S and rest > POOL_PAYS_S:
                 break
-        for reading in _read_in_pool(records[done:], read, workers):
-            yield reading
-            progress.advance(task)
+        killed = (
+            "A process that reads pictures was killed, most likely for want of memory. Read with fewer processes: "
+            "`data.num_workers=1`."
+        )
+        if done < len(records):
+            for reading in in_processes(read, records[done:], workers, killed, CHUNK):
+                yield reading
+                progress.advance(task)
 
 
-def _read_in_pool(records: Sequence[Record], read: Callable[[Record], T], workers: int) -> Iterator[T]:
-    """At most ``2 * workers`` chunks are under way, whatever the size of the data set."""
-    if not records:
+def in_processes(work: Callable[[S], T], items: Sequence[S], workers: int, killed: str, chunk: int = 1) -> Iterator[T]:
+    """``map(work, items)`` in a pool of processes, in order.
+
+    At most ``2 * workers`` chunks are under way, whatever the number of items. joblib's generator does not keep that
+    (with a slow consumer all of 300 items were done and held after 10 s), and its processes outlive a killed parent
+    (for more than 60 s), where ours end with it.
+
+    Args:
+        work: Done on one item; it and the items can be pickled.
+        items: At least one.
+        workers: Processes; up to 1 works in this one.
+        killed: What to say where a process was killed.
+        chunk: Items that are sent together.
+
+    Raises:
+        DataError: A process was killed.
+    """
+    if workers <= 1:
+        yield from map(work, items)
         return
     # Not fork: a forked child inherits locks that threads hold here (torch, OpenCV, arrow), for ever.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_reader)
+    context.set_forkserver_preload([getattr(work, "func", work).__module__])
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context, initializer=_start_worker)
     pending: deque[Future[list[T]]] = deque()
     try:
-        for start in range(0, len(records), CHUNK):
-            pending.append(pool.submit(_read_chunk, records[start : start + CHUNK], read))
+        for each in chunks:
+            pending.append(pool.submit(_work_on, work, each))
             if len(pending) >= 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
-        raise DataError(
-            "A process that reads pictures was killed, most likely for want of memory. Read with fewer "
-            "processes: `data.num_workers=1`."
-        ) from error
+        raise DataError(killed) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_chunk(records: Sequence[Record], read: Callable[[Record], T]) -> list[T]:
-    return [read(record) for record in records]
+def _work_on(work: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    return [work(item) for item in items]
 
 
-def start_reader() -> None:
-    """Run first in a process that reads: one thread, deaf to signals, and it ends with its parent."""
+def _start_worker() -> None:
+    """Run first in a process of a pool: one thread, signals ignored, and it ends with its parent."""
     cv2.setNumThreads(1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)

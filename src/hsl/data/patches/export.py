@@ -2,11 +2,8 @@
 
 import functools
 import logging
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +20,7 @@ from hsl.console import PlainConsole
 from hsl.data.files.decode import FULL, check_bits
 from hsl.data.files.decoding import Decoding, Picture
 from hsl.data.files.mask_classes import how_to_name
-from hsl.data.files.reading import start_reader
+from hsl.data.files.reading import in_processes
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.patches.cut_statistics import (
     STRIP,
@@ -199,21 +196,8 @@ def _each(write: Callable[[Record], PictureCounts], catalogue: Catalogue, worker
         track, description=f"cutting {catalogue.name}", total=len(catalogue.records), console=console,
         transient=True, disable=not console.is_terminal,
     )  # fmt: skip
-    if workers <= 1:
-        yield from show(map(write, catalogue.records))
-        return
-    # not fork: see hsl.data.files.reading
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(min(workers, len(catalogue.records)), mp_context=context, initializer=start_reader)
-    try:
-        yield from show(pool.map(write, catalogue.records))
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A process that cuts patches was killed, most likely for want of memory. Use fewer: `workers=1`."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    killed = "A process that cuts patches was killed, most likely for want of memory. Use fewer: `workers=1`."
+    yield from show(in_processes(write, catalogue.records, workers, killed))
 
 
 def _groups(catalogue: Catalogue, attribute: str | None) -> dict[str, str]:

@@ -30,8 +30,7 @@ from hsl.data.labels.label_table import TIERS
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
 from hsl.pseudo_labels.fuse import fuse
-from hsl.pseudo_labels.grabcut import UnseededError, grabcut_votes
-from hsl.pseudo_labels.grabcut_pool import grabcut_each
+from hsl.pseudo_labels.grabcut import UnseededError, grabcut_each, grabcut_votes
 from hsl.pseudo_labels.gradcam import cam_votes
 from hsl.pseudo_labels.judgement import Judgement
 from hsl.pseudo_labels.sam import load_sam, sam_votes
