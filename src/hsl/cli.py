@@ -34,7 +34,7 @@ from hsl.terminal import quieten_handlers, say, visible
 
 EXIT_USER_ERROR = 2
 TOLD = (UserError, HydraException, OmegaConfBaseException, OSError, MemoryError, RuntimeError)
-"""What may be a sentence for the user; what is none, is raised on with its traceback."""
+"""Errors that may become a sentence for the user; any other is raised with its traceback."""
 
 QUIET_VARIABLE = "HSL_ONE_SENTENCE"
 

@@ -1,4 +1,4 @@
-"""The errors that a user can mend, and the sentence a user is told of any error."""
+"""The errors that a user can fix, and the sentence a user is told of any error."""
 
 import errno
 import re
@@ -50,7 +50,7 @@ _WAY_OUT = {
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: shown as one sentence, exit code 2, no traceback."""
+    """A mistake that the user can fix: shown as one sentence, exit code 2, no traceback."""
 
 
 class ConfigError(UserError):
@@ -103,7 +103,7 @@ def unresolved(error: OmegaConfBaseException) -> str:
             f"a value for when it is not: `${{oc.env:{found[1]},VALUE}}`."
         )
     if found := re.search(r"Interpolation key '(.*)' not found", text):
-        wanted = f"`{key}` should refer to a key of the config. Found `${{{found[1]}}}`, which is none."
+        wanted = f"`{key}` should refer to a key of the config. Found `${{{found[1]}}}`, which does not exist."
         return f"{wanted} `--cfg job` shows all."
     return f"`{key}` should be a value that can be resolved. Found: {text.rstrip('.')}. Give it another value."
 

@@ -48,7 +48,7 @@ def test_a_good_config_passes() -> None:
         ({"trainer__max_epochs": 0}, ["`trainer.max_epochs`", "greater than or equal to 1"]),
         ({"trainer__accumulate_grad_batches": 0}, ["`trainer.accumulate_grad_batches`", "greater than or equal to 1"]),
         ({"data__root": "???"}, ["`data.root` should be chosen", "data.root="]),
-        ({"data__root": "${data.rot}"}, ["`data.root`", "`${data.rot}`, which is none", "--cfg job"]),
+        ({"data__root": "${data.rot}"}, ["`data.root`", "`${data.rot}`, which does not exist", "--cfg job"]),
         (
             {"data__root": "${oc.env:HSL_NOT_SET}"},
             ["`data.root`", "variable HSL_NOT_SET is not set", "HSL_NOT_SET,VALUE"],

@@ -197,7 +197,7 @@ def test_hidden_files_of_the_users_are_not_replaced_with_the_labels(tmp_path: Pa
 
 def test_a_link_as_output(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="which is none"):
+    with pytest.raises(ConfigError, match="which does not exist"):
         LabelFolder(tmp_path / "gone", SETTINGS)
     path = write(tmp_path / "labels", "a")
     (tmp_path / "link").symlink_to(path)

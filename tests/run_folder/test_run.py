@@ -38,7 +38,7 @@ def test_an_unfinished_run_says_why(make_run, status):
     ("name", "content", "reason"),
     [
         ("config.yaml", None, r"config.yaml` is missing"),
-        ("config.yaml", "a: [1", "config.yaml` is no YAML"),
+        ("config.yaml", "a: [1", "config.yaml` is not valid YAML"),
         ("config.yaml", "seed: 0", "integers `fold` and `seed`"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml` cannot be read"),
         ("provenance.json", None, "provenance.json` is missing"),

@@ -35,7 +35,7 @@ def test_no_file_and_no_line(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "line 2, is no JSON"),
+        ("{", "line 2, is not valid JSON"),
         ("[1]", "line 2, should be an object with a `step`"),
         ('{"epoch": 1}', "line 2, should be an object with a `step`"),
         ('{"step": 2, "weight/a": "x"}', "line 2: `weight/a` should be a number or null"),

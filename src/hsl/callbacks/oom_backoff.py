@@ -113,7 +113,7 @@ class OomBackoff(Callback):
         after = max(size // 2, 1)
         self._record(kind, size, after, "out of memory", failure.message, failure.memory)
         if size == 1 and not last_resort:
-            raise MemoryExhaustedError(self._farewell(kind, failure))
+            raise MemoryExhaustedError(self._out_of_options(kind, failure))
         return after
 
     def _turn_checkpointing_on(self) -> None:
@@ -140,7 +140,7 @@ class OomBackoff(Callback):
         events = json.loads(path.read_text(encoding="utf8")) if path.is_file() else []
         write_atomically(path, json.dumps([*events, event], indent=2).encode())
 
-    def _farewell(self, kind: str, failure: Any) -> str:
+    def _out_of_options(self, kind: str, failure: Any) -> str:
         trainer, memory = cast(lightning.Trainer, self._trainer), failure.memory
         checkpointing = " with gradient checkpointing" if kind == "train" else ""
         numbers = "that another process had too little"
@@ -173,8 +173,8 @@ def _check(trainer: lightning.Trainer, task: Any) -> None:
             f"Found `{type(trainer.strategy).__name__}`. Leave the callback out."
         )
     modules = list(task.modules()) if trainer.world_size > 1 else []
-    talking = [one for one in modules if isinstance(one, nn.SyncBatchNorm | Weighting)]
-    names = {type(one).__name__ for one in talking if not isinstance(one, Fixed | Uncertainty)}
+    synchronised = [one for one in modules if isinstance(one, nn.SyncBatchNorm | Weighting)]
+    names = {type(one).__name__ for one in synchronised if not isinstance(one, Fixed | Uncertainty)}
     if names:
         raise ConfigError(
             "With several processes `callbacks=oom_backoff` should have `weighting=fixed` or `weighting=uncertainty` "

@@ -12,7 +12,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
-"""Infinite is none."""
+"""Infinity is not allowed."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionAboveZero = Annotated[float, Field(gt=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]

@@ -20,7 +20,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     left out: its picture is not there.
 
     Raises:
-        DataError: another line is no JSON, or a picture appears twice; the message names file and line.
+        DataError: another line is not valid JSON, or a picture appears twice; the message names file and line.
     """
     seen: set[Key] = set()
     with path.open("rb") as file:

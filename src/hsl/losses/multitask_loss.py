@@ -130,10 +130,10 @@ class MultitaskLoss(nn.Module, Loss):
         return {"pixel": cast(Term, self.pixel[task]), "region": cast(Term, self.region[task])}
 
     def _check_takers(self, task: str) -> None:
-        deaf = [name for name, term in self._terms(task).items() if not term.takes_class_weights]
-        if deaf:
+        unweighted = [name for name, term in self._terms(task).items() if not term.takes_class_weights]
+        if unweighted:
             raise ConfigError(
-                f"Both terms of task `{task}` should take class weights. Found none for {deaf}. "
+                f"Both terms of task `{task}` should take class weights. Found none for {unweighted}. "
                 f"Set `loss.class_weights=null`, or `class_weights: null` in `loss.overrides.{task}`."
             )
 

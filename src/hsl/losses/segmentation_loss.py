@@ -92,8 +92,8 @@ class SegmentationLoss(nn.Module, Loss):
 
 
 def _check_takers(terms: Mapping[str, Term]) -> None:
-    deaf = sorted(name for name, term in terms.items() if not term.takes_class_weights)
-    if len(deaf) == len(terms):
-        raise ConfigError(f"No term of the loss takes class weights: {deaf}. Set `loss.class_weights=null`.")
-    if deaf:
-        warnings.warn(f"These terms take no class weights, the others do: {', '.join(deaf)}.", stacklevel=3)
+    unweighted = sorted(name for name, term in terms.items() if not term.takes_class_weights)
+    if len(unweighted) == len(terms):
+        raise ConfigError(f"No term of the loss takes class weights: {unweighted}. Set `loss.class_weights=null`.")
+    if unweighted:
+        warnings.warn(f"These terms take no class weights, the others do: {', '.join(unweighted)}.", stacklevel=3)

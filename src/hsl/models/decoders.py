@@ -69,7 +69,7 @@ def dropout_of(share: float) -> nn.Module:
         ConfigError: the share is not in [0, 1).
     """
     if not 0 <= share < 1:
-        raise ConfigError(f"`decoder.dropout` should be in [0, 1). Found `decoder.dropout = {share}`. 0 is none.")
+        raise ConfigError(f"`decoder.dropout` should be in [0, 1). Found `decoder.dropout = {share}`. 0 turns it off.")
     return nn.Dropout2d(share) if share else nn.Identity()
 
 

@@ -187,7 +187,7 @@ def _build(name: str, options: Mapping[str, Any], *, maybe_plain: bool) -> nn.Mo
         # smp and timm have no error type of their own for "has no pyramid" or "unknown option".
         raise ConfigError(
             f"`{name}` cannot be built as an encoder with options {dict(options)} ({error}). "
-            "Choose one with features at strides 4, 8, 16 and 32, or mend the options."
+            "Choose one with features at strides 4, 8, 16 and 32, or correct the options."
         ) from error
     if len(body.out_channels) != NUM_LEVELS:  # type: ignore[arg-type]
         raise ConfigError(

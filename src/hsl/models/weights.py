@@ -99,7 +99,7 @@ def locate(name: str, requested: str, package: str | None) -> Origin:
         if not path.is_file():
             raise ConfigError(
                 "`encoder.weights` should be auto, imagenet, null, a run folder or the path of a state dict. "
-                f"Found `encoder.weights = {requested}`, which is no file. Mend the path."
+                f"Found `encoder.weights = {requested}`, which is no file. Correct the path."
             )
         return Origin(f"file:{path.name}", path.stem, path, published=False)
     if package is not None and (path_in_package := _file_of_package(package)):
@@ -163,7 +163,7 @@ def _file_of_hub(repository: str, revision: str | None, filename: str = "model.s
     cached = huggingface_hub.try_to_load_from_cache(repository, filename, cache_dir=cache, revision=revision)
     if isinstance(cached, str):
         return Path(cached)
-    problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _knock(constants.ENDPOINT)
+    problem = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _connection_problem(constants.ENDPOINT)
     if problem is None:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, filename, cache_dir=cache, revision=revision))
@@ -176,7 +176,7 @@ def _file_of_hub(repository: str, revision: str | None, filename: str = "model.s
     )
 
 
-def _knock(url: str) -> str | None:
+def _connection_problem(url: str) -> str | None:
     """Say what keeps us from the hub, or nothing. A thread, because looking up a name obeys no time limit."""
     answer: queue.Queue[str | None] = queue.Queue()
 

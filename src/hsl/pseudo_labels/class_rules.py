@@ -131,5 +131,5 @@ def _word(name: str) -> str:
 def _unparsable(text: str, why: str) -> ConfigError:
     return ConfigError(
         f"A class rule should be a comparison of shares, such as `foreground > 0.1 and not leaf / foreground < 0.5`. "
-        f"Found `{text}`: {why}. Mend it."
+        f"Found `{text}`: {why}. Correct it."
     )

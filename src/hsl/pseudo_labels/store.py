@@ -155,7 +155,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / PAGE).is_file():
-        found = "holds something else" if path.is_dir() else "is none"
+        found = "holds something else" if path.is_dir() else "does not exist"
         raise ConfigError(f"`output` should be a new folder. Found `output = {path}`, which {found}. Choose another.")
     if not overwrite:
         raise ConfigError(

@@ -135,7 +135,7 @@ def arrange(rows: Iterable[Row], wanted: str | None, sort: str) -> list[Row]:
         sort: a column, the largest first, or ``-column``, the smallest first.
 
     Raises:
-        ConfigError: a column is unknown, or a pair is none.
+        ConfigError: a column is unknown, or a pair is not two models.
 
     Example:
         >>> [row.folder for row in arrange([Row("a", fold=0), Row("b"), Row("c", fold=2)], None, "fold")]

@@ -29,7 +29,7 @@ def read_events(folder: Path) -> RunEvents:
     """Read the three files, as far as they are there.
 
     Raises:
-        DataError: one is no JSON, or of another shape.
+        DataError: one is not valid JSON, or has another shape.
     """
     phases = _read(folder / "phases.json", dict)
     memory = _read(folder / "oom.json", list)

@@ -148,7 +148,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
-        raise DataError(f"`{path}` is no YAML: {str(error).splitlines()[0]}.") from None
+        raise DataError(f"`{path}` is not valid YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), int) for key in ("fold", "seed")):
         raise DataError(f"`{path}` should be a run's config with the integers `fold` and `seed`.")
     present: dict[str, Any] = with_present_targets(content)
@@ -182,7 +182,7 @@ def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     try:
         rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error as error:
-        raise DataError(f"`{path}` is no table: {error}.") from None
+        raise DataError(f"`{path}` is not a CSV table: {error}.") from None
     absent = [name for name in needed if rows and rows[0].get(name) is None]
     if absent or not rows:
         raise DataError(f"`{path}` should have rows with the columns {', '.join(needed)}. Found {len(rows)} rows.")

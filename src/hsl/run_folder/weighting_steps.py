@@ -36,7 +36,7 @@ def read_weighting(path: Path) -> WeightingSteps | None:
     """None without the file, or with no step in it; a last line that was cut off is left out.
 
     Raises:
-        DataError: a line is no JSON object of numbers with a step.
+        DataError: a line is not a JSON object of numbers with a step.
     """
     try:
         text = path.read_text(encoding="utf8")
@@ -63,7 +63,7 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"`{path}`, line {number}, is no JSON: {error}. Delete the line.") from None
+        raise DataError(f"`{path}`, line {number}, is not valid JSON: {error}. Delete the line.") from None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise DataError(f"`{path}`, line {number}, should be an object with a `step`. Delete the line.")
     if wrong := [name for name, value in row.items() if value is not None and not isinstance(value, int | float)]:

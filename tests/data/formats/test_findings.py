@@ -14,19 +14,19 @@ def test_nothing_found_raises_nothing():
 
 def test_one_finding_is_the_whole_message():
     findings = Findings()
-    findings.add("`a` is broken. Mend it.")
+    findings.add("`a` is broken. Correct it.")
     with pytest.raises(DataError) as error:
         findings.raise_if_any(Path("root"))
-    assert str(error.value) == "`a` is broken. Mend it."
+    assert str(error.value) == "`a` is broken. Correct it."
 
 
 def test_several_findings_are_raised_together():
     findings = Findings()
-    findings.add("`a` is broken. Mend it.")
+    findings.add("`a` is broken. Correct it.")
     findings.add_names(["b", "c"], "Lost are", "Find them.")
     with pytest.raises(DataError) as error:
         findings.raise_if_any(Path("root"))
-    assert str(error.value) == "`root` has 2 faults:\n- `a` is broken. Mend it.\n- Lost are `b`, `c`. Find them."
+    assert str(error.value) == "`root` has 2 faults:\n- `a` is broken. Correct it.\n- Lost are `b`, `c`. Find them."
 
 
 def test_the_first_names_are_shown_and_the_rest_counted():

@@ -85,7 +85,7 @@ def test_unreadable_runs_and_side_files(make_run, notes):
     (make_run("a", "a") / "config.yaml").write_text("[")
     (make_run("b", "b") / "history.csv").unlink()
     found = notes()
-    assert any("config.yaml` is no YAML" in text for text in texts(found, "warning"))
+    assert any("config.yaml` is not valid YAML" in text for text in texts(found, "warning"))
     assert any("history.csv` is missing" in text for text in texts(found, "info"))
 
 

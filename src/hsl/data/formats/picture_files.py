@@ -140,7 +140,7 @@ def is_dangling(path: Path, findings: Findings) -> bool:
 
 
 def check_root(root: Path, content: str, findings: Findings) -> None:
-    """See that the folder of a data set is one; where it is none, nothing else can be found.
+    """See that the data folder exists; without it nothing else can be found.
 
     Args:
         root: The folder.

@@ -57,8 +57,8 @@ class PseudoLabels:
         """Read the folder's table and check that it belongs to this data set, split and fold; nothing is stored.
 
         Raises:
-            DataError: The folder is none, belongs to other data, another split or fold, holds a picture outside the
-                training part, has no picture in a tier with a weight, or its spot check is open or failed.
+            DataError: It holds no pseudo-labels, or those of other data, another split or fold, or of a picture outside
+                the training part, has no picture in a tier with a weight, or its spot check is open or failed.
         """
         del cache_dir, workers
         root = Path(self.folder)

@@ -35,7 +35,7 @@ def split_objects(
             [0, 1] are allowed.
         threshold: in [0, 1).
         marker_height: in (0, 1). Lower cuts more.
-        smoothing: standard deviation of the Gaussian, in pixels; 0 is none.
+        smoothing: standard deviation of the Gaussian, in pixels; 0 turns it off.
 
     Returns:
         ``int32 (H, W)``, 0 outside the mask, ids from 1 without a gap.

@@ -34,7 +34,7 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
         allowed: the callables that its config may name.
 
     Raises:
-        ConfigError: the folder is none, or its config calls what is not allowed or what this version does not have.
+        ConfigError: it is not a run folder, or its config calls what is not allowed or what this version does not have.
         DataError: the config cannot be read.
     """
     run = Path(path)
@@ -57,7 +57,7 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
     except ConfigError as error:
         raise ConfigError(
             f"`{run}` should be a run of this version of hsl. {error} Take the version that provenance.json names, "
-            "or mend config.yaml."
+            "or correct config.yaml."
         ) from None
     return run, _harmless(OmegaConf.create(content))
 

@@ -62,7 +62,7 @@ def predict(cfg: DictConfig) -> None:
     A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
 
     Raises:
-        ConfigError: the run is none, its model makes no masks to be written as run lengths, or the output is taken.
+        ConfigError: it is not a run folder, its model makes no masks that can be run lengths, or the output is taken.
         DataError: the input holds no picture, or some could not be done.
     """
     run, run_cfg = open_run(cfg.run, allowed_targets(cfg))

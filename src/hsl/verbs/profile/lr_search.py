@@ -121,7 +121,7 @@ def _search(settings: DictConfig, cfg: DictConfig) -> LrSearch:
                 continue
         return _found(tuned, scale)
     raise ConfigError(
-        f"The loss should be a number at small learning rates. Found that it is none from {low:.2g} on. "
+        f"The loss should be a number at small learning rates. Found NaN or infinity from {low:.2g} on. "
         "Lower `lr_search.min`, or look at the data: `hsl audit`."
     )
 

@@ -57,14 +57,14 @@ def trainer_of(cfg: DictConfig, **given: Any) -> lightning.Trainer:
     """The trainer of a config, with what exists only now.
 
     Raises:
-        ConfigError: this machine cannot give what it asks for, or a value is none that it takes.
+        ConfigError: this machine cannot give what it asks for, or it does not take a value.
     """
     try:
         trainer: lightning.Trainer = instantiate(cfg.trainer)(**given)
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
         raise ConfigError(
             f"`trainer` should be one that this machine has. Found `trainer.accelerator = {cfg.trainer.accelerator}`, "
-            f"`trainer.devices = {cfg.trainer.get('devices')}`: {error} Choose `trainer=default`, or mend the values."
+            f"`trainer.devices = {cfg.trainer.get('devices')}`: {error} Choose `trainer=default` or other values."
         ) from error
     return trainer
 
