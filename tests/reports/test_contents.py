@@ -10,6 +10,7 @@ from hsl.reports.page.notes import notes_on
 from hsl.reports.statistics.paired_tests import Interval, Summary
 from hsl.reports.statistics.ranking import ranking_table
 from hsl.reports.statistics.resampling import Estimate
+from hsl.run_folder.run import ScoredOn
 
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
@@ -31,7 +32,7 @@ def test_ranking_orders_by_the_mean_and_ranks_only_what_is_complete(make_run, mo
         make_run("b", "b", fold, FULL, tta=FULL)
     make_run("c", "c", 0, FULL)
     make_run("d", "d", 0, status="failed")
-    ranked = contents.ranked(models(), "miou", "val", "plain")
+    ranked = contents.ranked(models(), "miou", ScoredOn("val"))
     assert [(rank, model.label) for rank, model in ranked] == [
         (1, "b"),
         (2, "a"),
@@ -53,7 +54,7 @@ def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
     # 100 pixels right: ECE 0.03, NLL 0.03, Brier 0.01; 100 of 200 right: (3 + 63) / 200, 153 / 200, 91 / 200
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
-    table = ranking_table(contents.ranked(models(), metric, "val", "plain"), "val")
+    table = ranking_table(contents.ranked(models(), metric, ScoredOn("val")), "val")
     assert cells(table, "model") == ["b", "a"]
     assert [cell.mean for cell in cells(table, metric)] == pytest.approx(
         {"ece": [0.03, 0.33], "nll": [0.03, 0.765], "brier": [0.01, 0.455]}[metric]
@@ -63,7 +64,7 @@ def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
 def test_the_ranking_with_intervals(make_run, models):
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
-    ranked = contents.ranked(models(), "miou", "val", "plain")
+    ranked = contents.ranked(models(), "miou", ScoredOn("val"))
     table = ranking_table(ranked, "val", "miou", {"b": Estimate(0.9, 8, Interval(0.9, 0.85, 0.955))})
     assert cells(table, "interval") == ["[85.00, 95.50]", None]
     assert cells(table, "groups") == [8, None]
@@ -100,14 +101,14 @@ def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
 def test_unlike_numbers_of_scored_classes_show(make_run, models):
     make_run(fold=0, confusion=FULL)
     make_run(fold=1, confusion=THREE)
-    table = ranking_table(contents.ranked(models(), "miou", "val", "plain"), "val")
+    table = ranking_table(contents.ranked(models(), "miou", ScoredOn("val")), "val")
     assert cells(table, "classes_scored") == ["2–3 of 3"]
 
 
 def test_the_test_part_is_not_pooled_over_folds(make_run, models):
     for fold in range(2):
         make_run(fold=fold, test=HALF)
-    table = ranking_table(contents.ranked(models(), "miou", "test", "plain"), "test")
+    table = ranking_table(contents.ranked(models(), "miou", ScoredOn("test")), "test")
     assert table.name == "ranking_test"
     assert "miou_pooled" not in [column.key for column in table.columns]
     assert cells(table, "miou") == [Summary(pytest.approx(1 / 3), 0.0, 2)]
@@ -145,8 +146,8 @@ def test_json_has_every_number_and_no_nan(make_run, models, tmp_path):
     (make_run("b", "b", 0) / "metrics.json").unlink()
     found = models()
     runs = gather([str(tmp_path / "outputs")])
-    ranked = contents.ranked(found, "miou", "val", "plain")
-    page = contents.cv_results(ranked, [], notes_on(runs, found, "val"), runs, ["val", "test"])
+    ranked = contents.ranked(found, "miou", ScoredOn("val"))
+    page = contents.cv_results(ranked, [], notes_on(runs, found, ScoredOn("val")), runs, ["val", "test"])
     text = json.dumps(page, allow_nan=False)
     first, second = json.loads(text)["models"]
     assert first["parts"]["val"]["plain"]["folds"]["miou"] == {"0": 1.0}

@@ -8,6 +8,7 @@ from sklearn.metrics import jaccard_score
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
 from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
+from hsl.run_folder.run import ScoredOn
 
 IGNORE = ["name", "fold", "seed"]
 # IoU 90/100 and 45/55; the third class is in neither truth nor prediction
@@ -40,8 +41,8 @@ def test_mean_and_spread_over_folds_by_hand(make_run, models):
         make_run(fold=fold, confusion=confusion)
     (model,) = models()
     by_fold = [FIRST_MIOU, SECOND_MIOU, THIRD_MIOU]
-    assert model.overall("miou", "val", "plain") == pytest.approx(dict(enumerate(by_fold)))
-    summary = model.summary("miou", "val", "plain")
+    assert model.overall("miou", ScoredOn("val")) == pytest.approx(dict(enumerate(by_fold)))
+    summary = model.summary("miou", ScoredOn("val"))
     assert summary.mean == pytest.approx(mean(by_fold))
     assert summary.std == pytest.approx(stdev(by_fold))
     assert summary.num == model.num_folds == 3
@@ -51,7 +52,7 @@ def test_mean_and_spread_over_folds_by_hand(make_run, models):
 def test_the_pooled_score_is_that_of_the_summed_matrix(make_run, models):
     for fold, confusion in enumerate([FIRST, SECOND, THIRD]):
         make_run(fold=fold, confusion=confusion)
-    pooled = models()[0].pooled("val", "plain")
+    pooled = models()[0].pooled(ScoredOn("val"))
     # diagonal 140, 95, 10; unions 165 + 155 - 140, 110 + 110 - 95, 10 + 20 - 10
     assert pooled.per_class["iou"] == pytest.approx([140 / 180, 95 / 125, 10 / 20])
     assert pooled.overall["miou"] == pytest.approx((140 / 180 + 0.76 + 0.5) / 3)
@@ -60,7 +61,7 @@ def test_the_pooled_score_is_that_of_the_summed_matrix(make_run, models):
 def test_classes_are_averaged_over_the_folds_that_score_them(make_run, models):
     for fold, confusion in enumerate([FIRST, SECOND, THIRD]):
         make_run(fold=fold, confusion=confusion)
-    background, crack, stain = models()[0].class_summaries("iou", "val", "plain")
+    background, crack, stain = models()[0].class_summaries("iou", ScoredOn("val"))
     assert (background.num, crack.num, stain.num) == (3, 3, 1)
     assert crack.mean == pytest.approx(mean([45 / 55, 40 / 60, 1.0]))
     assert stain.mean == 0.5
@@ -73,19 +74,19 @@ def test_seeds_are_averaged_within_their_fold_first(make_run, models):
     make_run(fold=1, seed=0, confusion=THIRD)
     (model,) = models()
     first = (FIRST_MIOU + SECOND_MIOU) / 2
-    assert model.overall("miou", "val", "plain") == pytest.approx({0: first, 1: THIRD_MIOU})
-    assert model.summary("miou", "val", "plain").std == pytest.approx(stdev([first, THIRD_MIOU]))
+    assert model.overall("miou", ScoredOn("val")) == pytest.approx({0: first, 1: THIRD_MIOU})
+    assert model.summary("miou", ScoredOn("val")).std == pytest.approx(stdev([first, THIRD_MIOU]))
     # each picture weighs the same: fold 1 counts twice beside the two seeds of fold 0
     expected = Scores.of(np.array(FIRST) + np.array(SECOND) + 2 * np.array(THIRD))
-    pooled = model.pooled("val", "plain").overall
+    pooled = model.pooled(ScoredOn("val")).overall
     assert {name: pooled[name] for name in CONFUSION_METRICS} == pytest.approx(
         {name: expected.overall[name] for name in CONFUSION_METRICS}
     )
     # right and wrong pixels: 135 and 10, 80 and 20, 30 and 10 (twice)
     right, wrong = 135 + 80 + 2 * 30, 10 + 20 + 2 * 10
     assert pooled["nll"] == pytest.approx((0.03 * right + 1.5 * wrong) / (right + wrong))
-    counts = model.pixel_counts("val", "plain")
-    assert counts.confusion.tolist() == model.pooled_confusion("val", "plain").tolist()
+    counts = model.pixel_counts(ScoredOn("val"))
+    assert counts.confusion.tolist() == model.pooled_confusion(ScoredOn("val")).tolist()
 
 
 def test_models_are_told_apart_by_config_but_not_by_fold_seed_and_ignored_keys(make_run, models):
@@ -123,7 +124,7 @@ def test_the_newest_finished_run_counts_and_a_later_failure_hides_it_not(make_ru
     make_run(confusion=SECOND, time="2026-01-02")
     make_run(status="failed", time="2026-01-03")
     (model,) = models()
-    assert model.overall("miou", "val", "plain") == {0: pytest.approx(SECOND_MIOU)}
+    assert model.overall("miou", ScoredOn("val")) == {0: pytest.approx(SECOND_MIOU)}
     assert 0 not in model.missing
 
 
@@ -139,10 +140,10 @@ def test_unlike_data_are_not_averaged(make_run, models, split_of):
     make_run(fold=1, split=split_of(prefix="q"))
     (model,) = models()
     assert "saw unlike data (split hashes" in model.refused
-    assert math.isnan(model.summary("miou", "val", "plain").mean)
-    assert model.pooled("val", "plain") is None
-    assert all(summary.num == 0 for summary in model.class_summaries("iou", "val", "plain"))
-    assert set(model.overall("miou", "val", "plain")) == {0, 1}  # the folds stand alone
+    assert math.isnan(model.summary("miou", ScoredOn("val")).mean)
+    assert model.pooled(ScoredOn("val")) is None
+    assert all(summary.num == 0 for summary in model.class_summaries("iou", ScoredOn("val")))
+    assert set(model.overall("miou", ScoredOn("val"))) == {0, 1}  # the folds stand alone
 
 
 def test_unlike_assignments_of_the_same_data_are_not_averaged(make_run, models, split_of):
@@ -158,19 +159,19 @@ def test_inference_that_some_seed_lacks_leaves_the_fold_out(make_run, models):
     make_run(fold=0, seed=1)
     make_run(fold=1, tta=SECOND)
     (model,) = models()
-    assert set(model.confusions("val", "tta")) == {1}
-    assert set(model.confusions("val", "plain")) == {0, 1}
+    assert set(model.confusions(ScoredOn("val", "tta"))) == {1}
+    assert set(model.confusions(ScoredOn("val"))) == {0, 1}
 
 
 def test_without_pixel_counts_the_confusion_matrix_still_counts(make_run, models):
     (make_run(fold=0, confusion=FIRST) / "pixel_counts.npz").unlink()
     make_run(fold=1, confusion=SECOND)
     (model,) = models()
-    assert model.overall("miou", "val", "plain") == pytest.approx({0: FIRST_MIOU, 1: SECOND_MIOU})
-    assert math.isnan(model.overall("ece", "val", "plain")[0])
-    assert model.pixel_counts("val", "plain") is None  # not of one fold alone
-    assert math.isnan(model.pooled("val", "plain").overall["ece"])
-    assert model.class_summaries("boundary_f1", "val", "plain")[0].num == 1
+    assert model.overall("miou", ScoredOn("val")) == pytest.approx({0: FIRST_MIOU, 1: SECOND_MIOU})
+    assert math.isnan(model.overall("ece", ScoredOn("val"))[0])
+    assert model.pixel_counts(ScoredOn("val")) is None  # not of one fold alone
+    assert math.isnan(model.pooled(ScoredOn("val")).overall["ece"])
+    assert model.class_summaries("boundary_f1", ScoredOn("val"))[0].num == 1
 
 
 def test_rows_of_objects_weigh_each_picture_the_same(make_run, models, add_objects):
@@ -178,11 +179,11 @@ def test_rows_of_objects_weigh_each_picture_the_same(make_run, models, add_objec
         add_objects(make_run(fold=0, seed=seed), fold=0)
     add_objects(make_run(fold=1, seed=0), fold=1)
     make_run(fold=2, seed=0)  # without the pool
-    rows = models()[0].objects("val", "plain")
+    rows = models()[0].objects(ScoredOn("val"))
     assert sorted({(row.id, sum(row.id == other.id for other in rows)) for row in rows}) == [
         (f"p{fold}_{i}", 2) for fold in (0, 1) for i in range(4)
     ]
-    assert models()[0].objects("val", "tta") == []
+    assert models()[0].objects(ScoredOn("val", "tta")) == []
 
 
 def test_what_never_finished_does_not_lengthen_the_names(make_run, models):

@@ -12,6 +12,7 @@ from hsl.reports.models import models_of
 from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
 from hsl.reports.tables.object_tables import EVERY, object_tables
 from hsl.run_folder.reading import ObjectRow, read_objects
+from hsl.run_folder.run import ScoredOn
 
 
 def row_of(name, **metrics):
@@ -92,7 +93,7 @@ def test_the_tables_of_two_models_over_two_folds(make_run, models, add_objects):
         add_objects(make_run("a", "a", fold), fold, failed=["p1_2"])
         add_objects(make_run("b", "b", fold), fold, shift=4)
     make_run("c", "c")  # without the pool
-    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    tables = {table.name: table for table in object_tables(models(), ScoredOn("val"))}
     assert list(tables) == ["objects", "objects_folds", "distances", "clustering", "objects_groups", "distances_groups"]
     crack, stain, every = dictionaries(tables["objects"])[1:4]
     # per picture: a crack that moved by 1 of 3 rows, IoU 1/2, is no match, and a spot; two stains that became one
@@ -123,7 +124,7 @@ def test_aji_is_pooled_and_spread_over_folds(make_run, models):
     folds = [[((2, 0, 0, 1.6), 30, 40), ((0, 2, 2, 0.0), 0, 60)], [((1, 1, 0, 0.75), 60, 100)]]
     for fold, rows in enumerate(folds):
         instances(make_run("a", "a", fold), rows)
-    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    tables = {table.name: table for table in object_tables(models(), ScoredOn("val"))}
     assert list(tables) == ["objects", "objects_folds"], "tables without a row are left out"
     *classes, every = dictionaries(tables["objects"])
     assert (every["class"], every["aji"], every["tp"]) == (EVERY, pytest.approx(90 / 200), 3)
@@ -138,11 +139,11 @@ def test_aji_is_pooled_and_spread_over_folds(make_run, models):
 
 def test_runs_without_aji_have_no_column_of_it(make_run, models, add_objects):
     add_objects(make_run("a", "a"))
-    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    tables = {table.name: table for table in object_tables(models(), ScoredOn("val"))}
     assert not any(column.key == "aji" for name in tables for column in tables[name].columns)
     assert "AJI" not in tables["objects"].caption
     instances(make_run("b", "b"), [((1, 0, 0, 0.9), 9, 10)])
-    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    tables = {table.name: table for table in object_tables(models(), ScoredOn("val"))}
     found = {row["model"]: row["aji"] for row in dictionaries(tables["objects_folds"])}
     assert (found["a"].num, found["b"].mean) == (0, 0.9)
 
@@ -151,7 +152,7 @@ def test_ap_is_pooled_over_pictures_and_unknown_for_older_runs(make_run, models,
     folder = make_run("a", "a")
     add_objects(folder)
     instances(make_run("b", "b"), [((1, 0, 0, 0.9), 9, 10)])
-    tables = {table.name: table for table in object_tables(models(), "val", "plain")}
+    tables = {table.name: table for table in object_tables(models(), ScoredOn("val"))}
     rows = [row for row in dictionaries(tables["objects"]) if row["model"] == "a"]
     stored = [json.loads(line)["metrics"]["panoptic"] for line in (folder / "objects.jsonl").read_text().splitlines()]
     pooled = pool_precision(stored)
@@ -180,20 +181,20 @@ def test_what_an_object_is_follows_from_the_runs(make_run, models, add_objects):
     basins, maps = "basins of a watershed on the predicted distance map", "the instance maps of the data set"
     for name in ("a", "b", "c"):
         instances(make_run(name, name, config=config(1.0)), row)
-    assert objects_are(models(), "val", "plain") == f"true objects are {maps}; predicted objects are {basins}"
+    assert objects_are(models(), ScoredOn("val")) == f"true objects are {maps}; predicted objects are {basins}"
     instances(make_run("off", "off", config=config(0)), row)  # a part without weight has no head
     add_objects(make_run("plain", "plain"))
     found = models()
     off, plain = (next(one.label for one in found if one.label.startswith(name)) for name in ("off", "plain"))
-    true, _, predicted = objects_are(found, "val", "plain").partition("; predicted objects are ")
+    true, _, predicted = objects_are(found, ScoredOn("val")).partition("; predicted objects are ")
     assert true == f"true objects are {maps}; of {plain} connected components, or {maps} where it has any"
     assert predicted == f"{basins}; of {off}, {plain} connected components"
-    assert objects_are(found, "val", "plain") in object_tables(found, "val", "plain")[0].caption
+    assert objects_are(found, ScoredOn("val")) in object_tables(found, ScoredOn("val"))[0].caption
 
 
 def test_nothing_without_the_pool(make_run, models):
     make_run("a", "a")
-    assert object_tables(models(), "val", "plain") == []
+    assert object_tables(models(), ScoredOn("val")) == []
 
 
 def test_the_rows_are_those_that_the_metrics_wrote(make_run, add_objects, masks):

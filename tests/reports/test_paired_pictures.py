@@ -4,6 +4,7 @@ import pytest
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.statistics.comparisons import compare, pooled_estimates
+from hsl.run_folder.run import ScoredOn
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ def models(make_run, tmp_path, split_of):
 def test_what_is_predicted_where_there_is_no_foreground_counts_in_the_pooled_difference(models):
     hits, missed, spurious = 4 * 80 + 6, 4 * 20 - 6, 4 * 10
     expected = [hits / (hits + missed + spurious + more) for more in (0, 3 * 40)]
-    (found,) = compare(models, "val", "plain", 500, 0, "foreground_iou")
+    (found,) = compare(models, ScoredOn("val"), 500, 0, "foreground_iou")
     assert found.score.mean == pytest.approx(expected[0] - expected[1])
     assert found.beside["mean over pictures"].num_units == 4  # the others have no foreground IoU of `a`
-    alone = pooled_estimates(models, "val", "plain", 500, 0, "foreground_iou")
+    alone = pooled_estimates(models, ScoredOn("val"), 500, 0, "foreground_iou")
     assert [alone[name].mean for name in "ab"] == pytest.approx(expected)
 
 
 def test_a_picture_without_a_labelled_pixel_is_no_unit(models):
-    (found,) = compare(models, "val", "plain", 500, 0, "foreground_iou")
-    alone = pooled_estimates(models, "val", "plain", 500, 0, "foreground_iou")
+    (found,) = compare(models, ScoredOn("val"), 500, 0, "foreground_iou")
+    alone = pooled_estimates(models, ScoredOn("val"), 500, 0, "foreground_iou")
     assert (found.score.num_units, found.num_images, alone["a"].num_units) == (7, 7, 7)

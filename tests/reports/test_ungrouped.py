@@ -10,6 +10,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.tables.task_table import task_table
 from hsl.reports.ungrouped import merged, named_by, ungrouped
+from hsl.run_folder.run import ScoredOn
 
 # Four classes of the data set, of which the last two are read alike by every task: three global ones.
 MEMBERS = [0, 1, 2, 2]
@@ -39,10 +40,10 @@ def pixels(matrix):
 @pytest.mark.parametrize(("task", "kept"), [("genus", [1, 2]), ("health", [2])])
 def test_equal_to_scikit_learn_with_the_other_classes_as_one(model, task, kept):
     found = model(FACTS)
-    number, summary = ungrouped(found, task, "val", "plain")
+    number, summary = ungrouped(found, task, ScoredOn("val"))
     expected = []
     for run in found.finished.values():
-        target, prediction = pixels(run.confusion("val", "plain"))
+        target, prediction = pixels(run.confusion(ScoredOn("val")))
         target, prediction = (np.where(np.isin(each, kept), each, 0) for each in (target, prediction))
         expected.append(jaccard_score(target, prediction, average="macro"))
     assert number == 1 + len(kept)
@@ -50,7 +51,7 @@ def test_equal_to_scikit_learn_with_the_other_classes_as_one(model, task, kept):
 
 
 def test_the_table_of_tasks_has_it_beside_the_grouped_score(model):
-    table = task_table([model(FACTS)], "val", "plain")
+    table = task_table([model(FACTS)], ScoredOn("val"))
     keys = [column.key for column in table.columns]
     rows = {row[1]: dict(zip(keys, row, strict=True)) for row in table.rows}
     assert rows["genus"]["classes_ungrouped"] == 3
@@ -70,6 +71,6 @@ def test_nothing_is_merged_where_a_task_names_all():
 def test_runs_that_do_not_tell_have_no_such_score(model, facts):
     found = model(facts)
     assert named_by(next(iter(found.finished.values())), "genus") is None
-    number, summary = ungrouped(found, "genus", "val", "plain")
+    number, summary = ungrouped(found, "genus", ScoredOn("val"))
     assert number is None
     assert math.isnan(summary.mean)

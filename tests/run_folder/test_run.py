@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from hsl.run_folder.run import Split, read_run
+from hsl.run_folder.run import ScoredOn, Split, read_run
 
 
 def test_a_finished_run(make_run):
@@ -12,9 +12,9 @@ def test_a_finished_run(make_run):
     run = read_run(folder)
     assert (run.status, run.reason, run.fold, run.seed) == ("finished", "", 1, 0)
     assert run.initialisation == "hub:x/y (abababab)"
-    np.testing.assert_array_equal(run.confusion("val", "plain"), [[90, 10, 0], [0, 50, 0], [0, 0, 0]])
-    assert run.confusion("val", "tta") is None
-    assert run.confusion("test", "plain") is None
+    np.testing.assert_array_equal(run.confusion(ScoredOn("val")), [[90, 10, 0], [0, 50, 0], [0, 0, 0]])
+    assert run.confusion(ScoredOn(ScoredOn("val", "tta"))) is None
+    assert run.confusion(ScoredOn("test")) is None
     assert run.images["val", "plain"]["p1_2"].miou == pytest.approx(0.52)
     assert run.images["val", "plain"]["p1_2"].group == "gp1_1"
     assert run.history["val/miou"] == [0.3, 0.5]

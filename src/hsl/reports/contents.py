@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 
 from hsl.metrics.catalogue import better
-from hsl.metrics.pixels.pixel_counts import EMPTY_ONE
-from hsl.reports.models import OVERALL, PER_CLASS, Model, Scores
+from hsl.metrics.pixels.pixel_counts import EMPTY_ONE, PER_CLASS
+from hsl.reports.models import OVERALL, Model, Scores
 from hsl.reports.page.notes import Note
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, title_of
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 INFERENCES = ("plain", "tta")
 
 
-def ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
+def ranked(models: Sequence[Model], metric: str, on: ScoredOn) -> list[tuple[int | None, Model]]:
     """Models by their mean over folds, best first: the highest, or the lowest of ECE, NLL and Brier score.
 
     A model that lacks a fold which another has stands below without a rank: its mean is over other pictures.
     So does one without a mean.
     """
-    means = {model.label: model.summary(metric, part, inference).mean for model in models}
+    means = {model.label: model.summary(metric, on).mean for model in models}
     sign = 1 if better(metric) == "min" else -1
-    every = {fold for model in models if not model.refused for fold in model.confusions(part, inference)}
+    every = {fold for model in models if not model.refused for fold in model.confusions(on)}
 
     def in_full(model: Model) -> bool:
-        return not math.isnan(means[model.label]) and set(model.confusions(part, inference)) >= every
+        return not math.isnan(means[model.label]) and set(model.confusions(on)) >= every
 
     def order(model: Model) -> tuple[bool, bool, float]:
         mean = means[model.label]
@@ -74,7 +74,7 @@ def fold_rows(
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
-    scores = {inference: Scores.of_run(run, part, inference) for inference in INFERENCES}
+    scores = {inference: Scores.of_run(run, ScoredOn(part, inference)) for inference in INFERENCES}
     stored = run.metrics.parts.get(part, {}).get("plain") if run.metrics else None
     return [
         model.label,
@@ -100,9 +100,9 @@ def per_class_table(models: Sequence[Model], part: str) -> Table:
     for model in models:
         if not model.finished or model.refused:
             continue
-        summaries = {name: model.class_summaries(name, part, "plain") for name in PER_CLASS}
-        tta = model.class_summaries("iou", part, "tta")
-        pooled, pixels = model.pooled(part, "plain"), _true_pixels(model, part)
+        summaries = {name: model.class_summaries(name, ScoredOn(part)) for name in PER_CLASS}
+        tta = model.class_summaries("iou", ScoredOn(part, "tta"))
+        pooled, pixels = model.pooled(ScoredOn(part)), _true_pixels(model, part)
         for i, name in enumerate(model.classes):
             row: list[Cell] = [model.label, name, pixels[i], summaries["iou"][i].num]
             row += [summaries[score][i] for score in PER_CLASS]
@@ -156,24 +156,22 @@ def _model_json(rank: int | None, model: Model, parts: Sequence[str]) -> dict[st
         "parts": _parts_json(model, parts),
         "primary": model.primary,
         "tasks": {task: _parts_json(model.on_task(task), parts) for task in model.tasks},
-        "h_mean": {part: {way: asdict(model.h_mean(part, way)) for way in INFERENCES} for part in parts},
+        "h_mean": {part: {way: asdict(model.h_mean(ScoredOn(part, way))) for way in INFERENCES} for part in parts},
     }
 
 
 def _parts_json(model: Model, parts: Sequence[str]) -> dict[str, Any]:
-    return {part: {way: _scores_json(model, part, way) for way in INFERENCES} for part in parts}
+    return {part: {way: _scores_json(model, ScoredOn(part, way)) for way in INFERENCES} for part in parts}
 
 
-def _scores_json(model: Model, part: str, inference: str) -> dict[str, Any] | None:
-    if not model.confusions(part, inference):
+def _scores_json(model: Model, on: ScoredOn) -> dict[str, Any] | None:
+    if not model.confusions(on):
         return None
-    pooled = model.pooled(part, inference)
+    pooled = model.pooled(on)
     return {
-        "folds": {name: model.overall(name, part, inference) for name in (*OVERALL, *EMPTY_ONE)},
-        "over_folds": {name: asdict(model.summary(name, part, inference)) for name in (*OVERALL, *EMPTY_ONE)},
-        "per_class": {
-            name: [asdict(one) for one in model.class_summaries(name, part, inference)] for name in PER_CLASS
-        },
+        "folds": {name: model.overall(name, on) for name in (*OVERALL, *EMPTY_ONE)},
+        "over_folds": {name: asdict(model.summary(name, on)) for name in (*OVERALL, *EMPTY_ONE)},
+        "per_class": {name: [asdict(one) for one in model.class_summaries(name, on)] for name in PER_CLASS},
         "pooled": None if pooled is None else _pooled_json(pooled),
     }
 
@@ -200,7 +198,7 @@ def fold_name(model: Model, fold: int) -> str:
 
 def classes_scored(model: Model, part: str) -> str:
     """How many of the classes the folds score, plain inference."""
-    matrices = [matrix for fold in model.confusions(part, "plain").values() for matrix in fold]
+    matrices = [matrix for fold in model.confusions(ScoredOn(part)).values() for matrix in fold]
     counts = sorted({Scores.of(matrix).classes_scored for matrix in matrices})
     spread = "–".join(str(number) for number in (counts[:1] + counts[-1:] if len(counts) > 1 else counts))
     return f"{spread or NONE} of {len(model.classes)}"
@@ -208,7 +206,7 @@ def classes_scored(model: Model, part: str) -> str:
 
 def _true_pixels(model: Model, part: str) -> list[int]:
     """Per class, each picture once: one seed of every fold."""
-    firsts = [matrices[0].sum(axis=1) for matrices in model.confusions(part, "plain").values()]
+    firsts = [matrices[0].sum(axis=1) for matrices in model.confusions(ScoredOn(part)).values()]
     return [int(number) for number in np.sum(firsts, axis=0)] if firsts else [0] * len(model.classes)
 
 

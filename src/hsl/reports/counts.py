@@ -8,12 +8,12 @@ from hsl.metrics.images.image_counts import ImageCounts
 from hsl.metrics.pixels.pixel_counts import EMPTY_ONE, PixelCounts
 from hsl.run_folder.image_predictions import ImagePictures
 from hsl.run_folder.pixel_counts import Pictures
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 
-def pixel_counts(run: Run, part: str, inference: str) -> PixelCounts | None:
+def pixel_counts(run: Run, on: ScoredOn) -> PixelCounts | None:
     """Sums over the pictures of a part; none where there are no counts per picture."""
-    pictures = run.pictures.get((part, inference))
+    pictures = run.pictures.get(on)
     return None if pictures is None else PixelCounts(**pictures.totals)
 
 
@@ -22,9 +22,9 @@ def picture_counts(pictures: Pictures) -> PixelCounts:
     return PixelCounts(**pictures.arrays)
 
 
-def empty_one(run: Run, part: str, inference: str) -> Mapping[str, float]:
+def empty_one(run: Run, on: ScoredOn) -> Mapping[str, float]:
     """The two of ``EMPTY_ONE``; NaN where there are no counts per picture."""
-    pictures = run.pictures.get((part, inference))
+    pictures = run.pictures.get(on)
     return dict.fromkeys(EMPTY_ONE, math.nan) if pictures is None else _empty_one(pictures)
 
 

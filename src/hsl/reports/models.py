@@ -18,7 +18,7 @@ from hsl.reports.counts import empty_one, pixel_counts
 from hsl.reports.naming import differences, flatten, labels, without_fold
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
 from hsl.run_folder.reading import ObjectRow
-from hsl.run_folder.run import Run, reverted_mark
+from hsl.run_folder.run import Run, ScoredOn, reverted_mark
 from hsl.run_folder.splits import Split
 
 OVERALL = METRICS
@@ -52,13 +52,13 @@ class Scores:
         return cls(counts.scores(), per_class, int(np.isfinite(per_class["iou"]).sum()))
 
     @classmethod
-    def of_run(cls, run: Run, part: str, inference: str) -> "Scores | None":
+    def of_run(cls, run: Run, on: ScoredOn) -> "Scores | None":
         """Every score for which the run left counts, also ``EMPTY_ONE``; none where the part was not scored."""
-        counts, confusion = pixel_counts(run, part, inference), run.confusion(part, inference)
+        counts, confusion = pixel_counts(run, on), run.confusion(on)
         if confusion is None:
             return None
         found = cls.of_counts(counts) if counts else cls.of(confusion)
-        return replace(found, overall={**found.overall, **empty_one(run, part, inference)})
+        return replace(found, overall={**found.overall, **empty_one(run, on)})
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ class Model:
         """The model as if this task of `tasks` were all it was scored on."""
         return replace(self, finished={key: run.on_task(task) for key, run in self.finished.items()})
 
-    def h_mean(self, part: str, inference: str, tasks: Sequence[str] | None = None) -> Summary:
+    def h_mean(self, on: ScoredOn, tasks: Sequence[str] | None = None) -> Summary:
         """Harmonic mean of the mIoU of `tasks`, else the primary ones, of each run, over folds; NaN without one."""
         chosen = [task for task in self.tasks if task in tasks] if tasks is not None else self.primary
 
         def of_run(run: Run) -> float | None:
-            found = [Scores.of_run(run.on_task(task), part, inference) for task in chosen]
+            found = [Scores.of_run(run.on_task(task), on) for task in chosen]
             known = [scores.overall["miou"] for scores in found if scores]
             return harmonic_mean(known) if known and len(known) == len(found) else None
 
@@ -133,62 +133,62 @@ class Model:
         """The finished runs of a fold, by seed."""
         return [run for (number, _), run in sorted(self.finished.items()) if number == fold]
 
-    def confusions(self, part: str, inference: str) -> dict[int, list[NDArray[np.int64]]]:
+    def confusions(self, on: ScoredOn) -> dict[int, list[NDArray[np.int64]]]:
         """Fold to one matrix per seed; a fold not scored by every seed is left out."""
-        return self.per_fold(lambda run: run.confusion(part, inference))
+        return self.per_fold(lambda run: run.confusion(on))
 
-    def scores(self, part: str, inference: str) -> dict[int, list[Scores]]:
+    def scores(self, on: ScoredOn) -> dict[int, list[Scores]]:
         """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
-        return self.per_fold(lambda run: Scores.of_run(run, part, inference))
+        return self.per_fold(lambda run: Scores.of_run(run, on))
 
-    def seed_scores(self, name: str, part: str, inference: str) -> dict[int, list[float]]:
+    def seed_scores(self, name: str, on: ScoredOn) -> dict[int, list[float]]:
         """Fold to an overall score of each seed."""
-        return {fold: [one.overall[name] for one in seeds] for fold, seeds in self.scores(part, inference).items()}
+        return {fold: [one.overall[name] for one in seeds] for fold, seeds in self.scores(on).items()}
 
-    def overall(self, name: str, part: str, inference: str) -> dict[int, float]:
+    def overall(self, name: str, on: ScoredOn) -> dict[int, float]:
         """Fold to an overall score; several seeds are averaged within their fold first."""
-        return {fold: mean_std(seeds).mean for fold, seeds in self.seed_scores(name, part, inference).items()}
+        return {fold: mean_std(seeds).mean for fold, seeds in self.seed_scores(name, on).items()}
 
-    def summary(self, name: str, part: str, inference: str) -> Summary:
+    def summary(self, name: str, on: ScoredOn) -> Summary:
         """An overall score over folds; all NaN when averaging is refused."""
         if self.refused:
             return Summary(math.nan, math.nan, 0)
-        return mean_std(list(self.overall(name, part, inference).values()))
+        return mean_std(list(self.overall(name, on).values()))
 
-    def class_summaries(self, name: str, part: str, inference: str) -> list[Summary]:
+    def class_summaries(self, name: str, on: ScoredOn) -> list[Summary]:
         """A score of each class over the folds that score it; several seeds are averaged first."""
         if self.refused:
             return [Summary(math.nan, math.nan, 0) for _ in self.classes]
-        folds = [[one.per_class[name] for one in seeds] for seeds in self.scores(part, inference).values()]
+        folds = [[one.per_class[name] for one in seeds] for seeds in self.scores(on).values()]
         return [
             mean_std([mean_std([float(seed[i]) for seed in fold]).mean for fold in folds])
             for i in range(len(self.classes))
         ]
 
-    def pooled_confusion(self, part: str, inference: str) -> NDArray[np.int64] | None:
+    def pooled_confusion(self, on: ScoredOn) -> NDArray[np.int64] | None:
         """Sum of the folds' matrices, none without any or when refused; see `pooled_over`."""
-        return None if self.refused else pooled_over(self.confusions(part, inference))
+        return None if self.refused else pooled_over(self.confusions(on))
 
-    def pixel_counts(self, part: str, inference: str) -> PixelCounts | None:
+    def pixel_counts(self, on: ScoredOn) -> PixelCounts | None:
         """Sum of the folds' pixel counts, none without any or when refused; see `pooled_over`."""
-        found = self.per_fold(lambda run: pixel_counts(run, part, inference))
-        complete = found.keys() == self.confusions(part, inference).keys()
+        found = self.per_fold(lambda run: pixel_counts(run, on))
+        complete = found.keys() == self.confusions(on).keys()
         return pooled_over(found) if complete and not self.refused else None
 
-    def pooled(self, part: str, inference: str) -> Scores | None:
+    def pooled(self, on: ScoredOn) -> Scores | None:
         """Scores of the pooled counts; with ``val``, the out-of-fold scores."""
-        if counts := self.pixel_counts(part, inference):
+        if counts := self.pixel_counts(on):
             return Scores.of_counts(counts)
-        matrix = self.pooled_confusion(part, inference)
+        matrix = self.pooled_confusion(on)
         return None if matrix is None else Scores.of(matrix)
 
-    def objects(self, part: str, inference: str) -> list[ObjectRow]:
+    def objects(self, on: ScoredOn) -> list[ObjectRow]:
         """The rows of the metric pool over folds and seeds, none when refused.
 
         A fold that some seed has no rows for is left out. The rows of a fold with fewer seeds stand there more
         often, so that each picture weighs the same.
         """
-        folds = self.per_fold(lambda run: run.objects(part, inference) or None)
+        folds = self.per_fold(lambda run: run.objects(on) or None)
         if self.refused or not folds:
             return []
         factors = _factors(folds)

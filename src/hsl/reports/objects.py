@@ -16,6 +16,7 @@ from hsl.metrics.objects.surface import summarise_surface
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.run import ScoredOn
 
 COUNTS = ("tp", "fp", "fn")
 CLUSTERING = score_names("objects", "regions")
@@ -93,12 +94,12 @@ def all_classes(rows: Sequence[ObjectRow]) -> dict[str, float]:
     return found | {"aji": pool_objects(counted)["aji"] if counted else math.nan}
 
 
-def objects_are(models: Sequence[Model], part: str, inference: str) -> str:
+def objects_are(models: Sequence[Model], on: ScoredOn) -> str:
     """A clause on what the runs counted as an object; where the models differ in it, it names them."""
     true: dict[str, list[str]] = {}
     predicted: dict[str, list[str]] = {}
     for model in models:
-        if rows := model.objects(part, inference):
+        if rows := model.objects(on):
             counted = any(row.metrics.objects for row in rows)
             true.setdefault(TRUE[0 if counted else 1], []).append(model.label)
             cut = all(_cuts(run.config) for run in model.finished.values())
@@ -160,13 +161,9 @@ def failed(rows: Sequence[ObjectRow], metric: Metric) -> set[str]:
     }
 
 
-def groups_of(model: Model, part: str, inference: str) -> dict[str, str]:
+def groups_of(model: Model, on: ScoredOn) -> dict[str, str]:
     """Id to group, by the per-image rows of the runs."""
-    return {
-        name: row.group
-        for run in model.finished.values()
-        for name, row in run.images.get((part, inference), {}).items()
-    }
+    return {name: row.group for run in model.finished.values() for name, row in run.images.get(on, {}).items()}
 
 
 def by_group(rows: Sequence[ObjectRow], groups: Mapping[str, str]) -> dict[str, list[ObjectRow]]:

@@ -14,7 +14,7 @@ from hsl.reports.counts import picture_counts
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.run_folder.pixel_counts import Pictures
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 
 class NotPairedError(ValueError):
@@ -130,7 +130,7 @@ def _annotations(model: Model, fold: int) -> set[tuple[str, str]]:
     return {(hashes["val"], hashes["test"]) for hashes in told if hashes}
 
 
-def scored_pictures(model: Model, folds: Sequence[int], part: str, inference: str, metric: str) -> Scored:
+def scored_pictures(model: Model, folds: Sequence[int], on: ScoredOn, metric: str) -> Scored:
     """The pictures of some folds with their score and group.
 
     Raises:
@@ -140,22 +140,22 @@ def scored_pictures(model: Model, folds: Sequence[int], part: str, inference: st
     groups: dict[str, str] = {}
     runs = [run for fold in folds for run in model.seeds(fold)]
     for fold in folds:
-        found = [run.images.get((part, inference), {}) for run in model.seeds(fold)]
+        found = [run.images.get(on, {}) for run in model.seeds(fold)]
         if not all(found) or len({frozenset(rows) for rows in found}) > 1:
-            raise NotPairedError(f"{model.label} has no complete per-image rows for {part}, {inference} in fold {fold}")
+            raise NotPairedError(f"{model.label} has no complete per-image rows for {on} in fold {fold}")
     for run in runs:
-        for name, score in _picture_scores(run, part, inference, metric).items():
+        for name, score in _picture_scores(run, on, metric).items():
             values.setdefault(name, []).append(score)
-            groups[name] = run.images[part, inference][name].group
-    counts = [run.pictures.get((part, inference)) for run in runs]
+            groups[name] = run.images[on][name].group
+    counts = [run.pictures.get(on) for run in runs]
     known = [each for each in counts if each is not None]
     scores = {name: mean_std(found).mean for name, found in sorted(values.items())}
     return Scored(scores, groups, known if len(known) == len(counts) else ())
 
 
-def _picture_scores(run: Run, part: str, inference: str, metric: str) -> dict[str, float]:
+def _picture_scores(run: Run, on: ScoredOn, metric: str) -> dict[str, float]:
     """Id to score: the column of ``per_image.csv``, else from the pixel counts; NaN where neither is there."""
-    rows, pictures = run.images[part, inference], run.pictures.get((part, inference))
+    rows, pictures = run.images[on], run.pictures.get(on)
     if pictures and not all(metric in row.scores for row in rows.values()):
         scores = dict(zip(pictures.ids, picture_counts(pictures).score(metric).tolist(), strict=True))
         return {name: scores.get(name, float("nan")) for name in rows}

@@ -37,7 +37,7 @@ from hsl.reports.tables.picture_table import picture_table
 from hsl.reports.tables.score_tables import Table, write_table
 from hsl.reports.tables.task_table import task_table
 from hsl.reports.tables.terminal_table import RANKINGS, print_report
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 from hsl.terminal import say
 
 
@@ -113,16 +113,16 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     """Everything but what is printed."""
     data, runs, base = found.name, found.runs, None if cfg.base is None else find_base(models, str(cfg.base))
     parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
-    chosen = (cfg.part, cfg.inference_name)
+    on = ScoredOn(cfg.part, cfg.inference_name)
     overlapping = any(run.overlapping for run in runs)
     metric = cfg.metric or ("foreground_iou" if overlapping else "miou")
-    images = image_report(models, cfg.image_metric, *chosen, parts, cfg.resamples, cfg.seed)
-    ranked = contents.ranked(_dense(models, bool(images.ranked)), metric, *chosen)
+    images = image_report(models, cfg.image_metric, on, parts, cfg.resamples, cfg.seed)
+    ranked = contents.ranked(_dense(models, bool(images.ranked)), metric, on)
     dense = [model for _, model in ranked]
     in_order = dense + [model for _, model in images.ranked if model not in dense]
-    pairs = compare(dense, *chosen, cfg.resamples, cfg.seed, metric)
-    estimates = pooled_estimates(dense, *chosen, cfg.resamples, cfg.seed, metric)
-    notes = notes_on(runs, in_order, *chosen)
+    pairs = compare(dense, on, cfg.resamples, cfg.seed, metric)
+    estimates = pooled_estimates(dense, on, cfg.resamples, cfg.seed, metric)
+    notes = notes_on(runs, in_order, on)
     notes = few_resamples(cfg.resamples, max(len(pairs), len(images.comparisons))) + notes
     notes += [Note("info", f"No model here is called {cfg.base}.")] if cfg.base is not None and base is None else []
     warnings = warnings_of(notes, runs, models)
@@ -150,9 +150,9 @@ def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], outp
     write_atomically(output / "cv_results.json", json.dumps(results, indent=1, allow_nan=False).encode())
     ready = [model for model in in_order if model.finished]
     places = {model.label: i for i, model in enumerate(ready)}
-    plots = report_plots(ready, metric, *chosen, cfg.pareto) | images.plots(places, cfg.image_metric, *chosen)
+    plots = report_plots(ready, metric, on, cfg.pareto) | images.plots(places, cfg.image_metric, on)
     save_plots(list(plots.values()), output / "plots", cfg.dpi, cfg.formats)
-    settings = (cfg.num_pictures, metric, *chosen, images.title)
+    settings = (cfg.num_pictures, metric, on, images.title)
     write_page(output / "index.html", runs, in_order, tables, plots, pairs, notes, *settings, data, answers)
     return _Written(data, answers, tables, notes, results)
 
@@ -167,13 +167,13 @@ def _ablations(
     images: ImageReport,
 ) -> dict[str, Table]:
     """Of pixels and of image heads, as far as the base has them."""
-    chosen = (cfg.part, cfg.inference_name)
+    on = ScoredOn(cfg.part, cfg.inference_name)
     tables = {}
     if any(model is base for model in dense):
-        means = {model.label: model.summary(metric, *chosen) for model in dense}
+        means = {model.label: model.summary(metric, on) for model in dense}
         tables["ablation"] = ablation_table(dense, base, metric, means, estimates, pairs)
     if any(model is base for model in images.models):
-        means = {model.label: image_summary(model, images.metric, *chosen) for model in images.models}
+        means = {model.label: image_summary(model, images.metric, on) for model in images.models}
         of = (images.models, base, images.metric, means, images.estimates, images.comparisons)
         tables["image_ablation"] = ablation_table(*of, name="image_ablation")
     return tables
@@ -194,7 +194,7 @@ def _tables(
     parts: Sequence[str],
 ) -> dict[str, Table]:
     """The tables of the dense heads, by name."""
-    chosen = (cfg.part, cfg.inference_name)
+    on = ScoredOn(cfg.part, cfg.inference_name)
     models = [model for _, model in ranked]
     tables = {
         "ranking": ranking_table(ranked, cfg.part, metric, estimates, pairs, cfg.inference_name),
@@ -202,15 +202,15 @@ def _tables(
         "folds": contents.folds_table(models, cfg.part),
         "pairwise": pairwise_table(pairs, metric),
         "pairwise_classes": pairwise_classes_table(pairs),
-        "pictures": picture_table(models, *chosen),
-        "variance": variance_table(models, metric, *chosen),
+        "pictures": picture_table(models, on),
+        "variance": variance_table(models, metric, on),
     }
-    tables |= {table.name: table for table in object_tables(models, *chosen)}
-    if (families := family_table(models, *chosen, metric)) is not None:
+    tables |= {table.name: table for table in object_tables(models, on)}
+    if (families := family_table(models, on, metric)) is not None:
         tables["families"] = families
     if any(model.tasks for model in models):
-        tables["tasks"] = task_table(models, *chosen)
+        tables["tasks"] = task_table(models, on)
     if "test" in parts and cfg.part != "test":
-        test = contents.ranked(models, metric, "test", cfg.inference_name)
+        test = contents.ranked(models, metric, ScoredOn("test", cfg.inference_name))
         tables["ranking_test"] = ranking_table(test, "test", metric)
     return tables

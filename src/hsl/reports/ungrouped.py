@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from hsl.reports.models import Model, Scores
 from hsl.reports.statistics.paired_tests import Summary, mean_std
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 
-def ungrouped(model: Model, task: str, part: str, inference: str) -> tuple[int | None, Summary]:
+def ungrouped(model: Model, task: str, on: ScoredOn) -> tuple[int | None, Summary]:
     """How many classes a task has before it groups them, its background included, and their mIoU over folds.
 
     The confusion matrix is that of the global space, where the heads of a network are fused and a flat one predicts;
@@ -19,7 +19,7 @@ def ungrouped(model: Model, task: str, part: str, inference: str) -> tuple[int |
     """
 
     def of_run(run: Run) -> float | None:
-        named, matrix = named_by(run, task), run.confusion(part, inference)
+        named, matrix = named_by(run, task), run.confusion(on)
         if named is None or matrix is None or len(named) != len(matrix):
             return None
         return Scores.of(merged(matrix, named)).overall["miou"]

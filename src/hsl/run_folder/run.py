@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +31,26 @@ from hsl.run_folder.splits import PartTests, Split, read_parts
 from hsl.run_folder.weighting_steps import WeightingSteps, read_weighting
 
 
+class ScoredOn(NamedTuple):
+    """What scores were taken on: a part of the split, val or test, by an inference, plain or tta."""
+
+    part: str
+    inference: str = "plain"
+
+    def __str__(self) -> str:
+        return f"{self.part}, {self.inference}"
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder.
 
     ``status`` is finished, failed, interrupted, running or unreadable; ``reason`` says why it is unfinished.
-    ``problems`` are side files that could not be read. ``images`` maps (part, inference) to id to row,
+    ``problems`` are side files that could not be read. ``images`` maps (on) to id to row,
     ``pictures`` to the pixel counts of every picture; ``rows`` maps them to the lines of ``objects.jsonl``.
     ``task_pictures`` has per task of a network of several heads what ``pictures`` has for the fused classes;
     ``weighting`` is what the task weighting did, none where it was not logged. ``image_pictures`` maps
-    (part, inference) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory;
+    (on) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory;
     ``parts`` compares the classes of the parts of the split.
     """
 
@@ -125,20 +135,20 @@ class Run:
         pictures = self.task_pictures.get(task, {})
         return replace(self, metrics=metrics, pictures=pictures, images={}, rows={}, examples=(), task_pictures={})
 
-    def confusion(self, part: str, inference: str) -> NDArray[np.int64] | None:
+    def confusion(self, on: ScoredOn) -> NDArray[np.int64] | None:
         """Pooled confusion matrix ``int64 (C, C)``, rows the truth; none where it was not scored.
 
         It is summed over the pictures; where their counts cannot be read, it is that of ``metrics.json``.
         """
-        if pictures := self.pictures.get((part, inference)):
+        if pictures := self.pictures.get(on):
             matrix: NDArray[np.int64] = pictures.totals["matrices"].sum(0)
             return matrix
-        scores = self.metrics.parts.get(part, {}).get(inference) if self.metrics else None
+        scores = self.metrics.parts.get(on.part, {}).get(on.inference) if self.metrics else None
         return np.array(scores.confusion, dtype=np.int64) if scores and scores.confusion else None
 
-    def objects(self, part: str, inference: str) -> Sequence[ObjectRow]:
+    def objects(self, on: ScoredOn) -> Sequence[ObjectRow]:
         """The rows of the metric pool, one per picture; empty for a run without the pool."""
-        return self.rows.get((part, inference), ())
+        return self.rows.get(on, ())
 
 
 def read_run(folder: Path) -> Run:

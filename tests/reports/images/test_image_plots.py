@@ -6,6 +6,7 @@ import pytest
 from hsl.reports.gather import gather
 from hsl.reports.images.image_plots import image_plots
 from hsl.reports.models import models_of
+from hsl.run_folder.run import ScoredOn
 
 RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 
@@ -16,7 +17,7 @@ def plots(tmp_path):
         runs = gather([str(tmp_path / "outputs")])
         models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
         places = {model.label: i for i, model in enumerate(models)}
-        return image_plots(models, places, options.get("metric", "accuracy"), "val", "plain")
+        return image_plots(models, places, options.get("metric", "accuracy"), ScoredOn("val"))
 
     return draw
 

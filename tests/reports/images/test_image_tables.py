@@ -17,6 +17,7 @@ from hsl.reports.models import models_of
 from hsl.reports.statistics.paired_tests import Interval, Summary
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.comparison_tables import pairwise_table
+from hsl.run_folder.run import ScoredOn
 
 RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 HEALTHY = np.zeros(4, dtype=int)
@@ -46,7 +47,7 @@ def test_the_ranking_by_mean_pools_out_of_fold_and_ranks_only_what_is_complete(h
         head("b", fold, ("1111", "1000")[fold])
     head("c", 0, "1111")
     make_run("d", "d", 0, status="failed")
-    ranked = image_ranked(models(), "accuracy", "val", "plain")
+    ranked = image_ranked(models(), "accuracy", ScoredOn("val"))
     assert [(rank, model.label) for rank, model in ranked] == [
         (1, "b"),
         (2, "a"),
@@ -73,18 +74,18 @@ def test_the_test_part_is_not_pooled(make_run, add_image_head, models):
     given = (np.array([0, 1]), np.array([RIGHT, RIGHT]))
     for fold in range(2):
         add_image_head(make_run(fold=fold), fold, part="test", given=given)
-    table = image_ranking_table(image_ranked(models(), "accuracy", "test", "plain"), "test", "accuracy")
+    table = image_ranking_table(image_ranked(models(), "accuracy", ScoredOn("test")), "test", "accuracy")
     assert table.name == "image_ranking_test"
     assert cells(table, "accuracy") == [Summary(0.5, 0.0, 2)]
     assert "accuracy_pooled" not in [column.key for column in table.columns]
-    classes = image_per_class_table(models(), "test", "plain")
+    classes = image_per_class_table(models(), ScoredOn("test"))
     assert cells(classes, "support") == [1, 1, 0]  # the same two pictures in both folds
 
 
 def test_per_class(head, models):
     head("a", 0, "1110")
     head("a", 1, "1111")
-    table = image_per_class_table(models(), "val", "plain")
+    table = image_per_class_table(models(), ScoredOn("val"))
     assert cells(table, "class") == ["healthy", "miner", "rust"]
     assert cells(table, "support") == [8, 0, 0]
     healthy, miner, rust = cells(table, "f1")
@@ -113,7 +114,7 @@ def test_a_reverted_run_is_marked_in_every_table(head, models):
     assert model.label == "a (reverted)"
     assert cells(image_folds_table(found, "val"), "status")[0] == "finished, reverted"
     assert cells(folds_table(found, "val"), "status")[0] == "finished, reverted"
-    assert cells(image_per_class_table(found, "val", "plain"), "model") == ["a (reverted)"] * 3
+    assert cells(image_per_class_table(found, ScoredOn("val")), "model") == ["a (reverted)"] * 3
 
 
 def test_thresholds_and_exact_match_of_several_classes(make_run, add_image_head, models):
@@ -123,7 +124,7 @@ def test_thresholds_and_exact_match_of_several_classes(make_run, add_image_head,
     assert cells(table, "class") == ["healthy", "miner", "rust"]
     assert cells(table, "threshold") == [Summary(0.5, 0.0, 2)] * 3
     assert table.texts[0][2:] == ["0.5000 ± 0.0000", "0.5000", "0.5000"]
-    ranking = image_ranking_table(image_ranked(models(), "exact_match", "val", "plain"), "val", "exact_match")
+    ranking = image_ranking_table(image_ranked(models(), "exact_match", ScoredOn("val")), "val", "exact_match")
     assert 0 <= cells(ranking, "exact_match")[0].mean <= cells(ranking, "accuracy")[0].mean
 
 
@@ -137,7 +138,7 @@ def test_pairs(head, models):
     head("b", 0, "0001")
     (folder := head("c", 0, "0001")).joinpath("image_predictions.csv").unlink()
     assert folder.exists()
-    table = pairwise_table(compare_images(models(), "val", "plain", 200, 0), "accuracy", "image_pairwise")
+    table = pairwise_table(compare_images(models(), ScoredOn("val"), 200, 0), "accuracy", "image_pairwise")
     first, second, _ = table.rows
     assert first[:3] == ["a", "b", "too few independent groups to say (2; at least 6)"]
     assert cells(table, "difference")[0] == 0.75

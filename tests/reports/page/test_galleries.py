@@ -6,7 +6,7 @@ from hsl.reports.page.failure_gallery import KINDS, failure_counts, failure_gall
 from hsl.reports.page.galleries import chosen, galleries, run_of, stored_pictures
 from hsl.reports.tables.picture_table import picture_table
 from hsl.run_folder.reading import ObjectRow
-from hsl.run_folder.run import read_run
+from hsl.run_folder.run import ScoredOn, read_run
 
 CLASSES = ["background", "crack", "stain"]
 
@@ -131,7 +131,7 @@ def test_a_failure_in_a_picture_without_stored_input_says_so(make_full_runs, mod
 
 def test_the_picture_table_puts_the_hardest_first(make_full_runs, models):
     make_full_runs({"a": 0.9, "b": 0.3}, num_folds=1)
-    table = picture_table(models(), "val", "plain")
+    table = picture_table(models(), ScoredOn("val"))
     means = [line[-2] for line in table.rows]
     assert means == sorted(means)
     assert len(means) == 4
@@ -139,7 +139,7 @@ def test_the_picture_table_puts_the_hardest_first(make_full_runs, models):
         assert mean == pytest.approx((first + second) / 2)
         assert gap == pytest.approx(abs(first - second))
         assert group.startswith("site")
-    assert picture_table(models(), "test", "plain").rows == []
+    assert picture_table(models(), ScoredOn("test")).rows == []
 
 
 def test_links_out_of_a_run_folder_are_not_followed(make_full_runs, models, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on, warnings_of
+from hsl.run_folder.run import ScoredOn
 
 THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
 
@@ -13,7 +14,7 @@ THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
 def notes(tmp_path):
     def run(part="val"):
         runs = gather([str(tmp_path / "outputs")])
-        return notes_on(runs, models_of(runs, ["name", "fold", "seed"], "encoder.name"), part)
+        return notes_on(runs, models_of(runs, ["name", "fold", "seed"], "encoder.name"), ScoredOn(part))
 
     return run
 

@@ -16,6 +16,7 @@ from hsl.reports.statistics.ranking import ranking_table
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.picture_table import picture_table
 from hsl.reports.tables.score_tables import Column, Table
+from hsl.run_folder.run import ScoredOn
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -56,21 +57,21 @@ def page(tmp_path):
     def render(num_pictures=2, part="val", answers=None):
         runs = gather([str(tmp_path / "outputs")])
         models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
-        ranked = contents.ranked(models, "miou", part, "plain")
+        ranked = contents.ranked(models, "miou", ScoredOn(part))
         in_order = [model for _, model in ranked]
-        pairs = compare(in_order, part, "plain", 100, 0, "miou")
+        pairs = compare(in_order, ScoredOn(part), 100, 0, "miou")
         tables = {
             "ranking": ranking_table(ranked, part),
             "per_class": contents.per_class_table(in_order, part),
             "folds": contents.folds_table(in_order, part),
             "pairwise": pairwise_table(pairs, "miou"),
-            "pictures": picture_table(in_order, part, "plain"),
+            "pictures": picture_table(in_order, ScoredOn(part)),
         }
         path = tmp_path / "report" / "index.html"
-        notes = notes_on(runs, in_order, part, "plain")
-        plots = report_plots([model for model in in_order if model.finished], "miou", part, "plain")
+        notes = notes_on(runs, in_order, ScoredOn(part))
+        plots = report_plots([model for model in in_order if model.finished], "miou", ScoredOn(part))
         write_page(
-            path, runs, in_order, tables, plots, pairs, notes, num_pictures, "miou", part, "plain", answers=answers
+            path, runs, in_order, tables, plots, pairs, notes, num_pictures, "miou", ScoredOn(part), answers=answers
         )
         checker = Checker()
         checker.source = path.read_text(encoding="utf8")

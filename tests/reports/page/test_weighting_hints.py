@@ -4,6 +4,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.page.weighting_hints import MIN_STEPS, degraded, hints
+from hsl.run_folder.run import ScoredOn
 
 UPGRAD = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "torchjd.UPGradWeighting"}}
 NASH = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "hsl.weighting.gramian.nash_mtl"}}
@@ -95,9 +96,9 @@ def test_solver_failures_past_1_per_cent_are_a_warning(run, models, tmp_path):
     (text,) = degraded(found)  # 4 of 400 is 1 %, not more
     assert "fold 1, seed 0: 5 of 400 steps (1.2 %)." in text
     assert "fold 0" not in text
-    warnings = [note.text for note in notes_on(gather([str(tmp_path / "outputs")]), found, "val")]
+    warnings = [note.text for note in notes_on(gather([str(tmp_path / "outputs")]), found, ScoredOn("val"))]
     assert text in warnings
-    levels = {note.text: note.level for note in notes_on(gather([str(tmp_path / "outputs")]), found, "val")}
+    levels = {note.text: note.level for note in notes_on(gather([str(tmp_path / "outputs")]), found, ScoredOn("val"))}
     assert levels[text] == "warning"
 
 

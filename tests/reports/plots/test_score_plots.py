@@ -15,6 +15,7 @@ from hsl.reports.plots.score_plots import (
     shorts,
     slug,
 )
+from hsl.run_folder.run import ScoredOn
 
 CLASSES = ["background", "crack", "stain"]
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
@@ -34,7 +35,7 @@ def test_the_ranking_has_a_dot_per_fold_mean_and_spread(make_run, models):
     for fold, confusion in enumerate([FULL, HALF, FULL]):
         make_run("a", "a", fold, confusion)
     make_run("b", "b", 0, HALF)
-    plot = ranking_plot(models(), "miou", "mIoU (%)", "val", "plain")
+    plot = ranking_plot(models(), "miou", "mIoU (%)", ScoredOn("val"))
     data = {(label, what): value for label, what, value in plot.rows}
     assert [data["a", f"fold {fold}"] for fold in range(3)] == pytest.approx([100, 100 / 3, 100])
     assert data["a", "mean"] == pytest.approx(700 / 9)
@@ -58,7 +59,7 @@ def test_no_two_names_of_a_plot_look_alike():
 def test_a_refused_model_keeps_its_dots_but_has_no_mean(make_run, models, split_of):
     make_run(fold=0)
     make_run(fold=1, split=split_of(prefix="q"))
-    plot = ranking_plot(models(), "miou", "mIoU (%)", "val", "plain")
+    plot = ranking_plot(models(), "miou", "mIoU (%)", ScoredOn("val"))
     assert [what for _, what, _ in plot.rows] == ["fold 0", "fold 1"]
     assert "no mean over folds" in texts(plot)
 
@@ -100,7 +101,7 @@ def test_twelve_models_look_unlike():
 def test_a_report_has_the_plots_that_its_runs_allow(make_run, models, part):
     make_run("a", "a", 0, FULL)
     (make_run("b", "b", 0, HALF) / "pixel_counts.npz").unlink()
-    plots = report_plots(models(), "miou", part, "plain")
+    plots = report_plots(models(), "miou", ScoredOn(part))
     found = ["ranking", "curves"]
     found += (
         ["per_class", "reliability", "errors", "confusion_01_a", "confusion_02_b", "confused_02_b"]
@@ -110,10 +111,10 @@ def test_a_report_has_the_plots_that_its_runs_allow(make_run, models, part):
     assert list(plots) == found
     if part == "val":
         assert {row[0] for row in plots["errors"].rows} == {"a"}  # what b lacks is not drawn as 0
-    assert report_plots([], "miou", part, "plain") == {}
+    assert report_plots([], "miou", ScoredOn(part)) == {}
 
 
 def test_a_score_that_is_no_share_keeps_its_unit(make_run, models):
     make_run(confusion=HALF)
-    (row, _) = report_plots(models(), "nll", "val", "plain")["ranking"].rows
-    assert row[2] == pytest.approx(models()[0].pooled("val", "plain").overall["nll"])
+    (row, _) = report_plots(models(), "nll", ScoredOn("val"))["ranking"].rows
+    assert row[2] == pytest.approx(models()[0].pooled(ScoredOn("val")).overall["nll"])

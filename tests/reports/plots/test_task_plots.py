@@ -7,6 +7,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.plots.report_plots import report_plots
 from hsl.reports.plots.task_plots import pareto_plot, pareto_tasks, task_curves_plot, task_plot
+from hsl.run_folder.run import ScoredOn
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def texts(plot):
 def test_the_radar_has_a_polygon_per_model_that_has_tasks(three, make_run, models):
     make_run("flat", "flat")
     everyone = models()
-    plot = task_plot(everyone, "val", "plain")
+    plot = task_plot(everyone, ScoredOn("val"))
     (axes,) = plot.figure.axes
     assert axes.name == "polar"
     data = {(model, task): mean for model, task, mean, _ in plot.rows}
@@ -43,45 +44,45 @@ def test_the_radar_has_a_polygon_per_model_that_has_tasks(three, make_run, model
         assert list(line.get_ydata()) == pytest.approx([*means, means[0]])
     assert axes.get_ylim()[0] == 0
     assert {"genus", "health", "fish"} <= set(texts(plot))
-    assert data["a", "genus"] == everyone[0].on_task("genus").summary("miou", "val", "plain").mean
+    assert data["a", "genus"] == everyone[0].on_task("genus").summary("miou", ScoredOn("val")).mean
 
 
 def test_fewer_than_three_tasks_are_bars_and_none_are_no_plot(make_run, add_tasks, models):
     make_run("flat", "flat")
-    assert task_plot(models(), "val", "plain") is None
+    assert task_plot(models(), ScoredOn("val")) is None
     for fold in range(2):
         add_tasks(make_run("a", "a", fold), {"genus": 0.9 - 0.2 * fold, "health": 0.5}, fold)
-    plot = task_plot(models(), "val", "plain")
+    plot = task_plot(models(), ScoredOn("val"))
     (axes,) = plot.figure.axes
     assert axes.name == "rectilinear"
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([100 * row[2] for row in plot.rows])
     assert plot.rows[0][3] > 0 == plot.rows[1][3]
-    assert task_plot(models(), "test", "plain") is None
+    assert task_plot(models(), ScoredOn("test")) is None
 
 
 def test_the_pareto_front_is_of_the_models_that_none_beats(three):
-    plot = pareto_plot(three, "val", "plain", ["genus", "health"])
+    plot = pareto_plot(three, ScoredOn("val"), ["genus", "health"])
     assert plot.columns == ("model", "genus_mean", "health_mean", "genus_std", "health_std", "unbeaten")
     assert {row[0]: row[-1] for row in plot.rows} == {"a": "True", "b": "True", "c": "False"}
     front = plot.figure.axes[0].lines[0].get_xydata() / 100
     best = sorted((row[1], row[2]) for row in plot.rows if row[-1] == "True")
     assert front.tolist() == [pytest.approx(point) for point in best]
-    assert three[0].on_task("health").summary("miou", "val", "plain").std == pytest.approx(plot.rows[0][4])
-    assert pareto_plot(three[:1], "val", "plain") is None
+    assert three[0].on_task("health").summary("miou", ScoredOn("val")).std == pytest.approx(plot.rows[0][4])
+    assert pareto_plot(three[:1], ScoredOn("val")) is None
 
 
 def test_the_pareto_plot_takes_the_primary_pair_else_the_widest_spread(three, make_run, add_tasks, models):
-    assert pareto_tasks(three, "val", "plain") == ("genus", "health")  # fish differs least
+    assert pareto_tasks(three, ScoredOn("val")) == ("genus", "health")  # fish differs least
     primary = {"loss": {"primary": ["health", "fish"]}}
     add_tasks(make_run("d", "d", config=primary), {"genus": 0.1, "health": 0.5, "fish": 0.5})
-    assert pareto_tasks(models(), "val", "plain") == ("health", "fish")
-    assert pareto_tasks([], "val", "plain") is None
+    assert pareto_tasks(models(), ScoredOn("val")) == ("health", "fish")
+    assert pareto_tasks([], ScoredOn("val")) is None
 
 
 @pytest.mark.parametrize("chosen", [["genus"], ["genus", "genus"], ["genus", "coral"], "genus", []])
 def test_a_wrong_pair_is_named(three, chosen):
     with pytest.raises(ConfigError, match=r"`pareto` should name two of the tasks genus, health, fish\. Found"):
-        pareto_plot(three, "val", "plain", chosen)
+        pareto_plot(three, ScoredOn("val"), chosen)
 
 
 def test_learning_curves_of_each_task(three):
@@ -100,7 +101,7 @@ def test_no_curves_without_columns(make_run, models):
 
 def test_a_report_has_them_only_where_there_are_tasks(three, make_run):
     names = {"task_scores", "pareto", "task_curves"}
-    plots = report_plots(three, "miou", "val", "plain")
+    plots = report_plots(three, "miou", ScoredOn("val"))
     assert names <= plots.keys()
     for name in names:  # readable in both schemes of the page
         assert "var(--series-0)" in plots[name].svg
@@ -109,5 +110,5 @@ def test_a_report_has_them_only_where_there_are_tasks(three, make_run):
 
 def test_a_report_of_flat_models_has_none_of_them(make_run, models):
     make_run()
-    found = report_plots(models(), "miou", "val", "plain")
+    found = report_plots(models(), "miou", ScoredOn("val"))
     assert not {"task_scores", "pareto", "task_curves", "weights"} & found.keys()

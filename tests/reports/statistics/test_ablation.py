@@ -12,6 +12,7 @@ from hsl.reports.statistics.ablation import ablation_table, changed, check_base,
 from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import Interval
 from hsl.reports.tables.score_tables import interval_cell
+from hsl.run_folder.run import ScoredOn
 
 WRONG = {"base": 20, "focal": 10, "flat": 40}
 
@@ -25,13 +26,13 @@ def models(make_run, tmp_path):
             matrix = [[100 + 7 * fold, wrong, 0], [wrong + fold, 80, 0], [0, 0, 0]]
             make_run(name, "resnet50", fold, matrix, config={"loss": loss, "decoder": {"name": name == "flat"}})
     found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    return sorted(found, key=lambda model: -model.summary("miou", "val", "plain").mean)
+    return sorted(found, key=lambda model: -model.summary("miou", ScoredOn("val")).mean)
 
 
 def rows_of(models, base):
-    settings = ("val", "plain", 500, 0)
+    settings = (ScoredOn("val"), 500, 0)
     pairs = compare(models, *settings)
-    means = {model.label: model.summary("miou", "val", "plain") for model in models}
+    means = {model.label: model.summary("miou", ScoredOn("val")) for model in models}
     table = ablation_table(models, base, "miou", means, pooled_estimates(models, *settings, "miou"), pairs)
     keys = [column.key for column in table.columns]
     return pairs, [dict(zip(keys, row, strict=True)) for row in table.rows], table

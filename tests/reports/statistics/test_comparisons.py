@@ -8,6 +8,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
 from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import corrected_resampled_t, holm
+from hsl.run_folder.run import ScoredOn
 
 GOOD_OF = [[[c, 100 - c, 0], [99 - c, c + 1, 0], [0, 0, 0]] for c in (88, 91, 95)]
 GOOD = [[90, 0, 0], [0, 90, 0], [0, 0, 0]]  # mIoU 1
@@ -19,7 +20,7 @@ def pairs(tmp_path):
     def run(part="val", inference="plain"):
         models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
         models = sorted(models, key=lambda model: model.label)
-        return compare(models, part, inference, resamples=2000, seed=0)
+        return compare(models, ScoredOn(part, inference), resamples=2000, seed=0)
 
     return run
 
@@ -223,7 +224,7 @@ def test_a_score_that_the_rows_lack_comes_from_the_counts(make_run, tmp_path, me
         make_run("a", "a", fold, GOOD_OF[fold], rows=rows)
         make_run("b", "b", fold, [[60 + 4 * fold, 40, 0], [40 - 4 * fold, 60, 0], [0, 0, 0]], rows=rows)
     models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    (pair,) = compare(sorted(models, key=lambda model: model.label), "val", "plain", 2000, 0, metric)
+    (pair,) = compare(sorted(models, key=lambda model: model.label), ScoredOn("val"), 2000, 0, metric)
     assert pair.num_images == 8
     assert pair.verdict.winner == winner
     assert (pair.pictures.wins, pair.pictures.losses) == (8, 0)
@@ -280,9 +281,9 @@ def test_intervals_of_the_pooled_score(make_run, tmp_path, split_of):
         (make_run("d", "d", fold) / "per_image.csv").unlink()
     make_run("e", "e", 0)
     models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    found = pooled_estimates(models, "val", "plain", 300, 0, "miou")
+    found = pooled_estimates(models, ScoredOn("val"), 300, 0, "miou")
     assert list(found) == ["a", "e"]
-    expected = next(model for model in models if model.label == "a").pooled("val", "plain").overall["miou"]
+    expected = next(model for model in models if model.label == "a").pooled(ScoredOn("val")).overall["miou"]
     assert found["a"].mean == pytest.approx(expected)
     assert found["a"].interval.low < expected < found["a"].interval.high <= 1
     assert (found["a"].num_units, found["e"].num_units, found["e"].interval) == (6, 2, None)

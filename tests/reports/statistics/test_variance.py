@@ -7,6 +7,7 @@ from scipy import stats
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.statistics.variance import variance_components, variance_table
+from hsl.run_folder.run import ScoredOn
 
 
 def test_unequal_numbers_of_seeds_against_the_f_test_of_scipy():
@@ -51,7 +52,7 @@ def test_the_table(make_run, tmp_path):
         make_run("b", "b", fold, None, seed=0, time=f"t{seed}")
     make_run("c", "c", status="failed")
     models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-    table = variance_table(sorted(models, key=lambda m: m.label), "pixel_accuracy", "val", "plain")
+    table = variance_table(sorted(models, key=lambda m: m.label), "pixel_accuracy", ScoredOn("val"))
     keys = [column.key for column in table.columns]
     first, second = (dict(zip(keys, row, strict=True)) for row in table.rows)
     found = variance_components([[0.9, 0.92], [0.8, 0.82]])

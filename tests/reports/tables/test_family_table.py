@@ -7,6 +7,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.statistics.ranking import ranking_table
 from hsl.reports.tables.family_table import family, family_table
+from hsl.run_folder.run import ScoredOn
 
 RIGHT = {"a": [[50, 0, 0], [0, 50, 0], [0, 0, 0]], "b": [[40, 10, 0], [0, 50, 0], [0, 0, 0]]}
 RIGHT["c"] = [[30, 20, 0], [0, 50, 0], [0, 0, 0]]
@@ -24,14 +25,14 @@ def models(make_run, tmp_path):
         for name in names:
             make_run(name, name, confusion=RIGHT[name], config={"encoder": {"name": NAMES[name]}})
         found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-        return ranked(found, "miou", "val", "plain")
+        return ranked(found, "miou", ScoredOn("val"))
 
     return made
 
 
 def test_a_row_per_family_with_its_best_model_and_the_mean_over_models(models):
     in_order = [model for _, model in models("a", "b", "c")]
-    table = family_table(in_order, "val", "plain", "miou")
+    table = family_table(in_order, ScoredOn("val"), "miou")
     by_family = {row[0]: row for row in table.rows}
     assert list(by_family) == ["CNN", "transformer"]
     cnn, transformer = by_family["CNN"], by_family["transformer"]
@@ -52,6 +53,6 @@ def test_the_ranking_has_the_family_as_a_column(models):
 def test_models_of_one_family_have_no_such_table(models):
     in_order = [model for _, model in models("a", "c")]
     assert [family(model) for model in in_order] == ["CNN", "CNN"]
-    assert family_table(in_order, "val", "plain", "miou") is None
-    assert math.isnan(in_order[0].summary("miou", "test", "plain").mean)
-    assert family_table(in_order, "test", "plain", "miou") is None
+    assert family_table(in_order, ScoredOn("val"), "miou") is None
+    assert math.isnan(in_order[0].summary("miou", ScoredOn("test")).mean)
+    assert family_table(in_order, ScoredOn("test"), "miou") is None

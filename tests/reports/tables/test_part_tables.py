@@ -8,6 +8,7 @@ from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.tables.part_tables import parts_of, parts_table
+from hsl.run_folder.run import ScoredOn
 from hsl.run_folder.splits import PartTests, write_parts
 
 
@@ -46,4 +47,4 @@ def test_a_broken_file_is_told_in_the_notes(runs, tmp_path):
     next((tmp_path / "outputs" / "a").rglob("parts.json")).write_text("{}")
     found = runs()
     models = models_of(found, ["name", "fold", "seed"], "encoder.name")
-    assert any("parts.json" in note.text for note in notes_on(found, models, "val", "plain"))
+    assert any("parts.json" in note.text for note in notes_on(found, models, ScoredOn("val")))

@@ -9,7 +9,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.tables.task_table import task_table
-from hsl.run_folder.run import read_run
+from hsl.run_folder.run import ScoredOn, read_run
 
 FOCUSED = {"loss": {"primary": ["genus", "health"]}}
 
@@ -39,7 +39,7 @@ def test_a_row_per_task_with_mean_and_spread_over_folds_and_the_h_mean_of_the_pr
     for fold, (genus, health, fish) in enumerate(shares):
         add_tasks(make_run(fold=fold, config=FOCUSED), {"genus": genus, "health": health, "fish": fish}, fold)
     make_run("flat", "flat", config={"loss": {"gamma": 2.0}})
-    table = task_table(models(), "val", "plain")
+    table = task_table(models(), ScoredOn("val"))
     names = [(row[0].split(" · ")[0], row[1], row[2], row[3]) for row in table.rows]
     assert names == [
         ("resnet50", "global", "fused", 3),
@@ -69,9 +69,9 @@ def test_seeds_are_averaged_within_their_fold_and_all_tasks_are_primary_without_
     (model,) = models()
     assert model.primary == ["genus", "health"]
     expected = np.mean([harmonic(miou(share), 1) for share in (0.8, 0.4)])
-    assert model.h_mean("val", "plain").mean == pytest.approx(expected)
-    assert model.h_mean("val", "plain").num == 1
-    assert model.h_mean("test", "plain").num == 0
+    assert model.h_mean(ScoredOn("val")).mean == pytest.approx(expected)
+    assert model.h_mean(ScoredOn("val")).num == 1
+    assert model.h_mean(ScoredOn("test")).num == 0
 
 
 def test_scores_come_from_the_counts_and_a_contradicting_file_is_named(make_run, add_tasks, models, tmp_path):
@@ -80,11 +80,11 @@ def test_scores_come_from_the_counts_and_a_contradicting_file_is_named(make_run,
     page["parts"]["val"]["plain"]["tasks"]["genus"]["miou"] = 0.99
     (folder / "metrics.json").write_text(json.dumps(page))
     (model,) = models()
-    assert model.on_task("genus").summary("miou", "val", "plain").mean == pytest.approx(miou(0.9))
+    assert model.on_task("genus").summary("miou", ScoredOn("val")).mean == pytest.approx(miou(0.9))
     runs = gather([str(tmp_path / "outputs")])
-    (said,) = [note.text for note in notes_on(runs, [model], "val") if "contradicts" in note.text]
+    (said,) = [note.text for note in notes_on(runs, [model], ScoredOn("val")) if "contradicts" in note.text]
     assert "counts of genus of the run on val, plain: miou 0.9900, but 0.9045 by" in said
-    assert cells(task_table([model], "val", "plain"), model.label, "global")["h_mean"].mean < 0.99
+    assert cells(task_table([model], ScoredOn("val")), model.label, "global")["h_mean"].mean < 0.99
 
 
 def test_without_its_counts_a_task_keeps_the_scores_of_its_confusion_matrix_and_the_run_says_so(make_run, add_tasks):
@@ -92,9 +92,9 @@ def test_without_its_counts_a_task_keeps_the_scores_of_its_confusion_matrix_and_
     (folder / "pixel_counts_genus.npz").unlink()
     run = read_run(folder)
     assert run.tasks == ["genus", "health"]
-    assert run.on_task("genus").confusion("val", "plain").tolist() == [[100, 0], [10, 90]]
-    assert pixel_counts(run.on_task("genus"), "val", "plain") is None
-    assert pixel_counts(run.on_task("health"), "val", "plain").confusion.tolist() == [[100, 0], [50, 50]]
+    assert run.on_task("genus").confusion(ScoredOn("val")).tolist() == [[100, 0], [10, 90]]
+    assert pixel_counts(run.on_task("genus"), ScoredOn("val")) is None
+    assert pixel_counts(run.on_task("health"), ScoredOn("val")).confusion.tolist() == [[100, 0], [50, 50]]
     (problem,) = run.problems
     assert "pixel_counts_genus.npz` is missing" in problem
 
@@ -114,8 +114,8 @@ def test_a_refused_model_has_no_h_mean(make_run, add_tasks, models, split_of):
     add_tasks(make_run(fold=1, split=split_of(prefix="q")), {"genus": 0.9}, 1, split_of(prefix="q"))
     (model,) = models()
     assert model.refused
-    assert math.isnan(model.h_mean("val", "plain").mean)
-    assert model.on_task("genus").summary("miou", "val", "plain").num == 0
+    assert math.isnan(model.h_mean(ScoredOn("val")).mean)
+    assert model.on_task("genus").summary("miou", ScoredOn("val")).num == 0
 
 
 ONE_HEAD = {
@@ -132,7 +132,7 @@ def test_flat_focused_and_holistic_are_compared_over_the_same_tasks(make_run, ad
     for name, values in shares.items():
         folder = make_run(name, name, config=configs[name])
         add_tasks(folder, dict(zip(("genus", "health", "fish"), values, strict=True)))
-    table = task_table(models(), "val", "plain")
+    table = task_table(models(), ScoredOn("val"))
     titles = {column.key: column.title for column in table.columns}
     assert titles["h_mean"] == "H-mean of the mIoU of genus and health (%)"
     assert titles["h_mean_all"] == "H-mean of the mIoU of genus, health and fish (%)"
@@ -157,4 +157,4 @@ def test_the_primary_tasks_of_a_flat_model_are_those_of_its_task(make_run, add_t
     add_tasks(make_run(config=config), {"genus": 0.9, "health": 0.5})
     (model,) = models()
     assert model.primary == ["health"]
-    assert model.h_mean("val", "plain").mean == pytest.approx(miou(0.5))
+    assert model.h_mean(ScoredOn("val")).mean == pytest.approx(miou(0.5))

@@ -16,6 +16,7 @@ from hsl.reports.statistics.effects import cohens_dz, rank_biserial, tally
 from hsl.reports.statistics.paired_tests import mcnemar, wilcoxon
 from hsl.reports.statistics.resampling import Estimate, estimates
 from hsl.reports.statistics.verdicts import share_scored, trainings_of
+from hsl.run_folder.run import ScoredOn
 
 BESIDE = {"exact_match": "exact match", "macro_f1": "macro F1"}
 
@@ -42,30 +43,29 @@ def decisive(metric: str) -> str:
 
 
 def compare_images(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str = "accuracy"
+    models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, metric: str = "accuracy"
 ) -> list[Comparison]:
     """Compare the image heads of every two models that have finished runs.
 
     Args:
         models: with image heads, the better-ranked first.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         metric: that ranks; see `decisive`.
     """
-    seen = _Seen(part, inference, decisive(metric))
+    seen = _Seen(on, decisive(metric))
     return settle(every_pair(models, seen.metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
 
 
 def image_estimates(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str
+    models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, metric: str
 ) -> dict[str, Estimate]:
     """Label to the pooled score of an image head with an interval over groups.
 
     Arguments as for `compare_images`. A model that may not be averaged, or that left no predictions, is not there.
     """
-    seen = _Seen(part, inference, decisive(metric))
+    seen = _Seen(on, decisive(metric))
     found: dict[str, Contrast] = {}
     for model in models:
         if model.refused or not model.finished:
@@ -83,20 +83,20 @@ def image_estimates(
 class _Seen:
     """What models got on the pictures of some folds, each read once."""
 
-    def __init__(self, part: str, inference: str, metric: str) -> None:
-        self.part, self.inference, self.metric = part, inference, metric
+    def __init__(self, on: ScoredOn, metric: str) -> None:
+        self.on, self.metric = on, metric
         self._counted: dict[tuple[object, ...], _Counted] = {}
         self._pooled: dict[tuple[object, ...], PooledScore] = {}
 
     def counted(self, model: Model, folds: Sequence[int]) -> _Counted:
         key = (model.label, *folds)
         if key not in self._counted:
-            self._counted[key] = _counted(model, folds, self.part, self.inference)
+            self._counted[key] = _counted(model, folds, self.on)
         return self._counted[key]
 
     def trained(self, model: Model, folds: Sequence[int]) -> dict[int, list[float]]:
         """Fold to the score of each seed."""
-        found = image_seed_scores(model, self.metric, self.part, self.inference)
+        found = image_seed_scores(model, self.metric, self.on)
         return {fold: seeds for fold, seeds in found.items() if fold in folds}
 
     def pooled(self, model: Model, folds: Sequence[int], metric: str, units: Units) -> PooledScore:
@@ -130,7 +130,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         metric=seen.metric,
         folds=folds,
         num_images=len(values),
-        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part), seen.part),
+        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.on.part), seen.on.part),
         wilcoxon_p=wilcoxon(values),
         mcnemar_p=mcnemar(won.wins, won.losses),
         rank_biserial=rank_biserial(values),
@@ -142,7 +142,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
     )
 
 
-def _counted(model: Model, folds: Sequence[int], part: str, inference: str) -> _Counted:
+def _counted(model: Model, folds: Sequence[int], on: ScoredOn) -> _Counted:
     """Several runs that saw a picture are averaged.
 
     Raises:
@@ -150,12 +150,10 @@ def _counted(model: Model, folds: Sequence[int], part: str, inference: str) -> _
     """
     runs = []
     for fold in folds:
-        found = [run.image_pictures.get((part, inference)) for run in model.seeds(fold)]
+        found = [run.image_pictures.get(on) for run in model.seeds(fold)]
         known = [one for one in found if one is not None]
         if len(known) < len(found) or len({frozenset(one.ids) for one in known}) > 1:
-            raise NotPairedError(
-                f"{model.label} has no complete image predictions for {part}, {inference}, fold {fold}"
-            )
+            raise NotPairedError(f"{model.label} has no complete image predictions for {on}, fold {fold}")
         runs += known
     groups = {name: group for run in runs for name, group in zip(run.ids, run.groups, strict=True)}
     names = sorted(groups)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from hsl.metrics.images.image_counts import COUNTED
 from hsl.reports.images.model_scores import ImageScores, head_of, stored_head
 from hsl.reports.models import Model
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 
 def left_out(models: Sequence[Model]) -> list[str]:
@@ -32,20 +32,21 @@ def unlike_classes(models: Sequence[Model]) -> list[str]:
     return ["The image heads were trained on unlike classes; their scores are not comparable."] if unlike else []
 
 
-def unscored(models: Sequence[Model], part: str, inference: str) -> list[str]:
+def unscored(models: Sequence[Model], on: ScoredOn) -> list[str]:
     """Which image heads were not scored on what is ranked."""
     absent = [
         model.label
         for model in models
-        if head_of(model) and all(stored_head(run, part, inference) is None for run in model.finished.values())
+        if head_of(model) and all(stored_head(run, on) is None for run in model.finished.values())
     ]
-    return [f"Image heads without scores on {part}, {inference} inference: {', '.join(absent)}."] if absent else []
+    return [f"Image heads without scores on {on} inference: {', '.join(absent)}."] if absent else []
 
 
 def contradictions(run: Run) -> Iterator[str]:
     """Stored scores that do not follow from the stored predictions, which every score here is made from."""
-    for part, inference in run.image_pictures:
-        found, stored = ImageScores.of_run(run, part, inference), stored_head(run, part, inference)
+    for key in run.image_pictures:
+        on = ScoredOn(*key)
+        found, stored = ImageScores.of_run(run, on), stored_head(run, on)
         if found is None or stored is None:
             continue
         told = {name: value for name in COUNTED if (value := stored.scores.get(name)) is not None}
@@ -56,6 +57,6 @@ def contradictions(run: Run) -> Iterator[str]:
         ]
         if unlike:
             yield (
-                f"`{run.folder}/metrics.json` contradicts image_predictions.csv on {part}, {inference}: "
+                f"`{run.folder}/metrics.json` contradicts image_predictions.csv on {on}: "
                 f"{'; '.join(unlike)} by the predictions. The report uses the predictions; evaluate the run again."
             )

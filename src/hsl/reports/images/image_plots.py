@@ -28,6 +28,7 @@ from hsl.reports.plots.score_plots import (
 from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.reports.tables.titles import title_of
 from hsl.run_folder.image_predictions import ImagePictures
+from hsl.run_folder.run import ScoredOn
 
 PANELS, MANY = 3, 12  # plots side by side; with more classes there are no curves
 POINTS = 400  # of a curve, at most
@@ -35,42 +36,39 @@ POINTS = 400  # of a curve, at most
 Curve = tuple[list[float], list[float]]
 
 
-def image_plots(
-    models: Sequence[Model], places: Mapping[str, int], metric: str, part: str, inference: str
-) -> dict[str, Plot]:
+def image_plots(models: Sequence[Model], places: Mapping[str, int], metric: str, on: ScoredOn) -> dict[str, Plot]:
     """Name to plot; one whose data no run left is absent.
 
     Args:
         models: those with image heads and finished runs, best first.
         places: label to the model's place in the order of colours.
         metric: the score that ranks.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
     """
     if not models:
         return {}
-    where = f"{part}, {inference} inference"
+    where = f"{on} inference"
     scored = [
         (
             places[model.label],
             model.label,
-            image_overall(model, metric, part, inference),
-            image_summary(model, metric, part, inference),
+            image_overall(model, metric, on),
+            image_summary(model, metric, on),
         )
         for model in models
     ]
     plots: list[Plot | None] = [spread_plot("image_ranking", scored, title_of(metric), where)]
-    plots.append(image_class_plot(models, places, part, inference))
-    plots += [threshold_plot(kind, models, places, part, inference) for kind in ("roc", "precision_recall")]
+    plots.append(image_class_plot(models, places, on))
+    plots += [threshold_plot(kind, models, places, on) for kind in ("roc", "precision_recall")]
     for i, model in enumerate(models):
-        plots += image_confusion_plots(model, i, part, inference)
+        plots += image_confusion_plots(model, i, on)
     return {plot.name: plot for plot in plots if plot is not None}
 
 
-def image_class_plot(models: Sequence[Model], places: Mapping[str, int], part: str, inference: str) -> Plot | None:
+def image_class_plot(models: Sequence[Model], places: Mapping[str, int], on: ScoredOn) -> Plot | None:
     """F1 of every class as a bar per model, of the models that share the first one's classes."""
     head = head_of(models[0])
-    shown = {model.label: _f1(model, part, inference) for model in models if head and head_of(model) == head}
+    shown = {model.label: _f1(model, on) for model in models if head and head_of(model) == head}
     shown = {label: values for label, values in shown.items() if any(one.num for one in values)}
     if head is None or not shown:
         return None
@@ -97,13 +95,13 @@ def image_class_plot(models: Sequence[Model], places: Mapping[str, int], part: s
         for name, one in zip(head.classes, values, strict=True)
     ]
     caption = (
-        f"F1 of every class of the image heads, {part}, {inference} inference: mean over folds, a line of one sample "
+        f"F1 of every class of the image heads, {on} inference: mean over folds, a line of one sample "
         "standard deviation to either side. No bar: the class is in neither truth nor prediction."
     )
     return Plot("image_per_class", caption, figure, ("model", "class", "f1_mean", "f1_std"), rows)
 
 
-def image_confusion_plots(model: Model, number: int, part: str, inference: str) -> list[Plot | None]:
+def image_confusion_plots(model: Model, number: int, on: ScoredOn) -> list[Plot | None]:
     """Where the pictures of each class go, and what is confused most; none for several classes per picture.
 
     The data of the first are counts, rows the truth.
@@ -111,11 +109,10 @@ def image_confusion_plots(model: Model, number: int, part: str, inference: str) 
     Args:
         model: with an image head.
         number: its place in the ranking, from 0: two labels may give one file name.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
     """
     head = head_of(model)
-    found = model.per_fold(lambda run: _confusion(run.image_pictures.get((part, inference))))
+    found = model.per_fold(lambda run: _confusion(run.image_pictures.get(on)))
     if head is None or model.refused or not found:
         return []
     matrix = pooled_over(found)
@@ -123,28 +120,23 @@ def image_confusion_plots(model: Model, number: int, part: str, inference: str) 
     rows: list[list[str | float | None]] = [
         [name, *[int(n) for n in row]] for name, row in zip(head.classes, matrix, strict=True)
     ]
-    caption = f"{model.label}, pictures of the folds present, {part}; rows sum to 100 %."
+    caption = f"{model.label}, pictures of the folds present, {on.part}; rows sum to 100 %."
     file = f"{number + 1:02d}_{slug(model.label)}"
     whole = Plot(f"image_confusion_{file}", caption, figure, ["true class", *head.classes], rows, on_card=True)
     return [whole, confused_plot(matrix, head.classes, model.label, f"image_confused_{file}", "pictures")]
 
 
-def threshold_plot(
-    kind: str, models: Sequence[Model], places: Mapping[str, int], part: str, inference: str
-) -> Plot | None:
+def threshold_plot(kind: str, models: Sequence[Model], places: Mapping[str, int], on: ScoredOn) -> Plot | None:
     """ROC or precision-recall curve of every class against all others: a panel per class, a line per model.
 
     Args:
         kind: ``roc`` or ``precision_recall``.
         models: best first; shown are those that share the first one's classes and left their predictions.
         places: label to the model's place in the order of colours.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
     """
     head = head_of(models[0])
-    pictures = {
-        model.label: _all_pictures(model, part, inference) for model in models if head_of(model) == head is not None
-    }
+    pictures = {model.label: _all_pictures(model, on) for model in models if head_of(model) == head is not None}
     pictures = {label: found for label, found in pictures.items() if found}
     if head is None or len(head.classes) > MANY or not pictures:
         return None
@@ -170,14 +162,14 @@ def threshold_plot(
         legend_below(figure, len(pictures))
         settled(figure)
     caption = (
-        f"{y.capitalize()} over {x} as the threshold on the probability of a class falls, {part}, {inference} "
+        f"{y.capitalize()} over {x} as the threshold on the probability of a class falls, {on} "
         "inference: the pictures of all folds together, each with the probability of the model of its fold."
     )
     return Plot(f"image_{kind}", caption, figure, ("model", "class", x, y), rows)
 
 
-def _f1(model: Model, part: str, inference: str) -> list[Summary]:
-    folds = [] if model.refused else list(image_scores(model, part, inference).values())
+def _f1(model: Model, on: ScoredOn) -> list[Summary]:
+    folds = [] if model.refused else list(image_scores(model, on).values())
     head = head_of(model)
     return [
         mean_std([mean_std([float(one.per_class["f1"][i]) for one in seeds]).mean for seeds in folds])
@@ -189,9 +181,9 @@ def _confusion(pictures: ImagePictures | None) -> Any:
     return None if pictures is None else pictures.confusion
 
 
-def _all_pictures(model: Model, part: str, inference: str) -> list[ImagePictures]:
+def _all_pictures(model: Model, on: ScoredOn) -> list[ImagePictures]:
     """Of all folds; none when refused."""
-    found = {} if model.refused else model.per_fold(lambda run: run.image_pictures.get((part, inference)))
+    found = {} if model.refused else model.per_fold(lambda run: run.image_pictures.get(on))
     return [one for seeds in found.values() for one in seeds]
 
 

@@ -24,6 +24,7 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.score_tables import Table
 from hsl.reports.tables.titles import title_of
+from hsl.run_folder.run import ScoredOn
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,20 @@ class ImageReport:
         """Those with finished runs, best first."""
         return [model for _, model in self.ranked if model.finished]
 
-    def plots(self, places: Mapping[str, int], metric: str, part: str, inference: str) -> dict[str, Plot]:
+    def plots(self, places: Mapping[str, int], metric: str, on: ScoredOn) -> dict[str, Plot]:
         """As `image_plots`."""
-        return image_plots(self.models, places, metric, part, inference)
+        return image_plots(self.models, places, metric, on)
 
 
 def image_report(
-    models: Sequence[Model], metric: str, part: str, inference: str, parts: Sequence[str], resamples: int, seed: int
+    models: Sequence[Model], metric: str, on: ScoredOn, parts: Sequence[str], resamples: int, seed: int
 ) -> ImageReport:
     """Rank and compare the image heads.
 
     Args:
         models: all; those with finished runs and no image head are left out.
         metric: one of ``IMAGE_METRICS``, which ranks.
-        part: val or test, which ranks and is compared.
-        inference: plain or tta.
+        on: part and inference that rank and are compared.
         parts: those that some run was scored on.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -67,21 +67,21 @@ def image_report(
     own = [model for model in models if head_of(model) or not model.finished]
     if not any(model.finished for model in own):
         return ImageReport()
-    ranked = image_ranked(own, metric, part, inference)
+    ranked = image_ranked(own, metric, on)
     in_order = [model for _, model in ranked]
-    settings = (part, inference, resamples, seed)
+    settings = (on, resamples, seed)
     estimates = image_estimates(in_order, *settings, metric)
     comparisons = compare_images(in_order, *settings, metric)
     tables = [
-        image_ranking_table(ranked, part, metric, estimates, comparisons),
-        image_per_class_table(in_order, part, inference),
-        image_folds_table(in_order, part),
+        image_ranking_table(ranked, on.part, metric, estimates, comparisons),
+        image_per_class_table(in_order, on),
+        image_folds_table(in_order, on.part),
         pairwise_table(comparisons, decisive(metric), "image_pairwise"),
     ]
-    thresholds = thresholds_table(in_order, part)
+    thresholds = thresholds_table(in_order, on.part)
     tables += [] if thresholds is None else [thresholds]
-    if "test" in parts and part != "test":
-        tables.append(image_ranking_table(image_ranked(own, metric, "test", inference), "test", metric))
+    if "test" in parts and on.part != "test":
+        tables.append(image_ranking_table(image_ranked(own, metric, ScoredOn("test", on.inference)), "test", metric))
     by_name = {table.name: table for table in tables}
     return ImageReport(ranked, comparisons, by_name, title_of(metric), decisive(metric), estimates)
 
@@ -95,7 +95,7 @@ def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:
             "rank": rank,
             "label": model.label,
             "classes": list(head.classes) if (head := head_of(model)) else [],
-            "parts": {part: {way: _scores(model, part, way) for way in INFERENCES} for part in parts},
+            "parts": {part: {way: _scores(model, ScoredOn(part, way)) for way in INFERENCES} for part in parts},
             "pooled_score": asdict(found) if (found := report.estimates.get(model.label)) else None,
         }
         for rank, model in report.ranked
@@ -104,12 +104,12 @@ def image_results(report: ImageReport, parts: Sequence[str]) -> dict[str, Any]:
     return {"image_heads": null_for_nan({"models": models, "comparisons": comparisons})}
 
 
-def _scores(model: Model, part: str, inference: str) -> dict[str, Any] | None:
-    if not image_scores(model, part, inference):
+def _scores(model: Model, on: ScoredOn) -> dict[str, Any] | None:
+    if not image_scores(model, on):
         return None
-    counts = image_counts(model, part, inference)
+    counts = image_counts(model, on)
     return {
-        "folds": {name: overall(model, name, part, inference) for name in IMAGE_METRICS},
-        "over_folds": {name: asdict(image_summary(model, name, part, inference)) for name in IMAGE_METRICS},
+        "folds": {name: overall(model, name, on) for name in IMAGE_METRICS},
+        "over_folds": {name: asdict(image_summary(model, name, on)) for name in IMAGE_METRICS},
         "pooled": None if counts is None else {name: float(counts.score(name)) for name in COUNTED},
     }

@@ -20,19 +20,19 @@ from hsl.reports.statistics.ranking import STANDING, standing_cells, standing_co
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table
 from hsl.reports.tables.titles import name_of, title_of
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_auroc", "macro_average_precision")
 POOLED = ("accuracy", "macro_f1")
 
 
-def image_ranked(models: Sequence[Model], metric: str, part: str, inference: str) -> list[tuple[int | None, Model]]:
+def image_ranked(models: Sequence[Model], metric: str, on: ScoredOn) -> list[tuple[int | None, Model]]:
     """Models by the mean of a score of their image heads over folds, best first.
 
     A model that lacks a fold which another has stands below without a rank, as does one without a mean.
     """
-    means = {model.label: image_summary(model, metric, part, inference).mean for model in models}
-    folds = {model.label: set(image_scores(model, part, inference)) for model in models}
+    means = {model.label: image_summary(model, metric, on).mean for model in models}
+    folds = {model.label: set(image_scores(model, on)) for model in models}
     every = {fold for model in models if not model.refused for fold in folds[model.label]}
 
     def order(model: Model) -> tuple[bool, bool, float]:
@@ -62,7 +62,7 @@ def image_ranking_table(
     heads, deciding = [head_of(model) for _, model in models], decisive(metric)
     others = [name for name in (*SHOWN, metric) if name != metric]
     others += ["exact_match"] if metric != "exact_match" and any(head and head.several for head in heads) else []
-    with_tta = any(image_scores(model, part, "tta") for _, model in models)
+    with_tta = any(image_scores(model, ScoredOn(part, "tta")) for _, model in models)
     pooled = list(dict.fromkeys((deciding, *POOLED))) if part == "val" else []  # a test part is the same in every fold
     columns = [Column("rank", "#", "count"), Column("model", "model"), Column(metric, title_of(metric), "share")]
     columns += [Column(f"{name}_pooled", f"pooled {title_of(name)}", "share", name != deciding) for name in pooled]
@@ -74,14 +74,16 @@ def image_ranking_table(
     first = models[0][1].label if models else ""
     rows = []
     for rank, model in models:
-        counts = image_counts(model, part, "plain")
-        row: list[Cell] = [rank, model.label, image_summary(model, metric, part, "plain")]
+        counts = image_counts(model, ScoredOn(part))
+        row: list[Cell] = [rank, model.label, image_summary(model, metric, ScoredOn(part))]
         row += [None if counts is None else float(counts.score(name)) for name in pooled]
         if estimates is not None:
             row += standing_cells(model.label, first, estimates.get(model.label), comparisons, deciding)
         row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation]
-        row += [image_summary(model, name, part, "plain") for name in others]
-        rows.append([*row, *([image_summary(model, name, part, "tta") for name in POOLED] if with_tta else [])])
+        row += [image_summary(model, name, ScoredOn(part)) for name in others]
+        if with_tta:
+            row += [image_summary(model, name, ScoredOn(part, "tta")) for name in POOLED]
+        rows.append(row)
     return Table(
         "image_ranking" if part == "val" else f"image_ranking_{part}", _caption(part, estimates), columns, rows
     )
@@ -96,7 +98,7 @@ def _caption(part: str, estimates: Mapping[str, Estimate] | None) -> str:
     return told if estimates is None else f"{told} {STANDING}"
 
 
-def image_per_class_table(models: Sequence[Model], part: str, inference: str) -> Table:
+def image_per_class_table(models: Sequence[Model], on: ScoredOn) -> Table:
     """One row per model and class of its image head."""
     columns = [Column("model", "model"), Column("class", "class"), Column("support", "support (pictures)", "count")]
     columns += [Column(name, title_of(name), "share") for name in IMAGE_PER_CLASS]
@@ -105,15 +107,15 @@ def image_per_class_table(models: Sequence[Model], part: str, inference: str) ->
         head = head_of(model)
         if head is None or model.refused:
             continue
-        folds = image_scores(model, part, inference)
-        firsts = [seeds[0].per_class["support"] for seeds in folds.values()][: 1 if part == "test" else None]
+        folds = image_scores(model, on)
+        firsts = [seeds[0].per_class["support"] for seeds in folds.values()][: 1 if on.part == "test" else None]
         for i, name in enumerate(head.classes):
             summaries = [_class_summary(list(folds.values()), score, i) for score in IMAGE_PER_CLASS]
             rows.append([model.label, name, int(sum(first[i] for first in firsts)) if firsts else None, *summaries])
     caption = (
-        f"Per class of the image heads, {part_title(part)}, {inference} inference. Mean ± sample standard deviation "
-        f"over the folds that score the class; {NONE} = not scored. AUROC and average precision: the class against all "
-        "others. Support: pictures that show the class."
+        f"Per class of the image heads, {part_title(on.part)}, {on.inference} inference. Mean ± sample standard "
+        f"deviation over the folds that score the class; {NONE} = not scored. AUROC and average precision: the class "
+        "against all others. Support: pictures that show the class."
     )
     return Table("image_per_class", caption, columns, rows)
 
@@ -136,7 +138,7 @@ def thresholds_table(models: Sequence[Model], part: str) -> Table | None:
     for model in models:
         head = head_of(model)
         for i, name in enumerate(head.classes if head else ()):
-            found = [one.thresholds for seeds in image_scores(model, part, "plain").values() for one in seeds]
+            found = [one.thresholds for seeds in image_scores(model, ScoredOn(part)).values() for one in seeds]
             values = [float(value) for each in found if (value := each.get(name)) is not None]
             if values and head:
                 rows.append([model.label, head.classes[i], mean_std(values), min(values), max(values)])
@@ -150,7 +152,7 @@ def thresholds_table(models: Sequence[Model], part: str) -> Table | None:
 
 
 def _fold_row(model: Model, run: Run, part: str) -> list[Cell]:
-    scores = ImageScores.of_run(run, part, "plain")
+    scores = ImageScores.of_run(run, ScoredOn(part))
     row: list[Cell] = [model.label, fold_name(model, run.fold), run.seed]
     row += [run.state, scores.num_images if scores else None]
     row += [scores.overall[name] if scores else None for name in SHOWN]

@@ -13,7 +13,7 @@ from hsl.reports.counts import image_counts as counts_of
 from hsl.reports.models import Model, pooled_over
 from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.image_predictions import ImagePictures, StoredHead
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 CURVES = score_names("images", "curves")
 IMAGE_METRICS = score_names("images")
@@ -38,12 +38,12 @@ class ImageScores:
     thresholds: Mapping[str, float | None]
 
     @classmethod
-    def of_run(cls, run: Run, part: str, inference: str) -> "ImageScores | None":
+    def of_run(cls, run: Run, on: ScoredOn) -> "ImageScores | None":
         """From the predictions, else those in ``metrics.json``; none where the part was not scored."""
-        stored = stored_head(run, part, inference)
+        stored = stored_head(run, on)
         if stored is None or run.metrics is None:
             return None
-        pictures = run.image_pictures.get((part, inference))
+        pictures = run.image_pictures.get(on)
         thresholds = stored.thresholds or {}
         if pictures is not None:
             return cls(len(pictures.ids), *scores_of(pictures), thresholds)
@@ -65,9 +65,9 @@ def scores_of(pictures: ImagePictures) -> tuple[dict[str, float], dict[str, Floa
     return overall, total.per_class() | areas
 
 
-def stored_head(run: Run, part: str, inference: str) -> StoredHead | None:
+def stored_head(run: Run, on: ScoredOn) -> StoredHead | None:
     """What ``metrics.json`` says of the image head on a part."""
-    scores = run.metrics.parts.get(part, {}).get(inference) if run.metrics else None
+    scores = run.metrics.parts.get(on.part, {}).get(on.inference) if run.metrics else None
     return None if scores is None else scores.image_heads.get(run.image_head)
 
 
@@ -79,37 +79,37 @@ def head_of(model: Model) -> ImageHead | None:
     return None
 
 
-def image_scores(model: Model, part: str, inference: str) -> dict[int, list[ImageScores]]:
+def image_scores(model: Model, on: ScoredOn) -> dict[int, list[ImageScores]]:
     """Fold to one set of scores per seed; a fold not scored by every seed is left out."""
-    return model.per_fold(lambda run: ImageScores.of_run(run, part, inference))
+    return model.per_fold(lambda run: ImageScores.of_run(run, on))
 
 
-def image_seed_scores(model: Model, name: str, part: str, inference: str) -> dict[int, list[float]]:
+def image_seed_scores(model: Model, name: str, on: ScoredOn) -> dict[int, list[float]]:
     """Fold to an overall score of each seed."""
-    return {fold: [one.overall[name] for one in seeds] for fold, seeds in image_scores(model, part, inference).items()}
+    return {fold: [one.overall[name] for one in seeds] for fold, seeds in image_scores(model, on).items()}
 
 
-def image_overall(model: Model, name: str, part: str, inference: str) -> dict[int, float]:
+def image_overall(model: Model, name: str, on: ScoredOn) -> dict[int, float]:
     """Fold to an overall score; several seeds are averaged within their fold first."""
-    return {fold: mean_std(seeds).mean for fold, seeds in image_seed_scores(model, name, part, inference).items()}
+    return {fold: mean_std(seeds).mean for fold, seeds in image_seed_scores(model, name, on).items()}
 
 
-def image_summary(model: Model, name: str, part: str, inference: str) -> Summary:
+def image_summary(model: Model, name: str, on: ScoredOn) -> Summary:
     """An overall score over folds; all NaN when averaging is refused."""
-    values = {} if model.refused else image_overall(model, name, part, inference)
+    values = {} if model.refused else image_overall(model, name, on)
     return mean_std(list(values.values()))
 
 
-def image_counts(model: Model, part: str, inference: str) -> ImageCounts | None:
+def image_counts(model: Model, on: ScoredOn) -> ImageCounts | None:
     """Sum over the folds' pictures, each weighing the same; none when refused or where predictions are missing."""
-    found = model.per_fold(lambda run: _total(run, part, inference))
-    complete = found.keys() == image_scores(model, part, inference).keys()
+    found = model.per_fold(lambda run: _total(run, on))
+    complete = found.keys() == image_scores(model, on).keys()
     counts: ImageCounts | None = pooled_over(found) if complete and not model.refused else None
     return counts
 
 
-def _total(run: Run, part: str, inference: str) -> ImageCounts | None:
-    pictures = run.image_pictures.get((part, inference))
+def _total(run: Run, on: ScoredOn) -> ImageCounts | None:
+    pictures = run.image_pictures.get(on)
     return None if pictures is None else counts_of(pictures).total
 
 

@@ -9,6 +9,7 @@ from hsl.reports.page import thumbnails
 from hsl.reports.page.galleries import Shown, Stored, View, predicted, run_of, stored_pictures
 from hsl.reports.page.thumbnails import Box, Picture
 from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.run import ScoredOn
 
 KINDS = {
     "missed": "true objects of which nothing was found, or nothing that fits",
@@ -89,7 +90,7 @@ def failure_gallery(models: Sequence[Model], classes: Sequence[str], part: str) 
     gallery: dict[str, list[Shown]] = {kind: [] for kind in KINDS}
     for model in models:
         runs = [run for _, run in sorted(model.finished.items())]
-        rows = (row for run in runs for row in run.objects(part, "plain") if run_of(model, part, row.id) is run)
+        rows = (row for run in runs for row in run.objects(ScoredOn(part)) if run_of(model, part, row.id) is run)
         failures = failures_of(rows)
         for kind, shown in gallery.items():
             for failure in worst(failures, kind, number):
@@ -108,7 +109,7 @@ def _shown(model: Model, failure: Failure, classes: Sequence[str], part: str, on
         _view("truth", failure, truth, shape, failure.target, ()),
         _view("prediction", failure, mask, shape, (), failure.prediction),
     ]
-    group = run.images[part, "plain"][failure.id].group if run else ""
+    group = run.images[ScoredOn(part)][failure.id].group if run else ""
     named = [classes[i] for i in failure.classes if i < len(classes)]
     note = f"{failure.number} {'object' if failure.number == 1 else 'objects'}, {', '.join(named)}"
     return Shown(failure.id, part, group, named, views, note, [model.label])

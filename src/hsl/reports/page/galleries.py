@@ -12,7 +12,7 @@ from hsl.reports.models import Model
 from hsl.reports.page import thumbnails
 from hsl.reports.page.pictures import colours_of
 from hsl.reports.page.thumbnails import Picture
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 CAP = 600  # thumbnails in the gallery, some 10 kB each
 
@@ -70,7 +70,7 @@ def run_of(model: Model, part: str, name: str) -> Run | None:
 
     Where several did (every fold, on the test part), that of the lowest fold and seed that kept its class map.
     """
-    found = [run for _, run in sorted(model.finished.items()) if name in run.images.get((part, "plain"), {})]
+    found = [run for _, run in sorted(model.finished.items()) if name in run.images.get(ScoredOn(part), {})]
     kept = (run for run in found if any(map(run.holds, _class_maps(run, part, name))))
     return next(kept, found[0] if found else None)
 
@@ -83,7 +83,7 @@ def predicted(run: Run, part: str, name: str) -> Picture | None:
 
 def _class_maps(run: Run, part: str, name: str) -> list[Path]:
     """Where it may lie: runs from before class maps were kept have those of their best and worst pictures."""
-    row = run.images[part, "plain"][name]
+    row = run.images[ScoredOn(part)][name]
     paths = [run.folder / row.prediction] if row.prediction else []
     shown = [one.stem for one in run.examples if one.id == name]
     return paths + [run.folder / "predictions" / f"{stem}_prediction.png" for stem in shown]
@@ -94,7 +94,7 @@ def picture_scores(models: Sequence[Model], stored: Mapping[str, Stored]) -> dic
     scores: dict[str, dict[str, float]] = {}
     for name, one in stored.items():
         runs = {model.label: run_of(model, one.part, name) for model in models}
-        mious = {label: run.images[one.part, "plain"][name].miou for label, run in runs.items() if run}
+        mious = {label: run.images[ScoredOn(one.part)][name].miou for label, run in runs.items() if run}
         if len(mious) == len(models) and all(math.isfinite(value) for value in mious.values()):
             scores[name] = mious
     return scores

@@ -9,7 +9,7 @@ from hsl.reports.images import image_notes
 from hsl.reports.models import OVERALL, Model, Scores
 from hsl.reports.page import event_hints, facts
 from hsl.reports.page.weighting_hints import degraded, hints
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 FEW_GROUPS = 3
 SHOWN = 3  # models that the answer lists
@@ -24,8 +24,8 @@ class Note:
     short: str = ""
 
 
-def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference: str = "plain") -> list[Note]:
-    """Everything to be said, warnings first; ``part`` and ``inference`` are what is ranked and compared."""
+def notes_on(runs: Sequence[Run], models: Sequence[Model], on: ScoredOn) -> list[Note]:
+    """Everything to be said, warnings first; ``on`` is what is ranked and compared."""
     found = [
         *_missing(models),
         *_unlike(models),
@@ -33,15 +33,15 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], part: str, inference:
         *_runs(runs, models),
         *(Note("warning", text) for text in facts.unchecked(runs)),
         *_ungrouped(models),
-        *_few_groups(models, part, inference),
-        *_failed_objects(models, part, inference),
+        *_few_groups(models, on),
+        *_failed_objects(models, on),
         *(Note("warning", text) for text in event_hints.reverted(models)),
         *(Note("warning", text) for text in image_notes.unlike_classes(models)),
-        *_method(models, part),
+        *_method(models, on.part),
         *(Note("warning", text) for text in degraded(models)),
         *(Note("info", text) for text in hints(models)),
         *(Note("info", text) for text in image_notes.left_out(models)),
-        *(Note("info", text) for text in image_notes.unscored(models, part, inference)),
+        *(Note("info", text) for text in image_notes.unscored(models, on)),
         *(Note("info", text) for text in event_hints.memory(models)),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
@@ -124,8 +124,9 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
     """The stored scores must follow from the stored counts, which every score here is taken from."""
     for part, inferences in (run.metrics.parts if run.metrics else {}).items():
         for inference, stored in inferences.items():
-            found = Scores.of_run(run, part, inference)
-            known = (*OVERALL, *EMPTY_ONE) if (part, inference) in run.pictures else CONFUSION_METRICS
+            on = ScoredOn(part, inference)
+            found = Scores.of_run(run, on)
+            known = (*OVERALL, *EMPTY_ONE) if (on) in run.pictures else CONFUSION_METRICS
             unlike = []
             for name in known if found else ():
                 told, counted = _nan_for_none(stored.scores.get(name)), found.overall[name] if found else math.nan
@@ -135,10 +136,10 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
             if unlike:
                 yield Note(
                     "warning",
-                    f"`{run.folder}/metrics.json` contradicts the counts{of_task} of the run on {part}, {inference}: "
+                    f"`{run.folder}/metrics.json` contradicts the counts{of_task} of the run on {on}: "
                     f"{'; '.join(unlike)} by the counts. The report uses the counts; evaluate the run again.",
                 )
-            pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference))
+            pictures, rows = run.pictures.get(on), run.images.get(on)
             if pictures and rows and pictures.places.keys() != rows.keys():
                 yield Note(
                     "warning", f"`{run.folder}`: pixel_counts.npz and per_image.csv hold unlike pictures of {part}."
@@ -160,27 +161,27 @@ def _ungrouped(models: Sequence[Model]) -> Iterator[Note]:
         )
 
 
-def _few_groups(models: Sequence[Model], part: str, inference: str) -> Iterator[Note]:
+def _few_groups(models: Sequence[Model], on: ScoredOn) -> Iterator[Note]:
     """Three views of one object are one sample: a class in fewer than 3 groups is hardly scored at all."""
     said: dict[tuple[str, int], str] = {}
     for model in models:
         for fold in model.folds if model.split else ():
             run = model.seeds(fold)[0]
-            numbers = num_groups(run, part, inference)
+            numbers = num_groups(run, on)
             few = [f"{name} ({num})" for name, num in zip(model.classes, numbers, strict=False) if num < FEW_GROUPS]
             if few and model.split:
                 said.setdefault((model.split.assignment, fold), f"fold {fold}: {', '.join(few)}")
     if said:
         yield Note(
             "warning",
-            f"Fewer than {FEW_GROUPS} groups of the {part} part hold a class (their number in brackets), so its "
+            f"Fewer than {FEW_GROUPS} groups of the {on.part} part hold a class (their number in brackets), so its "
             f"score, and an interval over groups, rests on next to nothing. {'; '.join(said.values())}.",
         )
 
 
-def num_groups(run: Run, part: str, inference: str) -> list[int]:
+def num_groups(run: Run, on: ScoredOn) -> list[int]:
     """How many groups have a picture whose truth holds the class, per class; empty without pixel counts."""
-    pictures, rows = run.pictures.get((part, inference)), run.images.get((part, inference), {})
+    pictures, rows = run.pictures.get(on), run.images.get(on, {})
     if pictures is None:
         return []
     present = pictures.confusion.sum(-1) > 0
@@ -188,9 +189,9 @@ def num_groups(run: Run, part: str, inference: str) -> list[int]:
     return [len({group for group, held in zip(groups, column, strict=True) if held}) for column in present.T]
 
 
-def _failed_objects(models: Sequence[Model], part: str, inference: str) -> Iterator[Note]:
+def _failed_objects(models: Sequence[Model], on: ScoredOn) -> Iterator[Note]:
     for model in models:
-        ids = sorted({row.id for row in model.objects(part, inference) if row.errors})
+        ids = sorted({row.id for row in model.objects(on) if row.errors})
         if ids:
             yield Note(
                 "warning",

@@ -27,7 +27,7 @@ from hsl.reports.statistics.part_tests import differs
 from hsl.reports.tables.part_tables import parts_of, told
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import title_of
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 PLACED = (
     "ranking",
@@ -61,8 +61,7 @@ def write_page(
     notes: Sequence[Note],
     num_pictures: int,
     metric: str,
-    part: str,
-    inference: str,
+    on: ScoredOn,
     image_title: str = "",
     data: str = "",
     answers: Mapping[str, Sequence[str]] | None = None,
@@ -79,8 +78,7 @@ def write_page(
         notes: what the reader must know, warnings first.
         num_pictures: best, worst and disputed pictures shown, each.
         metric: the score that ranks.
-        part: the part it is taken on.
-        inference: the inference it is taken with.
+        on: part and inference that it is taken on.
         image_title: name of the score that ranks the image heads, empty where there are none.
         data: name of the data set.
         answers: sentences that the page opens with, by what they are of.
@@ -110,17 +108,17 @@ def write_page(
         ),
         data=data,
         answers=answers or {},
-        part=part,
-        inference=inference,
+        part=on.part,
+        inference=on.inference,
         plots=plots,
         classes=classes,
         groups=groups,
         colours=[(name, hex_colour(i)) for i, name in enumerate(first)],
-        heat=pooled_iou(dense, part, inference),
-        without_counts=[model.label for model in dense if model.pixel_counts(part, inference) is None],
-        without_objects=[model.label for model in dense if not model.objects(part, inference)],
+        heat=pooled_iou(dense, on),
+        without_counts=[model.label for model in dense if model.pixel_counts(on) is None],
+        without_objects=[model.label for model in dense if not model.objects(on)],
         pictures=galleries(dense, first, num_pictures),
-        failures=_failures(dense, first, part),
+        failures=_failures(dense, first, on.part),
         failure_titles=KINDS,
         audits=facts.audits(runs),
         parts_told=[(one, sum(map(differs, one.tests)), told(one)) for one in parts_of(runs)],
@@ -216,6 +214,6 @@ def environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
 def _failures(models: Sequence[Model], classes: Sequence[str], part: str) -> dict[str, list[Shown]]:
     """The failure gallery of the part whose inputs and truths the runs kept, else of the part that is ranked."""
     kept = {one.part for one in stored_pictures(models).values()}
-    parts = [each for each in (part, *sorted(kept)) if any(model.objects(each, "plain") for model in models)]
+    parts = [each for each in (part, *sorted(kept)) if any(model.objects(ScoredOn(each)) for model in models)]
     chosen = next((each for each in parts if each in kept), next(iter(parts), None))
     return {} if chosen is None else failure_gallery(models, classes, chosen)

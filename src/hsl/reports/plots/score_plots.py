@@ -17,6 +17,7 @@ from hsl.reports.plots.palette import SERIES
 from hsl.reports.plots.plot_files import INK, LINE, REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots.run_plots import draw_confusion
 from hsl.reports.statistics.paired_tests import Summary
+from hsl.run_folder.run import ScoredOn
 
 WIDTH = 8.4  # inches: the page's column at its usual size
 MARKERS = "osD^vPX"
@@ -80,24 +81,18 @@ def settled(figure: Figure) -> Figure:
     return figure
 
 
-def ranking_plot(
-    models: Sequence[Model], metric: str, title: str, part: str, inference: str, factor: float = 100
-) -> Plot:
+def ranking_plot(models: Sequence[Model], metric: str, title: str, on: ScoredOn, factor: float = 100) -> Plot:
     """A dot per fold, the mean over folds, and one standard deviation to either side.
 
     Args:
         models: best first.
         metric: an overall score.
         title: its name with the unit.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
         factor: from the score to the unit of ``title``.
     """
-    scored = [
-        (i, model.label, model.overall(metric, part, inference), model.summary(metric, part, inference))
-        for i, model in enumerate(models)
-    ]
-    return spread_plot("ranking", scored, title, f"{part}, {inference} inference", factor)
+    scored = [(i, model.label, model.overall(metric, on), model.summary(metric, on)) for i, model in enumerate(models)]
+    return spread_plot("ranking", scored, title, f"{on} inference", factor)
 
 
 def spread_plot(

@@ -24,6 +24,7 @@ from hsl.reports.plots.score_plots import (
     shorts,
 )
 from hsl.reports.statistics.paired_tests import Summary
+from hsl.run_folder.run import ScoredOn
 
 PANELS = 3  # side by side
 
@@ -33,15 +34,14 @@ def tasks_of(models: Sequence[Model]) -> list[str]:
     return list(dict.fromkeys(task for model in models for task in model.tasks))
 
 
-def task_plot(models: Sequence[Model], part: str, inference: str) -> Plot | None:
+def task_plot(models: Sequence[Model], on: ScoredOn) -> Plot | None:
     """mIoU of every task and model: a polygon per model, bars where there are fewer than three tasks.
 
     Args:
         models: best first; those without tasks are left out.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
     """
-    tasks, found = tasks_of(models), _summaries(models, part, inference)
+    tasks, found = tasks_of(models), _summaries(models, on)
     known = [one.mean for summaries in found.values() for one in summaries.values() if one.num]
     if not known:
         return None
@@ -73,7 +73,7 @@ def task_plot(models: Sequence[Model], part: str, inference: str) -> Plot | None
         for task, one in summaries.items()
     ]
     caption = (
-        f"mIoU of every task, {part}, {inference} inference, mean over folds"
+        f"mIoU of every task, {on} inference, mean over folds"
         + (", from 0 in the centre. The area follows the order of the tasks and means nothing." if polar else ".")
         + ("" if polar else " A line is one sample standard deviation to either side.")
     )
@@ -113,22 +113,21 @@ def _bars(
     axes.errorbar(x, means, deviations, fmt="none", ecolor=INK, elinewidth=1)
 
 
-def pareto_plot(models: Sequence[Model], part: str, inference: str, chosen: Sequence[str] | None = None) -> Plot | None:
+def pareto_plot(models: Sequence[Model], on: ScoredOn, chosen: Sequence[str] | None = None) -> Plot | None:
     """mIoU of one task over that of another: which models are beaten in both, and which are the trade-off.
 
     Args:
         models: best first.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
         chosen: two tasks; none: see `pareto_tasks`.
 
     Raises:
         ConfigError: ``chosen`` names no two tasks of the models.
     """
-    pair = pareto_tasks(models, part, inference) if chosen is None else _checked(chosen, tasks_of(models))
+    pair = pareto_tasks(models, on) if chosen is None else _checked(chosen, tasks_of(models))
     if pair is None:
         return None
-    found = _summaries(models, part, inference)
+    found = _summaries(models, on)
     points = {i: [one[task] for task in pair] for i, one in found.items() if set(pair) <= one.keys()}
     points = {i: both for i, both in points.items() if all(one.num for one in both)}
     if len(points) < 2:
@@ -155,20 +154,20 @@ def pareto_plot(models: Sequence[Model], part: str, inference: str, chosen: Sequ
         for i, both in points.items()
     ]
     caption = (
-        f"{pair[0]} against {pair[1]}, {part}, {inference} inference: mean over folds, one sample standard deviation "
+        f"{pair[0]} against {pair[1]}, {on} inference: mean over folds, one sample standard deviation "
         "to either side. Models on the dashed line are beaten in both tasks by none; the axes do not start at 0."
     )
     columns = ("model", *(f"{task}_{what}" for what in ("mean", "std") for task in pair), "unbeaten")
     return Plot("pareto", caption, figure, columns, rows)
 
 
-def pareto_tasks(models: Sequence[Model], part: str, inference: str) -> tuple[str, str] | None:
+def pareto_tasks(models: Sequence[Model], on: ScoredOn) -> tuple[str, str] | None:
     """The two primary tasks where the models that have two agree on them, else the two whose means differ most."""
     pairs = {tuple(model.primary) for model in models if len(model.primary) == 2}
     if len(pairs) == 1:
         (first, second), *_ = pairs
         return first, second
-    found = _summaries(models, part, inference).values()
+    found = _summaries(models, on).values()
     means = {task: [one[task].mean for one in found if task in one and one[task].num] for task in tasks_of(models)}
     spread = {task: max(values) - min(values) for task, values in means.items() if values}
     widest = sorted(sorted(spread, key=lambda task: -spread[task])[:2], key=list(spread).index)
@@ -215,10 +214,10 @@ def task_curves_plot(models: Sequence[Model]) -> Plot | None:
     return Plot("task_curves", caption, figure, ("task", "model", "fold", "seed", "epoch", "val_miou"), rows)
 
 
-def _summaries(models: Sequence[Model], part: str, inference: str) -> dict[int, dict[str, Summary]]:
+def _summaries(models: Sequence[Model], on: ScoredOn) -> dict[int, dict[str, Summary]]:
     """Place of a model that has tasks to the mIoU of each."""
     return {
-        i: {task: model.on_task(task).summary("miou", part, inference) for task in model.tasks}
+        i: {task: model.on_task(task).summary("miou", on) for task in model.tasks}
         for i, model in enumerate(models)
         if model.tasks
     }

@@ -14,6 +14,7 @@ from hsl.reports.statistics.effects import Tally, cohens_dz, rank_biserial, tall
 from hsl.reports.statistics.paired_tests import holm, wilcoxon
 from hsl.reports.statistics.resampling import Estimate, estimates, judge
 from hsl.reports.statistics.verdicts import NO_DIFFERENCE, Trainings, Verdict, share_scored, trainings_of, verdict
+from hsl.run_folder.run import ScoredOn
 
 MEAN = "mean over pictures"
 
@@ -99,25 +100,22 @@ def every_pair(models: Sequence[Model], metric: str, draft: Callable[[Model, Mod
     return drafts
 
 
-def compare(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str = "miou"
-) -> list[Comparison]:
+def compare(models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, metric: str = "miou") -> list[Comparison]:
     """Compare every two models that have finished runs.
 
     Args:
         models: the better-ranked first.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         metric: one of ``METRICS``.
     """
-    seen = _Seen(part, inference, metric)
+    seen = _Seen(on, metric)
     return settle(every_pair(models, metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
 
 
 def pooled_estimates(
-    models: Sequence[Model], part: str, inference: str, resamples: int, seed: int, metric: str
+    models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, metric: str
 ) -> dict[str, Estimate]:
     """Label to the pooled score of a model over its folds with an interval over groups.
 
@@ -125,9 +123,9 @@ def pooled_estimates(
     """
     found: dict[str, Contrast] = {}
     for model in models:
-        if model.refused or model.pixel_counts(part, inference) is None:
+        if model.refused or model.pixel_counts(on) is None:
             continue
-        seen = _Seen(part, inference, metric)
+        seen = _Seen(on, metric)
         try:
             scored = seen.pictures(model, model.folds)
         except NotPairedError:  # no complete rows: the groups are not known, and the notes say so
@@ -146,8 +144,8 @@ def bound(metric: str) -> float:
 class _Seen:
     """What models got on the pictures of some folds, each read once."""
 
-    def __init__(self, part: str, inference: str, metric: str) -> None:
-        self.part, self.inference, self.metric = part, inference, metric
+    def __init__(self, on: ScoredOn, metric: str) -> None:
+        self.on, self.metric = on, metric
         self._pictures: dict[Any, Scored] = {}
         self._pooled: dict[Any, PooledScore | None] = {}
         self._trained: dict[str, dict[int, list[float]]] = {}
@@ -155,7 +153,7 @@ class _Seen:
     def pictures(self, model: Model, folds: Sequence[int]) -> Scored:
         key = (model.label, *folds)
         if key not in self._pictures:
-            self._pictures[key] = scored_pictures(model, folds, self.part, self.inference, self.metric)
+            self._pictures[key] = scored_pictures(model, folds, self.on, self.metric)
         return self._pictures[key]
 
     def units(self, scored: Scored, ids: Sequence[str]) -> Units:
@@ -164,7 +162,7 @@ class _Seen:
     def trained(self, model: Model, folds: Sequence[int]) -> dict[int, list[float]]:
         """Fold to the score of each seed."""
         if model.label not in self._trained:
-            self._trained[model.label] = model.seed_scores(self.metric, self.part, self.inference)
+            self._trained[model.label] = model.seed_scores(self.metric, self.on)
         return {fold: seeds for fold, seeds in self._trained[model.label].items() if fold in folds}
 
     def pooled(self, model: Model, folds: Sequence[int], ids: tuple[str, ...]) -> PooledScore | None:
@@ -201,7 +199,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         metric=metric,
         folds=folds,
         num_images=len(labelled),
-        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.part), seen.part),
+        trainings=trainings_of(*trained, share_scored(first.split, folds, seen.on.part), seen.on.part),
         wilcoxon_p=wilcoxon(values),
         rank_biserial=rank_biserial(values),
         cohens_dz=cohens_dz(values),

@@ -12,6 +12,7 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.family_table import family
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table, interval_cell
 from hsl.reports.tables.titles import difference_kind, kind_of, title_of
+from hsl.run_folder.run import ScoredOn
 
 BESIDE_NOTHING = [Column(name, title_of(name), kind_of(name), more=True) for name in EMPTY_ONE]
 STANDING = (
@@ -100,18 +101,18 @@ def ranking_table(
     columns.append(Column("family", "family of the encoder", more=True))
     others = [name for name in OVERALL if name != metric]
     columns += [Column(name, title_of(name), kind_of(name), more=True) for name in others]
-    empty = any(model.summary(EMPTY_ONE[0], part, "plain").num for _, model in models)  # needs counts per picture
+    empty = any(model.summary(EMPTY_ONE[0], ScoredOn(part)).num for _, model in models)  # needs counts per picture
     columns += BESIDE_NOTHING if empty else []
     columns.append(Column("classes_scored", "classes scored", more=True))
     first = models[0][1].label if models else ""
     rows = []
     for rank, model in models:
-        row: list[Cell] = [rank, model.label, *(model.summary(metric, part, way) for way in INFERENCES)]
-        row += [_pooled(model, part, way, metric) for way in INFERENCES] if pooled else []
+        row: list[Cell] = [rank, model.label, *(model.summary(metric, ScoredOn(part, way)) for way in INFERENCES)]
+        row += [_pooled(model, ScoredOn(part, way), metric) for way in INFERENCES] if pooled else []
         if estimates is not None:
             row += standing_cells(model.label, first, estimates.get(model.label), comparisons, metric)
         row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation, family(model)]
-        row += [model.summary(name, part, "plain") for name in (*others, *(EMPTY_ONE if empty else ()))]
+        row += [model.summary(name, ScoredOn(part)) for name in (*others, *(EMPTY_ONE if empty else ()))]
         rows.append([*row, classes_scored(model, part)])
     return Table("ranking" if part == "val" else f"ranking_{part}", _caption(part, empty, estimates), columns, rows)
 
@@ -132,6 +133,6 @@ def _caption(part: str, empty: bool, estimates: Mapping[str, Estimate] | None) -
     return " ".join(told)
 
 
-def _pooled(model: Model, part: str, inference: str, metric: str) -> float | None:
-    scores = model.pooled(part, inference)
+def _pooled(model: Model, on: ScoredOn, metric: str) -> float | None:
+    scores = model.pooled(on)
     return None if scores is None else scores.overall[metric]

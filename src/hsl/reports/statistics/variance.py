@@ -10,6 +10,7 @@ from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, name_of, title_of
+from hsl.run_folder.run import ScoredOn
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def variance_components(folds: Sequence[Sequence[float]]) -> Components:
     return Components(split, seed)
 
 
-def variance_table(models: Sequence[Model], metric: str, part: str, inference: str) -> Table:
+def variance_table(models: Sequence[Model], metric: str, on: ScoredOn) -> Table:
     """One row per model that may be averaged."""
     kind = kind_of(metric)
     columns = [Column("model", "model"), Column("folds", "folds", "count"), Column("seeds", "seeds per fold")]
@@ -66,22 +67,20 @@ def variance_table(models: Sequence[Model], metric: str, part: str, inference: s
         Column("seed_share", "seed's share of the variance (%)", "share"),
         Column("note", "note"),
     ]
-    rows = [
-        _row(model, _finite(model, metric, part, inference)) for model in models if model.finished and not model.refused
-    ]
-    what = "the training set" if part == "test" else "the training set and the pictures scored"
+    rows = [_row(model, _finite(model, metric, on)) for model in models if model.finished and not model.refused]
+    what = "the training set" if on.part == "test" else "the training set and the pictures scored"
     caption = (
-        f"Where the spread of {name_of(metric)} comes from, {part} part: square roots of the "
+        f"Where the spread of {name_of(metric)} comes from, {on.part} part: square roots of the "
         "unbiased variance components of a one-way random-effects analysis of variance; between folds = split "
         f"({what}), within a fold = seed. Mean ± sample standard deviation over folds, seeds averaged first."
     )
     return Table("variance", caption, columns, rows)
 
 
-def _finite(model: Model, metric: str, part: str, inference: str) -> Mapping[int, list[float]]:
+def _finite(model: Model, metric: str, on: ScoredOn) -> Mapping[int, list[float]]:
     found = {
         fold: [one.overall[metric] for one in seeds if math.isfinite(one.overall[metric])]
-        for fold, seeds in model.scores(part, inference).items()
+        for fold, seeds in model.scores(on).items()
     }
     return {fold: values for fold, values in found.items() if values}
 

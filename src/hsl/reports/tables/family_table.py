@@ -6,6 +6,7 @@ from hsl.models.families import family_of
 from hsl.reports.models import Model
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, title_of
+from hsl.run_folder.run import ScoredOn
 
 
 def family(model: Model) -> str:
@@ -15,18 +16,17 @@ def family(model: Model) -> str:
     return family_of(str(encoder.get("name", ""))) if isinstance(encoder, Mapping) else "unknown"
 
 
-def family_table(models: Sequence[Model], part: str, inference: str, metric: str) -> Table | None:
+def family_table(models: Sequence[Model], on: ScoredOn, metric: str) -> Table | None:
     """A row per family, in the order of their best models; ``None`` where the models are all of one.
 
     Args:
         models: best first.
-        part: val or test.
-        inference: plain or tta.
+        on: part and inference.
         metric: the score that ranks.
     """
     groups: dict[str, list[Model]] = {}
     for model in models:
-        if model.summary(metric, part, inference).num:
+        if model.summary(metric, on).num:
             groups.setdefault(family(model), []).append(model)
     if len(groups) < 2:
         return None
@@ -35,11 +35,11 @@ def family_table(models: Sequence[Model], part: str, inference: str, metric: str
                 (("best", "best"), ("mean", "mean over models:"))]  # fmt: skip
     rows: list[list[Cell]] = []
     for name, members in groups.items():
-        means = [model.summary(metric, part, inference).mean for model in members]
-        best = members[0].summary(metric, part, inference)
+        means = [model.summary(metric, on).mean for model in members]
+        best = members[0].summary(metric, on)
         rows.append([name, len(members), members[0].label, best, sum(means) / len(means)])
     caption = (
-        f"Models by the family of their encoder, {part}, {inference} inference; mean ± sample standard deviation over "
+        f"Models by the family of their encoder, {on} inference; mean ± sample standard deviation over "
         "folds. Families differ in size, pretraining and number of models as well: a difference between their means is "
         "no verdict on an architecture."
     )

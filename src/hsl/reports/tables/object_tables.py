@@ -24,6 +24,7 @@ from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, name_of, title_of
 from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.run import ScoredOn
 
 EVERY = "all classes"
 FAILED = Column("failed", "failed pictures", "count")
@@ -79,33 +80,33 @@ class Section:
     rows: Sequence[ObjectRow]
 
 
-def object_tables(models: Sequence[Model], part: str, inference: str) -> list[Table]:
+def object_tables(models: Sequence[Model], on: ScoredOn) -> list[Table]:
     """``objects`` (pooled, and over folds), ``distances`` and ``clustering``, as far as the runs have such rows.
 
     Objects and distances also by group where a group holds several pictures. Empty when no run has rows of the metric
     pool.
     """
-    found = [Section(model, "", model.objects(part, inference)) for model in models if model.finished]
+    found = [Section(model, "", model.objects(on)) for model in models if model.finished]
     found = [section for section in found if section.rows]
     if not found:
         return []
     groups = [
         Section(section.model, group, rows)
         for section in found
-        for group, rows in by_group(section.rows, groups_of(section.model, part, inference)).items()
+        for group, rows in by_group(section.rows, groups_of(section.model, on)).items()
     ]
-    where = f"{part} part, {inference}"
+    where = f"{on.part} part, {on.inference}"
     counted = [row.metrics for section in found for row in section.rows]
     areas = any(each.objects for each in counted)  # only metrics=instances has them
     strict = any(each.panoptic and each.panoptic.tp_above for each in counted)
     known = {"aji": areas, "object_ap": strict}
     columns = [column for column in OBJECTS if known.get(column.key.rstrip("0123456789"), True)]
     quality = partial(_quality, columns)
-    formula = f"{SCORES}; {objects_are(models, part, inference)}.{PRECISION * strict}{AJI * areas}"
+    formula = f"{SCORES}; {objects_are(models, on)}.{PRECISION * strict}{AJI * areas}"
     objects, distances = f"{where}; {POOLED} {formula}", f"Distances of contours, {where}; {OVER_PICTURES}"
     tables = [
         _by_class("objects", f"Panoptic quality, {objects}", columns, "panoptic", quality, found),
-        _over_folds(found, columns[: -len(COUNTS)], part, inference, f"{where}: {OVER_FOLDS}"),
+        _over_folds(found, columns[: -len(COUNTS)], on, f"{where}: {OVER_FOLDS}"),
         _by_class("distances", distances, DISTANCES, "surface", _distances, found),
         _clustering(found, where),
         _by_class("objects_groups", f"Panoptic quality by group, {objects}", columns, "panoptic", quality, groups),
@@ -114,13 +115,11 @@ def object_tables(models: Sequence[Model], part: str, inference: str) -> list[Ta
     return [table for table in tables if table.rows]
 
 
-def _over_folds(
-    sections: Sequence[Section], columns: Sequence[Column], part: str, inference: str, caption: str
-) -> Table:
+def _over_folds(sections: Sequence[Section], columns: Sequence[Column], on: ScoredOn, caption: str) -> Table:
     """One row per model: each fold pooled on its own, over all classes; seeds of a fold are averaged first."""
     rows: list[list[Cell]] = []
     for model in (section.model for section in sections):
-        folds = model.per_fold(lambda run: run.objects(part, inference) or None)
+        folds = model.per_fold(lambda run: run.objects(on) or None)
         scores = [[all_classes(each) for each in seeds] for seeds in folds.values()]
         over = {
             column.key: mean_std([mean_std([one[column.key] for one in seeds]).mean for seeds in scores])

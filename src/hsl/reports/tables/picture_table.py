@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.run_folder.run import Run
+from hsl.run_folder.run import Run, ScoredOn
 
 
-def picture_table(models: Sequence[Model], part: str, inference: str) -> Table:
+def picture_table(models: Sequence[Model], on: ScoredOn) -> Table:
     """Per-image mIoU of every model, the worst mean first; several runs that saw a picture are averaged."""
     ready = [model for model in models if model.finished]
-    scores = {model.label: _scores(model, part, inference) for model in ready}
+    scores = {model.label: _scores(model, on) for model in ready}
     groups = {
         name: row.group
         for model in ready
         for run in model.finished.values()
-        for name, row in run.images.get((part, inference), {}).items()
+        for name, row in run.images.get(on, {}).items()
     }
     columns = [Column("picture", "picture"), Column("group", "group")]
     columns += [Column(f"miou_{i + 1}", f"{model.label} (%)", "share") for i, model in enumerate(ready)]
@@ -30,16 +30,16 @@ def picture_table(models: Sequence[Model], part: str, inference: str) -> Table:
         rows.append([name, group, *values, sum(known) / len(known) if known else None, gap])
     rows.sort(key=lambda row: (row[-2] is None, row[-2] or 0.0, row[0]))
     caption = (
-        f"Per-image mIoU, {part} part, {inference} inference: over the classes of the picture, so not the mean of the "
-        "pooled scores. Gap: the best model less the worst."
+        f"Per-image mIoU, {on.part} part, {on.inference} inference: over the classes of the picture, so not the mean "
+        "of the pooled scores. Gap: the best model less the worst."
     )
     return Table("pictures", caption, columns, rows)
 
 
-def _scores(model: Model, part: str, inference: str) -> dict[str, float]:
+def _scores(model: Model, on: ScoredOn) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     runs: list[Run] = list(model.finished.values())
     for run in runs:
-        for name, row in run.images.get((part, inference), {}).items():
+        for name, row in run.images.get(on, {}).items():
             found.setdefault(name, []).append(row.miou)
     return {name: mean_std(values).mean for name, values in found.items()}

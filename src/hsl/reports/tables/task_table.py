@@ -6,12 +6,13 @@ from hsl.reports.models import Model
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, title_of
 from hsl.reports.ungrouped import ungrouped
+from hsl.run_folder.run import ScoredOn
 
 NAMED = 3  # tasks that a heading names; more are counted
 SCORES = ("miou", "mean_dice", "pixel_accuracy", "boundary_f1", "ece")
 
 
-def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
+def task_table(models: Sequence[Model], on: ScoredOn) -> Table:
     """A row per model for the classes in which all are scored, with the H-mean over tasks, then one per task.
 
     The H-mean is over the same tasks in every model: those that all call primary, and where these are not all, all. A
@@ -32,15 +33,15 @@ def task_table(models: Sequence[Model], part: str, inference: str) -> Table:
             continue
         pooled = any(run.overlapping for run in model.finished.values())
         role = "pooled" if pooled else "one head" if _is_flat(model) else "fused"
-        means = [model.h_mean(part, inference, tasks) for tasks in shared.values()]
-        rows.append([*_row(model, "global", role, model, part, inference), None, None, *means])
+        means = [model.h_mean(on, tasks) for tasks in shared.values()]
+        rows.append([*_row(model, "global", role, model, on), None, None, *means])
         for task in model.tasks:
             role = "primary" if task in model.primary else "auxiliary"
             role = f"{role}, read from the one head" if _is_flat(model) else role
-            row = _row(model, task, role, model.on_task(task), part, inference)
-            rows.append([*row, *ungrouped(model, task, part, inference), *[None for _ in shared]])
+            row = _row(model, task, role, model.on_task(task), on)
+            rows.append([*row, *ungrouped(model, task, on), *[None for _ in shared]])
     caption = (
-        f"Scores of every task, {part}, {inference} inference, from the pixel counts of the task. Mean ± sample "
+        f"Scores of every task, {on} inference, from the pixel counts of the task. Mean ± sample "
         "standard deviation over folds. Global: the heads fused into the classes that models of one head are scored on "
         "too; of overlapping channels, all of them pooled. A model of one head is scored on a task by the classes that "
         "it predicts, as the task reads them. Ungrouped: over the classes that the task puts together, each by itself "
@@ -72,6 +73,6 @@ def _is_flat(model: Model) -> bool:
     return not model.tasks or (bool(heads) and "_target_" not in heads)
 
 
-def _row(model: Model, task: str, role: str, scored: Model, part: str, inference: str) -> list[Cell]:
-    scores: list[Cell] = [scored.summary(name, part, inference) for name in SCORES]
+def _row(model: Model, task: str, role: str, scored: Model, on: ScoredOn) -> list[Cell]:
+    scores: list[Cell] = [scored.summary(name, on) for name in SCORES]
     return [model.label, task, role, len(scored.classes), *scores]
