@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.losses import protocols
-from hsl.metrics.pixels.confusion import Confusion
+from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed
 
@@ -94,7 +94,7 @@ def fitted(
         optimizer=lambda module: SGD(module.parameters(), lr=0.1, momentum=0.9),
         scheduler=lambda optimizer, total_steps, **_: LambdaLR(optimizer, lambda step: 1 - step / (total_steps + 1)),
         predictor=lambda network, images: network(images),
-        metrics={"confusion": Confusion},
+        metrics={"pixelwise": Pixelwise},
         classes={"segmentation": ("clean", "crack")},
         class_counts=counts,
         presence_pixels=counts,

@@ -13,7 +13,6 @@ from hsl.metrics.finite import NonFiniteLogitsError, broken_images, check_count,
 from hsl.metrics.images.image_scores import ImageScores, image_scores, probabilities_of
 from hsl.metrics.objects.watershed import split_objects
 from hsl.metrics.pixels.calibration import calibrate
-from hsl.metrics.pixels.confusion import Confusion, predicted_classes
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
 VALUES = [math.nan, math.inf, -math.inf]
@@ -55,20 +54,12 @@ def test_the_message_names_head_images_value_and_place(value: float) -> None:
     assert "optimizer.lr" in str(caught.value)
 
 
-def confusion(logits: Tensor) -> None:
-    Confusion(3).update(logits, TARGET)
-
-
 def pixelwise(logits: Tensor) -> None:
     Pixelwise(3).update(logits, TARGET)
 
 
 def calibration(logits: Tensor) -> None:
     calibrate(logits, TARGET.byte())
-
-
-def classes(logits: Tensor) -> None:
-    predicted_classes(logits, 3)
 
 
 def labels(logits: Tensor) -> None:
@@ -79,7 +70,7 @@ def several_labels(logits: Tensor) -> None:
     ImageScores(3, several=True).update(logits[:, :, 3, 4], torch.zeros(3, 3))
 
 
-@pytest.mark.parametrize("look", [confusion, pixelwise, calibration, classes, labels, several_labels])
+@pytest.mark.parametrize("look", [pixelwise, calibration, labels, several_labels])
 @pytest.mark.parametrize("value", VALUES)
 def test_no_metric_takes_it(look: Callable[[Tensor], None], value: float) -> None:
     with pytest.raises(NonFiniteLogitsError, match="image 1 of the batch"):
@@ -100,17 +91,14 @@ def test_probabilities_of_an_image_head_are_not_made_up(several: bool, value: fl
 
 
 def test_what_an_accelerator_counted_is_told_by_compute() -> None:
-    metrics = [Confusion(3), Pixelwise(3)]
-    for metric in metrics:
+    metric = Pixelwise(3)
+    for look in (metric.compute, metric.states):
         metric.update(logits_with(1.0), TARGET)
         metric.broken += 2
         with pytest.raises(NonFiniteLogitsError, match="2 images"):
-            metric.compute()
+            look()
         metric.reset()
         check_count(metric.broken)
-    metrics[1].broken += 1
-    with pytest.raises(NonFiniteLogitsError, match="1 images"):
-        metrics[1].states()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -6,7 +6,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from hsl.pseudo_labels.gradcam import cam_votes, class_activation, mean_activation
+from hsl.pseudo_labels.gradcam import cam_votes, class_activation
 
 
 class Encoder(nn.Module):
@@ -105,18 +105,6 @@ def test_a_map_that_is_0_everywhere_stays_0() -> None:
     network = Network()
     network.head.weight.data.zero_()
     assert not class_activation(network, IMAGES, CLASSES).any()
-
-
-def test_mean_over_classifiers() -> None:
-    networks = [Network(seed) for seed in range(3)]
-    each = np.stack([class_activation(network, IMAGES, CLASSES) for network in networks])
-    np.testing.assert_allclose(mean_activation(networks, IMAGES, CLASSES), each.mean(axis=0), atol=1e-6)
-    np.testing.assert_array_equal(mean_activation(networks[:1], IMAGES, CLASSES), each[0])
-
-
-def test_no_classifier() -> None:
-    with pytest.raises(ValueError, match="one or more classifiers"):
-        mean_activation([], IMAGES, CLASSES)
 
 
 @pytest.mark.parametrize(

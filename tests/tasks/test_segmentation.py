@@ -1,6 +1,5 @@
 """The task wires its parts and owns the names of what is logged."""
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
 from hsl.losses import protocols
 from hsl.metrics.finite import NonFiniteLogitsError
-from hsl.metrics.pixels.confusion import Confusion
+from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.finite import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed
@@ -84,7 +83,7 @@ def task_of(*heads: str, fuse: Any = None) -> Task:
             optimizer, lambda step: 1 - step / (total_steps * steps_per_epoch)
         ),
         predictor=lambda network, images: network(images),
-        metrics={"confusion": partial(Confusion)},
+        metrics={"pixelwise": Pixelwise},
         classes=dict.fromkeys(scored, ("clean", "crack")),
         class_counts=counts,
         presence_pixels=counts,
@@ -355,7 +354,7 @@ def task_with(network: Any, heads: list[str], **parts: Any) -> Task:
     task = task_of()
     return Task(
         network=network, loss=Loss, weighting=Fixed, optimizer=task.optimizer, scheduler=task.scheduler,
-        predictor=task.predictor, metrics={"confusion": partial(Confusion)}, classes=classes, class_counts=counts,
+        predictor=task.predictor, metrics={"pixelwise": Pixelwise}, classes=classes, class_counts=counts,
         presence_pixels=counts, **parts,
     )  # fmt: skip
 

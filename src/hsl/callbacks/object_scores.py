@@ -16,7 +16,7 @@ from torch import Tensor
 from hsl.batch import Batch
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
-from hsl.metrics.pixels.confusion import predicted_classes
+from hsl.metrics.finite import check_on_host
 from hsl.metrics.pool.pool import MetricPool
 
 Instances = Callable[[str], NDArray[Any] | None]
@@ -97,7 +97,8 @@ class ObjectScores(Callback):
 
 def class_maps_of(logits: Tensor) -> NDArray[np.uint8]:
     """The class of each pixel ``(B, H, W)``, on the host, of logits ``(B, C, H, W)``."""
-    return predicted_classes(logits, logits.shape[1]).to(torch.uint8).cpu().numpy()
+    check_on_host(logits)
+    return logits.max(dim=1).indices.to(torch.uint8).cpu().numpy()  # several times faster than argmax on a CPU
 
 
 def open_pool(

@@ -15,7 +15,6 @@ from hsl.losses.class_weights import Method, weigh_classes
 from hsl.losses.protocols import Loss
 
 SEGMENTATION = "segmentation"
-CLASSIFICATION = "classification"
 
 
 class DualHeadLoss(nn.Module, Loss):

@@ -47,22 +47,6 @@ def class_activation(
     return result
 
 
-def mean_activation(
-    networks: Sequence[nn.Module], images: Tensor, classes: Tensor, head: str = "classification"
-) -> NDArray[np.float32]:
-    """The mean of `class_activation` over classifiers that see the same pictures and share their classes.
-
-    Raises:
-        ValueError: there is no classifier, or as `class_activation`.
-    """
-    if not networks:
-        raise ValueError(
-            "`networks` should hold one or more classifiers. Found none. Train one, or leave Grad-CAM out."
-        )
-    total = sum(class_activation(network, images, classes, head) for network in networks)
-    return np.asarray(total / len(networks), dtype=np.float32)
-
-
 def cam_votes(cam: NDArray[np.float32], channel: int, num_classes: int) -> NDArray[np.float32]:
     """An activation as votes: ``cam`` for its class, the rest in equal parts for the others.
 

@@ -16,7 +16,6 @@ from hsl.files.io import write_atomically
 from hsl.reports.plots.palette import code_palette, palette
 from hsl.run_folder.examples import Example, write_index
 
-VIEWS = ("input", "truth", "prediction", "overlay")
 TEXT = 13  # pixels
 SMALL = 384  # pixels: a shorter picture is enlarged
 STRONGEST = 0.65  # opacity of a class at full confidence: the picture stays visible

@@ -22,7 +22,6 @@ from hsl.run_folder.run import ScoredOn
 WIDTH = 8.4  # inches: the page's column at its usual size
 MARKERS = "osD^vPX"
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-MANY = 20  # above it cells carry no numbers
 
 
 def series_style(index: int) -> dict[str, Any]:
