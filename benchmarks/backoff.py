@@ -51,7 +51,7 @@ def run() -> list[dict[str, Any]]:
             callbacks=[backoff], logger=False, max_steps=STEPS, max_epochs=STEPS, limit_val_batches=0,
             enable_progress_bar=False, enable_checkpointing=False,
         )  # fmt: skip
-        trainer.fit(build_task(cfg, data), datamodule=data)
+        trainer.fit(build_task(cfg, data.prepared), datamodule=data)
         if backoff.path.exists():
             raise RuntimeError("Memory ran out: there is nothing to compare.")
     torch.set_num_threads(threads)

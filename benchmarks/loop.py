@@ -52,7 +52,7 @@ def step_times(ends: list[float]) -> float:
 
 
 def run_hsl(cfg: DictConfig, data: Any, steps: int) -> float:
-    task = build_task(cfg, data)
+    task = build_task(cfg, data.prepared)
     clock = StepClock()
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
         callbacks=[clock, *(instantiate(cfg.callbacks[name]) for name in ("history",))],
@@ -65,7 +65,7 @@ def run_hsl(cfg: DictConfig, data: Any, steps: int) -> float:
 
 def run_by_hand(cfg: DictConfig, data: Any, steps: int) -> float:
     """What a careful user would write: the loop and nothing else."""
-    task = build_task(cfg, data)
+    task = build_task(cfg, data.prepared)
     network, loss, weights = task.network.train(), task.loss, task.loss.weights
     optimizer = instantiate(cfg.optimizer)(network)
     loader, ends, epoch = data.train_dataloader(), [], 0

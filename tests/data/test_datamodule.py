@@ -156,24 +156,24 @@ def truth(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_prepare_makes_everything_once(data: DataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert data.classes == {"segmentation": CLASSES}
-    assert sorted(name for part in data.parts.values() for name in part) == [
+    assert data.prepared.classes == {"segmentation": CLASSES}
+    assert sorted(name for part in data.prepared.parts.values() for name in part) == [
         f"p{number:02}" for number in range(NUM_PICTURES)
     ]
-    assert data.parts["train"] == data.fold_assignment.fold(0).train
-    assert not data.audit.stopped
-    catalogue = data.catalogue
+    assert data.prepared.parts["train"] == data.prepared.fold_assignment.fold(0).train
+    assert not data.prepared.audit.stopped
+    catalogue = data.prepared.catalogue
     data.prepare()
-    assert data.catalogue is catalogue
+    assert data.prepared.catalogue is catalogue
 
 
 def test_class_counts_are_those_of_the_training_part(data: DataModule, root: Path) -> None:
     counts = np.zeros(256, np.int64)
-    for name in data.parts["train"]:
+    for name in data.prepared.parts["train"]:
         counts += np.bincount(truth(root, name)[1].ravel(), minlength=256)
     assert counts[255] > 0
-    assert data.class_counts["segmentation"].tolist() == counts[:3].tolist()
-    assert data.class_counts["segmentation"].dtype == np.int64
+    assert data.prepared.class_counts["segmentation"].tolist() == counts[:3].tolist()
+    assert data.prepared.class_counts["segmentation"].dtype == np.int64
 
 
 def test_audit_stops_the_run_and_can_be_read(make: Callable[..., DataModule], root: Path) -> None:
@@ -181,19 +181,18 @@ def test_audit_stops_the_run_and_can_be_read(make: Callable[..., DataModule], ro
     data = make()
     with pytest.raises(DataError, match=r"masks/p03\.png"):
         data.prepare()
-    assert data.audit.stopped
-    data.inspect()
+    assert data.prepared.audit.stopped
 
 
 def test_training_batches(data: DataModule) -> None:
     loader = data.train_dataloader()
     batches = list(loader)
-    assert len(batches) == len(loader) == len(data.parts["train"]) // 2
+    assert len(batches) == len(loader) == len(data.prepared.parts["train"]) // 2
     for batch in batches:
         assert batch["image"].shape == (2, 3, 32, 32)
         assert batch["image"].dtype == batch["masks"]["segmentation"].dtype == torch.uint8
         assert batch["masks"]["segmentation"].shape == (2, 32, 32)
-        assert set(batch["id"]) <= set(data.parts["train"])
+        assert set(batch["id"]) <= set(data.prepared.parts["train"])
     ids = [name for batch in batches for name in batch["id"]]
     assert len(set(ids)) == len(ids)
     assert ids != sorted(ids)
@@ -211,7 +210,7 @@ def test_evaluation_batches(data: DataModule, root: Path, part: str) -> None:
             assert (mask[size[0] :] == 255).all()
             assert (mask[:, size[1] :] == 255).all()
             ids.append(name)
-    assert ids == list(data.parts[part])
+    assert ids == list(data.prepared.parts[part])
 
 
 def test_original(data: DataModule, root: Path) -> None:
@@ -273,28 +272,28 @@ def test_empty_part(make: Callable[..., DataModule]) -> None:
     data.prepare()
     with pytest.raises(DataError, match=r"The test part of .*, fold 0, should hold pictures\. Found none"):
         data.part_dataloader("test")
-    assert data.evaluation_parts == ("val",)
-    assert set(data.pixels_per_part()) == {"train", "val"}
+    assert data.prepared.evaluation_parts == ("val",)
+    assert set(data.prepared.pixels_per_part()) == {"train", "val"}
 
 
 def test_scored_parts(data: DataModule, root: Path) -> None:
-    assert data.evaluation_parts == ("val", "test")
+    assert data.prepared.evaluation_parts == ("val", "test")
     loaders = data.test_dataloader()
     assert [[name for batch in loader for name in batch["id"]] for loader in loaders] == [
-        list(data.parts["val"]),
-        list(data.parts["test"]),
+        list(data.prepared.parts["val"]),
+        list(data.prepared.parts["test"]),
     ]
-    masks = [truth(root, name)[1] for name in data.parts["test"]]
+    masks = [truth(root, name)[1] for name in data.prepared.parts["test"]]
     counts = [sum(int((mask == number).sum()) for mask in masks) for number in range(3)]
-    assert data.pixels_per_part()["test"].tolist() == counts
+    assert data.prepared.pixels_per_part()["test"].tolist() == counts
 
 
 def test_group(make: Callable[..., DataModule], data: DataModule) -> None:
-    assert data.group("p05") == "g2"
+    assert data.prepared.group("p05") == "g2"
     split = partial(kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.0, seed=0)
     alone = make(split=split)
     alone.prepare()
-    assert alone.group("p05") == "p05"
+    assert alone.prepared.group("p05") == "p05"
 
 
 def test_all_wrong_settings_at_once(make: Callable[..., DataModule]) -> None:
@@ -389,13 +388,13 @@ def test_tasks_give_each_head_its_mask_and_its_counts(make: Callable[..., DataMo
     data, flat = make(tasks=tasks), make()
     data.prepare()
     flat.prepare()
-    assert data.classes == {"damage": ("clean", "any"), "stained": ("other", "stain"), "segmentation": CLASSES}
-    source = flat.class_counts["segmentation"]
-    assert data.class_counts["damage"].tolist() == [source[0], source[1] + source[2]]
-    assert data.class_counts["stained"].tolist() == [source[0] + source[1], source[2]]
-    assert np.array_equal(data.class_counts["segmentation"], source)
-    assert np.array_equal(data.presence_pixels["segmentation"], flat.presence_pixels["segmentation"])
-    assert data.pixels_per_part()["val"].tolist() == flat.pixels_per_part()["val"].tolist()
+    assert data.prepared.classes == {"damage": ("clean", "any"), "stained": ("other", "stain"), "segmentation": CLASSES}
+    source = flat.prepared.class_counts["segmentation"]
+    assert data.prepared.class_counts["damage"].tolist() == [source[0], source[1] + source[2]]
+    assert data.prepared.class_counts["stained"].tolist() == [source[0] + source[1], source[2]]
+    assert np.array_equal(data.prepared.class_counts["segmentation"], source)
+    assert np.array_equal(data.prepared.presence_pixels["segmentation"], flat.prepared.presence_pixels["segmentation"])
+    assert data.prepared.pixels_per_part()["val"].tolist() == flat.prepared.pixels_per_part()["val"].tolist()
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     masks = batch["masks"]
     assert masks.keys() == {"damage", "stained", "segmentation"}
@@ -412,7 +411,7 @@ def test_a_bad_task_definition_is_found_when_the_data_are_inspected(
     tasks = tmp_path / "tasks.yaml"
     tasks.write_text("damage: {ids: [rust]}\n")
     with pytest.raises(ConfigError, match="Found `rust`"):
-        make(tasks=tasks).inspect()
+        _ = make(tasks=tasks).prepared
 
 
 def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], root: Path) -> None:
@@ -426,7 +425,7 @@ def test_evaluation_at_the_size_of_the_source(make: Callable[..., DataModule], r
                 image.permute(1, 2, 0), cv2.imread(str(root / f"images/{name}.png"))[..., ::-1]
             )
             seen.append(name)
-    assert sorted(seen) == sorted(data.parts["val"])
+    assert sorted(seen) == sorted(data.prepared.parts["val"])
     assert next(iter(data.train_dataloader()))["image"].shape[2:] == (32, 32)
     records = read_pictures(root / "images")[0]
     assert [len(batch["id"]) for batch in data.predict_dataloader(records, Decoding())] == [1] * NUM_PICTURES
@@ -452,7 +451,7 @@ def test_rare_classes_are_drawn_more_often_and_augmented_anew(make: Callable[...
             seen += [
                 (epoch, name, image.numpy().tobytes()) for name, image in zip(batch["id"], batch["image"], strict=True)
             ]
-    train = data.parts["train"]
+    train = data.prepared.parts["train"]
     rare = [name for name in train if name <= "p03"]
     factor = (len(train) / len(rare)) ** 0.5
     expected = len(rare) * factor / (len(rare) * factor + len(train) - len(rare))
@@ -465,8 +464,8 @@ def test_only_some_pictures(make: Callable[..., DataModule]) -> None:
     whole, some = make(), make(only={"group": ["g0", "g2", "g3", "g4", "g5"]})
     for data in (whole, some):
         data.prepare()
-    names = [record.id for record in some.catalogue.records]
-    assert sorted(name for part in some.parts.values() for name in part) == names
+    names = [record.id for record in some.prepared.catalogue.records]
+    assert sorted(name for part in some.prepared.parts.values() for name in part) == names
     assert len(names) == NUM_PICTURES - 2
     assert not {"p02", "p03"} & set(names)
-    assert some.fold_assignment.sha256 != whole.fold_assignment.sha256
+    assert some.prepared.fold_assignment.sha256 != whole.prepared.fold_assignment.sha256

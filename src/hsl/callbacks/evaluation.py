@@ -111,7 +111,7 @@ class Evaluation(Callback):
             class_maps = part.add_channels(predicted, batch, channels, self.tasks[dataloader_idx])
         else:
             class_maps = part.add(predicted[self.head], batch, self.head)
-        name = cast(Any, trainer).datamodule.evaluation_parts[dataloader_idx]
+        name = cast(Any, trainer).datamodule.prepared.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps, _objects(predicted, batch, self.head))
 

@@ -57,7 +57,7 @@ class ObjectScores(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         rank = f".rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.path.with_name(f"{self.path.stem}{rank}{self.path.suffix}")
-        num_classes = len(cast(Any, trainer).datamodule.classes[self.head])
+        num_classes = len(cast(Any, trainer).datamodule.prepared.classes[self.head])
         self._pool = open_pool(path, self.metrics, self.workers, num_classes)
 
     def on_validation_batch_end(
@@ -75,7 +75,7 @@ class ObjectScores(Callback):
         predictions = class_maps_of(outputs[self.head])
         sizes = batch["size"].tolist()
         class_maps = [prediction[:h, :w] for prediction, (h, w) in zip(predictions, sizes, strict=True)]
-        instances = cast(Any, trainer).datamodule.instances
+        instances = cast(Any, trainer).datamodule.prepared.instances
         submit(self._pool, self.head, instances, f"val/epoch_{epoch}", batch, class_maps)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:

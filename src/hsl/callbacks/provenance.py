@@ -66,8 +66,8 @@ class Provenance(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.facts["precision"] = str(trainer.precision)  # what `auto` was
         data = cast(Any, trainer).datamodule  # None where the trainer is given loaders
-        if data is not None and data.label_tiers is not None:
-            self.facts["label_tiers"] = dict(data.label_tiers)
+        if data is not None and data.prepared.label_tiers is not None:
+            self.facts["label_tiers"] = dict(data.prepared.label_tiers)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero:

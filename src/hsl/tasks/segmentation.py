@@ -173,7 +173,9 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         data = cast(Any, self.trainer).datamodule  # None where the trainer is given loaders
-        self._place = "evaluation" if data is None else f"evaluation of part {data.evaluation_parts[dataloader_idx]}"
+        self._place = (
+            "evaluation" if data is None else f"evaluation of part {data.prepared.evaluation_parts[dataloader_idx]}"
+        )
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
         return self.predict(batch)

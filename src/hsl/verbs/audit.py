@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from hsl.config.validation import validate
 from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.audit.table import print_table
-from hsl.data.datamodule import DataModule
+from hsl.data.prepared import PreparedData
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.tables.part_tables import parts_table, told
@@ -19,9 +19,9 @@ from hsl.verbs.train.part_counts import part_tests
 def audit(cfg: DictConfig) -> None:
     """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
     validate(cfg)
-    data: DataModule = instantiate(cfg.data)
+    settings = instantiate(cfg.data)
     with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
-        data.inspect()
+        data: PreparedData = settings.prepared
         findings = data.audit
         write_atomically(output.work / "audit.json", findings.to_json().encode())
         write_contact_sheets(findings, data.catalogue, output.work)

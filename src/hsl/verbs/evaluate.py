@@ -27,12 +27,12 @@ def evaluate(cfg: DictConfig) -> None:
     with building_from(run):
         data: DataModule = instantiate(run_cfg.data)
         data.prepare()
-    check_same_split(run, data.fold_assignment)
-    check_same_classes(run, data)
-    check_same_range(run, data)
+    check_same_split(run, data.prepared.fold_assignment)
+    check_same_classes(run, data.prepared)
+    check_same_range(run, data.prepared)
     name = cfg.get("inference_name") or "plain"
     with building_from(run):
-        task = build_task(without_weights(run_cfg), data)
+        task = build_task(without_weights(run_cfg), data.prepared)
     monitored = Monitored.read(run)
     callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:

@@ -59,9 +59,9 @@ def write_labels(folder: Path, data: DataModule, tiers: dict[str, str], **change
         csv.writer(file).writerows([COLUMNS, *rows])
     facts = {
         "format": 1,
-        "data": data.catalogue.name,
-        "classes": list(data.catalogue.classes),
-        "split_sha256": data.fold_assignment.sha256,
+        "data": data.prepared.catalogue.name,
+        "classes": list(data.prepared.catalogue.classes),
+        "split_sha256": data.prepared.fold_assignment.sha256,
         "fold": 0,
     }
     (folder / "labels.json").write_text(json.dumps(facts | changed))

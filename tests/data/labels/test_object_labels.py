@@ -88,9 +88,9 @@ def test_validation_keeps_the_whole_mask(tmp_path: Path) -> None:
     for batch in data.val_dataloader():  # type: ignore[attr-defined]
         assert (batch["masks"]["segmentation"] == 1).sum() == 400
         assert "targets" not in batch
-    for record in data.catalogue.records:  # type: ignore[attr-defined]
+    for record in data.prepared.catalogue.records:  # type: ignore[attr-defined]
         whole = (decode_mask(record.mask.read(), record.id, None, 255) == 1).sum() == 400
-        assert whole or record.id in data.parts["train"]  # type: ignore[attr-defined]
+        assert whole or record.id in data.prepared.parts["train"]  # type: ignore[attr-defined]
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_target_without_a_weight_is_not_made(tmp_path: Path, monkeypatch: pyte
 
 def test_a_fault_in_validation_or_test_stops_before_the_first_epoch(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
-    parts = prepared(root).parts  # type: ignore[attr-defined]
+    parts = prepared(root).prepared.parts  # type: ignore[attr-defined]
     for part in ("val", "test"):
         path = root / f"instances/{parts[part][0]}.png"
         ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -163,7 +163,7 @@ def test_a_distance_map_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_draw_of_the_objects_stays_what_it_was(tmp_path: Path) -> None:
     """Runs of two commits are compared: which objects count follows from seed, picture and id as ever."""
     data = prepared(write_data(tmp_path / "data"), annotated_fraction=0.3)
-    record = next(record for record in data.catalogue.records if record.id in data.parts["train"])  # type: ignore[attr-defined]
+    record = next(record for record in data.prepared.catalogue.records if record.id in data.prepared.parts["train"])  # type: ignore[attr-defined]
     for number in range(1, 17):
         digest = hashlib.sha256(f"0/{record.id}/{number}".encode()).digest()
         assert record.mask.source.annotated(number) == (int.from_bytes(digest[:8], "big") < 0.3 * 2**64)

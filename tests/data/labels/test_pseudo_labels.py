@@ -41,12 +41,12 @@ def plain(tmp_path: Path) -> DataModule:
 
 
 def tiers_of(data: DataModule) -> dict[str, str]:
-    return dict(zip(data.parts["train"], "AABBC" * 3, strict=False))
+    return dict(zip(data.prepared.parts["train"], "AABBC" * 3, strict=False))
 
 
 def prepared(plain: DataModule, folder: Path, **changed: Any) -> DataModule:
     settings: dict[str, Any] = {"tier_weights": TIERS, "unchecked": True}
-    data = make(Path(plain.root), PseudoLabels(str(folder), **(settings | changed)))
+    data = make(Path(plain.source.root), PseudoLabels(str(folder), **(settings | changed)))
     with pytest.warns(UserWarning, match="without a passed spot check"):
         data.prepare()
     return data
@@ -58,32 +58,32 @@ def test_pseudo_labels_take_the_place_of_the_training_masks_and_of_no_other(tmp_
     for batch in data.train_dataloader():
         for i, name in enumerate(batch["id"]):
             seen[name] = batch["masks"]["segmentation"][i], batch["weights"]["segmentation"][i]
-    assert seen.keys() == set(plain.parts["train"])
+    assert seen.keys() == set(plain.prepared.parts["train"])
     for name, (mask, weight) in seen.items():
         assert weight.item() == (TIERS[tiers[name]] or 0)
         assert set(mask.unique().tolist()) == ({IGNORE_INDEX} if tiers[name] == "C" else {1, IGNORE_INDEX})
     for batch in data.val_dataloader():
         assert batch["masks"]["segmentation"].unique().tolist() == [2]
         assert "weights" not in batch
-    assert data.class_counts["segmentation"].tolist() == [0, sum(t != "C" for t in tiers.values()) * 128, 0]
-    assert data.fold_assignment.sha256 == plain.fold_assignment.sha256
+    assert data.prepared.class_counts["segmentation"].tolist() == [0, sum(t != "C" for t in tiers.values()) * 128, 0]
+    assert data.prepared.fold_assignment.sha256 == plain.prepared.fold_assignment.sha256
     used = list(tiers.values())
-    assert data.label_tiers == {"A": used.count("A"), "B": used.count("B")}  # C teaches nothing
-    assert plain.label_tiers is None
+    assert data.prepared.label_tiers == {"A": used.count("A"), "B": used.count("B")}  # C teaches nothing
+    assert plain.prepared.label_tiers is None
 
 
 def test_no_true_mask_and_no_held_out_label_is_ever_read(
     tmp_path: Path, plain: DataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_labels(tmp_path / "labels", plain, tiers_of(plain))
-    for name in (*plain.parts["val"], *plain.parts["test"]):  # lie there by mistake, but stand in no table
+    for name in (*plain.prepared.parts["val"], *plain.prepared.parts["test"]):  # by mistake: they stand in no table
         cv2.imwrite(str(folder / f"masks/{name}.png"), np.zeros((16, 16), np.uint8))
     data = prepared(plain, folder)
-    names = {record.id: record.mask.name for record in data.catalogue.records if record.mask is not None}
-    for name in plain.parts["train"]:
+    names = {record.id: record.mask.name for record in data.prepared.catalogue.records if record.mask is not None}
+    for name in plain.prepared.parts["train"]:
         assert name not in names or names[name] == str(folder / f"masks/{name}.png")
-    for name in (*plain.parts["val"], *plain.parts["test"]):
-        assert names[name] == str(Path(plain.root) / f"masks/{name}.png")
+    for name in (*plain.prepared.parts["val"], *plain.prepared.parts["test"]):
+        assert names[name] == str(Path(plain.source.root) / f"masks/{name}.png")
 
 
 def test_confidence_multiplies_the_weight_and_is_augmented_with_the_mask(tmp_path: Path, plain: DataModule) -> None:
@@ -112,7 +112,7 @@ def test_confidence_multiplies_the_weight_and_is_augmented_with_the_mask(tmp_pat
 def test_pictures_of_a_tier_without_weight_teach_only_an_image_head(tmp_path: Path, plain: DataModule) -> None:
     tiers = tiers_of(plain)
     folder = write_labels(tmp_path / "labels", plain, tiers)
-    data = make(Path(plain.root), PseudoLabels(str(folder), TIERS, unchecked=True), image_labels=None)
+    data = make(Path(plain.source.root), PseudoLabels(str(folder), TIERS, unchecked=True), image_labels=None)
     with pytest.warns(UserWarning, match="without a passed spot check"):
         data.prepare()
     seen = {name for batch in data.train_dataloader() for name in batch["id"]}
@@ -142,17 +142,17 @@ def test_pictures_without_any_mask(tmp_path: Path) -> None:
 def test_labels_of_another_origin(tmp_path: Path, plain: DataModule, changed: Any, message: str) -> None:
     folder = write_labels(tmp_path / "labels", plain, tiers_of(plain), **changed)
     with pytest.raises(DataError, match=message):
-        make(Path(plain.root), PseudoLabels(str(folder), TIERS, unchecked=True)).prepare()
+        make(Path(plain.source.root), PseudoLabels(str(folder), TIERS, unchecked=True)).prepare()
 
 
 def test_other_mistakes(tmp_path: Path, plain: DataModule) -> None:
-    root, held_out = Path(plain.root), plain.parts["val"][0]
+    root, held_out = Path(plain.source.root), plain.prepared.parts["val"][0]
     with pytest.raises(DataError, match=r"labels.json` cannot be read"):
         make(root, PseudoLabels(str(tmp_path), TIERS)).prepare()
     leaking = write_labels(tmp_path / "leaking", plain, tiers_of(plain) | {held_out: "A"})
     with pytest.raises(DataError, match=held_out):
         make(root, PseudoLabels(str(leaking), TIERS, unchecked=True)).prepare()
-    empty = write_labels(tmp_path / "empty", plain, dict.fromkeys(plain.parts["train"], "C"))
+    empty = write_labels(tmp_path / "empty", plain, dict.fromkeys(plain.prepared.parts["train"], "C"))
     with pytest.raises(DataError, match=r"tiers \['A', 'B'\]"), pytest.warns(UserWarning, match="spot check"):
         make(root, PseudoLabels(str(empty), TIERS, unchecked=True)).prepare()
     unchecked = write_labels(tmp_path / "unchecked", plain, tiers_of(plain))

@@ -103,11 +103,11 @@ def test_training_patches_lie_in_training_pictures_only(make: Callable[..., Data
     for fold in (0, 1):
         data = make(sampling(), fold=fold)
         sources = {name.split("@")[0] for name in names(epoch(data, 0))}
-        assert sources <= set(data.parts["train"])
+        assert sources <= set(data.prepared.parts["train"])
         assert len(sources) > 2
-        others = {*data.parts["val"], *data.parts["test"]}
+        others = {*data.prepared.parts["val"], *data.prepared.parts["test"]}
         assert not sources & others
-        assert not {data.group(name) for name in sources} & {data.group(name) for name in others}
+        assert not {data.prepared.group(name) for name in sources} & {data.prepared.group(name) for name in others}
 
 
 def test_a_patch_is_what_its_name_says(make: Callable[..., DataModule], root: Path) -> None:
@@ -142,8 +142,10 @@ def test_epochs_differ_but_not_in_length(make: Callable[..., DataModule]) -> Non
     assert len(set(first)) == len(first), "the first epoch has every patch once"
     assert set(first) != set(second) != set(third)
     for later in (second, third):
-        count = {source: sum(name.startswith(source) for name in first) for source in data.parts["train"]}
-        assert count == {source: sum(name.startswith(source) for name in later) for source in data.parts["train"]}
+        count = {source: sum(name.startswith(source) for name in first) for source in data.prepared.parts["train"]}
+        assert count == {
+            source: sum(name.startswith(source) for name in later) for source in data.prepared.parts["train"]
+        }
     assert names(epoch(data, 1)) == second, "an epoch follows from its number"
 
 
@@ -182,7 +184,7 @@ def test_goes_on_within_an_epoch(make: Callable[..., DataModule]) -> None:
 def test_pictures_without_foreground_are_named(
     make: Callable[..., DataModule], root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train = make(None).parts["train"]
+    train = make(None).prepared.parts["train"]
     empty = train[1]
     shape = cv2.imread(str(root / f"masks/{empty}.png"), cv2.IMREAD_UNCHANGED).shape
     cv2.imwrite(str(root / f"masks/{empty}.png"), np.zeros(shape, np.uint8))

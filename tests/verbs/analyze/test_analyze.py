@@ -30,15 +30,21 @@ def make_run(folder: Path, tiny: Make, *overrides: str, always: str | None = Non
     cfg = tiny("task=classifier", "loss=image_ce", "data.image_labels=label", "monitor=val/accuracy", *overrides)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    facts = {**facts_of(data), "split_sha256": data.fold_assignment.sha256, "fold": data.fold}
+    facts = {
+        **facts_of(data.prepared),
+        "split_sha256": data.prepared.fold_assignment.sha256,
+        "fold": data.prepared.fold,
+    }
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     (folder / "provenance.json").write_text(json.dumps(facts))
-    (folder / "splits.json").write_text(data.fold_assignment.to_json())
+    (folder / "splits.json").write_text(data.prepared.fold_assignment.to_json())
     torch.manual_seed(0)
-    state = build_task(cfg, data).state_dict()
+    state = build_task(cfg, data.prepared).state_dict()
     if always is not None:
-        state["network.heads.classification.classify.bias"][data.image_classes["classification"].index(always)] = 50
+        state["network.heads.classification.classify.bias"][
+            data.prepared.image_classes["classification"].index(always)
+        ] = 50
     torch.save({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
     return folder
 
@@ -159,7 +165,9 @@ def test_several_classes_per_picture_and_a_checkpoint_that_is_broken(tiny: Make,
     assert page["runs"][0]["label"] == "both"
     data: DataModule = instantiate(OmegaConf.load(run / "config.yaml").data)
     data.prepare()
-    pictures = Path(data.catalogue.records[0].image.name).parent  # the root may hold other data sets beside this one
+    pictures = Path(
+        data.prepared.catalogue.records[0].image.name
+    ).parent  # the root may hold other data sets beside this one
     labels = pd.read_csv(pictures.parent / "labels.csv").set_index("id").loc[:, KINDS]
     train = json.loads((run / "splits.json").read_text())["folds"][0]["train"]
     shown = labels.loc[train]

@@ -94,10 +94,9 @@ def label(root: Path, tmp_path: Path) -> Label:
 
 def train_ids(root: Path, tmp_path: Path) -> set[str]:
     data = instantiate(composed("label", root, tmp_path, "output=x").data)
-    data.inspect()
-    assert data.parts["val"]
-    assert data.parts["test"]
-    return set(data.parts["train"])
+    assert data.prepared.parts["val"]
+    assert data.prepared.parts["test"]
+    return set(data.prepared.parts["train"])
 
 
 def test_grabcut_alone(label: Label, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +132,7 @@ def test_training_reads_them(label: Label, root: Path, tmp_path: Path) -> None:
     data = instantiate(composed("train", root, tmp_path, *given).data)
     with pytest.warns(UserWarning, match="without a passed spot check"):
         data.prepare()
-    name = data.parts["train"][0]
+    name = data.prepared.parts["train"][0]
     assert (data.original(name)[1] == read_mask(folder, name)).all()
 
 
@@ -208,13 +207,17 @@ def classifier(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = composed("train", root, folder, *model)
     data = instantiate(cfg.data)
     data.prepare()
-    facts = {**facts_of(data), "split_sha256": data.fold_assignment.sha256, "fold": data.fold}
+    facts = {
+        **facts_of(data.prepared),
+        "split_sha256": data.prepared.fold_assignment.sha256,
+        "fold": data.prepared.fold,
+    }
     (folder / "checkpoints").mkdir()
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     (folder / "provenance.json").write_text(json.dumps(facts))
-    (folder / "splits.json").write_text(data.fold_assignment.to_json())
+    (folder / "splits.json").write_text(data.prepared.fold_assignment.to_json())
     torch.manual_seed(0)
-    state = build_task(cfg, data).state_dict()
+    state = build_task(cfg, data.prepared).state_dict()
     torch.save({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
     return folder
 
@@ -259,9 +262,8 @@ def test_a_classifier_alone_and_pictures_without_seeds(
 
 def test_activations_are_the_mean_at_the_size_of_each_picture(root: Path, tmp_path: Path, classifier: Path) -> None:
     data = instantiate(composed("label", root, tmp_path, "output=x").data)
-    data.inspect()
-    records, decoding = data.catalogue.records[:3], Decoding.of(data.catalogue)
-    one = label_classifiers.open_classifiers([str(classifier)], data, named_targets(conf_dir()))[0]
+    records, decoding = data.prepared.catalogue.records[:3], Decoding.of(data.prepared.catalogue)
+    one = label_classifiers.open_classifiers([str(classifier)], data.prepared, named_targets(conf_dir()))[0]
     maps = list(label_classifiers.activations([one, one], records, torch.tensor([0, 1, 0]), decoding))
     once = list(label_classifiers.activations([one], records, torch.tensor([0, 1, 0]), decoding))
     assert [each.shape for each in maps] == [(48, 64), (49, 64), (50, 64)]

@@ -44,9 +44,10 @@ def data(tmp_path: Path) -> DataModule:
     (root / "dataset.yaml").write_text("classes: [background, leaf]\n")
     split = partial(kfold, num_folds=3, groups=None, stratify=None, test_from="fraction", test_fraction=0.2, seed=0)
     data = DataModule(
-        root, read_folder, split, 0, 32, 4, 0, None, 1.0, None,
-        partial(audit, near_duplicates="off", threshold=0.98, missing_classes="warn", cache_dir=None),
-        partial(training_transform, **NOTHING), {"mean": [0.5] * 3, "std": [0.5] * 3}, 0,
+        root=root, reader=read_folder, split=split, fold=0, image_size=32, batch_size=4, num_workers=0,
+        cache=None, cache_gigabytes=1.0, cache_dir=None, seed=0,
+        audit=partial(audit, near_duplicates="off", threshold=0.98, missing_classes="warn", cache_dir=None),
+        augmentation=partial(training_transform, **NOTHING), normalization={"mean": [0.5] * 3, "std": [0.5] * 3},
     )  # fmt: skip
     data.prepare()
     return data
@@ -71,8 +72,9 @@ class Known(lightning.LightningModule):
 
 
 def first_round(data: DataModule, path: Path, ids: tuple[str, ...], **changed: Any) -> Path:
+    known = data.prepared
     settings: Mapping[str, Any] = {
-        "data": data.catalogue.name, "classes": CLASSES, "split_sha256": data.fold_assignment.sha256, "fold": 0,
+        "data": known.catalogue.name, "classes": CLASSES, "split_sha256": known.fold_assignment.sha256, "fold": 0,
         "round": 0, "sources": {"grabcut": 1.0}, "uncertain_below": 0.6, "tiers": {"A": 0.8, "B": 0.5},
         "rules": {"sick": "leaf > 0.9"}, "classifiers": [], "parameters": {"image_classes": ["healthy", "sick"]},
     } | changed  # fmt: skip
@@ -86,12 +88,12 @@ def first_round(data: DataModule, path: Path, ids: tuple[str, ...], **changed: A
 
 
 def test_a_round(data: DataModule, tmp_path: Path) -> None:
-    labels = first_round(data, tmp_path / "labels", data.parts["train"])
+    labels = first_round(data, tmp_path / "labels", data.prepared.parts["train"])
     moved = refine_round(Known(13), data, [labels], tmp_path / "run" / "round_1")
     folder = tmp_path / "run" / "round_1"
     assert moved == pytest.approx(4 / 30)  # three columns are background now, one is uncertain
     table = read_labels(folder)
-    assert [row.id for row in table.rows] == list(data.parts["train"])
+    assert [row.id for row in table.rows] == list(data.prepared.parts["train"])
     for row in table.rows:
         mask = read_mask(folder, row.id)
         assert mask.shape == data.original(row.id)[0].shape[:2]
@@ -123,7 +125,7 @@ def test_a_round(data: DataModule, tmp_path: Path) -> None:
 
 
 def test_rounds_that_do_not_settle(data: DataModule, tmp_path: Path) -> None:
-    folders = [first_round(data, tmp_path / "labels", data.parts["train"])]
+    folders = [first_round(data, tmp_path / "labels", data.prepared.parts["train"])]
     drifts: list[float] = []
     for number, left in enumerate((20, 10, 19), start=1):
         folders.append(tmp_path / f"round_{number}")
@@ -133,7 +135,7 @@ def test_rounds_that_do_not_settle(data: DataModule, tmp_path: Path) -> None:
     log = json.loads((folders[-1] / "refinement_log.json").read_text())
     assert [one["decision"] for one in log] == ["again", "again", "oscillating"]
     moving = json.loads((folders[-1] / "oscillating.json").read_text())
-    assert moving == pytest.approx(dict.fromkeys(data.parts["train"], 10 / 30))
+    assert moving == pytest.approx(dict.fromkeys(data.prepared.parts["train"], 10 / 30))
     with pytest.raises(DataError, match=r"33\.3%.*oscillating\.json"):
         kept_round(folders, drifts)
     assert read_page(folders[-1])["reviewed"] == str(folders[0].resolve())
@@ -151,7 +153,7 @@ def test_a_label_that_is_found_again_rises_to_a(
     data: DataModule, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Healthy leaves of a quality below A; the sick ones break their class rule and stay in B."""
-    labels = first_round(data, tmp_path / "labels", data.parts["train"], tiers={"A": 0.99, "B": 0.5})
+    labels = first_round(data, tmp_path / "labels", data.prepared.parts["train"], tiers={"A": 0.99, "B": 0.5})
     refine_round(Known(10), data, [labels], tmp_path / "round_1")
     rows = read_labels(tmp_path / "round_1").rows
     assert {(row.label, row.tier, row.quality < 0.99) for row in rows} == {("healthy", "A", True), ("sick", "C", True)}
@@ -163,7 +165,11 @@ def test_a_label_that_is_found_again_rises_to_a(
 
 
 def test_agreement_is_that_with_the_first_labels_whatever_the_rounds_between(data: DataModule, tmp_path: Path) -> None:
-    folders = [first_round(data, tmp_path / "labels", data.parts["train"]), tmp_path / "round_1", tmp_path / "round_2"]
+    folders = [
+        first_round(data, tmp_path / "labels", data.prepared.parts["train"]),
+        tmp_path / "round_1",
+        tmp_path / "round_2",
+    ]
     refine_round(Known(20), data, folders[:1], folders[1])
     assert refine_round(Known(20), data, folders[:2], folders[2]) == 0
     rounds = pd.read_csv(folders[2] / "refinement.csv").set_index("round")
@@ -173,7 +179,7 @@ def test_agreement_is_that_with_the_first_labels_whatever_the_rounds_between(dat
 
 
 def test_a_run_that_begins_with_refined_labels_counts_its_own_rounds(data: DataModule, tmp_path: Path) -> None:
-    first = first_round(data, tmp_path / "labels", data.parts["train"])
+    first = first_round(data, tmp_path / "labels", data.prepared.parts["train"])
     refine_round(Known(20), data, [first], tmp_path / "round_1")
     refine_round(Known(19), data, [tmp_path / "round_1"], tmp_path / "other" / "round_1")
     assert pd.read_csv(tmp_path / "other" / "round_1" / "refinement.csv")["round"].tolist() == [1, 2]
@@ -182,17 +188,17 @@ def test_a_run_that_begins_with_refined_labels_counts_its_own_rounds(data: DataM
 
 
 def test_a_round_is_made_anew(data: DataModule, tmp_path: Path) -> None:
-    labels = first_round(data, tmp_path / "labels", data.parts["train"])
+    labels = first_round(data, tmp_path / "labels", data.prepared.parts["train"])
     refine_round(Known(13), data, [labels], tmp_path / "round_1")
     assert refine_round(Known(10), data, [labels], tmp_path / "round_1") == pytest.approx(1 / 30)
 
 
 def test_only_training_pictures_of_these_data(data: DataModule, tmp_path: Path) -> None:
-    held_out = data.parts["test"][:1]
-    labels = first_round(data, tmp_path / "leak", data.parts["train"] + held_out)
+    held_out = data.prepared.parts["test"][:1]
+    labels = first_round(data, tmp_path / "leak", data.prepared.parts["train"] + held_out)
     with pytest.raises(DataError, match=f"training pictures only.*{held_out[0]}"):
         refine_round(Known(13), data, [labels], tmp_path / "round_1")
-    other = first_round(data, tmp_path / "other", data.parts["train"], fold=1)
+    other = first_round(data, tmp_path / "other", data.prepared.parts["train"], fold=1)
     with pytest.raises(DataError, match="should belong to these data"):
         refine_round(Known(13), data, [other], tmp_path / "round_1")
     assert not (tmp_path / "round_1").exists()

@@ -215,7 +215,7 @@ def test_patches_of_the_training_keep_every_channel(place: Path, truths: dict[st
     data = instantiate(config(place, "data/patches=poisson_disk", *drawn).data)
     data.prepare()
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    assert data.heads.overlapping
+    assert data.prepared.heads.overlapping
     for i, patch in enumerate(batch["id"]):
         name = patch.split("@")[0]
         for k, channel in enumerate(CHANNELS):

@@ -33,7 +33,7 @@ run, devices = Path(sys.argv[1]), int(sys.argv[2])
 cfg = OmegaConf.load(run / "config.yaml")
 data = instantiate(cfg.data)
 data.prepare()
-task = build_task(cfg, data)
+task = build_task(cfg, data.prepared)
 load_weights(task, run / "checkpoints" / "best.ckpt")
 trainer = lightning.Trainer(
     accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
@@ -42,7 +42,7 @@ trainer = lightning.Trainer(
 )
 (scores,) = trainer.validate(task, datamodule=data, verbose=False)
 if trainer.is_global_zero:
-    scores |= {"devices": trainer.world_size, "pictures": len(data.parts["val"])}
+    scores |= {"devices": trainer.world_size, "pictures": len(data.prepared.parts["val"])}
     Path(sys.argv[3]).write_text(json.dumps(scores))
 """
 

@@ -276,7 +276,7 @@ def prepared(module_tiny: Make) -> tuple[DataModule, SegmentationTask]:
     cfg = module_tiny(*QUICK)
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    return data, build_task(cfg, data)
+    return data, build_task(cfg, data.prepared)
 
 
 class Untrained(PhasedRun):

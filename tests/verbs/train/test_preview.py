@@ -36,7 +36,7 @@ def dual(module_tiny: Make) -> Prepared:
 def prepare(cfg: DictConfig) -> Prepared:
     data: DataModule = instantiate(cfg.data)
     data.prepare()
-    return cfg, data, build_task(cfg, data)
+    return cfg, data, build_task(cfg, data.prepared)
 
 
 @pytest.fixture
@@ -44,15 +44,17 @@ def ignore(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes every mask, or label, of a part one that does not count."""
 
     def blind(data: DataModule, part: str, masks: bool = True, labels: bool = False) -> None:
-        rows, counts = data.scan.rows(data.parts[part]), data.scan.class_counts.copy()
+        known = data.prepared
+        rows, counts = known.scan.rows(known.parts[part]), known.scan.class_counts.copy()
         if masks:
             counts[rows, 255] += counts[rows, :255].sum(1)
             counts[rows, :255] = 0
-        monkeypatch.setattr(data, "scan", replace(data.scan, class_counts=counts))
-        if labels and data.image_labels is not None:
-            values = data.image_labels.values.copy()
+        known = replace(known, scan=replace(known.scan, class_counts=counts))
+        if labels and known.image_labels is not None:
+            values = known.image_labels.values.copy()
             values[rows] = -1
-            monkeypatch.setattr(data, "image_labels", replace(data.image_labels, values=values))
+            known = replace(known, image_labels=replace(known.image_labels, values=values))
+        monkeypatch.setattr(data, "prepared", known)
 
     return blind
 
@@ -67,8 +69,9 @@ def test_a_good_run_passes_and_draws_no_random_number(prepared: Prepared) -> Non
 def test_a_part_without_a_pixel_that_counts(prepared: Prepared, ignore: Callable[..., None], part: str) -> None:
     _, data, task = prepared
     ignore(data, part)
-    with pytest.raises(DataError, match=rf"The {part} part .*fold 0.*Found none in {len(data.parts[part])} pictures"):
-        check_parts(data, task)
+    number = len(data.prepared.parts[part])
+    with pytest.raises(DataError, match=rf"The {part} part .*fold 0.*Found none in {number} pictures"):
+        check_parts(data.prepared, task)
 
 
 def test_with_two_heads_one_may_be_without_annotations_where_it_is_not_trained(
@@ -76,17 +79,17 @@ def test_with_two_heads_one_may_be_without_annotations_where_it_is_not_trained(
 ) -> None:
     cfg, data, task = dual
     ignore(data, "val")
-    check_parts(data, task)  # its labels are still scored
+    check_parts(data.prepared, task)  # its labels are still scored
     with pytest.raises(
         ConfigError, match=r"`monitor = val/miou`, which is no number even where .* such as val/accuracy"
     ):
-        check_monitored(cfg, data, task, [])
+        check_monitored(cfg, data.prepared, task, [])
     cfg = cfg.copy()
     cfg.monitor = "val/accuracy"
-    check_monitored(cfg, data, task, [])
+    check_monitored(cfg, data.prepared, task, [])
     ignore(data, "val", labels=True)
     with pytest.raises(DataError, match=r"The val part .* a pixel of a mask or a label that counts"):
-        check_parts(data, task)
+        check_parts(data.prepared, task)
 
 
 @pytest.mark.parametrize(("masks", "labels", "head"), [(True, False, "segmentation"), (False, True, "classification")])
@@ -96,7 +99,7 @@ def test_a_head_that_nothing_teaches(
     _, data, task = dual
     ignore(data, "train", masks, labels)
     with pytest.raises(DataError, match=rf"The train part .* for the head {head}"):
-        check_parts(data, task)
+        check_parts(data.prepared, task)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_batch_norm_over_a_single_pixel(
     elif key == "micro_batch":
         cfg.callbacks = {**cfg.callbacks, "oom_backoff": {"micro_batch": value}}
     else:
-        monkeypatch.setitem(data.parts, "train", data.parts["train"][:value])
+        monkeypatch.setitem(data.prepared.parts, "train", data.prepared.parts["train"][:value])
     with pytest.raises(ConfigError) as caught:
         check_batch_norm(cfg, data, task.network, world_size)
     assert "`data.image_size = 32`" in str(caught.value)
@@ -166,7 +169,8 @@ def test_the_h_mean_of_a_flat_model_that_tasks_read_is_a_value(module_tiny: Make
     """Where every prediction is right every task has a score of 1, and so has their H-mean."""
     cfg, data, task = prepare(module_tiny(*SMALL, "data.tasks=demo", "monitor=val/h_mean"))
     check_training(cfg, data, task)
-    pixels = class_counts(data.heads, data.scan, data.parts["val"], None)
-    values = logged_values(task, {head: torch.from_numpy(counts) for head, counts in pixels.items()}, {})
+    pixels = class_counts(data.prepared.heads, data.prepared.scan, data.prepared.parts["val"], None)
+    pixels = {head: torch.from_numpy(counts) for head, counts in pixels.items()}
+    values = logged_values(task, pixels, {})
     scored = ("val/h_mean", "val/miou", "val/miou/damage", "val/miou/shape", "val/miou/kind")
     assert [values[name] for name in scored] == [1.0] * 5

@@ -143,6 +143,10 @@ class TrainingObjects:
     max_megapixels: float = MAX_MEGAPIXELS
     _distances: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def tiers(self) -> None:
+        """There are none."""
+
     def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
         """Training pictures have masks of the annotated objects; with all of them annotated nothing changes."""
         if self.fraction == 1:

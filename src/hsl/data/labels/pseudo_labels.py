@@ -94,6 +94,10 @@ class Annotations(TypedDict, total=False):
 class TrainingLabels(Protocol):
     """What takes the place of the masks of the training part of one fold."""
 
+    @property
+    def tiers(self) -> Mapping[str, int] | None:
+        """The number of pictures that teach, by tier of pseudo-labels; ``None``: there are no tiers."""
+
     def relabelled(self, catalogue: Catalogue, training: set[str]) -> Catalogue:
         """The catalogue with other masks, or none, of the training pictures."""
 

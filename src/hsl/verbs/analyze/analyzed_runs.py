@@ -13,10 +13,10 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Catalogue, Record
 from hsl.data.labels.image_labels import HEAD
+from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_json
 from hsl.metrics.images.image_scores import one_hot
@@ -176,8 +176,7 @@ def read_pictures(
     cfg.data.labels = None  # pseudo-labels are no truth
     place_data(cfg, data_root, cache_dir)
     with building_from(run.folder):
-        data: DataModule = instantiate(cfg.data)
-        data.inspect()
+        data: PreparedData = instantiate(cfg.data).prepared
     check_same_split(run.folder, data.fold_assignment)
     labels, classes = data.image_labels, run.identity["the image classes"]
     if labels is None or list(labels.classes) != classes:

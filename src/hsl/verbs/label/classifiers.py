@@ -18,6 +18,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.labels.image_labels import HEAD
+from hsl.data.prepared import PreparedData
 from hsl.data.splits.folds import read_split
 from hsl.errors import ConfigError
 from hsl.metrics.finite import check_outputs
@@ -46,7 +47,7 @@ class Classifier:
     sha256: str
 
 
-def open_classifiers(runs: Sequence[str], data: DataModule, allowed: Collection[str]) -> list[Classifier]:
+def open_classifiers(runs: Sequence[str], data: PreparedData, allowed: Collection[str]) -> list[Classifier]:
     """Load classifiers that were trained on the training part of these data, and on nothing else.
 
     Args:
@@ -129,7 +130,7 @@ def _activations(
             yield np.asarray(cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def _differences(run: Path, cfg: DictConfig, data: DataModule) -> list[str]:
+def _differences(run: Path, cfg: DictConfig, data: PreparedData) -> list[str]:
     """What of a run would make its labels wrong or leak, in words."""
     facts: dict[str, Any] = read_provenance(run / "provenance.json")
     classes = list(facts.get("image_classes", {}).get(HEAD, []))

@@ -22,11 +22,11 @@ from rich.table import Table
 
 from hsl.config.targets import allowed_targets
 from hsl.console import PlainConsole
-from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import FileSource, Record
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.labels.label_table import TIERS
+from hsl.data.prepared import PreparedData
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
 from hsl.pseudo_labels.fuse import fuse
@@ -50,8 +50,7 @@ def label(cfg: DictConfig) -> None:
     weights = present_sources(cfg)
     check_settings(cfg)
     check_free(Path(cfg.output), cfg.overwrite)
-    data: DataModule = instantiate(cfg.data)
-    data.inspect()
+    data: PreparedData = instantiate(cfg.data).prepared
     data.audit.raise_if_stopped()
     labels = _labels(data)
     plan = _Plan.of(cfg, data, weights)
@@ -69,7 +68,7 @@ def label(cfg: DictConfig) -> None:
 class _Plan:
     """Everything that labels, built and checked before the first picture is."""
 
-    data: DataModule
+    data: PreparedData
     weights: Mapping[str, float]
     judgement: Judgement
     uncertain_below: float
@@ -80,7 +79,7 @@ class _Plan:
     workers: int
 
     @classmethod
-    def of(cls, cfg: DictConfig, data: DataModule, weights: Mapping[str, float]) -> "_Plan":
+    def of(cls, cfg: DictConfig, data: PreparedData, weights: Mapping[str, float]) -> "_Plan":
         names = data.image_classes[HEAD]
         rules = {label: text for label, text in (cfg.rules or {}).items() if text is not None}
         classes, seeds = data.catalogue.classes, None
@@ -187,7 +186,7 @@ class _Plan:
         return Decoding.of(self.data.catalogue).image(record.image)
 
 
-def _labels(data: DataModule) -> dict[str, int]:
+def _labels(data: PreparedData) -> dict[str, int]:
     """Image class of the training pictures of which it is known; no other picture is ever labelled."""
     if data.image_labels is None:
         raise RuntimeError("the data have no image labels")

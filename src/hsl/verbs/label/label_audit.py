@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.labels.label_table import TIERS, LabelRow
+from hsl.data.prepared import PreparedData
 from hsl.pseudo_labels.store import LabelFolder
 from hsl.reports.page.label_sheets import Labelled, label_sheet, tier_plot
 
 SHOWN = 24
 
 
-def write_label_audit(folder: LabelFolder, data: DataModule) -> list[Path]:
+def write_label_audit(folder: LabelFolder, data: PreparedData) -> list[Path]:
     """Draw a sheet of pictures for each tier, and a plot of the tiers of each image class, into ``audit/``.
 
     Args:

@@ -65,8 +65,8 @@ def refine_round(task: SegmentationTask, data: DataModule, earlier: Sequence[Pat
     """
     previous = earlier[-1]
     page, table = read_page(previous), read_labels(previous)
-    ids = [row.id for row in table.rows]
-    check_origin(previous, page, ids, data.catalogue.classes, data.fold_assignment, data.fold)
+    ids, known = [row.id for row in table.rows], data.prepared
+    check_origin(previous, page, ids, known.catalogue.classes, known.fold_assignment, known.fold)
     names = page["parameters"]["image_classes"]
     judgement = Judgement.of(page["rules"], page["tiers"], page["classes"], names)
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,12 +81,12 @@ def refine_round(task: SegmentationTask, data: DataModule, earlier: Sequence[Pat
     folder = LabelFolder(output, settings, in_run=True)
     try:
         rows = {row.id: row for row in table.rows}
-        records = [record for record in data.catalogue.records if record.id in rows]
+        records = [record for record in data.prepared.catalogue.records if record.id in rows]
         moved = _Moved(earlier[0], previous, len(page["classes"]))
         for name, mask, confidence in _predicted(task, data, records, page["uncertain_below"]):
             row = judgement.row(name, rows[name].label, mask, [SOURCE], rows[name].image)
             folder.add(moved.compared(row, mask), mask, confidence)
-        write_label_audit(folder, data)
+        write_label_audit(folder, data.prepared)
         entry = _write_log(folder, moved, settings["round"])
         folder.finish()
     finally:
@@ -178,9 +178,9 @@ def _predicted(
     task: SegmentationTask, data: DataModule, records: Sequence[Record], uncertain_below: float
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
     """Id, mask and confidence at the size of the source, by the path that ``predict`` takes."""
-    for batch in data.predict_dataloader(records, Decoding.of(data.catalogue)):
+    for batch in data.predict_dataloader(records, Decoding.of(data.prepared.catalogue)):
         batch["image"] = batch["image"].to(task.device)
-        logits = task.predict(data.on_after_batch_transfer(batch, 0))[data.head]
+        logits = task.predict(data.on_after_batch_transfer(batch, 0))[data.prepared.head]
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
             confidence, best = logits[i, :, :height, :width].softmax(dim=0).max(dim=0)
             mask = torch.where(confidence < uncertain_below, IGNORE_INDEX, best)

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from hsl.batch import IGNORE_INDEX
 from hsl.console import PlainConsole
-from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.labels.label_table import TIERS, LabelTable, read_labels
+from hsl.data.prepared import PreparedData
 from hsl.errors import DataError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
@@ -47,8 +47,7 @@ def score_labels(cfg: DictConfig) -> None:
 
 
 def _scores(cfg: DictConfig, labels: LabelTable) -> pd.DataFrame:
-    data: DataModule = instantiate(cfg.data)
-    data.inspect()
+    data: PreparedData = instantiate(cfg.data).prepared
     if labels.classes != data.catalogue.classes:
         raise DataError(
             f"`{labels.folder}` should have the classes of the data, {list(data.catalogue.classes)}. "

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
-from hsl.data.datamodule import DataModule
 from hsl.data.labels.image_labels import HEAD
+from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
 from hsl.pseudo_labels.fuse import renormalise
 
@@ -66,7 +66,7 @@ def check_settings(cfg: DictConfig) -> None:
         raise ConfigError("`data.labels` should be null: labels are not made from labels. Set `data/labels=masks`.")
 
 
-def read_channels(channels: Mapping[str, str], data: DataModule) -> dict[str, int]:
+def read_channels(channels: Mapping[str, str], data: PreparedData) -> dict[str, int]:
     """The dense class that each image class shows.
 
     Raises:

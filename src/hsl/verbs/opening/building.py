@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from hsl.data.datamodule import DataModule
+from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
 from hsl.inference.global_space import fuse, readings
 from hsl.tasks.segmentation import SegmentationTask
 
 
-def build_task(cfg: DictConfig, data: DataModule) -> SegmentationTask:
+def build_task(cfg: DictConfig, data: PreparedData) -> SegmentationTask:
     """The task for these data: classes and counts of the training part of the fold."""
     return _make_task(cfg, Facts.of(data))
 
@@ -34,7 +34,7 @@ def without_weights(cfg: DictConfig) -> DictConfig:
     return copied
 
 
-def facts_of(data: DataModule) -> dict[str, Any]:
+def facts_of(data: PreparedData) -> dict[str, Any]:
     """What `rebuild_task` needs to know of the data."""
     return Facts.of(data).as_json()
 
@@ -57,7 +57,7 @@ class Facts:
     overlapping: bool
 
     @classmethod
-    def of(cls, data: DataModule) -> "Facts":
+    def of(cls, data: PreparedData) -> "Facts":
         """The facts of prepared data."""
         labels = data.image_labels
         return cls(

@@ -75,7 +75,7 @@ def predict(cfg: DictConfig) -> None:
         limits = _thresholds(run, task, facts, inference)
         with building_from(run):
             data: DataModule = instantiate(run_cfg.data)
-        decoding, notes = foreign_decoding(cfg, facts, data.max_megapixels), Notes()
+        decoding, notes = foreign_decoding(cfg, facts, data.source.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
         work = _Work(output.work, cfg.format, facts, limits, sources, decoding)
         loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)

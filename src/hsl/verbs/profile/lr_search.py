@@ -104,7 +104,7 @@ def _search(settings: DictConfig, cfg: DictConfig) -> LrSearch:
     low, high, steps = float(cfg.lr_search.min), float(cfg.lr_search.max), int(cfg.lr_search.steps)
     for _ in range(ATTEMPTS):
         make_repeatable(settings.seed)
-        task = build_task(settings, data)
+        task = build_task(settings, data.prepared)
         scale = _scale(task, settings)
         with tempfile.TemporaryDirectory() as scratch:
             trainer = _trainer(settings, steps, scratch)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from hsl.batch import Batch
 from hsl.callbacks.evaluation import ClassMaps, ObjectMaps, Sink
 from hsl.callbacks.object_scores import open_pool, submit
-from hsl.data.datamodule import DataModule
+from hsl.data.prepared import PreparedData
 from hsl.files.names import file_name
 from hsl.reports.page.pictures import write_class_map
 from hsl.terminal import say
@@ -50,7 +50,7 @@ def save_class_maps(
 
 
 @contextmanager
-def object_scores(path: Path, settings: DictConfig | None, head: str, data: DataModule) -> Iterator[list[Sink]]:
+def object_scores(path: Path, settings: DictConfig | None, head: str, data: PreparedData) -> Iterator[list[Sink]]:
     """A pool of processes that fills ``path`` with a line per picture, as a sink; no sink without settings.
 
     Args:

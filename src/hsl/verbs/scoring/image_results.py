@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.callbacks.evaluation import Evaluation, ImageResult
-from hsl.data.datamodule import DataModule
+from hsl.data.prepared import PreparedData
 from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_atomically
 from hsl.metrics.images.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
@@ -22,7 +22,7 @@ TUNED_ON = "val"
 
 
 def write_image_results(
-    folder: Path, evaluations: Sequence[Evaluation], data: DataModule
+    folder: Path, evaluations: Sequence[Evaluation], data: PreparedData
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Write ``image_predictions.csv`` and return the scores: part -> inference -> head -> score.
 
@@ -117,7 +117,7 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
     return [scores[taken]["image_heads"][head]["thresholds"][name] for name in classes]
 
 
-def _results(evaluations: Sequence[Evaluation], data: DataModule) -> Iterator[tuple[str, str, str, ImageResult]]:
+def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[tuple[str, str, str, ImageResult]]:
     for i, part in enumerate(data.evaluation_parts):  # validation comes first: it tunes the thresholds
         for evaluation in evaluations:
             for head, result in evaluation.images.get(i, {}).items():
@@ -144,7 +144,7 @@ def _rows(
     targets: NDArray[Any],
     classes: Sequence[str],
     thresholds: Sequence[float] | None,
-    data: DataModule,
+    data: PreparedData,
     where: dict[str, str],
 ) -> list[dict[str, Any]]:
     """A row per picture; of one of which nothing is known, ``target``, ``correct`` and ``loss`` are empty."""

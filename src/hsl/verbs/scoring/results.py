@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.data.datamodule import DataModule
+from hsl.data.prepared import PreparedData
 from hsl.data.splits.folds import Split, read_split
 from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
@@ -99,7 +100,7 @@ def check_same_split(run: Path, split: Split) -> None:
         )
 
 
-def check_same_classes(run: Path, data: DataModule) -> None:
+def check_same_classes(run: Path, data: PreparedData) -> None:
     """Refuse a task definition, or a class list, that is not the one that the run was trained on.
 
     Raises:
@@ -116,11 +117,13 @@ def check_same_classes(run: Path, data: DataModule) -> None:
 
 def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule, monitored: Monitored) -> None:
     """Write tables, plots, example pictures, results.json, and last metrics.json: its presence means complete."""
-    tables: dict[str, dict[str, Any]] = {part: {e.inference: {} for e in evaluations} for part in data.evaluation_parts}
+    tables: dict[str, dict[str, Any]] = {
+        part: {e.inference: {} for e in evaluations} for part in data.prepared.evaluation_parts
+    }
     dense = any(evaluation.parts for evaluation in evaluations)  # a classifier has no dense head
     if dense:
         _write_dense(folder, evaluations, data, tables)
-    for part, by_inference in write_image_results(folder, evaluations, data).items():
+    for part, by_inference in write_image_results(folder, evaluations, data.prepared).items():
         for inference, found in by_inference.items():
             tables[part][inference]["image_heads"] = found
     objects = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else None
@@ -128,7 +131,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         for inference, found in by_inference.items():
             tables[part][inference]["instances"] = found
     _plot_curves(folder, monitored)
-    classes = data.classes if dense else {}
+    classes = data.prepared.classes if dense else {}
     page = {
         "monitor": {
             "name": monitored.name,
@@ -138,8 +141,8 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         },
         "classes": list(classes.get("segmentation", ())),
         "task_classes": {head: list(names) for head, names in classes.items() if head != "segmentation"},
-        "image_classes": {head: list(names) for head, names in data.image_classes.items()},
-        "overlapping": dense and data.heads.overlapping,
+        "image_classes": {head: list(names) for head, names in data.prepared.image_classes.items()},
+        "overlapping": dense and data.prepared.heads.overlapping,
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
         "objects": None if objects is None else _object_summary(objects),
     }
@@ -156,9 +159,9 @@ def _write_dense(
     tables: dict[str, dict[str, Any]],
 ) -> None:
     """The dense heads: rows, counts, plots and examples into the folder, their scores into ``tables``."""
-    parts = data.evaluation_parts
+    parts = data.prepared.evaluation_parts
     results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
-    classes = data.classes["segmentation"]
+    classes = data.prepared.classes["segmentation"]
     kept = evaluations[0].inference  # the predictor whose class maps are in the folder
     frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
     frame = frame.sort_values(["part", "inference", "id"])
@@ -169,12 +172,14 @@ def _write_dense(
     for head, found in _task_results(parts, evaluations).items():
         write_arrays(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
         for part, inference, result in found:
-            tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.classes[head])
+            tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.prepared.classes[head])
     _plot(folder, tables, data)
     for part, _, result in results:
         best, worst = result.examples()
         if part == parts[-1] and best:
-            pictures.write_examples(folder / "predictions", best, worst, data.original, classes, data.heads.overlapping)
+            pictures.write_examples(
+                folder / "predictions", best, worst, data.original, classes, data.prepared.heads.overlapping
+            )
 
 
 def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[str, list[tuple[str, str, PartResult]]]:
@@ -189,14 +194,14 @@ def _task_results(parts: Sequence[str], evaluations: list[Evaluation]) -> dict[s
 
 def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> None:
     """The pictures of the last part: the test part where there is one, else validation."""
-    part, classes = data.evaluation_parts[-1], data.classes["segmentation"]
+    part, classes = data.prepared.evaluation_parts[-1], data.prepared.classes["segmentation"]
     shown = tables[part]
     first = next(iter(shown))
     confusion = np.array(shown[first]["confusion"], dtype=np.int64)
     plots.confusion_matrix(confusion, classes, folder / "confusion_matrix.png", f"{part}, {first}")
     ious = {name: [row["iou"] for row in one["per_class"].values()] for name, one in shown.items()}
     plots.iou_per_class(ious, classes, folder / "iou_per_class.png", part)
-    plots.class_distribution(data.pixels_per_part(), classes, folder / "class_distribution.png")
+    plots.class_distribution(data.prepared.pixels_per_part(), classes, folder / "class_distribution.png")
 
 
 def _plot_curves(folder: Path, monitored: Monitored) -> None:
@@ -230,12 +235,12 @@ def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> pd.DataFrame:
     """One row per picture: its own scores, over the classes of that picture."""
-    classes = data.classes["segmentation"]
+    classes = data.prepared.classes["segmentation"]
     rows = []
     for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
         table = scores(torch.from_numpy(counts["matrices"].sum(axis=0)))
         rows.append(
-            {"id": name, "group": data.group(name), "part": part, "inference": inference}
+            {"id": name, "group": data.prepared.group(name), "part": part, "inference": inference}
             | {"prediction": class_map_path(part, inference, name).as_posix() if inference == kept else ""}
             | {"confidence": confidence, "valid_pixels": int(counts["matrices"].sum())}
             | pixel_scores(counts)

@@ -37,10 +37,10 @@ def score(
         cfg, callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
         devices=1, strategy="auto", num_nodes=1, enable_progress_bar=bool(bar), enable_checkpointing=False,
     )  # fmt: skip
-    colours = colours_of(data.classes[data.head], data.heads.overlapping)
+    colours = colours_of(data.prepared.classes[data.prepared.head], data.prepared.heads.overlapping)
     keep = functools.partial(save_class_maps, folder, colours=colours)
     pool = OmegaConf.select(cfg, "metrics.pool") if task.scored_head else None  # a classifier finds no objects
-    with object_scores(folder / OBJECTS, pool, evaluations[0].head, data) as pooled:
+    with object_scores(folder / OBJECTS, pool, evaluations[0].head, data.prepared) as pooled:
         for evaluation in evaluations:
             evaluation.sinks = [*pooled, keep] if evaluation is evaluations[0] else pooled
         trainer.test(task, datamodule=data, verbose=False)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.config.moved import with_present_targets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes
+from hsl.data.prepared import PreparedData
 from hsl.data.splits.folds import read_split
 from hsl.errors import ConfigError
 from hsl.run_folder.checkpoint import TRAINING, read_checkpoint, whole_sibling
@@ -25,7 +26,7 @@ from hsl.verbs.opening.predictors import fill
 from hsl.verbs.scoring.results import check_same_split
 
 
-def learned_from(facts: Mapping[str, Any], data: DataModule) -> bool:
+def learned_from(facts: Mapping[str, Any], data: PreparedData) -> bool:
     """Whether a run of this provenance saw these very pictures in their range, masks and labels.
 
     Older ones do not tell of masks and labels.
@@ -39,12 +40,12 @@ def learned_from(facts: Mapping[str, Any], data: DataModule) -> bool:
     return same and _same_range(facts, data)
 
 
-def _same_range(facts: Mapping[str, Any], data: DataModule) -> bool:
+def _same_range(facts: Mapping[str, Any], data: PreparedData) -> bool:
     trained = facts.get("value_range")
     return (None if trained is None else tuple(trained)) == data.catalogue.value_range
 
 
-def check_same_range(run: Path, data: DataModule) -> None:
+def check_same_range(run: Path, data: PreparedData) -> None:
     """Refuse pictures of more than 8 bits whose black and white are not those that the run was trained with.
 
     Raises:
@@ -59,7 +60,7 @@ def check_same_range(run: Path, data: DataModule) -> None:
         )
 
 
-def take_over(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> None:
+def take_over(folder: RunFolder, cfg: DictConfig, data: PreparedData, task: SegmentationTask) -> None:
     """Load the weights that a training goes on with, and see that it can, before anything is written.
 
     Args:
@@ -164,7 +165,7 @@ def _announce(checkpoint: Path, facts: Mapping[str, Any], cfg: DictConfig, *, lo
     )
 
 
-def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, data: DataModule) -> None:
+def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, data: PreparedData) -> None:
     """Refuse a checkpoint that learned from other pictures than this run may.
 
     Args:
@@ -193,7 +194,7 @@ def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, data:
         check_same_split(run, split)
 
 
-def check_first_weights(weights: str | None, data: DataModule) -> None:
+def check_first_weights(weights: str | None, data: PreparedData) -> None:
     """Refuse first weights of a run on these data that was trained on a picture which this run holds out.
 
     Raises:

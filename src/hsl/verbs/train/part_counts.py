@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.data.datamodule import DataModule
 from hsl.data.labels.image_labels import HEAD
+from hsl.data.prepared import PreparedData
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.run_folder.splits import PartTests
 
 
-def part_tests(data: DataModule) -> PartTests:
+def part_tests(data: PreparedData) -> PartTests:
     """Compare the parts of an inspected data set in the classes of its masks and of its image labels.
 
     The unit is the group that the split keeps whole; a picture where it keeps none. With pseudo-labels the training
@@ -31,21 +31,21 @@ def part_tests(data: DataModule) -> PartTests:
     return PartTests(data=data.catalogue.name, fold=data.fold, unit=unit, tests=tests)
 
 
-def _groups(data: DataModule, ids: Sequence[str]) -> NDArray[np.int64]:
+def _groups(data: PreparedData, ids: Sequence[str]) -> NDArray[np.int64]:
     """Number of the group of each picture."""
     attributes = {record.id: record.attributes for record in data.catalogue.records}
     values = [attributes[name].get(data.fold_assignment.groups or "", name) for name in ids]
     return np.unique(values, return_inverse=True)[1]
 
 
-def _of_masks(data: DataModule, part: str, index: NDArray[np.int64]) -> PartCounts:
+def _of_masks(data: PreparedData, part: str, index: NDArray[np.int64]) -> PartCounts:
     counts = data.heads.count(data.scan.class_counts[data.scan.rows(data.parts[part])])[data.head]
     pixels = _summed(counts, index)
     known = np.broadcast_to(pixels.sum(1, keepdims=True) > 0, pixels.shape)
     return PartCounts(pixels, pixels > 0, known)
 
 
-def _of_labels(data: DataModule, part: str, index: NDArray[np.int64]) -> PartCounts:
+def _of_labels(data: PreparedData, part: str, index: NDArray[np.int64]) -> PartCounts:
     place = {record.id: i for i, record in enumerate(data.catalogue.records)}
     chosen = [place[name] for name in data.parts[part]]
     labels: Any = data.image_labels

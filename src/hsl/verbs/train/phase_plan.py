@@ -131,7 +131,7 @@ def _check_parts(phase: Phase, data: DataModule, task: nn.Module) -> None:
             f"`trainer.devices` should be 1 in a run of phases. Found {trainer.world_size} processes. Run the folds of "
             "a cross-validation beside each other instead."
         )
-    own = build_task(cfg, data)
+    own = build_task(cfg, data.prepared)
     if _shapes(own) != _shapes(task):
         raise ConfigError("`overrides` should leave the model as it is: its weights are handed on. Found another one.")
     for module in freeze(own.network, phase.freeze):

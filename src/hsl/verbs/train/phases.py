@@ -119,7 +119,7 @@ class PhasedRun:
             data.prepare()
             self._own_data = (chosen, data)
         make_repeatable(phase.cfg.seed)
-        task = build_task(phase.cfg, self._own_data[1])
+        task = build_task(phase.cfg, self._own_data[1].prepared)
         if self.trained:
             best = read_checkpoint(self._best(self.trained[-1]))["state_dict"]
             own = {name: value for name, value in best.items() if name.startswith("network.")}

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.data.loading.class_counts import class_counts
+from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
 from hsl.tasks.rehearsal import logged_values, single_values_normalised
 from hsl.tasks.segmentation import SegmentationTask
 
 
-def check_parts(data: DataModule, task: SegmentationTask) -> None:
+def check_parts(data: PreparedData, task: SegmentationTask) -> None:
     """Refuse a part of the split in which no pixel and no label counts.
 
     Raises:
@@ -45,7 +46,7 @@ def check_parts(data: DataModule, task: SegmentationTask) -> None:
             )
 
 
-def check_monitored(cfg: DictConfig, data: DataModule, task: SegmentationTask, callbacks: Sequence[Callback]) -> None:
+def check_monitored(cfg: DictConfig, data: PreparedData, task: SegmentationTask, callbacks: Sequence[Callback]) -> None:
     """Refuse to choose, stop or judge by a value that no validation logs, or that is never a number.
 
     Raises:
@@ -121,7 +122,7 @@ def check_batch_norm(cfg: DictConfig, data: DataModule, network: nn.Module, worl
         found = f"`data.batch_size = {cfg.data.batch_size}`. Raise it to {2 * world_size}"
     elif OmegaConf.select(cfg, "callbacks.oom_backoff.micro_batch") == 1:
         found = "`callbacks.oom_backoff.micro_batch = 1`. Raise it to 2"
-    elif len(data.parts["train"]) < 2 * world_size and num_training_pictures(data) < 2 * world_size:
+    elif len(data.prepared.parts["train"]) < 2 * world_size and num_training_pictures(data) < 2 * world_size:
         found = "too few pictures in the training part. Add some, or choose another `data.split`"
     if found and single_values_normalised(network, (size, size) if isinstance(size, int) else tuple(size)):
         raise ConfigError(
@@ -135,7 +136,7 @@ def num_training_pictures(data: DataModule) -> int:
     return int(data.train_dataloader().sampler.num_pictures)
 
 
-def _annotations(data: DataModule, ids: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _annotations(data: PreparedData, ids: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """By dense head the pixels of each class, by image head the labels, of some pictures."""
     rows = data.scan.rows(ids)
     known = data.image_labels

@@ -99,8 +99,8 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
     trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     _check_strategy(cfg, trainer)
     task.scheduler(task.optimizer(task), total_steps=cfg.trainer.max_epochs, steps_per_epoch=1)
-    check_parts(data, task)
-    check_monitored(cfg, data, task, list(make_callbacks(cfg).values()))
+    check_parts(data.prepared, task)
+    check_monitored(cfg, data.prepared, task, list(make_callbacks(cfg).values()))
     check_batches(cfg, data)
     check_batch_norm(cfg, data, task.network, trainer.world_size)
 

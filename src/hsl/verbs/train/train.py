@@ -20,6 +20,7 @@ from hsl.config.validation import validate
 from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes, bits_of
+from hsl.data.prepared import PreparedData
 from hsl.files.io import write_atomically
 from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
@@ -59,19 +60,19 @@ def train(cfg: DictConfig) -> float | None:
     folder = find_run_folder(
         cfg,
         sweep=sweep,
-        counts=functools.partial(learned_from, data=data),
+        counts=functools.partial(learned_from, data=data.prepared),
         alike=functools.partial(same_schedule, cfg, data),
     )
     if folder.finished:
         say(f"finished already: {folder.path} (`resume=null rerun=true` trains anew)")
         return folder.result(cfg.monitor)
-    check_first_weights(cfg.encoder.weights, data)
-    task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data)
+    check_first_weights(cfg.encoder.weights, data.prepared)
+    task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data.prepared)
     check_phases(cfg, data, task)
     check_training(cfg, data, task)
-    take_over(folder, cfg, data, task)  # a checkpoint that does not fit is refused before a folder is made
+    take_over(folder, cfg, data.prepared, task)  # a checkpoint that does not fit is refused before a folder is made
     check_phase_checkpoints(folder.path)
-    facts = _facts(folder, cfg, data, task)
+    facts = _facts(folder, cfg, data.prepared, task)
     if not is_further_process(cfg.trainer):
         folder.claim(facts)
     try:
@@ -84,7 +85,7 @@ def train(cfg: DictConfig) -> float | None:
 def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> float | None:
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(folder.path)
-    provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data, task))
+    provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data.prepared, task))
     with provenance.recording() if folder.claimed else contextlib.nullcontext():
         return _fit(folder, cfg, data, task, provenance)
 
@@ -104,7 +105,7 @@ def _fit(
             trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         return None
     folder.write_config(cfg)
-    write_split_and_audit(folder.path, data)
+    write_split_and_audit(folder.path, data.prepared)
     if cfg.phases:
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
     else:
@@ -118,7 +119,7 @@ def _fit(
     return monitored.value
 
 
-def write_split_and_audit(folder: Path, data: DataModule) -> None:
+def write_split_and_audit(folder: Path, data: PreparedData) -> None:
     """Leave the fold assignment, the audit and the comparison of the parts in the run folder."""
     write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
     write_atomically(folder / "audit.json", data.audit.to_json().encode())
@@ -126,7 +127,7 @@ def write_split_and_audit(folder: Path, data: DataModule) -> None:
     write_parts(folder, part_tests(data))
 
 
-def _facts(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> dict[str, Any]:
+def _facts(folder: RunFolder, cfg: DictConfig, data: PreparedData, task: SegmentationTask) -> dict[str, Any]:
     return {
         "identity": folder.identity,
         "name": cfg.name,
