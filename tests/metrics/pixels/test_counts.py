@@ -50,6 +50,27 @@ def test_confusion_equals_a_loop_and_scikit_learn(num_classes: int, ignored: flo
         assert np.array_equal(matrix.numpy(), peer)
 
 
+@pytest.mark.parametrize("num_classes", [2, 6, 40])
+def test_the_frequency_weighted_iou_equals_a_loop_and_scikit_learn(num_classes: int) -> None:
+    prediction, target = make(num_classes, num_classes)
+    target[target == 1] = 0  # a class that is predicted, yet never true
+    expected = 0.0
+    for label in target[target != 255].tolist():  # the mean over the valid pixels of the IoU of their class
+        hits = int(((prediction == label) & (target == label)).sum())
+        union = int((((prediction == label) | (target == label)) & (target != 255)).sum())
+        expected += hits / union / int((target != 255).sum())
+    found = scores(confusion_matrix(prediction, target, num_classes))["frequency_weighted_iou"].item()
+    valid = target != 255
+    peer = sklearn.metrics.jaccard_score(target[valid], prediction[valid], average="weighted")
+    assert found == pytest.approx(expected) == pytest.approx(peer)
+
+
+def test_the_frequency_weighted_iou_where_classes_or_all_pixels_are_absent() -> None:
+    absent = torch.tensor([[6, 2, 0], [0, 4, 0], [0, 0, 0]])
+    assert scores(absent)["frequency_weighted_iou"].item() == pytest.approx((8 * 6 / 8 + 4 * 4 / 6) / 12)
+    assert math.isnan(scores(torch.zeros(3, 3, dtype=torch.int64))["frequency_weighted_iou"])
+
+
 def test_per_image_confusion() -> None:
     prediction, target = make(0, 4)
     target[1] = 255

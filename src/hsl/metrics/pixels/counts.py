@@ -172,14 +172,17 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     ``recall = TP / (TP + FN)``. A class absent from target and prediction is NaN in all of them and left out
     of the means; absent from one of the two it is 0. Macro means over the scored classes: ``miou``,
     ``mean_dice``, and ``foreground_iou`` over those but class 0. Micro: ``micro_iou = sum TP / sum (TP + FP + FN)``,
-    ``pixel_accuracy = sum TP / valid pixels``. Without a valid pixel all of them are NaN.
+    ``pixel_accuracy = sum TP / valid pixels``. By frequency, with ``t_c`` the true pixels of a class:
+    ``frequency_weighted_iou = sum_c t_c IoU_c / sum_c t_c`` (Long et al. 2015, "Fully convolutional networks for
+    semantic segmentation", section 5). Without a valid pixel all of them are NaN.
 
     Args:
         confusion: ``int64 (..., C, C)``, rows target, columns prediction.
 
     Returns:
         ``float64 (..., C)``: iou, dice, precision, recall, f1. ``float64 (...)``: miou, foreground_iou, micro_iou,
-        mean_dice, pixel_accuracy. ``int64``: pixels ``(..., C)`` of the target, classes_scored ``(...)``.
+        frequency_weighted_iou, mean_dice, pixel_accuracy. ``int64``: pixels ``(..., C)`` of the target,
+        classes_scored ``(...)``.
 
     Example:
         >>> round(scores(torch.tensor([[3, 1], [0, 4]]))["miou"].item(), 4)  # 3/4 and 4/5
@@ -201,6 +204,7 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
         "miou": iou.nanmean(-1),
         "foreground_iou": iou[..., 1:].nanmean(-1),
         "micro_iou": hits.sum(-1).double() / union.sum(-1),
+        "frequency_weighted_iou": (true * iou.nan_to_num()).sum(-1) / true.sum(-1),
         "mean_dice": dice.nanmean(-1),
         "pixel_accuracy": hits.sum(-1).double() / true.sum(-1),
         "classes_scored": scored.sum(-1),
