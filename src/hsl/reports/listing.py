@@ -172,7 +172,7 @@ def _choice(facts: Facts, group: str) -> str | None:
 
 
 def _numbers(metrics: Metrics) -> dict[str, Any]:
-    stored = metrics.parts.get(PART, {}).get(INFERENCE, StoredScores())
+    stored = metrics.parts.get(PART, {}).get(INFERENCE, StoredScores.model_validate({}))
     head = next(iter(stored.image_heads.values()), None)
     scores = stored.scores | (head.scores if head else {})
     return {
