@@ -1,9 +1,12 @@
 """The house, checked: who imports whom, how long things are, and what is not in the house."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+from hsl.run_folder import layout
 
 SOURCE = Path(__file__).parents[1] / "src" / "hsl"
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -17,6 +20,8 @@ LEVELS = {
 }  # fmt: skip
 SHELVES = {"callbacks", "data/formats", "losses", "pseudo_labels", "run_folder"}
 """A file an option of a group."""
+NAMES_ONLY = "hsl.run_folder.layout"
+"""Every room may import it: it holds the names of files and nothing else."""
 FORBIDDEN_FILES = {"utils", "helpers", "common", "misc", "factory", "registry", "manager", "engine"}
 
 
@@ -32,6 +37,7 @@ def imported_rooms(path: Path) -> set[str]:
             names = [f"hsl.{alias.name}" for alias in node.names] if node.module == "hsl" else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
+        names = [name for name in names if name != NAMES_ONLY]
         found |= {name.split(".")[1] for name in names if name.startswith("hsl.")}
     return found
 
@@ -111,3 +117,34 @@ def test_only_the_command_line_knows_where_conf_lies() -> None:
 
 def test_train_script_is_short() -> None:
     assert len((SOURCE.parents[1] / "train.py").read_text(encoding="utf8").splitlines()) <= 25
+
+
+def test_only_the_run_folder_says_how_its_files_are_called() -> None:
+    names = {value for name, value in vars(layout).items() if name.isupper() and "." in str(value)}
+    assert len(names) >= 20
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, names)))})(?!\w)")
+    wrong = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}: {found[0]}"
+        for path in FILES
+        if room(path) != "run_folder"
+        for node in texts(path)
+        if (found := pattern.search(node.value))
+    ]
+    assert not wrong, "take it from hsl.run_folder.layout"
+    assert imported_rooms(SOURCE / "run_folder" / "layout.py") == set()
+
+
+def test_conf_calls_the_files_of_a_run_folder_by_their_names() -> None:
+    names = {value for name, value in vars(layout).items() if name.isupper()}
+    for path in (SOURCE.parents[1] / "conf" / "callbacks").glob("*.yaml"):
+        for found in re.findall(r"\$\{run_dir\}/(?:checkpoints/)?([\w.]+\.\w+)", path.read_text(encoding="utf8")):
+            assert found in names, path
+
+
+def texts(path: Path) -> Iterator[ast.Constant]:
+    """The strings of a file that are no docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf8"))
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield node

@@ -40,7 +40,7 @@ def page(path: Path) -> dict[str, Any]:
 
 def test_running_then_finished(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "provenance.json"
-    record = Provenance(path, {"seed": 3})
+    record = Provenance(tmp_path, {"seed": 3})
     with record.recording():
         assert (page(path)["status"], page(path)["finished"]) == ("running", None)
         clock.now += 5
@@ -52,7 +52,7 @@ def test_running_then_finished(tmp_path: Path, clock: Clock) -> None:
 
 def test_failed_names_the_error(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "provenance.json"
-    with pytest.raises(ZeroDivisionError), Provenance(path, {}).recording():
+    with pytest.raises(ZeroDivisionError), Provenance(tmp_path, {}).recording():
         raise ZeroDivisionError("by nothing")
     facts = page(path)
     assert (facts["status"], facts["finished"]) == ("failed", None)
@@ -64,7 +64,7 @@ def test_a_signal_interrupts(
     tmp_path: Path, clock: Clock, signal: type[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "provenance.json"
-    with pytest.raises(signal), Provenance(path, {}).recording():
+    with pytest.raises(signal), Provenance(tmp_path, {}).recording():
         raise signal
     assert page(path)["status"] == "interrupted"
     assert capsys.readouterr().err == f"! Interrupted. The same command with `resume=last` goes on: {tmp_path}\n"
@@ -75,7 +75,7 @@ def test_wall_time_adds_up_over_resumes(tmp_path: Path, clock: Clock, monkeypatc
     path = tmp_path / "provenance.json"
     for name, seconds in (("first", 10), ("second", 2.5)):
         monkeypatch.setattr(provenance, "_now", lambda name=name: name)
-        with Provenance(path, {}).recording():
+        with Provenance(tmp_path, {}).recording():
             clock.now += seconds
         clock.now += 100  # waiting in the queue is no wall time
     facts = page(path)
@@ -85,7 +85,7 @@ def test_wall_time_adds_up_over_resumes(tmp_path: Path, clock: Clock, monkeypatc
 
 def test_a_killed_run_still_tells_its_time(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "provenance.json"
-    record = Provenance(path, {})
+    record = Provenance(tmp_path, {})
     clock.now += 7
     record.on_train_epoch_end(SimpleNamespace(is_global_zero=False), None)  # type: ignore[arg-type]
     assert not path.exists()
@@ -96,7 +96,7 @@ def test_a_killed_run_still_tells_its_time(tmp_path: Path, clock: Clock) -> None
 def test_a_failure_that_was_overcome_leaves_no_error(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "provenance.json"
     path.write_text(json.dumps({"status": "failed", "error": "OSError: full", "started": "then", "seed": 1}))
-    with Provenance(path, {"seed": 2}).recording():
+    with Provenance(tmp_path, {"seed": 2}).recording():
         pass
     facts = page(path)
     assert "error" not in facts
@@ -105,7 +105,7 @@ def test_a_failure_that_was_overcome_leaves_no_error(tmp_path: Path, clock: Cloc
 
 def test_the_facts_ride_in_the_checkpoint(tmp_path: Path, clock: Clock) -> None:
     checkpoint: dict[str, Any] = {"epoch": 4}
-    record = Provenance(tmp_path / "provenance.json", {"seed": 3, "split_sha256": "ab"})
+    record = Provenance(tmp_path, {"seed": 3, "split_sha256": "ab"})
     record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
     saved = checkpoint["provenance"]
     assert checkpoint["epoch"] == 4
@@ -114,7 +114,7 @@ def test_the_facts_ride_in_the_checkpoint(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_no_file_no_facts(tmp_path: Path) -> None:
-    assert read_provenance(tmp_path / "provenance.json") == {}
+    assert read_provenance(tmp_path) == {}
 
 
 def test_without_git_the_state_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,20 +181,20 @@ def test_the_hash_is_that_of_the_metadata_files() -> None:
 
 
 def test_the_precision_that_was_used_is_a_fact(tmp_path: Path, clock: Clock) -> None:
-    record, checkpoint = Provenance(tmp_path / "provenance.json", {}), {}
+    record, checkpoint = Provenance(tmp_path, {}), {}
     record.on_fit_start(SimpleNamespace(precision="bf16-mixed", datamodule=None), None)  # type: ignore[arg-type]
     record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
     assert checkpoint["provenance"]["precision"] == "bf16-mixed"
 
 
 def test_each_checkpoint_tells_how_many_pseudo_labels_of_each_tier_its_phase_used(tmp_path: Path, clock: Clock) -> None:
-    record = Provenance(tmp_path / "provenance.json", {})
+    record = Provenance(tmp_path, {})
     for tiers in ({"A": 3, "B": 2}, {"A": 5}):
         data, checkpoint = SimpleNamespace(label_tiers=tiers), {}
         record.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
         record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
         assert checkpoint["provenance"]["label_tiers"] == tiers
     data = SimpleNamespace(label_tiers=None)
-    masks = Provenance(tmp_path / "other.json", {})
+    masks = Provenance(tmp_path / "other", {})
     masks.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
     assert "label_tiers" not in masks.facts

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hsl.errors import ConfigError
 from hsl.files.io import read_json
 from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.layout import HISTORY, METRICS, best_checkpoint
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Baseline:
         """The state of the folder's best checkpoint."""
         if self.folder is None:
             raise ValueError("A baseline that is a number has no weights.")
-        path = self.folder / "checkpoints" / "best.ckpt"
+        path = best_checkpoint(self.folder)
         state: dict[str, Tensor] = read_checkpoint(path)["state_dict"]
         return state
 
@@ -51,7 +52,7 @@ def read_baseline(folder: Path, metric: str) -> Baseline:
     Raises:
         ConfigError: the folder is no finished run, or does not know the metric.
     """
-    pages = [folder / name for name in ("metrics.json", "checkpoints/best.ckpt")]
+    pages = [folder / METRICS, best_checkpoint(folder)]
     if missing := [str(path) for path in pages if not path.is_file()]:
         raise ConfigError(
             f"`rollback_gate.baseline` should be a number, null, or the folder of a finished run. Found "
@@ -60,7 +61,7 @@ def read_baseline(folder: Path, metric: str) -> Baseline:
     monitor = read_json(pages[0])["monitor"]
     if monitor["name"] == metric:
         return Baseline(float(monitor["value"]), folder)
-    rows = _rows(folder / "history.csv")
+    rows = _rows(folder / HISTORY)
     for row in rows:
         if int(row["epoch"]) == monitor["epoch"] and row.get(metric):
             return Baseline(float(row[metric]), folder)

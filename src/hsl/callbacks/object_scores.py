@@ -18,6 +18,7 @@ from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
 from hsl.metrics.finite import check_on_host
 from hsl.metrics.pool.pool import MetricPool
+from hsl.run_folder.layout import of_rank
 
 Instances = Callable[[str], NDArray[Any] | None]
 
@@ -55,9 +56,8 @@ class ObjectScores(Callback):
         self._pool: MetricPool | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        rank = f".rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = self.path.with_name(f"{self.path.stem}{rank}{self.path.suffix}")
-        num_classes = len(cast(Any, trainer).datamodule.prepared.classes[self.head])
+        path = of_rank(self.path, trainer.global_rank) if trainer.world_size > 1 else self.path
+        num_classes = len(cast(Any, trainer).datamodule.classes[self.head])
         self._pool = open_pool(path, self.metrics, self.workers, num_classes)
 
     def on_validation_batch_end(

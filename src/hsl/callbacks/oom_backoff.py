@@ -16,6 +16,7 @@ from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError, UserError
 from hsl.files.io import write_atomically
 from hsl.models.checkpointing import checkpoint_network
+from hsl.run_folder.layout import of_rank
 from hsl.weighting.base import Weighting
 from hsl.weighting.scalar import Fixed, Uncertainty
 
@@ -136,7 +137,7 @@ class OomBackoff(Callback):
             "error": error,
         }
         rank = trainer.global_rank
-        path = self.path.with_name(f"{self.path.stem}.rank{rank}{self.path.suffix}") if rank else self.path
+        path = of_rank(self.path, rank) if rank else self.path
         events = json.loads(path.read_text(encoding="utf8")) if path.is_file() else []
         write_atomically(path, json.dumps([*events, event], indent=2).encode())
 

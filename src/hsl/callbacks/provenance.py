@@ -29,13 +29,13 @@ class Provenance(Callback):
     """Keeps ``provenance.json`` and puts the same facts into every checkpoint.
 
     Args:
-        path: the file.
+        folder: of the run.
         facts: what only this run knows: config identity, seed, split hash, weights used.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self.path = path
-        earlier = read_provenance(path)
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        earlier = read_provenance(folder)
         self.facts = {**facts, **environment(), "started": earlier.get("started", _now())}
         self._spent = float(earlier.get("wall_time_s", 0.0))
         self._start = time.monotonic()
@@ -56,7 +56,7 @@ class Provenance(Callback):
             yield
         except (KeyboardInterrupt, SystemExit):
             self._write("interrupted")
-            say(f"! Interrupted. The same command with `resume=last` goes on: {self.path.parent}", error=True)
+            say(f"! Interrupted. The same command with `resume=last` goes on: {self.folder}", error=True)
             raise
         except BaseException as error:
             self._write("failed", error=f"{type(error).__name__}: {error}")
@@ -77,7 +77,7 @@ class Provenance(Callback):
         spent = self._spent + time.monotonic() - self._start
         finished = _now() if status == "finished" else None
         page = {**self.facts, "status": status, "finished": finished, "wall_time_s": round(spent, 1), **more}
-        write_provenance(self.path, page)
+        write_provenance(self.folder, page)
 
 
 def environment() -> dict[str, Any]:

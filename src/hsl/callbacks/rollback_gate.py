@@ -18,6 +18,7 @@ from hsl.errors import ConfigError
 from hsl.files.io import read_json, write_atomically
 from hsl.metrics.catalogue import better, read_mode
 from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.layout import CHECKPOINTS, START
 
 
 class RollbackGate(Callback):
@@ -77,7 +78,7 @@ class RollbackGate(Callback):
             )
         self.phases = None if phases is None else tuple(phases)
         self.path = Path(path)
-        self.snapshot = self.path.parent / "checkpoints" / "start.ckpt"
+        self.snapshot = self.path.parent / CHECKPOINTS / START
         self.baseline: Baseline | None = None
         if isinstance(baseline, str):
             self.baseline = read_baseline(Path(baseline), metric)

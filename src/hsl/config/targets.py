@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from hsl.errors import ConfigError
+from hsl.run_folder.layout import PROVENANCE
 
 EARLIER = frozenset(
     ["lightning.pytorch.callbacks.EarlyStopping", "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -79,7 +80,7 @@ def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: P
             advice = " No model is made of parts of Python itself: somebody wrote this in. Do not use this folder."
         raise ConfigError(
             f"`{where}` should name only callables that conf/ names, because what it names is run. Found {listed}."
-            f"{advice} A run of another version of hsl needs the version that its provenance.json names."
+            f"{advice} A run of another version of hsl needs the version that its {PROVENANCE} names."
         )
 
 

@@ -26,6 +26,7 @@ from torch import nn
 from hsl.errors import ConfigError
 from hsl.models.plain_pyramid import PlainPyramid
 from hsl.models.state_dict import Filled, fill, first_line, read_state_dict
+from hsl.run_folder.layout import BEST, CHECKPOINTS, best_checkpoint
 
 RUN_PREFIX = "network.encoder.body."
 """What the keys of an encoder start with in a checkpoint of ours."""
@@ -110,10 +111,10 @@ def locate(name: str, requested: str, package: str | None) -> Origin:
 
 
 def _load_run(body: nn.Module, name: str, folder: Path) -> str:
-    checkpoint = folder / "checkpoints" / "best.ckpt"
+    checkpoint = best_checkpoint(folder)
     if not checkpoint.is_file():
         raise ConfigError(
-            f"`encoder.weights = {folder}` should be a finished run. Found no checkpoints/best.ckpt in it. "
+            f"`encoder.weights = {folder}` should be a finished run. Found no {CHECKPOINTS / BEST} in it. "
             "Finish it with `resume=last`, or choose another."
         )
     state = read_state_dict(checkpoint)

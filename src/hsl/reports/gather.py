@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hsl.errors import DataError
 from hsl.run_folder.find import find_run_folders
+from hsl.run_folder.layout import CONFIG, PROVENANCE
 from hsl.run_folder.run import Run, read_run
 
 
@@ -17,7 +18,7 @@ def gather(patterns: Sequence[str]) -> list[Run]:
     if not folders:
         raise DataError(
             f"`runs` should match at least one run folder. Found none for `{', '.join(patterns)}`. "
-            "A run folder holds config.yaml and provenance.json; by default it is "
+            f"A run folder holds {CONFIG} and {PROVENANCE}; by default it is "
             "`outputs/<name>/fold<k>/<time>`. Quote the glob: runs='outputs/*'."
         )
     return [read_run(folder) for folder in folders]

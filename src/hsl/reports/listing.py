@@ -15,6 +15,7 @@ from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_text
 from hsl.metrics.catalogue import SCORES
 from hsl.run_folder.find import Monitor, find_run_folders, read_page, run_status
+from hsl.run_folder.layout import HISTORY, METRICS, PROVENANCE
 from hsl.run_folder.reading import StoredScores
 from hsl.terminal import say, visible
 
@@ -104,7 +105,7 @@ def read_row(folder: Path) -> Row:
     """Read the few pages of a run that a listing needs; a broken one makes its status unreadable."""
     row = Row(str(folder))
     try:
-        facts = read_page(folder / "provenance.json", Facts)
+        facts = read_page(folder / PROVENANCE, Facts)
         row = replace(
             row,
             name=facts.name,
@@ -116,11 +117,11 @@ def read_row(folder: Path) -> Row:
             seed=facts.seed,
             wall_time=facts.wall_time_s,
             started=facts.started,
-            epochs=_num_epochs(folder / "history.csv"),
+            epochs=_num_epochs(folder / HISTORY),
         )
         status, reason = run_status({"status": facts.status, "error": facts.error}, folder)
         if status == "finished":
-            row = replace(row, **_numbers(read_page(folder / "metrics.json", Metrics)))
+            row = replace(row, **_numbers(read_page(folder / METRICS, Metrics)))
     except DataError as error:
         return replace(row, reason=str(error))
     return replace(row, status=status, reason=reason)

@@ -13,6 +13,7 @@ from hsl.metrics.pixels.pixel_counts import Floats, PixelCounts
 from hsl.reports.counts import picture_counts
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import mean_std
+from hsl.run_folder.layout import PROVENANCE, SPLITS
 from hsl.run_folder.pixel_counts import Pictures
 from hsl.run_folder.run import Run, ScoredOn
 
@@ -105,9 +106,9 @@ def common_folds(first: Model, second: Model, classes: Callable[[Model], object]
     ]
     for model, digest in zip((first, second), hashes, strict=True):
         if not digest:
-            raise NotPairedError(f"{model.label}: provenance.json does not tell the split hash")
+            raise NotPairedError(f"{model.label}: {PROVENANCE} does not tell the split hash")
         if model.split is None:
-            raise NotPairedError(f"{model.label}: no run has a splits.json that can be read")
+            raise NotPairedError(f"{model.label}: no run has a {SPLITS} that can be read")
     if hashes[0] != hashes[1]:
         raise NotPairedError(f"they saw unlike data (split hashes {hashes[0][:12]} and {hashes[1][:12]})")
     if first.split and second.split and sorted(first.split.test) != sorted(second.split.test):

@@ -8,6 +8,7 @@ import torch
 
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import check_archive
+from hsl.run_folder.layout import BEST, LAST
 
 WEIGHTS = ("state_dict",)
 """What every checkpoint holds."""
@@ -54,7 +55,7 @@ def read_checkpoint(path: Path, wanted: tuple[str, ...] = WEIGHTS) -> dict[str, 
 
 def whole_sibling(path: Path) -> tuple[Path, int] | None:
     """Another checkpoint of the folder that a training could go on from, with its epoch; ``None`` without one."""
-    for name in ("last.ckpt", "best.ckpt"):
+    for name in (LAST, BEST):
         other = path.with_name(name)
         if other != path and other.is_file():
             try:

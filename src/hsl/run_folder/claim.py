@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -17,14 +16,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.errors import ConfigError
 from hsl.files.io import TEMPORARY, clear_temporary, read_json, write_atomically
-from hsl.run_folder.earlier import chosen_checkpoint, go_on_longer, last_checkpoint, same_config
+from hsl.run_folder.earlier import chosen_checkpoint, go_on_longer, resumable, same_config
 from hsl.run_folder.identity import config_identity, differing
-from hsl.run_folder.provenance import read_provenance
+from hsl.run_folder.layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    OBJECTS_VALIDATION,
+    OOM,
+    START,
+    WEIGHTING,
+    last_checkpoint,
+)
+from hsl.run_folder.provenance import read_provenance, write_provenance
 
 CHILD_VARIABLE = "HSL_RUN_DIR"
 """Tells the further processes of a distributed run which folder the first one claimed."""
 
-CARRIED = ("checkpoints/best.ckpt", "checkpoints/start.ckpt", "weighting.jsonl", "objects_validation.jsonl", "oom.json")
+CARRIED = (CHECKPOINTS / BEST, CHECKPOINTS / START, WEIGHTING, OBJECTS_VALIDATION, OOM)
 """What a longer run takes over of a shorter one beside the last checkpoint, in which all the rest rides."""
 
 
@@ -87,13 +97,13 @@ class RunFolder:
 
     def write_config(self, cfg: DictConfig) -> None:
         """Write the resolved config beside everything else."""
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+        write_atomically(self.path / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
 
     def result(self, monitor: str) -> float:
         """The monitored value of a finished run."""
-        value = read_json(self.path / "metrics.json")["monitor"]["value"]
+        value = read_json(self.path / METRICS)["monitor"]["value"]
         if value is None:
-            raise ConfigError(f"`{self.path}/metrics.json` has no value for `monitor = {monitor}`.")
+            raise ConfigError(f"`{self.path / METRICS}` has no value for `monitor = {monitor}`.")
         return float(value)
 
     def _create(self, facts: Mapping[str, Any] | None) -> None:
@@ -107,13 +117,13 @@ class RunFolder:
             for name in CARRIED if self.longer else ():
                 if (source / name).is_file():
                     write_atomically(unborn / name, (source / name).read_bytes())
-            write_atomically(unborn / "checkpoints" / "last.ckpt", self.checkpoint.read_bytes())
+            write_atomically(last_checkpoint(unborn), self.checkpoint.read_bytes())
         if facts is not None:
-            write_atomically(unborn / "provenance.json", json.dumps({**facts, "status": "running"}, indent=2).encode())
+            write_provenance(unborn, {**facts, "status": "running"})
         self.path = _rename(unborn, self.path)
         self.new = False
         if self.checkpoint is not None:
-            self.checkpoint = last_checkpoint(self.path)
+            self.checkpoint = resumable(self.path)
 
 
 def find_run_folder(
@@ -156,12 +166,12 @@ def find_run_folder(
 
 
 def _is_finished(folder: Path, facts: Mapping[str, Any]) -> bool:
-    return bool(facts["status"] == "finished") and (folder / "metrics.json").is_file()  # else it is scored again
+    return bool(facts["status"] == "finished") and (folder / METRICS).is_file()  # else it is scored again
 
 
 def _last(cfg: DictConfig, folder: Path) -> Path | None:
     """Where a run goes on; a run of phases finds that out phase by phase."""
-    return None if cfg.get("phases") else last_checkpoint(folder)
+    return None if cfg.get("phases") else resumable(folder)
 
 
 def _of_further_process(cfg: DictConfig, chosen: Path | None, folder: Path) -> Path | None:
@@ -173,7 +183,7 @@ def _of_further_process(cfg: DictConfig, chosen: Path | None, folder: Path) -> P
 
 def _from_checkpoint(cfg: DictConfig, checkpoint: Path, identity: str) -> RunFolder:
     folder = checkpoint.parent.parent
-    facts = read_provenance(folder / "provenance.json")
+    facts = read_provenance(folder)
     if facts.get("identity") == identity:
         finished = _is_finished(folder, facts)
         return RunFolder(folder, identity, finished=finished, checkpoint=None if cfg.get("phases") else checkpoint)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.errors import ConfigError, DataError
 from hsl.run_folder.checkpoint import TRAINING, read_checkpoint
 from hsl.run_folder.identity import differing, in_words
+from hsl.run_folder.layout import CHECKPOINTS, CONFIG, LAST, PHASES, PROVENANCE, last_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.terminal import say
 
@@ -31,9 +32,9 @@ def same_config(
     return found
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def resumable(folder: Path) -> Path | None:
     """Where the run of a folder stopped; ``None`` before its first epoch was over."""
-    path = folder / "checkpoints" / "last.ckpt"
+    path = last_checkpoint(folder)
     return path if path.is_file() else None
 
 
@@ -45,13 +46,13 @@ def chosen_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    inside = [place for place in (path / "checkpoints" / "last.ckpt", path / "last.ckpt") if place.is_file()]
-    if (path / "phases.json").is_file() or inside:
-        return inside[0] if inside else path / "checkpoints" / "last.ckpt"
-    what = "holds no checkpoints/last.ckpt" if path.is_dir() else "does not exist"
+    inside = [place for place in (last_checkpoint(path), path / LAST) if place.is_file()]
+    if (path / PHASES).is_file() or inside:
+        return inside[0] if inside else last_checkpoint(path)
+    what = f"holds no {CHECKPOINTS / LAST}" if path.is_dir() else "does not exist"
     raise ConfigError(
         f"`resume` should be null, last, a run folder or a checkpoint's path. Found `resume = {path}`, which {what}. "
-        "Run folders keep theirs in `checkpoints/last.ckpt`; `resume=null` starts a new run."
+        f"Run folders keep theirs in `{CHECKPOINTS / LAST}`; `resume=null` starts a new run."
     )
 
 
@@ -76,7 +77,7 @@ def go_on_longer(
     nearest = min(unlike, key=lambda folder: len(unlike[folder]))  # of equals the first, which is the newest
     differences = unlike[nearest]
     said = f"! resume=last: no run below {base} has this very config. {nearest} differs in {in_words(differences)}."
-    checkpoint = last_checkpoint(nearest)
+    checkpoint = resumable(nearest)
     if differences.keys() != {EPOCHS} or checkpoint is None or cfg.get("phases"):
         say(f"{said} A new run starts.")
         return None
@@ -106,9 +107,9 @@ def _earlier(base: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         (path for path in base.glob("[!.]*/") if path.is_dir()), key=lambda one: one.name, reverse=True
     ):
         try:
-            facts = read_provenance(folder / "provenance.json")
-            if not facts and (folder / "config.yaml").is_file():
-                raise DataError(f"`{folder / 'provenance.json'}` is missing.")
+            facts = read_provenance(folder)
+            if not facts and (folder / CONFIG).is_file():
+                raise DataError(f"`{folder / PROVENANCE}` is missing.")
             known = [facts[key] for key in ("identity", "status")] if facts else []
         except DataError as error:  # whose run it was is not known any more; this one goes on without it
             log.warning("%s It is passed over.", error)

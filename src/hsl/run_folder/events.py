@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.errors import DataError
+from hsl.run_folder.layout import OOM, PHASES, ROLLBACK
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ def read_events(folder: Path) -> RunEvents:
     Raises:
         DataError: one is not valid JSON, or has another shape.
     """
-    phases = _read(folder / "phases.json", dict)
-    memory = _read(folder / "oom.json", list)
-    for path, found in (("phases.json", phases.values()), ("oom.json", memory)):
+    phases = _read(folder / PHASES, dict)
+    memory = _read(folder / OOM, list)
+    for path, found in ((PHASES, phases.values()), (OOM, memory)):
         if not all(isinstance(one, dict) for one in found):
             raise DataError(f"`{folder / path}` should hold JSON objects, one per phase or event.")
-    return RunEvents(phases, _read(folder / "rollback.json", dict), tuple(memory))
+    return RunEvents(phases, _read(folder / ROLLBACK, dict), tuple(memory))
 
 
 def _read(path: Path, kind: type[Any]) -> Any:

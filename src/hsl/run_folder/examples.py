@@ -10,6 +10,7 @@ from pathlib import Path
 from hsl.errors import DataError
 from hsl.files.cells import neutral_row, original_rows
 from hsl.files.io import read_text, write_atomically
+from hsl.run_folder.layout import EXAMPLES
 
 KINDS = ("best", "worst")
 
@@ -36,7 +37,7 @@ def write_index(folder: Path, examples: Sequence[Example]) -> None:
     table = csv.DictWriter(text, ["kind", "rank", "id", "miou", "confidence", "stem"], lineterminator="\n")
     table.writeheader()
     table.writerows(neutral_row(asdict(example) | {"stem": example.stem}) for example in examples)
-    write_atomically(folder / "index.csv", text.getvalue().encode())
+    write_atomically(folder / EXAMPLES, text.getvalue().encode())
 
 
 def read_examples(folder: Path) -> list[Example]:
@@ -45,7 +46,7 @@ def read_examples(folder: Path) -> list[Example]:
     Raises:
         DataError: a row is broken, or a column is missing.
     """
-    path = folder / "index.csv"
+    path = folder / EXAMPLES
     if not path.is_file():
         return []
     try:

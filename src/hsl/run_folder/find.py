@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from hsl.errors import DataError
 from hsl.files.io import read_json
+from hsl.run_folder.layout import CONFIG, PROVENANCE
 
 STATUSES = ("finished", "failed", "interrupted", "running")
 Page = TypeVar("Page", bound=BaseModel)
@@ -32,7 +33,7 @@ def find_run_folders(patterns: Sequence[str]) -> list[Path]:
         for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
             for here, folders, files in os.walk(match):
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                if "config.yaml" in files or "provenance.json" in files:
+                if CONFIG in files or PROVENANCE in files:
                     found.setdefault(Path(here).resolve(), Path(here))
                     folders.clear()
     return sorted(found.values())
@@ -56,10 +57,8 @@ def run_status(provenance: Mapping[str, Any], folder: Path) -> tuple[str, str]:
     """
     status = provenance.get("status")
     if status not in STATUSES:
-        raise DataError(
-            f"`{folder}/provenance.json`: `status` should be one of {', '.join(STATUSES)}. Found {status!r}."
-        )
-    seen = datetime.fromtimestamp((folder / "provenance.json").stat().st_mtime, UTC)
+        raise DataError(f"`{folder / PROVENANCE}`: `status` should be one of {', '.join(STATUSES)}. Found {status!r}.")
+    seen = datetime.fromtimestamp((folder / PROVENANCE).stat().st_mtime, UTC)
     reasons = {
         "finished": "",
         "failed": str(provenance.get("error", "no error recorded")),

@@ -1,6 +1,64 @@
-"""Where a run folder lies and how its files are called."""
+"""Where a run folder lies and how its files are called. Names only, so that every room may know them."""
 
 import re
+from pathlib import Path
+
+CONFIG = "config.yaml"
+PROVENANCE = "provenance.json"
+METRICS = "metrics.json"
+RESULTS = "results.json"
+HISTORY = "history.csv"
+WEIGHTING = "weighting.jsonl"
+PHASES = "phases.json"
+ROLLBACK = "rollback.json"
+OOM = "oom.json"
+SPLITS = "splits.json"
+AUDIT = "audit.json"
+PARTS = "parts.json"
+PER_IMAGE = "per_image.csv"
+PIXEL_COUNTS = "pixel_counts.npz"
+IMAGE_PREDICTIONS = "image_predictions.csv"
+OBJECTS = "objects.jsonl"
+OBJECTS_VALIDATION = "objects_validation.jsonl"
+EXAMPLES = "index.csv"
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+START = "start.ckpt"
+
+CHECKPOINTS = Path("checkpoints")
+PREDICTIONS = Path("predictions")
+"""The pictures that are shown, and ``EXAMPLES``, which tells what they show."""
+_TIME = r"\d{4}-\d\d-\d\d_[^/\"]*"
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The weights of the best epoch."""
+    return folder / CHECKPOINTS / BEST
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """What a training goes on from."""
+    return folder / CHECKPOINTS / LAST
+
+
+def phase_folder(folder: Path, name: str) -> Path:
+    """Of a phase of a run, which is a run folder of its own but for the scores."""
+    return folder / "phases" / name
+
+
+def task_counts(task: str) -> str:
+    """The ``PIXEL_COUNTS`` of one task of several."""
+    stem, dot, suffix = PIXEL_COUNTS.partition(".")
+    return f"{stem}_{task}{dot}{suffix}"
+
+
+def of_rank(path: Path, rank: int) -> Path:
+    """The file that a further process of a distributed run writes instead of ``path``.
+
+    >>> of_rank(Path("a/oom.json"), 1).as_posix()
+    'a/oom.rank1.json'
+    """
+    return path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
 def foldless(value: str, fold: int) -> str:
@@ -11,4 +69,4 @@ def foldless(value: str, fold: int) -> str:
     >>> foldless("outputs/cam/fold2/2026-01-31_10-00-00/best.ckpt", 2), foldless("fold20/a", 2)
     ('outputs/cam/fold*/best.ckpt', 'fold20/a')
     """
-    return re.sub(rf"(?<![^/\"_-])fold{fold}(?![^/\"_-])(/\d{{4}}-\d\d-\d\d_[^/\"]*)?", "fold*", value)
+    return re.sub(rf"(?<![^/\"_-])fold{fold}(?![^/\"_-])(/{_TIME})?", "fold*", value)

@@ -11,6 +11,7 @@ import yaml
 
 from hsl.files.cells import original_rows
 from hsl.files.io import write_atomically
+from hsl.run_folder.layout import CONFIG, HISTORY, RESULTS
 
 
 def result_page(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,13 +27,13 @@ def result_page(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
         ``name``, ``fold``, ``seed``, ``config``, ``monitor``, ``classes`` and ``task_classes`` and ``image_classes``,
         ``val`` and ``test`` (inference to scores; null without such a part), ``history`` (a list of epochs).
     """
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf8"))
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf8"))
     page = {
         **{key: config[key] for key in ("name", "fold", "seed")},
         "config": config,
         **{key: metrics[key] for key in ("monitor", "classes", "task_classes", "image_classes")},
         **{part: metrics["parts"].get(part) for part in ("val", "test")},
-        "history": _epochs(folder / "history.csv"),
+        "history": _epochs(folder / HISTORY),
     }
     finite: dict[str, Any] = _finite(page)
     return finite
@@ -41,7 +42,7 @@ def result_page(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
 def write_result_page(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write ``results.json`` into a run folder."""
     page = result_page(folder, metrics)
-    write_atomically(folder / "results.json", json.dumps(page, indent=2, allow_nan=False).encode())
+    write_atomically(folder / RESULTS, json.dumps(page, indent=2, allow_nan=False).encode())
 
 
 def _epochs(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,21 @@ from hsl.run_folder.events import RunEvents, read_events
 from hsl.run_folder.examples import Example, read_examples
 from hsl.run_folder.find import read_page, run_status
 from hsl.run_folder.image_predictions import ImagePictures, read_image_predictions
-from hsl.run_folder.layout import foldless
+from hsl.run_folder.layout import (
+    CONFIG,
+    HISTORY,
+    IMAGE_PREDICTIONS,
+    METRICS,
+    OBJECTS,
+    PER_IMAGE,
+    PIXEL_COUNTS,
+    PREDICTIONS,
+    PROVENANCE,
+    SPLITS,
+    WEIGHTING,
+    foldless,
+    task_counts,
+)
 from hsl.run_folder.pixel_counts import Pictures, read_pixel_counts
 from hsl.run_folder.reading import (
     ImageRow,
@@ -155,23 +169,22 @@ def read_run(folder: Path) -> Run:
     """Read one run folder as far as it can be read."""
     run = Run(folder)
     try:
-        run = Run(folder, config=read_config(folder / "config.yaml"))
-        provenance = read_json(folder / "provenance.json")
+        run = Run(folder, config=read_config(folder / CONFIG))
+        provenance = read_json(folder / PROVENANCE)
         run = Run(folder, config=run.config, provenance=provenance)
         status, reason = run_status(provenance, folder)
-        metrics = read_metrics(folder / "metrics.json") if status == "finished" else None
+        metrics = read_metrics(folder / METRICS) if status == "finished" else None
     except DataError as error:
         return Run(folder, reason=str(error), config=run.config, provenance=run.provenance)
     problems: list[str] = []
     num_classes = len(metrics.classes) if metrics else 0
     dense = metrics is not None and num_classes > 0
-    split = _or_problem(problems, read_page, folder / "splits.json", Split)
+    split = _or_problem(problems, read_page, folder / SPLITS, Split)
     task_pictures = (
         {}
         if metrics is None
         else {
-            task: _or_problem(problems, _read_task, folder, f"pixel_counts_{task}.npz", len(metrics.task_classes[task]))
-            or {}
+            task: _or_problem(problems, _read_task, folder, task_counts(task), len(metrics.task_classes[task])) or {}
             for task in scored_tasks(metrics)
         }
     )
@@ -183,15 +196,13 @@ def read_run(folder: Path) -> Run:
         provenance,
         metrics,
         split,
-        images=_or_problem(problems, read_images, folder / "per_image.csv") or {} if dense else {},
-        history=_or_problem(problems, read_history, folder / "history.csv") or {},
-        examples=_or_problem(problems, read_examples, folder / "predictions") or (),
-        pictures=(_or_problem(problems, read_pixel_counts, folder / "pixel_counts.npz", num_classes) or {})
-        if dense
-        else {},
-        rows=_or_problem(problems, read_objects, folder / "objects.jsonl", num_classes) or {} if dense else {},
+        images=_or_problem(problems, read_images, folder / PER_IMAGE) or {} if dense else {},
+        history=_or_problem(problems, read_history, folder / HISTORY) or {},
+        examples=_or_problem(problems, read_examples, folder / PREDICTIONS) or (),
+        pictures=(_or_problem(problems, read_pixel_counts, folder / PIXEL_COUNTS, num_classes) or {}) if dense else {},
+        rows=_or_problem(problems, read_objects, folder / OBJECTS, num_classes) or {} if dense else {},
         task_pictures=task_pictures,
-        weighting=_or_problem(problems, read_weighting, folder / "weighting.jsonl"),
+        weighting=_or_problem(problems, read_weighting, folder / WEIGHTING),
         image_pictures=_image_pictures(problems, folder, metrics) if metrics else {},
         events=_or_problem(problems, read_events, folder) or RunEvents(),
         parts=_or_problem(problems, read_parts, folder),
@@ -215,7 +226,7 @@ def several_classes(metrics: Metrics) -> bool:
 
 def _image_pictures(problems: list[str], folder: Path, metrics: Metrics) -> Mapping[tuple[str, str], ImagePictures]:
     for head, classes in metrics.image_classes.items():
-        arguments = (folder / "image_predictions.csv", head, classes, several_classes(metrics))
+        arguments = (folder / IMAGE_PREDICTIONS, head, classes, several_classes(metrics))
         return _or_problem(problems, read_image_predictions, *arguments) or {}
     return {}
 

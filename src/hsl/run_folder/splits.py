@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from hsl.files.io import write_atomically
 from hsl.run_folder.find import read_page
+from hsl.run_folder.layout import PARTS
 
 
 class Fold(BaseModel):
@@ -71,7 +72,7 @@ class PartTests(BaseModel):
 
 def write_parts(folder: Path, found: PartTests) -> None:
     """Leave the comparisons in a folder."""
-    write_atomically(folder / "parts.json", found.model_dump_json(indent=1).encode())
+    write_atomically(folder / PARTS, found.model_dump_json(indent=1).encode())
 
 
 def read_parts(folder: Path) -> PartTests | None:
@@ -80,4 +81,4 @@ def read_parts(folder: Path) -> PartTests | None:
     Raises:
         DataError: the file is no such page.
     """
-    return read_page(folder / "parts.json", PartTests) if (folder / "parts.json").is_file() else None
+    return read_page(folder / PARTS, PartTests) if (folder / PARTS).is_file() else None

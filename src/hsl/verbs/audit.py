@@ -11,6 +11,7 @@ from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
+from hsl.run_folder.layout import AUDIT
 from hsl.run_folder.splits import write_parts
 from hsl.terminal import say
 from hsl.verbs.train.part_counts import part_tests
@@ -23,7 +24,7 @@ def audit(cfg: DictConfig) -> None:
     with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
         data: PreparedData = settings.prepared
         findings = data.audit
-        write_atomically(output.work / "audit.json", findings.to_json().encode())
+        write_atomically(output.work / AUDIT, findings.to_json().encode())
         write_contact_sheets(findings, data.catalogue, output.work)
         parts = part_tests(data)
         write_parts(output.work, parts)
@@ -31,5 +32,5 @@ def audit(cfg: DictConfig) -> None:
     print_table(findings)
     for sentence in told(parts):
         say(sentence)
-    say(f"{output.path / 'audit.json'}")
+    say(f"{output.path / AUDIT}")
     findings.raise_if_stopped()

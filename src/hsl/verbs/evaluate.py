@@ -9,6 +9,7 @@ from hsl.config.validation import validate
 from hsl.data.datamodule import DataModule
 from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
+from hsl.run_folder.layout import METRICS, best_checkpoint
 from hsl.terminal import say
 from hsl.verbs.opening.building import build_task, without_weights
 from hsl.verbs.opening.opening import building_from, open_run, place_data
@@ -36,5 +37,5 @@ def evaluate(cfg: DictConfig) -> None:
     monitored = Monitored.read(run)
     callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
-        score(task, data, run_cfg, callbacks, run / "checkpoints" / "best.ckpt", output.work, monitored)
-    say(f"{output.path / 'metrics.json'}")
+        score(task, data, run_cfg, callbacks, best_checkpoint(run), output.work, monitored)
+    say(f"{output.path / METRICS}")

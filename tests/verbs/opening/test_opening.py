@@ -282,7 +282,7 @@ def test_nor_do_others(verb: Verb, stranger: Path, name: str, key: str, value: A
     ],
 )
 def test_a_provenance_that_does_not_fit_is_told_in_a_sentence(verb: Verb, stranger: Path, key: str, value: Any) -> None:
-    facts = read_provenance(stranger / "provenance.json")
+    facts = read_provenance(stranger)
     (stranger / "provenance.json").write_text(json.dumps({**facts, key: value}))
     refused(verb("predict", stranger))
 

@@ -13,6 +13,7 @@ from hsl.data.audit.near_duplicates import ORIENTATIONS, turned
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Catalogue
 from hsl.files.io import write_atomically
+from hsl.run_folder.layout import AUDIT
 
 ROWS, TILE, GAP, LINE = 5, 240, 12, 20
 INK, PAPER = (30, 30, 30), (255, 255, 255)
@@ -48,7 +49,7 @@ def write_contact_sheets(audit: Audit, catalogue: Catalogue, folder: Path, max_p
         title += f", pairs {start + 1} to {start + len(pairs)} of {audit.num_across}"
         left = audit.num_across - len(shown)
         is_last = start + ROWS >= len(shown)
-        notes = [f"{left} more pairs: audit.json"] * bool(left and is_last)
+        notes = [f"{left} more pairs: {AUDIT}"] * bool(left and is_last)
         notes += [f"not looked at: {audit.states['c'].reason}"] * bool(audit.states["c"].reason and is_last)
         note = "; ".join(notes)
         path = Path(folder) / f"{STEM}{start // ROWS + 1:02d}.png"

@@ -14,8 +14,7 @@ from hsl.config.ranges import FractionAboveZero
 from hsl.data.splits.grouping import name_some
 from hsl.errors import ConfigError, DataError
 from hsl.files.cells import original
-
-TABLE = "image_predictions.csv"
+from hsl.run_folder.layout import IMAGE_PREDICTIONS
 
 
 class Sampling(Protocol):
@@ -99,7 +98,7 @@ class HardExamples:
         del shown
         known: dict[str, list[float]] = {}
         for run in self.runs:
-            for name, value in self._read(Path(run) / TABLE).items():
+            for name, value in self._read(Path(run) / IMAGE_PREDICTIONS).items():
                 known.setdefault(name, []).append(value)
         if missing := [name for name in ids if name not in known]:
             raise DataError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from hsl.metrics.images.image_counts import COUNTED
 from hsl.reports.images.model_scores import ImageScores, head_of, stored_head
 from hsl.reports.models import Model
+from hsl.run_folder.layout import IMAGE_PREDICTIONS, METRICS
 from hsl.run_folder.run import Run, ScoredOn
 
 
@@ -57,6 +58,6 @@ def contradictions(run: Run) -> Iterator[str]:
         ]
         if unlike:
             yield (
-                f"`{run.folder}/metrics.json` contradicts image_predictions.csv on {on}: "
+                f"`{run.folder / METRICS}` contradicts {IMAGE_PREDICTIONS} on {on}: "
                 f"{'; '.join(unlike)} by the predictions. The report uses the predictions; evaluate the run again."
             )

@@ -12,6 +12,7 @@ from hsl.reports.models import Model
 from hsl.reports.page import thumbnails
 from hsl.reports.page.pictures import colours_of
 from hsl.reports.page.thumbnails import Picture
+from hsl.run_folder.layout import PREDICTIONS
 from hsl.run_folder.run import Run, ScoredOn
 
 CAP = 600  # thumbnails in the gallery, some 10 kB each
@@ -58,7 +59,7 @@ def stored_pictures(models: Sequence[Model]) -> dict[str, Stored]:
     for run in (run for model in models for run in model.finished.values()):
         for example in run.examples:
             part = next((part for (part, _), rows in run.images.items() if example.id in rows), None)
-            paths = [run.folder / "predictions" / f"{example.stem}_{view}.png" for view in ("input", "truth")]
+            paths = [run.folder / PREDICTIONS / f"{example.stem}_{view}.png" for view in ("input", "truth")]
             if part is not None and example.id not in found and all(map(run.holds, paths)):
                 row = next(rows[example.id] for (other, _), rows in run.images.items() if other == part)
                 found[example.id] = Stored(example.id, part, row.group, *paths)
@@ -86,7 +87,7 @@ def _class_maps(run: Run, part: str, name: str) -> list[Path]:
     row = run.images[ScoredOn(part)][name]
     paths = [run.folder / row.prediction] if row.prediction else []
     shown = [one.stem for one in run.examples if one.id == name]
-    return paths + [run.folder / "predictions" / f"{stem}_prediction.png" for stem in shown]
+    return paths + [run.folder / PREDICTIONS / f"{stem}_prediction.png" for stem in shown]
 
 
 def picture_scores(models: Sequence[Model], stored: Mapping[str, Stored]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from hsl.reports.images import image_notes
 from hsl.reports.models import OVERALL, Model, Scores
 from hsl.reports.page import event_hints, facts
 from hsl.reports.page.weighting_hints import degraded, hints
+from hsl.run_folder.layout import METRICS, OBJECTS, PER_IMAGE, PIXEL_COUNTS
 from hsl.run_folder.run import Run, ScoredOn
 
 FEW_GROUPS = 3
@@ -136,14 +137,12 @@ def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
             if unlike:
                 yield Note(
                     "warning",
-                    f"`{run.folder}/metrics.json` contradicts the counts{of_task} of the run on {on}: "
+                    f"`{run.folder / METRICS}` contradicts the counts{of_task} of the run on {on}: "
                     f"{'; '.join(unlike)} by the counts. The report uses the counts; evaluate the run again.",
                 )
             pictures, rows = run.pictures.get(on), run.images.get(on)
             if pictures and rows and pictures.places.keys() != rows.keys():
-                yield Note(
-                    "warning", f"`{run.folder}`: pixel_counts.npz and per_image.csv hold unlike pictures of {part}."
-                )
+                yield Note("warning", f"`{run.folder}`: {PIXEL_COUNTS} and {PER_IMAGE} hold unlike pictures of {part}.")
 
 
 def _nan_for_none(value: float | None) -> float:
@@ -196,7 +195,7 @@ def _failed_objects(models: Sequence[Model], on: ScoredOn) -> Iterator[Note]:
             yield Note(
                 "warning",
                 f"{model.label}: an object metric failed on {len(ids)} pictures, which it does not score: "
-                f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}. See `errors` in objects.jsonl.",
+                f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}. See `errors` in {OBJECTS}.",
             )
 
 

@@ -20,6 +20,7 @@ from hsl.reports.analysis.numbers import DEAD_BELOW
 from hsl.reports.analysis.shared_errors import Errors, wrong_pictures
 from hsl.reports.analysis.similarity import feature_similarity
 from hsl.reports.plots.score_plots import slug
+from hsl.run_folder.layout import METRICS
 from hsl.terminal import say
 from hsl.verbs.analyze.analysis_files import write_analysis
 from hsl.verbs.analyze.analyzed_runs import PARTS, AnalysedPictures, OpenedRun, open_runs, read_pictures, run_labels
@@ -40,7 +41,7 @@ DEFINITIONS = {
     "mean_and_std": "of all values that a stage gives over pictures, channels and pixels; std over their number.",
     "dead_channel": f"a channel whose value is below {DEAD_BELOW:g}, sign aside, in every pixel of every picture.",
     "wrong": "single class: the most probable class is another. Several classes: any class whose presence is known is "
-    "predicted otherwise, at the thresholds of the run's metrics.json.",
+    f"predicted otherwise, at the thresholds of the run's {METRICS}.",
     "feature_similarity": "linear CKA of the encoders' last features, mean over the pixels of each picture, with the "
     "unbiased estimate of HSIC (Kornblith 2019, Song 2012). 1: alike up to rotation and scale; about 0: unrelated.",
     "overlap": "Jaccard index: pictures wrong in both runs / pictures wrong in either; none where neither errs.",

@@ -21,6 +21,7 @@ from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_json
 from hsl.metrics.images.image_scores import one_hot
 from hsl.reports.analysis.heat_maps import Picture, thumbnail
+from hsl.run_folder.layout import BEST, CHECKPOINTS, METRICS, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.verbs.opening.opening import building_from, open_run, place_data
 from hsl.verbs.scoring.results import check_same_split
@@ -78,7 +79,7 @@ class OpenedRun:
     @cached_property
     def facts(self) -> Mapping[str, Any]:
         """What the provenance says."""
-        return read_provenance(self.folder / "provenance.json")
+        return read_provenance(self.folder)
 
     def findings(self) -> Iterator[str]:
         """Why the run cannot be analysed."""
@@ -86,7 +87,7 @@ class OpenedRun:
         if HEAD not in OmegaConf.select(self.cfg, "task.network.heads", default={}) or not classes:
             yield "has no head for the class of a picture"
             return
-        needed = ["splits.json", "checkpoints/best.ckpt"] + ["metrics.json"] * bool(self.facts["several"])
+        needed = [SPLITS, str(CHECKPOINTS / BEST)] + [METRICS] * bool(self.facts["several"])
         for name in needed:
             if not (self.folder / name).is_file():
                 yield f"has no {name}"
@@ -94,7 +95,7 @@ class OpenedRun:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What all runs of an analysis have in common."""
-        split = read_json(self.folder / "splits.json")
+        split = read_json(self.folder / SPLITS)
         parts = json.dumps([split["folds"], split["test"]], sort_keys=True).encode()
         return {
             "the data": split["sha256"][:12],

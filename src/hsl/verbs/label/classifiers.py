@@ -23,6 +23,7 @@ from hsl.data.splits.folds import read_split
 from hsl.errors import ConfigError
 from hsl.metrics.finite import check_outputs
 from hsl.pseudo_labels.gradcam import class_activation
+from hsl.run_folder.layout import SPLITS, best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.opening.building import rebuild_task
@@ -83,9 +84,9 @@ def open_classifier(run: Path, cfg: DictConfig) -> Classifier:
     cfg.data.evaluation_size = "image_size"  # a network by itself takes no picture of any size
     cfg.data.num_workers = 0  # the processes of GrabCut have the cores
     with building_from(run):
-        task = rebuild_task(cfg, read_provenance(run / "provenance.json"))
+        task = rebuild_task(cfg, read_provenance(run))
         data: DataModule = instantiate(cfg.data)
-    checkpoint = run / "checkpoints" / "best.ckpt"
+    checkpoint = best_checkpoint(run)
     load_weights(task, checkpoint)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -132,7 +133,7 @@ def _activations(
 
 def _differences(run: Path, cfg: DictConfig, data: PreparedData) -> list[str]:
     """What of a run would make its labels wrong or leak, in words."""
-    facts: dict[str, Any] = read_provenance(run / "provenance.json")
+    facts: dict[str, Any] = read_provenance(run)
     classes = list(facts.get("image_classes", {}).get(HEAD, []))
     found = []
     if HEAD not in cfg.task.network.heads:
@@ -145,7 +146,7 @@ def _differences(run: Path, cfg: DictConfig, data: PreparedData) -> list[str]:
     if facts["fold"] != data.fold:
         found.append(f"`fold = {facts['fold']}`, here {data.fold}")
         return found
-    trained = read_split(run / "splits.json").parts(facts["fold"])["train"]
+    trained = read_split(run / SPLITS).parts(facts["fold"])["train"]
     if strange := len(set(trained) - set(data.parts["train"])):
         found.append(f"another split: {strange} pictures that are held out here were trained on")
     return found

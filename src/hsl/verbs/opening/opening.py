@@ -16,6 +16,7 @@ from hsl.config.targets import check_targets
 from hsl.errors import ConfigError, user_sentence
 from hsl.files.io import read_yaml
 from hsl.models.state_dict import first_line
+from hsl.run_folder.layout import CONFIG, PROVENANCE
 
 _NEEDED = ("callbacks", "data", "encoder", "trainer", "task.network.encoder", "task.network.heads")
 _SCORING = ("_target_", "_partial_", "accelerator", "precision", "deterministic", "benchmark",
@@ -38,10 +39,10 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
         DataError: the config cannot be read.
     """
     run = Path(path)
-    file = run / "config.yaml"
+    file = run / CONFIG
     if not file.is_file():
         raise ConfigError(
-            f"`run` should be a run folder. Found `run = {path}`, which has no config.yaml. They lie below `outputs/`."
+            f"`run` should be a run folder. Found `run = {path}`, which has no {CONFIG}. They lie below `outputs/`."
         )
     text = read_yaml(file)
     try:
@@ -56,8 +57,8 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
         check_calls(content)
     except ConfigError as error:
         raise ConfigError(
-            f"`{run}` should be a run of this version of hsl. {error} Take the version that provenance.json names, "
-            "or correct config.yaml."
+            f"`{run}` should be a run of this version of hsl. {error} Take the version that {PROVENANCE} names, "
+            f"or correct {CONFIG}."
         ) from None
     return run, _harmless(OmegaConf.create(content))
 

@@ -33,6 +33,7 @@ from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
 from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.reports.page import pictures
+from hsl.run_folder.layout import best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
@@ -67,7 +68,7 @@ def predict(cfg: DictConfig) -> None:
     """
     run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
     records, rest = read_pictures(cfg.input)
-    facts = read_provenance(run / "provenance.json")
+    facts = read_provenance(run)
     _check_format(cfg.format, facts["classes"])
     inference = choose_predictor(run_cfg, cfg)
     with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
@@ -185,7 +186,7 @@ def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
 def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
     with building_from(run):
         task = rebuild_task(run_cfg, facts)
-    load_weights(task, run / "checkpoints" / "best.ckpt")
+    load_weights(task, best_checkpoint(run))
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

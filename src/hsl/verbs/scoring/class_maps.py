@@ -16,10 +16,10 @@ from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.prepared import PreparedData
 from hsl.files.names import file_name
 from hsl.reports.page.pictures import write_class_map
+from hsl.run_folder.layout import PREDICTIONS
 from hsl.terminal import say
 
-FOLDER = Path("predictions") / "classes"
-OBJECTS = "objects.jsonl"
+FOLDER = PREDICTIONS / "classes"
 
 
 def class_map_path(part: str, inference: str, name: str) -> Path:

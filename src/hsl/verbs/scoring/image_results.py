@@ -15,9 +15,9 @@ from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_atomically
 from hsl.metrics.images.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
 from hsl.run_folder.image_predictions import SEPARATOR, UNKNOWN
+from hsl.run_folder.layout import IMAGE_PREDICTIONS, METRICS
 from hsl.terminal import say
 
-TABLE = "image_predictions.csv"
 TUNED_ON = "val"
 
 
@@ -44,7 +44,7 @@ def write_image_results(
         rows += _rows(result.ids, probabilities, targets, classes, limits, data, where)
     if rows:
         frame = pd.DataFrame(rows).sort_values(["part", "inference", "head", "id"])
-        write_atomically(folder / TABLE, csv_of(frame).encode())
+        write_atomically(folder / IMAGE_PREDICTIONS, csv_of(frame).encode())
     return found
 
 
@@ -107,7 +107,7 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
         inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
             said.
     """
-    scores = read_json(run / "metrics.json")["parts"][TUNED_ON]
+    scores = read_json(run / METRICS)["parts"][TUNED_ON]
     taken = inference if inference in scores else next(iter(scores))
     if taken != inference:
         say(

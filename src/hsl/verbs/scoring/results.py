@@ -32,9 +32,21 @@ from hsl.reports.contents import null_for_nan
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots
 from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.layout import (
+    CONFIG,
+    HISTORY,
+    METRICS,
+    OBJECTS,
+    PER_IMAGE,
+    PIXEL_COUNTS,
+    PREDICTIONS,
+    SPLITS,
+    best_checkpoint,
+    task_counts,
+)
 from hsl.run_folder.provenance import read_provenance
 from hsl.run_folder.result_page import write_result_page
-from hsl.verbs.scoring.class_maps import OBJECTS, class_map_path
+from hsl.verbs.scoring.class_maps import class_map_path
 from hsl.verbs.scoring.image_results import write_image_results
 
 
@@ -59,11 +71,11 @@ class Monitored:
         if value is None or not math.isfinite(float(value)):
             raise ConfigError(
                 f"`monitor` should be a value that is logged and finite. Found `monitor = {callback.monitor}` with "
-                f"{value}. history.csv in the run folder lists what is logged; a training that `trainer.max_time` ends "
+                f"{value}. {HISTORY} in the run folder lists what is logged; a training that `trainer.max_time` ends "
                 "before its first validation logs nothing."
             )
         best = read_checkpoint(Path(callback.best_model_path), ("epoch",))
-        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        checkpoint = str(best_checkpoint(folder))
         return cls(str(callback.monitor), callback.mode, float(value), int(best["epoch"]), checkpoint)
 
     @classmethod
@@ -73,11 +85,11 @@ class Monitored:
         Raises:
             ConfigError: the run has not finished.
         """
-        path = folder / "metrics.json"
+        path = folder / METRICS
         if not path.is_file():
-            raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without metrics.json.")
+            raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without {METRICS}.")
         page = read_json(path)["monitor"]
-        checkpoint = str(folder / "checkpoints" / "best.ckpt")
+        checkpoint = str(best_checkpoint(folder))
         return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint)
 
 
@@ -87,7 +99,7 @@ def check_same_split(run: Path, split: Split) -> None:
     Raises:
         ConfigError: the pictures differ, or a picture changed sides.
     """
-    trained = read_split(run / "splits.json")
+    trained = read_split(run / SPLITS)
     if split.sha256 != trained.sha256:
         raise ConfigError(
             f"The data should be those of the run (split {trained.sha256[:12]}). Found split {split.sha256[:12]}: "
@@ -95,7 +107,7 @@ def check_same_split(run: Path, split: Split) -> None:
         )
     if (split.folds, split.test) != (trained.folds, trained.test):
         raise ConfigError(
-            f"The fold assignment should be that of `{run / 'splits.json'}`. Found another, so a picture that was "
+            f"The fold assignment should be that of `{run / SPLITS}`. Found another, so a picture that was "
             "trained on could be scored. Restore the labels and groups of the data set."
         )
 
@@ -106,7 +118,7 @@ def check_same_classes(run: Path, data: PreparedData) -> None:
     Raises:
         ConfigError: the classes of a head differ.
     """
-    trained = read_provenance(run / "provenance.json")["classes"]
+    trained = read_provenance(run)["classes"]
     found = {head: list(names) for head, names in data.classes.items()}
     if found != trained:
         raise ConfigError(
@@ -147,9 +159,9 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "objects": None if objects is None else _object_summary(objects),
     }
     page = null_for_nan(page)
-    if (folder / "config.yaml").is_file():  # a run, not another evaluation of one
+    if (folder / CONFIG).is_file():  # a run, not another evaluation of one
         write_result_page(folder, page)
-    write_atomically(folder / "metrics.json", json.dumps(page, indent=2, allow_nan=False).encode())
+    write_atomically(folder / METRICS, json.dumps(page, indent=2, allow_nan=False).encode())
 
 
 def _write_dense(
@@ -165,12 +177,12 @@ def _write_dense(
     kept = evaluations[0].inference  # the predictor whose class maps are in the folder
     frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
     frame = frame.sort_values(["part", "inference", "id"])
-    write_atomically(folder / "per_image.csv", csv_of(frame).encode())
-    write_arrays(folder / "pixel_counts.npz", _pixel_counts(results))
+    write_atomically(folder / PER_IMAGE, csv_of(frame).encode())
+    write_arrays(folder / PIXEL_COUNTS, _pixel_counts(results))
     for part, inference, result in results:
         tables[part][inference] |= _scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
-        write_arrays(below(folder, f"pixel_counts_{head}.npz"), _pixel_counts(found))
+        write_arrays(below(folder, task_counts(head)), _pixel_counts(found))
         for part, inference, result in found:
             tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.prepared.classes[head])
     _plot(folder, tables, data)
@@ -178,7 +190,7 @@ def _write_dense(
         best, worst = result.examples()
         if part == parts[-1] and best:
             pictures.write_examples(
-                folder / "predictions", best, worst, data.original, classes, data.prepared.heads.overlapping
+                folder / PREDICTIONS, best, worst, data.original, classes, data.prepared.heads.overlapping
             )
 
 
@@ -205,7 +217,7 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> 
 
 
 def _plot_curves(folder: Path, monitored: Monitored) -> None:
-    history = folder / "history.csv"
+    history = folder / HISTORY
     if history.is_file():
         curves = {str(name): column.tolist() for name, column in pd.read_csv(history).items()}
         plots.training_curves(curves, folder / "training_curves.png", monitored.name, monitored.epoch)

@@ -11,9 +11,10 @@ from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.progress import quieten_lightning, scoring_bar
 from hsl.data.datamodule import DataModule
 from hsl.reports.page.pictures import colours_of
+from hsl.run_folder.layout import OBJECTS
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.opening.predictors import load_weights
-from hsl.verbs.scoring.class_maps import OBJECTS, object_scores, save_class_maps
+from hsl.verbs.scoring.class_maps import object_scores, save_class_maps
 from hsl.verbs.scoring.results import Monitored, write_results
 from hsl.verbs.train.setup import trainer_of
 

@@ -19,6 +19,7 @@ from hsl.run_folder.checkpoint import TRAINING, read_checkpoint, whole_sibling
 from hsl.run_folder.claim import RunFolder
 from hsl.run_folder.earlier import epochs_done
 from hsl.run_folder.identity import differing, in_words
+from hsl.run_folder.layout import BEST, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
@@ -51,7 +52,7 @@ def check_same_range(run: Path, data: PreparedData) -> None:
     Raises:
         ConfigError: ``value_range`` differs.
     """
-    facts = read_provenance(run / "provenance.json")
+    facts = read_provenance(run)
     if not _same_range(facts, data):
         found = data.catalogue.value_range
         raise ConfigError(
@@ -85,15 +86,15 @@ def take_over(folder: RunFolder, cfg: DictConfig, data: PreparedData, task: Segm
     _check_optimizer(checkpoint, content, cfg, task)
     if folder.new:
         _announce(checkpoint, facts, cfg, longer=folder.longer)
-    elif not checkpoint.with_name("best.ckpt").is_file():
+    elif not checkpoint.with_name(BEST).is_file():
         if not _has_best(content):  # it was interrupted before its first validation
             return
         raise ConfigError(
-            f"`{checkpoint.parent / 'best.ckpt'}` should be there: it is the best of the epochs that are done. Found "
+            f"`{checkpoint.with_name(BEST)}` should be there: it is the best of the epochs that are done. Found "
             "none. Put it back, or start a new run with `resume=null`."
         )
     else:
-        read_checkpoint(checkpoint.with_name("best.ckpt"), TRAINING)
+        read_checkpoint(checkpoint.with_name(BEST), TRAINING)
 
 
 def _has_best(content: Mapping[str, Any]) -> bool:
@@ -190,7 +191,7 @@ def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, data:
             "others: they have changed since. Start a new run with `resume=null`."
         )
     run = checkpoint.parent.parent
-    if (run / "splits.json").is_file():
+    if (run / SPLITS).is_file():
         check_same_split(run, split)
 
 
@@ -201,12 +202,12 @@ def check_first_weights(weights: str | None, data: PreparedData) -> None:
         ConfigError: there is such a picture.
     """
     run = Path(weights or "")
-    if weights is None or not (run / "splits.json").is_file():
+    if weights is None or not (run / SPLITS).is_file():
         return  # no run of ours
-    trained = read_split(run / "splits.json")
+    trained = read_split(run / SPLITS)
     if trained.sha256 != data.fold_assignment.sha256:
         return  # equal ids of other data are other pictures
-    learned = set(trained.parts(read_provenance(run / "provenance.json")["fold"])["train"])
+    learned = set(trained.parts(read_provenance(run)["fold"])["train"])
     held_out = learned & {*data.parts["val"], *data.parts["test"]}
     if held_out:
         raise ConfigError(

@@ -22,6 +22,16 @@ from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_atomically
 from hsl.files.names import below
 from hsl.run_folder.checkpoint import TRAINING, WEIGHTS, read_checkpoint
+from hsl.run_folder.layout import (
+    CHECKPOINTS,
+    CONFIG,
+    HISTORY,
+    LAST,
+    PHASES,
+    best_checkpoint,
+    last_checkpoint,
+    phase_folder,
+)
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.label.refinement import kept_round, next_round, refine_round
@@ -30,7 +40,6 @@ from hsl.verbs.scoring.results import Monitored
 from hsl.verbs.train.phase_plan import Phase, read_phases, round_epochs
 from hsl.verbs.train.setup import make_callbacks, make_repeatable
 
-PAGE = "phases.json"
 TRAINED = ("finished", "reverted")
 
 
@@ -49,7 +58,7 @@ class PhasedRun:
     def __init__(self, folder: Path, cfg: DictConfig, data: DataModule, provenance: Callback) -> None:
         self.folder, self.cfg, self.data, self.provenance = folder, cfg, data, provenance
         self.stages = deque(read_phases(cfg))
-        path = folder / PAGE
+        path = folder / PHASES
         self.pages: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
         self.trained: list[str] = []
         self.labels: Path | None = None  # refined ones, for the phases that follow
@@ -77,7 +86,7 @@ class PhasedRun:
         return self._finish()
 
     def _fit(self, phase: Phase) -> None:
-        own = self.folder / "phases" / phase.name
+        own = phase_folder(self.folder, phase.name)
         cfg = phase.cfg
         cfg.run_dir = str(own)
         page: dict[str, Any] = {"wall_time_s": 0.0, **self.pages.get(phase.name, {}), "status": "running"}
@@ -88,14 +97,14 @@ class PhasedRun:
         callbacks = make_callbacks(cfg)
         gates = self._gates_of(phase, callbacks)
         others = [one for one in callbacks.values() if not isinstance(one, RollbackGate)]
-        last = own / "checkpoints" / "last.ckpt"
+        last = last_checkpoint(own)
         trainer: lightning.Trainer = instantiate(cfg.trainer)(
             callbacks=[*others, *gates, MonitoredValue(cfg.monitor), self.provenance, Freeze(phase.freeze)],
             logger=instantiate(cfg.logger),
             default_root_dir=own,
             **_where_it_stopped(last),
         )
-        write_atomically(own / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True).encode())
+        write_atomically(own / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
         try:
             trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         finally:
@@ -168,14 +177,14 @@ class PhasedRun:
 
     def _write(self, name: str, page: dict[str, Any]) -> None:
         self.pages[name] = page
-        write_atomically(self.folder / PAGE, json.dumps(self.pages, indent=2).encode())
+        write_atomically(self.folder / PHASES, json.dumps(self.pages, indent=2).encode())
 
     def _finish(self) -> Monitored:
         tables: list[pd.DataFrame] = []
         epochs = steps = 0
         for name in self.trained:
             before = epochs
-            path = self.folder / "phases" / name / "history.csv"
+            path = phase_folder(self.folder, name) / HISTORY
             if path.is_file():
                 table = pd.read_csv(path)
                 table.insert(1, "phase", name)
@@ -185,9 +194,9 @@ class PhasedRun:
                 steps = int(table["step"].max())
             epochs += self.pages[name]["epochs"]
         if tables:
-            write_atomically(self.folder / "history.csv", csv_of(pd.concat(tables)).encode())
+            write_atomically(self.folder / HISTORY, csv_of(pd.concat(tables)).encode())
         page = self.pages[self.trained[-1]]
-        best = self.folder / "checkpoints" / "best.ckpt"
+        best = best_checkpoint(self.folder)
         write_atomically(best, self._best(self.trained[-1]).read_bytes())
         epoch = -1 if page["epoch"] < 0 else before + page["epoch"]
         return Monitored(page["monitor"], page["mode"], page["value"], epoch, str(best))
@@ -203,7 +212,7 @@ def check_phase_checkpoints(folder: Path) -> None:
         ConfigError: A checkpoint that is needed is damaged or gone.
         DataError: `phases.json` is damaged.
     """
-    pages = read_json(folder / PAGE) if (folder / PAGE).is_file() else {}
+    pages = read_json(folder / PHASES) if (folder / PHASES).is_file() else {}
     trained = [name for name, page in pages.items() if page["status"] in TRAINED]
     for name in trained[-1:]:  # the next phase begins with its weights
         try:
@@ -211,10 +220,10 @@ def check_phase_checkpoints(folder: Path) -> None:
         except ConfigError as error:
             raise ConfigError(f"Phase {name}: {error} Put it back, or start a new run with `resume=null`.") from None
     for name in (name for name, page in pages.items() if page["status"] == "running"):
-        own = folder / "phases" / name
-        for path in sorted(own.glob("checkpoints/*.ckpt")):
+        own = phase_folder(folder, name)
+        for path in sorted((own / CHECKPOINTS).glob("*.ckpt")):
             try:
-                read_checkpoint(path, TRAINING if path.name == "last.ckpt" else WEIGHTS)
+                read_checkpoint(path, TRAINING if path.name == LAST else WEIGHTS)
             except ConfigError as error:
                 raise ConfigError(f"Phase {name}: {error} Remove `{own}`: then the phase begins anew.") from None
 

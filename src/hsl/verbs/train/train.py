@@ -25,6 +25,7 @@ from hsl.files.io import write_atomically
 from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
 from hsl.run_folder.claim import RunFolder, find_run_folder
+from hsl.run_folder.layout import AUDIT, SPLITS
 from hsl.run_folder.splits import write_parts
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
@@ -85,7 +86,7 @@ def train(cfg: DictConfig) -> float | None:
 def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask) -> float | None:
     cfg = copy.deepcopy(cfg)
     cfg.run_dir = str(folder.path)
-    provenance = Provenance(folder.path / "provenance.json", _facts(folder, cfg, data.prepared, task))
+    provenance = Provenance(folder.path, _facts(folder, cfg, data.prepared, task))
     with provenance.recording() if folder.claimed else contextlib.nullcontext():
         return _fit(folder, cfg, data, task, provenance)
 
@@ -121,8 +122,8 @@ def _fit(
 
 def write_split_and_audit(folder: Path, data: PreparedData) -> None:
     """Leave the fold assignment, the audit and the comparison of the parts in the run folder."""
-    write_atomically(folder / "splits.json", data.fold_assignment.to_json().encode())
-    write_atomically(folder / "audit.json", data.audit.to_json().encode())
+    write_atomically(folder / SPLITS, data.fold_assignment.to_json().encode())
+    write_atomically(folder / AUDIT, data.audit.to_json().encode())
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
     write_parts(folder, part_tests(data))
 
