@@ -190,11 +190,11 @@ def test_the_precision_that_was_used_is_a_fact(tmp_path: Path, clock: Clock) -> 
 def test_each_checkpoint_tells_how_many_pseudo_labels_of_each_tier_its_phase_used(tmp_path: Path, clock: Clock) -> None:
     record = Provenance(tmp_path, {})
     for tiers in ({"A": 3, "B": 2}, {"A": 5}):
-        data, checkpoint = SimpleNamespace(label_tiers=tiers), {}
+        data, checkpoint = SimpleNamespace(prepared=SimpleNamespace(label_tiers=tiers)), {}
         record.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
         record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
         assert checkpoint["provenance"]["label_tiers"] == tiers
-    data = SimpleNamespace(label_tiers=None)
+    data = SimpleNamespace(prepared=SimpleNamespace(label_tiers=None))
     masks = Provenance(tmp_path / "other", {})
     masks.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
     assert "label_tiers" not in masks.facts
