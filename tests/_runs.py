@@ -17,7 +17,8 @@ from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.failures import object_failures
 from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.metrics.objects.surface import surface_distances
-from hsl.metrics.pixels.pixelwise import Pixelwise, add_states, pixel_scores
+from hsl.metrics.pixels.formulas import add_states, pixel_scores
+from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.metrics.pool.worker import encode, plain
 from hsl.reports.page import pictures
 

@@ -3,7 +3,7 @@ import pytest
 
 from hsl.errors import DataError
 from hsl.metrics.objects.average_precision import THRESHOLDS
-from hsl.metrics.pixels import boundary, calibration
+from hsl.metrics.pixels import formulas
 from hsl.metrics.pixels.pixelwise import STATES
 from hsl.reports.counts import pixel_counts
 from hsl.run_folder.pixel_counts import NUM_BINS, NUM_COUNTS, Pictures, _shapes, read_pixel_counts
@@ -12,8 +12,8 @@ from hsl.run_folder.run import ScoredOn, read_run
 
 
 def test_the_schema_is_that_of_the_metrics():
-    assert len(boundary.COUNT_NAMES) == NUM_COUNTS
-    assert calibration.NUM_BINS == NUM_BINS
+    assert len(formulas.BOUNDARY_COUNTS) == NUM_COUNTS
+    assert formulas.NUM_BINS == NUM_BINS
     assert len(THRESHOLDS) == NUM_THRESHOLDS
     assert set(_shapes(3)) == set(STATES)
 

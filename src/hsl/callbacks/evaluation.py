@@ -18,9 +18,9 @@ from hsl.inference.channels import read_channels
 from hsl.inference.global_space import read_as
 from hsl.metrics.images.image_scores import probabilities_of
 from hsl.metrics.objects.watershed import split_objects
-from hsl.metrics.pixels.counts import scores
+from hsl.metrics.pixels.formulas import States, confusion_scores
 from hsl.metrics.pixels.overlapping import pool_channels
-from hsl.metrics.pixels.pixelwise import Pixelwise, States
+from hsl.metrics.pixels.pixelwise import Pixelwise
 
 """The head that says how deep each pixel lies in its object."""
 
@@ -228,7 +228,7 @@ class PartResult:
         return maps
 
     def _keep(self, name: str, class_map: NDArray[np.uint8], confidence: Tensor) -> None:
-        miou = float(scores(torch.from_numpy(self.counts[-1]["matrices"].sum(axis=0)))["miou"])
+        miou = float(confusion_scores(self.counts[-1]["matrices"].sum(axis=0))["miou"])
         if np.isnan(miou):
             return
         self._num_scored += 1

@@ -9,10 +9,9 @@ from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from hsl.metrics.pixels.counts import scores as scores_of
+from hsl.metrics.pixels.formulas import confusion_scores
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
 from hsl.reports.counts import empty_one, pixel_counts
 from hsl.reports.naming import differences, flatten, labels, without_fold
@@ -36,12 +35,12 @@ class Scores:
     @classmethod
     def of(cls, confusion: NDArray[np.int64]) -> "Scores":
         """Recompute the scores that a confusion matrix has, by the definition that the runs use; others are NaN."""
-        table = scores_of(torch.from_numpy(confusion))
+        table = confusion_scores(confusion)
         unknown = np.full(len(confusion), math.nan)
         known = {name: float(table[name]) for name in CONFUSION_METRICS}
         return cls(
             dict.fromkeys(OVERALL, math.nan) | known,
-            {name: table[name].double().numpy() if name in table else unknown for name in PER_CLASS},
+            {name: table.get(name, unknown) for name in PER_CLASS},
             int(table["classes_scored"]),
         )
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hsl.errors import DataError
 from hsl.files.io import read_arrays
 
-NUM_COUNTS = 7  # rows of ``boundaries``, see `hsl.metrics.pixels.boundary.COUNT_NAMES`
-NUM_BINS = 15  # see `hsl.metrics.pixels.calibration.NUM_BINS`
+NUM_COUNTS = 7  # rows of ``boundaries``, see `hsl.metrics.pixels.formulas.BOUNDARY_COUNTS`
+NUM_BINS = 15  # see `hsl.metrics.pixels.formulas.NUM_BINS`
 KEYS = ("ids", "part", "inference")
 
 

@@ -11,14 +11,13 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from hsl.metrics.pixels.boundary import (
-    COUNT_NAMES,
     boundary_counts,
     boundary_maps,
-    boundary_scores,
     boundary_width,
     contours,
     dilate,
 )
+from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, boundary_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
 
@@ -74,7 +73,8 @@ def brute_force(prediction: Tensor, target: Tensor, num_classes: int, width: int
 
 def score(prediction: Tensor, target: Tensor, num_classes: int, width: int) -> dict[str, Tensor]:
     maps = boundary_maps(prediction, target, num_classes, width)
-    return boundary_scores(boundary_counts(maps, prediction, target, num_classes))
+    found = boundary_scores(boundary_counts(maps, prediction, target, num_classes).numpy())
+    return {name: torch.tensor(values) for name, values in found.items()}
 
 
 @pytest.mark.parametrize("shape", [(17, 23), (8, 8), (1, 9), (1, 1), (12, 3)])
@@ -201,7 +201,7 @@ def test_metric_pools_counts_and_honours_the_size() -> None:
         update(single, prediction[None].long(), target[None].long())
     assert torch.equal(metric.boundaries, single.boundaries)
     assert torch.equal(pickle.loads(pickle.dumps(metric)).boundaries, metric.boundaries)
-    assert metric.boundaries.shape == (len(COUNT_NAMES), 3)
+    assert metric.boundaries.shape == (len(BOUNDARY_COUNTS), 3)
 
 
 def test_error_table() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from hsl.metrics.pixels.calibration import CalibrationCounts, calibrate, calibration_scores
+from hsl.metrics.pixels.calibration import calibrate
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
 
@@ -124,19 +124,6 @@ def test_pickle() -> None:
 def test_upper_edge_belongs_to_the_bin() -> None:
     _, counts = calibrate(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.uint8), num_bins=2)
     assert counts.pixels.tolist() == [[0, 0], [1, 0]]
-
-
-def test_by_hand() -> None:
-    counts = CalibrationCounts(
-        torch.tensor([[1, 0], [1, 2]]),
-        torch.tensor([0.8, 1.8]).double(),
-        torch.tensor(3.0),
-        torch.tensor(1.0),
-    )
-    values = calibration_scores(counts)
-    assert values["ece"].item() == pytest.approx(0.1)
-    assert values["nll"].item() == 0.75
-    assert values["brier"].item() == 0.25
 
 
 def test_error_table() -> None:

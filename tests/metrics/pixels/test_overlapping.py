@@ -9,8 +9,9 @@ from torchmetrics import SumMetric
 
 from hsl.errors import ConfigError
 from hsl.inference.channels import read_channels
+from hsl.metrics.pixels.formulas import pixel_scores
 from hsl.metrics.pixels.overlapping import pool_channels
-from hsl.metrics.pixels.pixelwise import Pixelwise, pixel_scores
+from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.scoring import Scoring
 
 CHANNELS = ("leaf", "symptom", "margin", "hole", "vein")

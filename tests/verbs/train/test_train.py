@@ -23,7 +23,7 @@ from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
 from hsl.files.row_file import read_rows
 from hsl.losses.focal import Focal
-from hsl.metrics.pixels.counts import dice_empty_one
+from hsl.metrics.pixels.formulas import dice_empty_one
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.predict.predict import predict
@@ -69,7 +69,7 @@ def test_a_run_leaves_everything(tiny: Make, tmp_path: Path, capsys: pytest.Capt
             assert 0 <= page["boundary_f1"] <= 1
             errors = [page[name] for name in page if name.startswith("error_")]
             assert sum(errors) == pytest.approx(1 - page["pixel_accuracy"])
-            both = dice_empty_one(torch.from_numpy(stored["matrices"][chosen].sum(1)))
+            both = dice_empty_one(stored["matrices"][chosen].sum(1))
             for told in (page, results[part][inference]):  # never one without the other
                 assert (told["dice_empty_one"], told["dice_empty_one_predicting_nothing"]) == both
     objects = list(read_rows(folder / "objects.jsonl"))

@@ -1,4 +1,4 @@
-"""Agreement of boundaries: boundary IoU and boundary F1, pooled over the data set."""
+"""Where boundaries agree: what boundary IoU and boundary F1 are counted from."""
 
 import math
 from collections.abc import Sequence
@@ -9,18 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.pixels.counts import flag_counts, share
+from hsl.metrics.pixels.counts import flag_counts
 
 WIDTH_RATIO = 0.02
-COUNT_NAMES = (
-    "band_true",
-    "band_both",
-    "contour_true",
-    "hit_true",
-    "band_predicted",
-    "contour_predicted",
-    "hit_predicted",
-)
 
 
 class BoundaryMaps(NamedTuple):
@@ -129,46 +120,11 @@ def boundary_maps(prediction: Tensor, classes: Tensor, num_classes: int, width: 
 
 
 def boundary_counts(maps: BoundaryMaps, prediction: Tensor, classes: Tensor, num_classes: int) -> Tensor:
-    """Pixels of each map by class: ``int64 (7, C)``, rows as ``COUNT_NAMES``."""
+    """Pixels of each map by class: ``int64 (7, C)``, rows as ``BOUNDARY_COUNTS``."""
     both = maps.band_true & maps.band_predicted & (prediction == classes)
     true = flag_counts([maps.band_true, both, maps.contour_true, maps.hit_true], classes, num_classes)
     flags = [maps.band_predicted, maps.contour_predicted, maps.hit_predicted]
     return torch.cat([true, flag_counts(flags, prediction, num_classes)])
-
-
-def boundary_scores(counts: Tensor) -> dict[str, Tensor]:
-    """Boundary IoU and boundary F1 from pooled counts.
-
-    - Boundary IoU of a class: IoU of the inner bands of width d of truth and prediction. Source: Cheng et al.
-      2021, "Boundary IoU", equation 1; d is 2 % of the diagonal there too.
-    - Boundary F1 of a class: harmonic mean of precision (predicted contour within d of the true one) and
-      recall (the reverse). Source: Csurka et al. 2013, "What is a good evaluation measure for semantic
-      segmentation?". There the distance is Euclidean, 0.75 % of the diagonal, and the mean is over pictures;
-      here it is chessboard, d as above, and counts are pooled.
-
-    A class without band (without contour) in both masks is NaN and left out of the mean; in one of them it is
-    0.
-
-    Args:
-        counts: ``int64 (..., 7, C)`` of ``boundary_counts``, summed over pictures; leading dimensions are kept.
-
-    Returns:
-        ``float64 (...)`` boundary_iou, boundary_f1 (macro means) and ``float64 (..., C)``
-        boundary_iou_per_class, boundary_f1_per_class.
-    """
-    named = dict(zip(COUNT_NAMES, counts.unbind(-2), strict=True))
-    union = named["band_true"] + named["band_predicted"] - named["band_both"]
-    iou = share(named["band_both"], union, union > 0)
-    scored = named["contour_true"] + named["contour_predicted"] > 0
-    precision = share(named["hit_predicted"], named["contour_predicted"], scored)
-    recall = share(named["hit_true"], named["contour_true"], scored)
-    f1 = 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(torch.float64).tiny)
-    return {
-        "boundary_iou": iou.nanmean(-1),
-        "boundary_f1": f1.nanmean(-1),
-        "boundary_iou_per_class": iou,
-        "boundary_f1_per_class": f1,
-    }
 
 
 def sizes_of(target: Tensor, size: Tensor | None) -> Sequence[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Calibration of the softmax: expected calibration error, negative log-likelihood, Brier score."""
+"""Calibration of the softmax: what expected calibration error, log-likelihood and Brier score are made from."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,8 +9,7 @@ from torch import Tensor
 from hsl.batch import IGNORE_INDEX
 from hsl.metrics.finite import check_on_host
 from hsl.metrics.pixels.counts import count
-
-NUM_BINS = 15
+from hsl.metrics.pixels.formulas import NUM_BINS
 
 
 class CalibrationCounts(NamedTuple):
@@ -68,29 +67,6 @@ def calibrate(
         sums += (torch.stack([nll, brier]) * valid).sum(dim=1, dtype=torch.float64)
     table = pixels.view(num_bins + 1, 2)[:num_bins].T.contiguous()
     return prediction, CalibrationCounts(table, confidence, sums[0], sums[1])
-
-
-def calibration_scores(counts: CalibrationCounts) -> dict[str, Tensor]:
-    """Scores over the valid pixels; NaN where there are none. Leading dimensions of the counts are kept.
-
-    - ``ece = sum_m n_m / N |right_m / n_m - confidence_m / n_m|`` over equal-width bins of the top
-      probability.
-      Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    - ``nll``: mean of ``-log p_t``.
-    - ``brier``: mean of ``sum_c (p_c - y_c)^2``, from 0 to 2. Source: Brier 1950.
-
-    Returns:
-        ``float64 (...)``.
-
-    Example:
-        >>> pixels = torch.tensor([[1, 0], [1, 2]])  # half of the first bin is right, all of the second
-        >>> counts = CalibrationCounts(pixels, torch.tensor([0.8, 1.8]), torch.tensor(1.0), torch.tensor(2.0))
-        >>> round(calibration_scores(counts)["ece"].item(), 4)  # (|1 - 0.8| + |2 - 1.8|) / 4
-        0.1
-    """
-    total = counts.pixels.sum((-2, -1)).double()
-    ece = (counts.pixels[..., 1, :] - counts.confidence).abs().sum(-1) / total
-    return {"ece": ece, "nll": counts.nll / total, "brier": counts.brier / total}
 
 
 def _pieces(logits: Tensor, classes: Tensor, prediction: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hsl.metrics.pixels.pixelwise import States, add_states
+from hsl.metrics.pixels.formulas import States, add_states
 
 
 def pool_channels(channels: Sequence[States]) -> States:

@@ -5,21 +5,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hsl.metrics.catalogue import SCORES, score_names
-from hsl.metrics.pixels.boundary import boundary_scores
-from hsl.metrics.pixels.calibration import CalibrationCounts, calibration_scores
-from hsl.metrics.pixels.counts import dice_empty_one
-from hsl.metrics.pixels.counts import scores as confusion_scores
-from hsl.metrics.pixels.pixelwise import pixel_scores
+from hsl.metrics.pixels.formulas import (
+    Floats,
+    boundary_scores,
+    calibration_scores,
+    confusion_scores,
+    dice_empty_one,
+    pixel_scores,
+)
 
 CONFUSION_METRICS = score_names("pixels", "confusion")
 METRICS = score_names("pixels", "confusion", "boundaries", "calibration")
 PER_CLASS = score_names("pixels", "confusion", "boundaries", per_class=True)
 EMPTY_ONE = score_names("pixels", "pictures")
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class PixelCounts:
     """The sums of ``metrics.pixelwise.Pixelwise``, which add up over pictures.
 
     ``matrices (..., 2, C, C)``: confusion of interior and of boundary pixels, rows the truth;
-    ``boundaries (..., 7, C)``: rows as ``metrics.boundary.COUNT_NAMES``; ``pixels (..., 2, M)``: wrong and right
-    pixels per bin of the top probability; ``confidence (..., M)``, ``nll (...)``, ``brier (...)``: sums over the
+    ``boundaries (..., 7, C)``: rows as `formulas.BOUNDARY_COUNTS`; ``pixels (..., 2, M)``: wrong and right pixels
+    per bin of the top probability; ``confidence (..., M)``, ``nll (...)``, ``brier (...)``: sums over the
     valid pixels. Leading dimensions are pictures or resamples, and every score keeps them.
     """
 
@@ -88,12 +89,11 @@ class PixelCounts:
         """
         made_from = SCORES[name].counts
         if made_from == "confusion":
-            return _array(confusion_scores(_tensor(_weighted(self.confusion, weights)))[name])
+            return confusion_scores(_weighted(self.confusion, weights))[name]
         if made_from == "boundaries":
-            return _array(boundary_scores(_tensor(_weighted(self.boundaries, weights)))[name])
+            return boundary_scores(_weighted(self.boundaries, weights))[name]
         arrays = (self.pixels, self.confidence, self.nll, self.brier)
-        sums = CalibrationCounts(*[_tensor(_weighted(array, weights)) for array in arrays])
-        return _array(calibration_scores(sums)[name])
+        return calibration_scores(*[_weighted(array, weights) for array in arrays])[name]
 
     def scores(self) -> dict[str, float]:
         """Every score of the sums of one data set: ``METRICS`` and the six ``error_<kind>_<place>``."""
@@ -101,13 +101,13 @@ class PixelCounts:
 
     def per_class(self) -> dict[str, Floats]:
         """Each of ``PER_CLASS`` as ``(..., C)``; NaN: in neither mask."""
-        values = confusion_scores(_tensor(self.confusion)) | boundary_scores(_tensor(self.boundaries))
+        values = confusion_scores(self.confusion) | boundary_scores(self.boundaries)
         keys = {name: f"{name}_per_class" if SCORES[name].per_class == "also" else name for name in PER_CLASS}
-        return {name: _array(values[key]) for name, key in keys.items()}
+        return {name: values[key] for name, key in keys.items()}
 
     def empty_one(self) -> dict[str, float]:
         """The two of ``EMPTY_ONE``: means over the pictures, which no sum of counts gives."""
-        return dict(zip(EMPTY_ONE, dice_empty_one(_tensor(self.confusion)), strict=True))
+        return dict(zip(EMPTY_ONE, dice_empty_one(self.confusion), strict=True))
 
     @property
     def _arrays(self) -> list[NDArray[Any]]:
@@ -126,11 +126,3 @@ def _weighted(values: NDArray[Any], weights: Floats | None) -> NDArray[Any]:
         return values
     sums: NDArray[Any] = weights @ values.reshape(len(values), -1)
     return sums.reshape(len(weights), *values.shape[1:])
-
-
-def _tensor(array: Any) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(array))
-
-
-def _array(tensor: torch.Tensor) -> Floats:
-    return tensor.double().numpy()

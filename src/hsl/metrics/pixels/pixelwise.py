@@ -1,50 +1,21 @@
 """Every pixel score of a validation in one update: the sums of the other files, made in one pass."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
 from hsl.config.ranges import PositiveFloat, PositiveInt
-from hsl.metrics.catalogue import score_names
 from hsl.metrics.finite import broken_images, check_count
 from hsl.metrics.pixels.boundary import (
-    COUNT_NAMES,
     WIDTH_RATIO,
     boundary_counts,
     boundary_maps,
-    boundary_scores,
     boundary_width,
     sizes_of,
 )
-from hsl.metrics.pixels.breakdown import error_breakdown
-from hsl.metrics.pixels.calibration import NUM_BINS, CalibrationCounts, calibrate, calibration_scores
-from hsl.metrics.pixels.counts import NO_STRAY, check_strays, pair_counts, read_target, scores
-
-States: TypeAlias = "dict[str, NDArray[Any]]"
-"""The sums of some pictures on the host; those of several pictures add up.
-
-``matrices`` is ``int64 (2, C, C)`` (interior and boundary; rows truth), ``boundaries`` ``int64 (K, C)``, ``pixels``
-``int64 (2, bins)``, ``confidence`` ``(bins)``, ``nll`` and ``brier`` are scalars.
-"""
-
-STATES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
-
-
-def add_states(states: Sequence[States]) -> States:
-    """The sums over all pictures."""
-    return {name: np.sum([each[name] for each in states], axis=0) for name in STATES}
-
-
-def pixel_scores(states: States) -> dict[str, float]:
-    """The scalars of ``Pixelwise.compute``, from sums on the host."""
-    return {
-        name: float(value) for name, value in _scores({key: torch.as_tensor(states[key]) for key in STATES}).items()
-    }
+from hsl.metrics.pixels.calibration import calibrate
+from hsl.metrics.pixels.counts import NO_STRAY, check_strays, pair_counts, read_target
+from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, NUM_BINS, STATES, States, pixel_scores
 
 
 class Pixelwise(Metric):
@@ -80,7 +51,7 @@ class Pixelwise(Metric):
         self.num_bins = num_bins
         states = {
             "matrices": torch.zeros(2, num_classes, num_classes, dtype=torch.int64),
-            "boundaries": torch.zeros(len(COUNT_NAMES), num_classes, dtype=torch.int64),
+            "boundaries": torch.zeros(len(BOUNDARY_COUNTS), num_classes, dtype=torch.int64),
             "pixels": torch.zeros(2, num_bins, dtype=torch.int64),
             "confidence": torch.zeros(num_bins, dtype=torch.float64),
             "nll": torch.zeros((), dtype=torch.float64),
@@ -131,12 +102,12 @@ class Pixelwise(Metric):
             ValueError: a target was neither a class nor ``IGNORE_INDEX``.
             NonFiniteLogitsError: a logit was NaN or infinite.
         """
-        check_count(self.broken)
         check_strays(self.strays, self.largest, self.num_classes)
-        return _scores({name: getattr(self, name) for name in STATES})
+        scores = pixel_scores(self.states())
+        return {name: torch.tensor(score, dtype=torch.float64, device=self.device) for name, score in scores.items()}
 
     def states(self) -> States:
-        """The sums so far, from which ``pixel_scores`` makes the scores, copied to the host."""
+        """The sums so far, from which `pixel_scores` makes the scores, copied to the host."""
         check_count(self.broken)
         return {name: getattr(self, name).cpu().numpy().copy() for name in STATES}
 
@@ -145,14 +116,3 @@ class Pixelwise(Metric):
         maps = boundary_maps(prediction, classes, self.num_classes, width)
         self.boundaries += boundary_counts(maps, prediction, classes, self.num_classes)
         self.matrices += pair_counts(prediction, classes, self.num_classes, maps.near, 2)
-
-
-def _scores(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    calibration = CalibrationCounts(*(states[name] for name in CalibrationCounts._fields))
-    values = {
-        **scores(states["matrices"].sum(0)),
-        **boundary_scores(states["boundaries"]),
-        **calibration_scores(calibration),
-        **error_breakdown(states["matrices"]),
-    }
-    return {name: values[name] for name in score_names("pixels") if name in values}

@@ -5,13 +5,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from hsl.metrics.pixels.breakdown import KINDS, PLACES, error_breakdown
+from hsl.metrics.pixels.formulas import KINDS, PLACES, error_breakdown
 from hsl.reports.plots.palette import SERIES
 from hsl.reports.plots.plot_files import INK, REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots.score_plots import WIDTH, legend_below, name_rows, series_style, settled, short, shorts
@@ -74,7 +73,7 @@ def breakdown_plot(matrices: Mapping[str, NDArray[np.int64]]) -> Plot:
         matrices: label of a model to its confusion matrices ``(2, C, C)`` of interior and boundary pixels.
     """
     shares = {
-        label: {name: 100 * float(value) for name, value in error_breakdown(torch.from_numpy(pair)).items()}
+        label: {name: 100 * float(value) for name, value in error_breakdown(pair).items()}
         for label, pair in matrices.items()
     }
     rows = [

@@ -22,7 +22,8 @@ from hsl.errors import DataError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
-from hsl.metrics.pixels.counts import confusion_matrix, scores
+from hsl.metrics.pixels.counts import confusion_matrix
+from hsl.metrics.pixels.formulas import confusion_scores
 from hsl.pseudo_labels.store import read_mask
 from hsl.terminal import say
 
@@ -82,7 +83,7 @@ def _table(counts: Mapping[str, list[tuple[Counts, int, int]]], classes: tuple[s
     for tier, found in (("all", [one for each in counts.values() for one in each]), *counts.items()):
         row: dict[str, Any] = {"tier": tier, "pictures": len(found)}
         if found:
-            pooled = scores(torch.from_numpy(np.sum([matrix for matrix, _, _ in found], axis=0)))
+            pooled = confusion_scores(np.sum([matrix for matrix, _, _ in found], axis=0))
             row["uncertain"] = sum(unsure for _, unsure, _ in found) / sum(number for _, _, number in found)
             row["miou"] = float(pooled["miou"])
             row |= {f"iou/{name}": float(pooled["iou"][i]) for i, name in enumerate(classes)}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 
@@ -26,8 +25,7 @@ from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
-from hsl.metrics.pixels.counts import dice_empty_one, scores
-from hsl.metrics.pixels.pixelwise import STATES, add_states, pixel_scores
+from hsl.metrics.pixels.formulas import STATES, add_states, confusion_scores, dice_empty_one, pixel_scores
 from hsl.reports.contents import null_for_nan
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots
@@ -226,14 +224,13 @@ def _plot_curves(folder: Path, monitored: Monitored) -> None:
 def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
     counts = add_states(result.counts)
     confusion = counts["matrices"].sum(axis=0)
-    table = scores(torch.from_numpy(confusion))
+    table = confusion_scores(confusion)
     per_class = {
         name: {key: float(table[key][i]) for key in score_names("pixels", "confusion", per_class=True)}
         | {"pixels": int(confusion[i].sum())}
         for i, name in enumerate(classes)
     }
-    pictures_alone = torch.from_numpy(np.stack([each["matrices"].sum(axis=0) for each in result.counts]))
-    empty_one, of_nothing = dice_empty_one(pictures_alone)
+    empty_one, of_nothing = dice_empty_one(np.stack([each["matrices"].sum(axis=0) for each in result.counts]))
     return {
         "num_images": len(result.ids),
         **pixel_scores(counts),
@@ -250,7 +247,7 @@ def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept:
     classes = data.prepared.classes["segmentation"]
     rows = []
     for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
-        table = scores(torch.from_numpy(counts["matrices"].sum(axis=0)))
+        table = confusion_scores(counts["matrices"].sum(axis=0))
         rows.append(
             {"id": name, "group": data.prepared.group(name), "part": part, "inference": inference}
             | {"prediction": class_map_path(part, inference, name).as_posix() if inference == kept else ""}
