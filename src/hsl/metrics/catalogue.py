@@ -63,6 +63,16 @@ class Score:
         """
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
+    @property
+    def definition(self) -> str:
+        """The formula with its edge rule and source, as a page explains it.
+
+        >>> SCORES["assd"].definition
+        'mean of all distances, both directions; the same; lower is better. Heimann 2009.'
+        """
+        told = "; ".join(filter(None, (self.formula, self.edge, "lower is better" * (self.better == "min"))))
+        return ". ".join(filter(None, (told, self.source))).replace("`", "") + "."
+
 
 _NONE_PREDICTED = "the denominator is 0: 0 where the class is in the other mask, else NaN; of images NaN"
 _MACRO = "never predicted: 0; in neither: left out"
@@ -152,8 +162,10 @@ _SCORES = (
              source="Caicedo 2019; there the mean over pictures"),
     _objects("object_ap50", "AP at 0.5", "the same at t = 0.5 alone"),
     _objects("object_ap75", "AP at 0.75", "the same at t = 0.75 alone"),
-    _objects("aji", "AJI", "sum of `aji_intersection` / sum of `aji_union`", source="Kumar 2017, algorithm 1",
-             counts="areas", per_class="no"),
+    _objects("aji", "AJI",
+             "each true object takes the predicted one of the largest IoU: sum of the intersections / (sum of the "
+             "unions + area of the predicted objects that none took)",
+             source="Kumar 2017, algorithm 1", counts="areas", per_class="no"),
     _regions("ari", "ARI", "adjusted Rand index of the two class maps of a picture as partitions",
              "one region in both: 1", "Hubert & Arabie 1985"),
     _information("voi", "VOI", "`voi_split` + `voi_merge`"),

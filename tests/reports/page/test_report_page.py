@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from hsl.metrics.catalogue import SCORES, score_names
 from hsl.reports import contents
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
@@ -98,6 +99,14 @@ def test_the_page_is_well_formed_self_contained_and_complete(make_full_runs, pag
     plots = {"ranking", "reliability", "errors", "hd95", "assd", "failures", "curves"}
     plots |= {"confusion_01_a", "confusion_02_b", "confused_01_a", "confused_02_b"}
     assert {name.removeprefix("plot-") for name in checker.ids if name.startswith("plot-")} == plots
+
+
+def test_the_page_defines_every_score_of_its_tables(make_run, page):
+    make_run()
+    words = page().words
+    for name in (*score_names("pixels"), *score_names("pixels", per_class=True), *score_names("objects")):
+        assert f"{SCORES[name].title}{SCORES[name].definition}" in words
+    assert SCORES["macro_f1"].definition not in words, "there is no image head"
 
 
 def test_the_script_is_the_one_that_the_policy_allows(make_run, page):

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hsl.files.io import write_atomically
+from hsl.metrics.catalogue import SCORES
 from hsl.reports.images.model_scores import head_of
 from hsl.reports.models import Model
 from hsl.reports.page import facts, thumbnails
@@ -102,6 +103,7 @@ def write_page(
         rest=[table for name, table in tables.items() if name not in PLACED],
         comparisons=comparisons,
         notes=notes,
+        scores=SCORES.values(),
         with_dense="ranking" in tables,
         ranked_by=", ".join(
             [title_of(metric)] * ("ranking" in tables) + [f"{image_title} of the image heads"] * bool(image_title)
