@@ -1,3 +1,4 @@
+import json
 import math
 from statistics import mean, stdev
 
@@ -8,6 +9,7 @@ from sklearn.metrics import jaccard_score
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
 from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
+from hsl.reports.paired_pictures import scored_pictures
 from hsl.run_folder.run import ScoredOn
 
 IGNORE = ["name", "fold", "seed"]
@@ -87,6 +89,21 @@ def test_seeds_are_averaged_within_their_fold_first(make_run, models):
     assert pooled["nll"] == pytest.approx((0.03 * right + 1.5 * wrong) / (right + wrong))
     counts = model.pixel_counts(ScoredOn("val"))
     assert counts.confusion.tolist() == model.pooled_confusion(ScoredOn("val")).tolist()
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_run_from_before_a_score_was_known_has_it_by_its_counts(make_run, models, counts):
+    folder = make_run(confusion=[[90, 10, 0], [0, 50, 0], [0, 0, 0]])
+    page = json.loads((folder / "metrics.json").read_text())
+    page["parts"]["val"]["plain"].pop("frequency_weighted_iou", None)
+    (folder / "metrics.json").write_text(json.dumps(page))
+    if not counts:
+        (folder / "pixel_counts.npz").unlink()
+    (model,) = models()
+    expected = (100 * 90 / 100 + 50 * 50 / 60) / 150
+    assert model.overall("frequency_weighted_iou", ScoredOn("val")) == pytest.approx({0: expected})
+    pictures = scored_pictures(model, [0], ScoredOn("val"), "frequency_weighted_iou").scores.values()
+    assert [math.isfinite(value) for value in pictures] == [counts] * 4
 
 
 def test_models_are_told_apart_by_config_but_not_by_fold_seed_and_ignored_keys(make_run, models):
