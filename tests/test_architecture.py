@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from hsl.run_folder import layout
 
 SOURCE = Path(__file__).parents[1] / "src" / "hsl"
@@ -113,6 +115,20 @@ def test_only_the_command_line_knows_where_conf_lies() -> None:
         tree = ast.parse(path.read_text(encoding="utf8"))
         strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         assert path.name == "cli.py" or "conf" not in strings, path
+
+
+def test_no_callback_is_known_by_the_name_of_its_option() -> None:
+    """What a callback is, its type or its `_target_` says: a user may give it any name."""
+    options = (SOURCE.parents[1] / "conf" / "callbacks").glob("*.yaml")
+    names = {key for path in options for key in yaml.safe_load(path.read_text(encoding="utf8")) if key != "defaults"}
+    assert len(names) > 9
+    for path in FILES:
+        text = path.read_text(encoding="utf8")
+        for node in ast.walk(ast.parse(text)) if "callbacks" in text and path.name != "cli.py" else ():
+            keys = [child.value for child in ast.iter_child_nodes(node) if isinstance(child, ast.Constant)]
+            if isinstance(node, ast.Subscript | ast.Call | ast.Compare) and "callbacks" in ast.unparse(node):
+                used = names.intersection(str(key).removeprefix("callbacks.").split(".")[0] for key in keys)
+                assert not used, f"{path}:{node.lineno} asks for {used}"
 
 
 def test_train_script_is_short() -> None:

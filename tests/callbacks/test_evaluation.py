@@ -136,7 +136,7 @@ class Task:
 
 
 def trainer_of(*parts: str) -> Any:
-    return SimpleNamespace(datamodule=SimpleNamespace(evaluation_parts=parts))
+    return SimpleNamespace(datamodule=SimpleNamespace(prepared=SimpleNamespace(evaluation_parts=parts)))
 
 
 def test_the_callback_scores_parts_apart_and_starts_anew() -> None:

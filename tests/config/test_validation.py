@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hsl.config.validation import nearest_multiples, validate
+from hsl.config.validation import PROGRESS_BAR, REQUIRED_CALLBACKS, nearest_multiples, validate
 from hsl.errors import ConfigError
+
+NEEDED = {name: {"_target_": target} for name, target in zip(("best", "scores"), REQUIRED_CALLBACKS, strict=True)}
 
 
 def config(**changes: object) -> object:
@@ -144,10 +146,22 @@ def test_what_does_not_is_left_alone(key: str, value: object) -> None:
 def test_a_progress_bar_that_is_off_and_on() -> None:
     cfg: Any = config()
     OmegaConf.update(cfg, "trainer.enable_progress_bar", False)
-    cfg.callbacks = {"evaluation": {"inference": "plain"}, "progress": {"_target_": "x"}}
-    with pytest.raises(ConfigError, match=r"Set `callbacks.progress=null` too"):
+    cfg.callbacks = {**NEEDED, "bar": {"_target_": PROGRESS_BAR}}
+    with pytest.raises(ConfigError, match=r"Set `callbacks.bar=null` too"):
         validate(cfg)
-    cfg.callbacks.progress = None  # what the sentence says
+    cfg.callbacks.bar = None  # what the sentence says
+    validate(cfg)
+
+
+@pytest.mark.parametrize("name", ["best", "scores"])
+@pytest.mark.parametrize("off", [True, False])
+def test_callbacks_that_a_run_needs_are_known_by_what_they_call(name: str, off: bool) -> None:
+    cfg: Any = config()
+    cfg.callbacks = {**NEEDED, name: None} if off else {other: NEEDED[other] for other in NEEDED if other != name}
+    with pytest.raises(ConfigError, match=f"`callbacks` should hold a `{NEEDED[name]['_target_']}`") as caught:
+        validate(cfg)
+    assert (f"Leave null away from `callbacks.{name}`" in str(caught.value)) == off
+    cfg.callbacks.own = {"_target_": "mine.Callback"}  # of which nothing is known before it is imported
     validate(cfg)
 
 

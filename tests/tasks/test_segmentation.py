@@ -203,7 +203,8 @@ def test_a_logit_that_is_no_number_names_its_picture(value: float, predictor: st
         task.predict(batch)
     with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(validation of epoch 1\)\."):
         task.validation_step(batch, 0)
-    task._trainer = SimpleNamespace(datamodule=SimpleNamespace(evaluation_parts=["val", "test"]))  # type: ignore[assignment]
+    known = SimpleNamespace(evaluation_parts=["val", "test"])
+    task._trainer = SimpleNamespace(datamodule=SimpleNamespace(prepared=known))  # type: ignore[assignment]
     task.on_test_batch_start(batch, 0, 1)
     with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(evaluation of part test\)\."):
         task.test_step(batch, 0, 1)

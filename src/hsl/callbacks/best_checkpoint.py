@@ -1,10 +1,11 @@
 """The checkpoint of the best epoch, wherever the run folder lies."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hsl.errors import ConfigError
 from hsl.metrics.catalogue import read_mode
@@ -55,3 +56,8 @@ class BestCheckpoint(ModelCheckpoint):
         if score is not None:  # a reverted phase keeps what it began with; its gate knows the value
             self.best_model_score = self.kth_value = self.current_score = score
             self.kth_best_model_path, self.best_k_models = str(path), {str(path): score}
+
+
+def best_of(callbacks: Iterable[Callback]) -> ModelCheckpoint:
+    """The callback that keeps the best checkpoint; `hsl.config.validation` sees that there is one."""
+    return next(one for one in callbacks if isinstance(one, ModelCheckpoint))

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from hsl.callbacks.baseline import Baseline, read_baseline
+from hsl.callbacks.best_checkpoint import best_of
 from hsl.config.ranges import NonNegativeFloat
 from hsl.errors import ConfigError
 from hsl.files.io import read_json, write_atomically
@@ -98,7 +99,7 @@ class RollbackGate(Callback):
 
     def on_sanity_check_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.values = _validated(trainer)
-        monitor = str(_best_checkpoint(trainer).monitor)
+        monitor = str(best_of(trainer.checkpoint_callbacks).monitor)
         for name in (self.metric, *self.minimum, monitor):
             if name not in self.values:
                 known = ", ".join(sorted(self.values))
@@ -126,7 +127,7 @@ class RollbackGate(Callback):
         self.values = state_dict["values"]
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        kept = _best_checkpoint(trainer)
+        kept = best_of(trainer.checkpoint_callbacks)
         if not self.closes or not kept.best_model_path:
             return
         if self.path.is_file():  # judged before, and then killed: what was decided stays
@@ -189,10 +190,6 @@ class RollbackGate(Callback):
 def _validated(trainer: lightning.Trainer) -> dict[str, float]:
     values = trainer.callback_metrics
     return {name: float(value) for name, value in sorted(values.items()) if name.startswith("val/")}
-
-
-def _best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
-    return next(one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint))
 
 
 def _null(value: float) -> float | None:

@@ -44,6 +44,12 @@ UNFIT: dict[str, tuple[tuple[Any, ...], str, str]] = {
 }  # fmt: skip
 """Arguments of the trainer that break what a run promises: the values that do not, the reason, the way out."""
 
+REQUIRED_CALLBACKS = {
+    "hsl.callbacks.best_checkpoint.BestCheckpoint": "saves what the evaluation reads",
+    "hsl.callbacks.evaluation.Evaluation": "scores the run",
+}
+PROGRESS_BAR = "hsl.callbacks.progress.progress_bar"
+
 
 class TrainerRules(BaseModel):
     """What Lightning takes and then divides by, or takes for something else."""
@@ -96,25 +102,14 @@ def validate(cfg: DictConfig) -> None:
         raise ConfigError(" ".join(_sentence(finding) for finding in error.errors())) from None
     findings = [*_fold_findings(content), *_size_findings(content)]
     findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
-    callbacks = content.get("callbacks", {"evaluation": True})
-    findings += trainer_findings(content["trainer"], bool(callbacks.get("progress")))
-    if callbacks.get("best_checkpoint", True) is None:
-        findings.append("`callbacks.best_checkpoint` should be set: the evaluation reads what it saves. Found null.")
-    if not any(callbacks.get(name) for name in ("evaluation", "tta_evaluation")):
-        findings.append(
-            "`callbacks.evaluation` or `callbacks.tta_evaluation` should be set: one of them scores a run. Found null."
-        )
+    findings += trainer_findings(content["trainer"])
+    findings += _callback_findings(content.get("callbacks"), content["trainer"])
     if findings:
         raise ConfigError(" ".join(findings))
 
 
-def trainer_findings(trainer: Mapping[str, Any], progress: bool = True) -> list[str]:
-    """What is wrong with the arguments of the trainer, each of which has the right type.
-
-    Args:
-        trainer: the node of the config.
-        progress: whether a callback shows the progress.
-    """
+def trainer_findings(trainer: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the arguments of the trainer, each of which has the right type."""
     found = [
         f"`trainer.{key}` should be left out: {reason}. Found `trainer.{key} = {trainer[key]}`. {way}"
         for key, (fit, reason, way) in UNFIT.items()
@@ -150,11 +145,29 @@ def trainer_findings(trainer: Mapping[str, Any], progress: bool = True) -> list[
             f"`trainer.precision` should be one of {', '.join(PRECISIONS)}: pictures, losses and scores are float32, "
             f"which other weights do not take. Found `trainer.precision = {precision}`."
         )
-    if progress and trainer.get("enable_progress_bar") is False:
-        found.append(
-            "`trainer.enable_progress_bar` should be left out where a callback shows the progress. Found "
-            "`trainer.enable_progress_bar = False`. Set `callbacks.progress=null` too, or instead."
-        )
+    return found
+
+
+def _callback_findings(callbacks: Mapping[str, Any] | None, trainer: Mapping[str, Any]) -> list[str]:
+    """Callbacks that a run cannot do without, and one that would show what the trainer is told to hide."""
+    if callbacks is None:
+        return []
+    targets = {name: node.get("_target_", "") for name, node in callbacks.items() if node is not None}
+    if any(not target.startswith(("hsl.", "lightning.")) for target in targets.values()):
+        return []  # one of the user's own may do the same
+    off = " and ".join(f"`callbacks.{name}`" for name, node in callbacks.items() if node is None)
+    way = f"Leave null away from {off}, or choose `callbacks=default`." if off else "Choose `callbacks=default`."
+    found = [
+        f"`callbacks` should hold a `{target}`, which {reason}. Found {', '.join(targets) or 'none'}. {way}"
+        for target, reason in REQUIRED_CALLBACKS.items()
+        if target not in targets.values()
+    ]
+    for name, target in targets.items():
+        if target == PROGRESS_BAR and trainer.get("enable_progress_bar") is False:
+            found.append(
+                "`trainer.enable_progress_bar` should be left out where a callback shows the progress. Found "
+                f"`trainer.enable_progress_bar = False`. Set `callbacks.{name}=null` too, or instead."
+            )
     return found
 
 

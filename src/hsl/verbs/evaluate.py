@@ -35,7 +35,7 @@ def evaluate(cfg: DictConfig) -> None:
     with building_from(run):
         task = build_task(without_weights(run_cfg), data.prepared)
     monitored = Monitored.read(run)
-    callbacks = {"evaluation": Evaluation(name, num_examples(run_cfg))}
+    callbacks = [Evaluation(name, num_examples(run_cfg))]
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
         score(task, data, run_cfg, callbacks, best_checkpoint(run), output.work, monitored)
     say(f"{output.path / METRICS}")

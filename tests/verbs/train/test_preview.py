@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.data.datamodule import DataModule
 from hsl.data.loading.class_counts import class_counts
 from hsl.errors import ConfigError, DataError
@@ -136,7 +137,7 @@ def test_limits_that_leave_something(prepared: Prepared, trainer: dict[str, Any]
     [
         ("batch_size", 1, 1, "`data.batch_size = 1`. Raise it to 2"),
         ("batch_size", 4, 4, "`data.batch_size = 4`. Raise it to 8"),
-        ("micro_batch", 1, 1, "`callbacks.oom_backoff.micro_batch = 1`. Raise it to 2"),
+        ("micro_batch", 1, 1, "`callbacks.slices.micro_batch = 1`. Raise it to 2"),
         ("parts", 1, 1, "too few pictures in the training part"),
     ],
 )
@@ -144,25 +145,25 @@ def test_batch_norm_over_a_single_pixel(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, key: str, value: int, world_size: int, advice: str
 ) -> None:
     cfg, data, task = prepared
-    cfg = cfg.copy()
+    cfg, callbacks = cfg.copy(), {}
     if key == "batch_size":
         cfg.data.batch_size = value
     elif key == "micro_batch":
-        cfg.callbacks = {**cfg.callbacks, "oom_backoff": {"micro_batch": value}}
+        callbacks = {"slices": OomBackoff("oom.json", value)}
     else:
         monkeypatch.setitem(data.prepared.parts, "train", data.prepared.parts["train"][:value])
     with pytest.raises(ConfigError) as caught:
-        check_batch_norm(cfg, data, task.network, world_size)
+        check_batch_norm(cfg, data, task.network, world_size, callbacks)
     assert "`data.image_size = 32`" in str(caught.value)
     assert advice in str(caught.value)
     cfg.data.image_size = 64  # maps of 2 x 2 pixels
-    check_batch_norm(cfg, data, task.network, world_size)
+    check_batch_norm(cfg, data, task.network, world_size, callbacks)
 
 
 def test_two_pictures_a_step_cost_no_look(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg, data, task = prepared
     monkeypatch.setattr(task.network, "forward", lambda *_: pytest.fail("called"))
-    check_batch_norm(cfg, data, task.network, 1)
+    check_batch_norm(cfg, data, task.network, 1, {})
 
 
 def test_the_h_mean_of_a_flat_model_that_tasks_read_is_a_value(module_tiny: Make) -> None:

@@ -1,11 +1,17 @@
 """The trainer that chooses its precision by what is there."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from hsl.config.calls import check_calls
 from hsl.errors import ConfigError
+from hsl.verbs.scoring.results import Monitored
 from hsl.verbs.train import setup
+from hsl.verbs.train import train as training
 
 
 @pytest.mark.parametrize(
@@ -49,3 +55,16 @@ def test_its_keys_are_checked_before_anything_is_built(setting: dict[str, object
     check_calls({"trainer": node})
     with pytest.raises(ConfigError, match=words):
         check_calls({"trainer": {**node, **setting}})
+
+
+def test_a_run_of_phases_builds_no_trainer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = Monitored("val/miou", "max", 0.5, 2, "phases/A/best.ckpt")
+    monkeypatch.setattr(training, "PhasedRun", lambda *_: SimpleNamespace(fit=lambda: best))
+    monkeypatch.setattr(training, "instantiate", lambda _: pytest.fail("built"))
+    monkeypatch.setattr(training, "write_split_and_audit", lambda *_: None)
+    scored: list[object] = []
+    monkeypatch.setattr(training, "score", lambda *given: scored.append(given[-1]))
+    cfg, data = OmegaConf.create({"callbacks": {}, "phases": {"A": {}}}), SimpleNamespace(prepared=None)
+    folder = SimpleNamespace(path=Path("run"), write_config=lambda _: None)
+    assert training._fit(folder, cfg, data, None, None) == 0.5  # type: ignore[arg-type]
+    assert scored == [best]

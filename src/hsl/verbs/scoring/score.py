@@ -1,9 +1,10 @@
 """A checkpoint scored on the validation and test parts."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.evaluation import Evaluation
@@ -23,7 +24,7 @@ def score(
     task: SegmentationTask,
     data: DataModule,
     cfg: DictConfig,
-    callbacks: dict[str, Any],
+    callbacks: Sequence[Callback],
     checkpoint: Path,
     folder: Path,
     monitored: Monitored,
@@ -31,8 +32,8 @@ def score(
     """Score a checkpoint on validation and test parts and write everything that shows it into ``folder``."""
     quieten_lightning()
     load_weights(task, checkpoint)
-    evaluations = [callback for callback in callbacks.values() if isinstance(callback, Evaluation)]
-    backoff = [callback for callback in callbacks.values() if isinstance(callback, OomBackoff)]
+    evaluations = [callback for callback in callbacks if isinstance(callback, Evaluation)]
+    backoff = [callback for callback in callbacks if isinstance(callback, OomBackoff)]
     bar = scoring_bar()
     trainer = trainer_of(
         cfg, callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.callbacks.best_checkpoint import best_of
 from hsl.callbacks.freeze import Freeze
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
@@ -110,7 +111,7 @@ class PhasedRun:
         finally:
             page["wall_time_s"] = round(page["wall_time_s"] + time.monotonic() - start, 1)
             self._write(phase.name, page)
-        monitored = Monitored.of(callbacks["best_checkpoint"], own)
+        monitored = Monitored.of(best_of(others), own)
         found = {"monitor": monitored.name, "mode": monitored.mode, "value": monitored.value, "epoch": monitored.epoch}
         checkpoint = str(Path(monitored.checkpoint).relative_to(self.folder))
         status = "reverted" if any(gate.decision == "reverted" for gate in gates) else "finished"

@@ -1,15 +1,16 @@
 """What a run would come to, told before there is a run folder: nothing to learn from, to score or to choose by."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.data.loading.class_counts import class_counts
@@ -104,7 +105,9 @@ def check_batches(cfg: DictConfig, data: DataModule) -> None:
         )
 
 
-def check_batch_norm(cfg: DictConfig, data: DataModule, network: nn.Module, world_size: int) -> None:
+def check_batch_norm(
+    cfg: DictConfig, data: DataModule, network: nn.Module, world_size: int, callbacks: Mapping[str, Callback]
+) -> None:
     """Refuse a step of one picture where a batch normalisation would have one value per channel.
 
     Args:
@@ -112,6 +115,7 @@ def check_batch_norm(cfg: DictConfig, data: DataModule, network: nn.Module, worl
         data: prepared.
         network: what is frozen is in evaluation mode.
         world_size: processes that share a batch.
+        callbacks: of the training, by name.
 
     Raises:
         ConfigError: a step is one picture, and the network does not take it.
@@ -120,8 +124,8 @@ def check_batch_norm(cfg: DictConfig, data: DataModule, network: nn.Module, worl
     found = ""
     if cfg.data.batch_size == world_size:
         found = f"`data.batch_size = {cfg.data.batch_size}`. Raise it to {2 * world_size}"
-    elif OmegaConf.select(cfg, "callbacks.oom_backoff.micro_batch") == 1:
-        found = "`callbacks.oom_backoff.micro_batch = 1`. Raise it to 2"
+    elif single := [name for name, one in callbacks.items() if isinstance(one, OomBackoff) and one.sizes["train"] == 1]:
+        found = f"`callbacks.{single[0]}.micro_batch = 1`. Raise it to 2"
     elif len(data.prepared.parts["train"]) < 2 * world_size and num_training_pictures(data) < 2 * world_size:
         found = "too few pictures in the training part. Add some, or choose another `data.split`"
     if found and single_values_normalised(network, (size, size) if isinstance(size, int) else tuple(size)):

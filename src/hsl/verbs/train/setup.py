@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig
 
+from hsl.callbacks.object_scores import ObjectScores
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
 from hsl.run_folder.checkpoint_io import AtomicCheckpointIO
@@ -91,18 +92,20 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
             f"`data.evaluation_size=source`. Found `inference.window = {window}`. Set `inference=sliding_window "
             f"inference.window={encoder.stride}`, or `data.evaluation_size=image_size`."
         )
-    if task.channels and (cfg.metrics.pool is not None or "object_scores" in cfg.callbacks):
+    callbacks = make_callbacks(cfg)
+    measuring = [f"callbacks.{name}=null" for name, one in callbacks.items() if isinstance(one, ObjectScores)]
+    if task.channels and (cfg.metrics.pool is not None or measuring):
         raise ConfigError(
             "`metrics` should be none for overlapping channels: contours and objects are measured in masks with one "
-            "class per pixel. Set `metrics=none`, without `callbacks=object_scores`."
+            f"class per pixel. Set `{' '.join(['metrics=none', *measuring])}`."
         )
     trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     _check_strategy(cfg, trainer)
     task.scheduler(task.optimizer(task), total_steps=cfg.trainer.max_epochs, steps_per_epoch=1)
     check_parts(data.prepared, task)
-    check_monitored(cfg, data.prepared, task, list(make_callbacks(cfg).values()))
+    check_monitored(cfg, data.prepared, task, list(callbacks.values()))
     check_batches(cfg, data)
-    check_batch_norm(cfg, data, task.network, trainer.world_size)
+    check_batch_norm(cfg, data, task.network, trainer.world_size, callbacks)
 
 
 def _check_strategy(cfg: DictConfig, trainer: lightning.Trainer) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.callbacks.best_checkpoint import best_of
 from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.progress import quieten_lightning
 from hsl.callbacks.provenance import Provenance
@@ -94,30 +97,45 @@ def _train_in(folder: RunFolder, cfg: DictConfig, data: DataModule, task: Segmen
 def _fit(
     folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
 ) -> float | None:
-    callbacks = make_callbacks(cfg)
-    trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=[*callbacks.values(), MonitoredValue(cfg.monitor), provenance],
-        logger=instantiate(cfg.logger),
-        default_root_dir=folder.path,
-    )
-    check_launch(trainer)
-    if not trainer.is_global_zero:
-        with contextlib.suppress(Interrupted):  # how the run ended is told by the first process
-            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
-        return None
-    folder.write_config(cfg)
-    write_split_and_audit(folder.path, data.prepared)
+    callbacks = list(make_callbacks(cfg).values())
     if cfg.phases:
+        _write_inputs(folder, cfg, data.prepared)
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
+    elif (
+        chosen := _fit_once(folder, cfg, data, task, [*callbacks, MonitoredValue(cfg.monitor), provenance])
+    ) is not None:
+        monitored = chosen
     else:
-        with ending_together(trainer):
-            trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # the evaluation is this process's alone
-        monitored = Monitored.of(cast(Any, callbacks["best_checkpoint"]), folder.path)
+        return None
     score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
     say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
     return monitored.value
+
+
+def _fit_once(
+    folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, callbacks: Sequence[Callback]
+) -> Monitored | None:
+    """A run without phases; ``None`` in the further processes of a distributed one."""
+    trainer: lightning.Trainer = instantiate(cfg.trainer)(
+        callbacks=list(callbacks), logger=instantiate(cfg.logger), default_root_dir=folder.path
+    )
+    check_launch(trainer)
+    fit = functools.partial(trainer.fit, task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+    if not trainer.is_global_zero:
+        with contextlib.suppress(Interrupted):  # how the run ended is told by the first process
+            fit()
+        return None
+    _write_inputs(folder, cfg, data.prepared)
+    with ending_together(trainer):
+        fit()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # the evaluation is this process's alone
+    return Monitored.of(best_of(callbacks), folder.path)
+
+
+def _write_inputs(folder: RunFolder, cfg: DictConfig, data: PreparedData) -> None:
+    folder.write_config(cfg)
+    write_split_and_audit(folder.path, data)
 
 
 def write_split_and_audit(folder: Path, data: PreparedData) -> None:
