@@ -37,7 +37,7 @@ def network(encoder_name: str, decoder_name: str, **heads: int) -> SegmentationN
 def pairs() -> list[Any]:
     """All of them; by default each decoder with features of every stride and without stride 2, unet with the rest."""
     both = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
-    often = [encoder in ("convnext_atto", "maxvit_pico") or decoder == "unet" for encoder, decoder in both]
+    often = [encoder in ("convnext_atto", "mobilenetv3_small") or decoder == "unet" for encoder, decoder in both]
     return [pytest.param(*each, marks=() if now else pytest.mark.slow) for each, now in zip(both, often, strict=True)]
 
 
