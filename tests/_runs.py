@@ -19,7 +19,7 @@ from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.metrics.objects.surface import surface_distances
 from hsl.metrics.pixels.formulas import add_states, pixel_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise
-from hsl.metrics.pool.worker import encode, plain
+from hsl.metrics.pool.worker import encode, json_ready
 from hsl.reports.page import pictures
 
 CLASSES = ["background", "crack", "stain"]
@@ -336,7 +336,7 @@ def add_objects():
             if name in failed:
                 del metrics["surface"]
                 errors["surface"] = {"type": "MemoryError", "message": "no room", "traceback": "..."}
-            lines.append(encode(name, part, "00000000", plain(metrics), errors))
+            lines.append(encode(name, part, "00000000", json_ready(metrics), errors))
         with (folder / "objects.jsonl").open("ab") as file:
             file.writelines(lines)
 
@@ -454,7 +454,7 @@ def fill_run(folder, split, fold, skill):
         }
         rows.append(group | scored)
         found = object_metrics(np.where(truth == 255, 0, guess), truth)
-        lines.append(encode(name, "val/plain", "00000000", plain(found), {}))
+        lines.append(encode(name, "val/plain", "00000000", json_ready(found), {}))
         shown.append(Predicted(name, scored["miou"]))
         exponents = np.exp(logits - logits.max(0))
         shown[-1].prediction, shown[-1].confidence = guess, (exponents.max(0) / exponents.sum(0)).astype(np.float32)

@@ -14,7 +14,7 @@ from hsl.metrics.pixels.boundary import (
     boundary_counts,
     boundary_maps,
     boundary_width,
-    contours,
+    contour_map,
     dilate,
 )
 from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, boundary_scores
@@ -174,7 +174,7 @@ def test_dilate_equals_a_maximum(radius: int) -> None:
 
 def test_contours_by_hand() -> None:
     classes = torch.tensor([[0, 0, 0, 255], [0, 0, 1, 255], [0, 0, 0, 255]], dtype=torch.uint8)
-    assert contours(classes).int().tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
+    assert contour_map(classes).int().tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(512, 512, 14), (1, 1, 1), (1024, 2048, 46)])

@@ -20,10 +20,10 @@ from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.failures import object_failures
 from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.metrics.objects.surface import surface_distances
-from hsl.metrics.pool.pool import MetricPool, Summary, count_workers
+from hsl.metrics.pool.pool import MetricPool, PoolSummary, count_workers
 from hsl.metrics.pool.process import SLOTS
 from hsl.metrics.pool.slot import Slot
-from hsl.metrics.pool.worker import plain
+from hsl.metrics.pool.worker import json_ready
 
 TIER_2 = {
     "surface": functools.partial(surface_distances, num_classes=3),
@@ -97,7 +97,7 @@ def pictures(number: int = 12) -> list[tuple[str, np.ndarray, np.ndarray]]:
     return found
 
 
-def run(path: Path, metrics: dict[str, Callable], workers: int = 2, **options: Any) -> Summary:
+def run(path: Path, metrics: dict[str, Callable], workers: int = 2, **options: Any) -> PoolSummary:
     with MetricPool(path, metrics, workers=workers, **options) as pool:
         for id, prediction, target in pictures():
             pool.submit(id, prediction, target)
@@ -110,12 +110,12 @@ def by_id(path: Path) -> dict[str, dict]:
 
 def test_equals_calling_the_metrics(tmp_path: Path) -> None:
     summary = run(tmp_path / "rows.jsonl", TIER_2)
-    assert summary == Summary(tmp_path / "rows.jsonl", 12, 0, (), 0)
+    assert summary == PoolSummary(tmp_path / "rows.jsonl", 12, 0, (), 0)
     rows = by_id(tmp_path / "rows.jsonl")
     assert list(rows) == [id for id, _, _ in pictures()]
     for id, prediction, target in pictures():
         expected = {name: metric(prediction, target) for name, metric in TIER_2.items()}
-        assert rows[id]["metrics"] == plain(expected)
+        assert rows[id]["metrics"] == json_ready(expected)
         assert rows[id]["errors"] == {}
         assert rows[id]["part"] == "test"
 
@@ -390,11 +390,11 @@ def test_count_workers() -> None:
 
 
 def test_plain_refuses_what_json_cannot_hold() -> None:
-    assert plain({1: (np.float32(0.5), math.nan, None, True)}) == {"1": [0.5, None, None, True]}
+    assert json_ready({1: (np.float32(0.5), math.nan, None, True)}) == {"1": [0.5, None, None, True]}
     with pytest.raises(ValueError, match="finite"):
-        plain([math.inf])
+        json_ready([math.inf])
     with pytest.raises(TypeError, match="set"):
-        plain({1})
+        json_ready({1})
 
 
 def test_a_slot_grows_and_is_seen_through_its_descriptor() -> None:

@@ -91,7 +91,7 @@ def image_scores(
     if len(broken := np.flatnonzero(~np.isfinite(probabilities).all(axis=1))):
         raise NonFiniteLogitsError(f"Every probability should be finite. Found others in row {broken[0]}. {ADVICE}")
     several = targets.ndim == 2
-    truth = targets.astype(np.float64) if several else one_hot(targets, probabilities.shape[1])
+    truth = targets.astype(np.float64) if several else one_hot_labels(targets, probabilities.shape[1])
     predicted = predicted_labels(probabilities, several, thresholds)
     total = ImageCounts.of(truth, predicted, several).total
     per_class = {**total.per_class(), "auroc": np.array([]), "average_precision": np.array([])}
@@ -107,7 +107,7 @@ def image_scores(
     return found
 
 
-def one_hot(targets: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
+def one_hot_labels(targets: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
     """``(N, K)`` of 0 and 1; NaN in the row of a picture whose class is -1, not known."""
     known = targets != UNKNOWN_LABEL
     truth = np.eye(num_classes)[np.where(known, targets, 0)]

@@ -41,7 +41,7 @@ def boundary_width(height: int, width: int, ratio: float = WIDTH_RATIO) -> int:
     return max(1, round(ratio * math.hypot(height, width)))
 
 
-def contours(classes: Tensor) -> Tensor:
+def contour_map(classes: Tensor) -> Tensor:
     """Pixels with a neighbour (of eight) of another class; pixels with ``IGNORE_INDEX`` make no contour.
 
     Args:
@@ -106,7 +106,7 @@ def boundary_maps(prediction: Tensor, classes: Tensor, num_classes: int, width: 
     valid = classes != IGNORE_INDEX
     prediction = torch.where(valid, prediction, IGNORE_INDEX)
     outside = dilate(F.pad(~valid, (1, 1, 1, 1), value=True), width)[1:-1, 1:-1]
-    contour_true, contour_predicted = contours(classes), contours(prediction)
+    contour_true, contour_predicted = contour_map(classes), contour_map(prediction)
     near = dilate(contour_true, width - 1) & valid
     return BoundaryMaps(
         near=near,

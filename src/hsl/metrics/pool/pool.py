@@ -35,13 +35,13 @@ from hsl.files.row_file import Key, RowFile
 from hsl.metrics.objects.label_images import LabelImage, check_same_size
 from hsl.metrics.pool.process import WorkerProcess
 from hsl.metrics.pool.slot import Array
-from hsl.metrics.pool.worker import Metric, Picture, checksum, encode
+from hsl.metrics.pool.worker import Job, Metric, checksum, encode
 
 ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Summary:
+class PoolSummary:
     """What a pool did.
 
     ``num_pictures`` lines stand in ``path``, ``num_resumed`` of them taken over from an earlier run.
@@ -100,7 +100,7 @@ class MetricPool:
         self._submitted: set[Key] = set()
         self._num_written = self._num_resumed = self._num_replaced = self._failed_starts = 0
         self._failed: list[Key] = []
-        self._summary: Summary | None = None
+        self._summary: PoolSummary | None = None
         self._workers = [WorkerProcess(pickled) for _ in range(number)]
 
     def __enter__(self) -> Self:
@@ -167,7 +167,7 @@ class MetricPool:
         while self._gather(0):
             pass
 
-    def close(self) -> Summary:
+    def close(self) -> PoolSummary:
         """Wait for the last picture, stop the workers and sort the file.
 
         Raises:
@@ -183,7 +183,7 @@ class MetricPool:
             self._summary = self._summarise()
         return self._summary
 
-    def abort(self) -> Summary:
+    def abort(self) -> PoolSummary:
         """Stop at once: kill the workers, keep the lines that are written."""
         if self._summary is None:
             for worker in self._workers:
@@ -192,8 +192,8 @@ class MetricPool:
             self._summary = self._summarise()
         return self._summary
 
-    def _summarise(self) -> Summary:
-        return Summary(
+    def _summarise(self) -> PoolSummary:
+        return PoolSummary(
             path=self._file.path,
             num_pictures=self._num_kept + self._num_written,
             num_resumed=self._num_resumed,
@@ -219,7 +219,7 @@ class MetricPool:
                 self._fail("A worker cannot load the metrics:\n" + message["traceback"])
         return bool(ready)
 
-    def _write(self, picture: Picture, line: bytes, failed: bool) -> None:
+    def _write(self, picture: Job, line: bytes, failed: bool) -> None:
         self._file.append(line)
         self._num_written += 1
         if failed:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hsl.metrics.pool.slot import Array, Slot
-from hsl.metrics.pool.worker import Picture
+from hsl.metrics.pool.worker import Job
 
 SLOTS = 8  # a batch is handed over without waiting for its first picture to be scored
 STOP_TIMEOUT_S = 10.0
@@ -43,7 +43,7 @@ class WorkerProcess:
         self._metrics = metrics
         self._attempts: dict[int, int] = {}
         self.slots = [Slot() for _ in range(SLOTS)]
-        self.pending: deque[Picture] = deque()
+        self.pending: deque[Job] = deque()
         self.start()
 
     @property
@@ -81,11 +81,11 @@ class WorkerProcess:
     def hand_over(self, id: str, part: str, arrays: Mapping[str, Array]) -> None:
         """Copy a picture into a free slot and tell the process."""
         free = min(set(range(SLOTS)) - {picture.slot for picture in self.pending})
-        picture = Picture(next(_numbers), id, part, free, self.slots[free].write(arrays))
+        picture = Job(next(_numbers), id, part, free, self.slots[free].write(arrays))
         self.pending.append(picture)
         self._send(picture)
 
-    def finish(self, number: int) -> Picture:
+    def finish(self, number: int) -> Job:
         """Take the picture with this number off the list; its slot is free again."""
         picture = next(picture for picture in self.pending if picture.number == number)
         self.pending.remove(picture)
@@ -126,7 +126,7 @@ class WorkerProcess:
         for slot in self.slots:
             slot.close()
 
-    def _send(self, picture: Picture | None) -> None:
+    def _send(self, picture: Job | None) -> None:
         # A process that died meanwhile is replaced when its end of the pipe is read, and told again then.
         with contextlib.suppress(ConnectionError):
             self.connection.send(picture)

@@ -26,7 +26,7 @@ PAIR = ("prediction", "target")
 PARENT_CHECK_S = 1.0
 
 
-class Picture(NamedTuple):
+class Job(NamedTuple):
     """What the pool tells a worker about one picture."""
 
     number: int
@@ -62,7 +62,7 @@ class Caught:
 def serve(connection_descriptor: int, slot_descriptors: list[int]) -> None:
     """Score pictures until the pool says stop or is gone.
 
-    The first message holds the pickled metrics, each further one a ``Picture`` or ``None`` to stop; the
+    The first message holds the pickled metrics, each further one a ``Job`` or ``None`` to stop; the
     answers are the line for the file and whether it holds errors.
     """
     # Signals go to the whole process group; the pool decides when its workers stop.
@@ -79,11 +79,11 @@ def serve(connection_descriptor: int, slot_descriptors: list[int]) -> None:
     with contextlib.suppress(ConnectionError):  # the pool is gone: nobody waits for an answer
         connection.send(start.record)
         while start.record is None and (picture := _receive(connection, parent)) is not None:
-            line, failed = score(picture, slots[picture.slot].read(picture.fields), metrics)
+            line, failed = score_image(picture, slots[picture.slot].read(picture.fields), metrics)
             connection.send((picture.number, failed, line))
 
 
-def score(picture: Picture, arrays: Mapping[str, Array], metrics: Mapping[str, Metric]) -> tuple[bytes, bool]:
+def score_image(picture: Job, arrays: Mapping[str, Array], metrics: Mapping[str, Metric]) -> tuple[bytes, bool]:
     """Apply every metric to one picture.
 
     A metric is called with ``prediction`` and ``target`` and with those of the further arrays that are
@@ -98,7 +98,7 @@ def score(picture: Picture, arrays: Mapping[str, Array], metrics: Mapping[str, M
         with Caught() as attempt:
             wanted = inspect.signature(metric).parameters
             further = {key: value for key, value in arrays.items() if key in wanted and key not in PAIR}
-            results[name] = plain(metric(arrays["prediction"], arrays["target"], **further))
+            results[name] = json_ready(metric(arrays["prediction"], arrays["target"], **further))
         if attempt.record is not None:
             errors[name] = attempt.record
     return encode(picture.id, picture.part, checksum(arrays), results, errors), bool(errors)
@@ -112,7 +112,7 @@ def encode(
     return json.dumps(row, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     """The value in JSON's own types; NaN, which says "not scored", becomes ``None``.
 
     Raises:
@@ -120,15 +120,15 @@ def plain(value: Any) -> Any:
         ValueError: a number is infinite: that is no score.
 
     Example:
-        >>> plain({"hd95": np.array([1.5, np.nan]), "n": np.int64(3)})
+        >>> json_ready({"hd95": np.array([1.5, np.nan]), "n": np.int64(3)})
         {'hd95': [1.5, None], 'n': 3}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_ready(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return json_ready(value.tolist())
     if isinstance(value, float):
         if np.isinf(value):
             raise ValueError(f"A metric should be finite, or NaN where it is not scored. Found {value}.")
@@ -152,13 +152,13 @@ def checksum(arrays: Mapping[str, Array]) -> str:
     return f"{value:08x}"
 
 
-def _receive(connection: Connection, parent: int) -> Picture | None:
+def _receive(connection: Connection, parent: int) -> Job | None:
     try:
         # A process forked from the parent may hold the pool's end open after its death: ask for it too.
         while not connection.poll(PARENT_CHECK_S):
             if os.getppid() != parent:
                 return None
-        picture: Picture | None = connection.recv()
+        picture: Job | None = connection.recv()
     except EOFError:
         return None
     return picture

@@ -19,7 +19,7 @@ from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_json
-from hsl.metrics.images.image_scores import one_hot
+from hsl.metrics.images.image_scores import one_hot_labels
 from hsl.reports.analysis.heat_maps import Picture, thumbnail
 from hsl.run_folder.layout import BEST, CHECKPOINTS, METRICS, SPLITS
 from hsl.run_folder.provenance import read_provenance
@@ -189,7 +189,7 @@ def read_pictures(
     place = {record.id: i for i, record in enumerate(data.catalogue.records)}
     places = [place[name] for name in sorted(data.parts[part])]
     values = labels.values[places]
-    target = values.astype(np.float64) if labels.several else one_hot(values, len(classes))
+    target = values.astype(np.float64) if labels.several else one_hot_labels(values, len(classes))
     known = np.flatnonzero(~np.isnan(target).all(axis=1))
     if not len(known):
         raise DataError(

@@ -13,7 +13,7 @@ from hsl.callbacks.evaluation import Evaluation, ImageResult
 from hsl.data.prepared import PreparedData
 from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_atomically
-from hsl.metrics.images.image_scores import image_scores, one_hot, predicted_labels, probabilities_of
+from hsl.metrics.images.image_scores import image_scores, one_hot_labels, predicted_labels, probabilities_of
 from hsl.run_folder.image_predictions import SEPARATOR, UNKNOWN
 from hsl.run_folder.layout import IMAGE_PREDICTIONS, METRICS
 from hsl.terminal import say
@@ -150,7 +150,7 @@ def _rows(
     """A row per picture; of one of which nothing is known, ``target``, ``correct`` and ``loss`` are empty."""
     several = targets.ndim == 2
     predicted = predicted_labels(probabilities, several, thresholds)
-    truth = targets.astype(np.float64) if several else one_hot(targets, len(classes))
+    truth = targets.astype(np.float64) if several else one_hot_labels(targets, len(classes))
     known = ~np.isnan(truth)
     right = ((truth == predicted) | ~known).all(axis=1)
     tiny = np.finfo(np.float32).tiny
