@@ -4,8 +4,10 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import jaccard_score
 
+from hsl.cli import conf_dir
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
 from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
@@ -113,6 +115,34 @@ def test_models_are_told_apart_by_config_but_not_by_fold_seed_and_ignored_keys(m
     make_run(name="d", encoder="mit_b0", config={"lr": 0.1})
     found = {model.label: model.folds for model in models()}
     assert found == {"resnet50 · lr=0.001": [0, 1], "mit_b0 · lr=0.001": [0], "mit_b0 · lr=0.1": [0]}
+
+
+@pytest.mark.parametrize("option", sorted((conf_dir() / "callbacks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_only_a_callback_that_changes_the_training_makes_another_model(make_run, models, option):
+    nodes = yaml.safe_load(option.read_text())
+    make_run(fold=0)
+    make_run(fold=1, config={"callbacks": {name: node for name, node in nodes.items() if name != "defaults"}})
+    changes = option.stem in ("early_stopping", "best_checkpoint", "rollback_gate")
+    assert len(models()) == 1 + changes
+
+
+def test_a_callback_of_which_nothing_is_known_makes_another_model(make_run, models):
+    make_run(fold=0)
+    make_run(fold=1, config={"callbacks": {"own": {"_target_": "lightning.pytorch.callbacks.WeightAveraging"}}})
+    make_run(fold=2, config={"callbacks": None})
+    assert [model.folds for model in models()] == [[0, 2], [1]]
+
+
+def test_scores_of_unlike_predictors_are_not_averaged(make_run, models):
+    for fold, transforms in enumerate((["hflip"], ["hflip"], ["rot90"])):
+        node = {
+            "_target_": "hsl.callbacks.evaluation.Evaluation",
+            "inference": "tta",
+            "predictor": {"transforms": transforms},
+        }
+        make_run(fold=fold, config={"callbacks": {"flipped": node}})
+    (model,) = models()
+    assert model.refused == "its runs were scored as `tta` by unlike predictors"
 
 
 def test_unlike_initialisation_is_never_one_model(make_run, models):

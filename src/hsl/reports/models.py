@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsl.metrics.pixels.formulas import confusion_scores
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
 from hsl.reports.counts import empty_one, pixel_counts
-from hsl.reports.naming import differences, flatten, labels, without_fold
+from hsl.reports.naming import comparable, differences, labels, unlike_predictors
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
 from hsl.run_folder.reading import ObjectRow
 from hsl.run_folder.run import Run, ScoredOn, reverted_mark
@@ -227,7 +227,7 @@ def models_of(runs: Sequence[Run], ignore: Sequence[str], name_key: str) -> list
         ignore: patterns of config keys in which runs of one model may differ.
         name_key: the key of the encoder's name.
     """
-    flat = {run.folder: without_fold(flatten(run.config, ignore), run.fold) for run in runs if run.config}
+    flat = {run.folder: comparable(run.config, run.fold, ignore) for run in runs if run.config}
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in sorted((r for r in runs if r.config), key=lambda r: r.initialisation == "unknown"):
         config = repr(sorted(flat[run.folder].items()))
@@ -292,6 +292,8 @@ def _refusal(runs: Sequence[Run]) -> str:
     hashes = sorted({str(run.provenance.get("split_sha256", "?"))[:12] for run in runs})
     if len(hashes) > 1:
         return f"its runs saw unlike data (split hashes {', '.join(hashes)})"
+    if unlike := unlike_predictors([run.config for run in runs]):
+        return f"its runs were scored as `{unlike}` by unlike predictors"
     if len({run.split.assignment for run in runs if run.split}) > 1:
         return "its runs have unlike fold assignments of the same data, so their validation parts overlap"
     return ""

@@ -36,9 +36,46 @@ def flatten(config: Mapping[str, Any], ignore: Sequence[str] = (), prefix: str =
     return flat
 
 
-def without_fold(flat: Mapping[str, str], fold: int) -> dict[str, str]:
-    """`foldless` values of a flattened config."""
-    return {key: foldless(value, fold) for key, value in flat.items()}
+def without_watchers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the callbacks that only watch: they make no other model.
+
+    A callback of ours changes what is learned or kept exactly where it names the value that it decides by, ``monitor``
+    or ``metric``. Of others nothing is known, so they stay.
+
+    >>> without_watchers({"callbacks": {"rows": {"_target_": "hsl.callbacks.history.History"}, "off": None}})
+    {}
+    """
+    callbacks = {
+        name: node
+        for name, node in (config.get("callbacks") or {}).items()
+        if isinstance(node, Mapping)
+        and (not str(node.get("_target_", "")).startswith("hsl.") or node.keys() & {"monitor", "metric"})
+    }
+    others = {name: node for name, node in config.items() if name != "callbacks"}
+    return others | ({"callbacks": callbacks} if callbacks else {})
+
+
+def comparable(config: Mapping[str, Any], fold: int, ignore: Sequence[str]) -> dict[str, str]:
+    """The flattened config in which two runs of one model agree, whatever their fold.
+
+    Args:
+        config: of a run.
+        fold: its number, which is taken out of the values, see `foldless`.
+        ignore: patterns of keys in which the runs may differ.
+    """
+    return {key: foldless(value, fold) for key, value in flatten(without_watchers(config), ignore).items()}
+
+
+def unlike_predictors(configs: Sequence[Mapping[str, Any]]) -> str:
+    """The first name, such as ``tta``, under which runs were scored by different predictors; empty without one."""
+    found: dict[str, str] = {}
+    for config in configs:
+        for node in (config.get("callbacks") or {}).values():
+            if isinstance(node, Mapping) and "inference" in node:
+                predictor = json.dumps(node.get("predictor"), sort_keys=True, default=str)
+                if found.setdefault(str(node["inference"]), predictor) != predictor:
+                    return str(node["inference"])
+    return ""
 
 
 def differences(models: Sequence[Mapping[str, str]], name_key: str) -> list[dict[str, str]]:
