@@ -13,7 +13,7 @@ from hsl.run_folder import layout
 SOURCE = Path(__file__).parents[1] / "src" / "hsl"
 FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
-    "batch": 0, "channels": 0, "config": 0, "console": 0, "errors": 0, "files": 0, "options": 0,
+    "batch": 0, "channels": 0, "heads": 0, "config": 0, "console": 0, "errors": 0, "files": 0, "options": 0,
     "signals": 0, "terminal": 0,
     "data": 1, "models": 1, "losses": 1, "weighting": 1, "metrics": 1, "inference": 1, "run_folder": 1,
     "tasks": 2, "callbacks": 2, "pseudo_labels": 2, "ensembles": 2, "reports": 2, "exporting": 2,

@@ -14,19 +14,24 @@ from torch.utils.data import DataLoader
 
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.callbacks.oom_backoff import OomBackoff
+from hsl.heads import Head, Problem
 from hsl.losses import protocols
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed
 
 Build = Callable[[], nn.Module]
+COUNTS = {"segmentation": torch.tensor([1, 1])}
+PROBLEM = Problem((Head("segmentation", "dense", ("clean", "crack")),), COUNTS, COUNTS)
 
 
 class Network(nn.Module):
     """A smooth encoder and a linear head, in float64. ``fails`` is asked before each forward pass."""
 
-    def __init__(self, classes: Any, *, middle: Build = nn.Identity, **_: Any) -> None:
+    def __init__(self, class_heads: Any, *, middle: Build = nn.Identity, **_: Any) -> None:
         super().__init__()
+        self.known_heads = {head.name: head for head in class_heads}
+        self.stride = 1
         self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), middle(), nn.Tanh())
         self.head = nn.Conv2d(4, 2, 1)
         self.double()
@@ -86,7 +91,6 @@ def fitted(
 ) -> tuple[SegmentationTask, lightning.Trainer]:
     """Two epochs of three batches of 4, 4 and 2 pictures, with clipping; validated after each."""
     lightning.seed_everything(3, verbose=False)
-    counts = {"segmentation": torch.tensor([1, 1])}
     task = SegmentationTask(
         network=partial(Network, middle=middle),
         loss=Loss,
@@ -95,9 +99,7 @@ def fitted(
         scheduler=lambda optimizer, total_steps, **_: LambdaLR(optimizer, lambda step: 1 - step / (total_steps + 1)),
         predictor=lambda network, images: network(images),
         metrics={"pixelwise": Pixelwise},
-        classes={"segmentation": ("clean", "crack")},
-        class_counts=counts,
-        presence_pixels=counts,
+        problem=PROBLEM,
     )
     if fails is not None:
         task.network.fails = fails

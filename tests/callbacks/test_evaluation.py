@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX, Batch
 from hsl.callbacks.evaluation import Evaluation, PartResult
+from hsl.heads import Head, Problem
 
-HEAD = "segmentation"
+HEAD = Head("segmentation", "dense", ("clean", "crack"))
 
 
 def logits_of(prediction: list[list[int]], margin: float = math.log(3.0)) -> Tensor:
@@ -24,7 +25,7 @@ def logits_of(prediction: list[list[int]], margin: float = math.log(3.0)) -> Ten
 def batch_of(ids: list[str], masks: list[list[list[int]]], sizes: list[tuple[int, int]] | None = None) -> Batch:
     target = torch.tensor(masks)
     size = torch.tensor(sizes or [tuple(target.shape[1:])] * len(ids))
-    return {"id": ids, "image": torch.zeros(len(ids), 3, 2, 2), "size": size, "masks": {HEAD: target}}
+    return {"id": ids, "image": torch.zeros(len(ids), 3, 2, 2), "size": size, "masks": {HEAD.name: target}}
 
 
 def result_of(rights: dict[str, int], num_examples: int, batch_size: int = 2) -> PartResult:
@@ -128,11 +129,7 @@ def test_no_examples_are_kept_where_none_are_wanted() -> None:
     assert result_of({"a": 4, "b": 1}, num_examples=0).examples() == ([], [])
 
 
-class Task:
-    """Answers with what the predictor says."""
-
-    def predict(self, batch: Batch, predictor: Any) -> dict[str, Tensor]:
-        return {HEAD: predictor(batch["id"])}
+TASK: Any = SimpleNamespace(problem=Problem((HEAD,), {HEAD.name: torch.ones(2)}, {}))
 
 
 def trainer_of(*parts: str) -> Any:
@@ -141,21 +138,21 @@ def trainer_of(*parts: str) -> Any:
 
 def test_the_callback_scores_parts_apart_and_starts_anew() -> None:
     evaluation = Evaluation("plain", num_examples=0)
-    outputs = {HEAD: logits_of([[0, 1]])[None]}
-    trainer, task = trainer_of("val", "test"), Task()
+    outputs = {"plain": {HEAD.name: logits_of([[0, 1]])[None]}}
+    trainer = trainer_of("val", "test")
     for start in range(2):
-        evaluation.on_test_start(trainer, task)  # type: ignore[arg-type]
+        evaluation.on_test_start(trainer, TASK)
         for loader, name in enumerate(("v", "t")):
             batch = batch_of([f"{name}{start}"], [[[0, 0]]])
-            evaluation.on_test_batch_end(trainer, task, outputs, batch, 0, loader)  # type: ignore[arg-type]
+            evaluation.on_test_batch_end(trainer, TASK, outputs, batch, 0, loader)
     assert {loader: part.ids for loader, part in evaluation.parts.items()} == {0: ["v1"], 1: ["t1"]}
 
 
-def test_another_predictor_is_asked_instead_of_the_outputs() -> None:
-    evaluation = Evaluation("tta", 0, predictor=lambda *_: logits_of([[1, 1]])[None])  # type: ignore[arg-type]
+def test_it_reads_what_its_own_predictor_said() -> None:
+    evaluation = Evaluation("tta", 0)
     batch = batch_of(["a"], [[[1, 1]]])
-    outputs = {HEAD: logits_of([[0, 0]])[None]}
-    evaluation.on_test_batch_end(trainer_of("val"), Task(), outputs, batch, 0)  # type: ignore[arg-type]
+    outputs = {"plain": {HEAD.name: logits_of([[0, 0]])[None]}, "tta": {HEAD.name: logits_of([[1, 1]])[None]}}
+    evaluation.on_test_batch_end(trainer_of("val"), TASK, outputs, batch, 0)
     assert confusions(evaluation.parts[0])[0].tolist() == [[0, 0], [0, 2]]
 
 
@@ -163,8 +160,8 @@ def test_sinks_get_every_class_map_at_the_size_of_its_source() -> None:
     evaluation, got = Evaluation("tta", 0), []
     evaluation.sinks = [lambda part, batch, class_maps, objects: got.append((part, batch["id"], class_maps))]
     batch = batch_of(["a", "b"], [[[0, 1]], [[0, IGNORE_INDEX]]], [(1, 2), (1, 1)])
-    outputs = {HEAD: torch.stack([logits_of([[0, 1]]), logits_of([[1, 1]])])}
-    evaluation.on_test_batch_end(trainer_of("val"), Task(), outputs, batch, 0)  # type: ignore[arg-type]
+    outputs = {"tta": {HEAD.name: torch.stack([logits_of([[0, 1]]), logits_of([[1, 1]])])}}
+    evaluation.on_test_batch_end(trainer_of("val"), TASK, outputs, batch, 0)
     ((part, ids, class_maps),) = got
     assert (part, ids) == ("val/tta", ["a", "b"])
     assert [one.tolist() for one in class_maps] == [[[0, 1]], [[1]]]

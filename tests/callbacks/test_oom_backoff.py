@@ -12,7 +12,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from tests.callbacks._inputs import Loss, Network, OutOfMemory, collated, fitted, pictures
+from tests.callbacks._inputs import PROBLEM, Loss, Network, OutOfMemory, collated, fitted, pictures
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
@@ -203,7 +203,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_takes_timms_own_switch()
     gradients = []
     for checkpointed in (False, True):
         torch.manual_seed(0)
-        network = Network(classes=None)
+        network = Network(class_heads=())
         if checkpointed:
             checkpoint_network(network)
         network(images)["segmentation"].square().mean().backward()
@@ -302,17 +302,16 @@ def test_a_real_error_of_a_capped_device_and_the_check_before_it(tmp_path: Path)
     """Two wide convolutions on pictures of 1024 x 1024 px: 8 at once need more than the cap, fewer do not."""
 
     class Wide(Network):
-        def __init__(self, classes: Any, **_: Any) -> None:
-            super().__init__(classes)
+        def __init__(self, class_heads: Any, **_: Any) -> None:
+            super().__init__(class_heads)
             self.float()
             self.encoder = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.Tanh(), nn.Conv2d(32, 4, 1))
 
-    counts = {"segmentation": torch.tensor([1, 1])}
     task = SegmentationTask(
         network=Wide, loss=Loss, weighting=Fixed, optimizer=lambda module: SGD(module.parameters(), lr=0.1),
         scheduler=lambda optimizer, **_: LambdaLR(optimizer, lambda step: 1.0),
         predictor=lambda network, images: network(images), metrics={},
-        classes={"segmentation": ("clean", "crack")}, class_counts=counts, presence_pixels=counts,
+        problem=PROBLEM,
     )  # fmt: skip
     batch = collated([{"id": str(i), "image": torch.zeros(3, 1024, 1024),
                        "mask": torch.zeros(1024, 1024, dtype=torch.int64)} for i in range(8)])  # fmt: skip

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
+from tests.inference._inputs import Answers
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,11 +24,11 @@ def without_gradients():
         yield
 
 
-class Echo(nn.Module):
+class Echo(Answers):
     """Answers with its input under two heads, and remembers what it was given."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(texture="dense", colour="map")
         self.batches = []
 
     def forward(self, images):
@@ -36,11 +37,11 @@ class Echo(nn.Module):
         return {"texture": images, "colour": images}
 
 
-class Edgy(nn.Module):
+class Edgy(Answers):
     """Reads 2 pixels to each side, and sees zeros beyond the border of what it is given."""
 
     def __init__(self, num_classes=4):
-        super().__init__()
+        super().__init__(segmentation="dense")
         generator = torch.Generator().manual_seed(0)
         self.conv = nn.Conv2d(3, num_classes, 5, padding=2, bias=False)
         self.conv.weight.data = torch.randn(self.conv.weight.shape, generator=generator)
@@ -49,8 +50,11 @@ class Edgy(nn.Module):
         return {"segmentation": self.conv(images)}
 
 
-class Positioned(nn.Module):
+class Positioned(Answers):
     """The logit is where in the window the pixel lies: no two windows agree on a pixel."""
+
+    def __init__(self):
+        super().__init__(a="dense")
 
     def forward(self, images):
         ramp = torch.arange(images.shape[-1], dtype=images.dtype)
@@ -218,14 +222,16 @@ def test_a_picture_of_one_window_is_one_look():
     torch.testing.assert_close(output, Whole(stride=64)(Edgy(), images)["segmentation"])
 
 
-@pytest.mark.parametrize("answer", [lambda x: x.mean((2, 3)), lambda x: F.avg_pool2d(x, 4)])
-def test_a_head_that_is_not_dense_is_an_error(answer):
-    class Other(nn.Module):
+@pytest.mark.parametrize(
+    ("kind", "answer"), [("image", lambda x: x.mean((2, 3))), ("embedding", lambda x: F.avg_pool2d(x, 4))]
+)
+def test_a_head_that_is_not_dense_is_an_error(kind, answer):
+    class Other(Answers):
         def forward(self, images):
             return {"severity": answer(images)}
 
     with pytest.raises(ValueError, match=r"Head `severity` should give logits .*\(B, C, 64, 64\).* Found shape"):
-        predictor()(Other(), torch.zeros(1, 3, 100, 100))
+        predictor()(Other(severity=kind), torch.zeros(1, 3, 100, 100))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import ttach
+from tests.inference._inputs import Answers
 from torch import nn
 
 from hsl.errors import ConfigError
@@ -15,11 +16,11 @@ def plain(network, images):
     return network(images)
 
 
-class Lopsided(nn.Module):
+class Lopsided(Answers):
     """A network that is not symmetric: its answer depends on the orientation."""
 
     def __init__(self, num_classes=4):
-        super().__init__()
+        super().__init__(segmentation="dense")
         generator = torch.Generator().manual_seed(0)
         self.conv = nn.Conv2d(3, num_classes, 3, padding=1)
         self.conv.weight.data = torch.randn(self.conv.weight.shape, generator=generator)
@@ -89,36 +90,36 @@ def test_is_the_mean_of_probabilities_not_of_logits():
 
 
 def test_two_opposed_certainties_give_one_half():
-    class Left(nn.Module):  # sure of class 1 on the left, of class 0 on the right
+    class Left(Answers):  # sure of class 1 on the left, of class 0 on the right
         def forward(self, images):
             logits = torch.zeros(1, 2, 1, 2)
             logits[0, 1, 0, 0] = logits[0, 0, 0, 1] = 1000.0
             return {"a": logits}
 
-    output = TestTimeAugmentation(plain, ["identity", "hflip"])(Left(), torch.zeros(1, 3, 1, 2))["a"]
+    output = TestTimeAugmentation(plain, ["identity", "hflip"])(Left(a="dense"), torch.zeros(1, 3, 1, 2))["a"]
     torch.testing.assert_close(output.exp(), torch.full((1, 2, 1, 2), 0.5))
-    one = TestTimeAugmentation(plain, ["identity"])(Left(), torch.zeros(1, 3, 1, 2))["a"]
+    one = TestTimeAugmentation(plain, ["identity"])(Left(a="dense"), torch.zeros(1, 3, 1, 2))["a"]
     assert torch.isfinite(one).all()
     assert one[0, 0, 0, 0] == -1000.0
 
 
 def test_a_symmetric_network_is_unchanged():
-    class Pointwise(nn.Module):
+    class Pointwise(Answers):
         def forward(self, images):
             return {"a": images}
 
     images = torch.randn(2, 3, 5, 7)
-    output = TestTimeAugmentation(plain, "dihedral")(Pointwise(), images)["a"]
+    output = TestTimeAugmentation(plain, "dihedral")(Pointwise(a="dense"), images)["a"]
     torch.testing.assert_close(output, images.log_softmax(1), rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_is_averaged_in_float32():
-    class Half(nn.Module):
+    class Half(Answers):
         def forward(self, images):
             return {"a": images.to(torch.bfloat16)}
 
     images = torch.randn(1, 3, 4, 4)
-    output = TestTimeAugmentation(plain, DEFAULT)(Half(), images)["a"]
+    output = TestTimeAugmentation(plain, DEFAULT)(Half(a="dense"), images)["a"]
     assert output.dtype == torch.float32
     torch.testing.assert_close(output.exp().sum(1), torch.ones(1, 4, 4), rtol=0, atol=1e-6)
 
@@ -129,12 +130,12 @@ def test_composes_with_padding_on_a_picture_that_is_not_square():
 
 
 def test_several_heads_stay_apart():
-    class Two(nn.Module):
+    class Two(Answers):
         def forward(self, images):
             return {"a": images, "b": -images[:, :2]}
 
     images = torch.randn(1, 3, 4, 6)
-    outputs = TestTimeAugmentation(plain, DEFAULT)(Two(), images)
+    outputs = TestTimeAugmentation(plain, DEFAULT)(Two(a="dense", b="dense"), images)
     torch.testing.assert_close(outputs["b"], (-images[:, :2]).log_softmax(1), rtol=1e-5, atol=1e-6)
 
 
@@ -153,22 +154,21 @@ def test_wrong_names(names, message):
 
 
 def test_image_heads_and_maps_are_averaged():
-    class Sums(nn.Module):
+    class Sums(Answers):
         def forward(self, images):
-            first = images[:, :1]
-            return {"kind": first[:, 0, 0, :2], "depth": first}
+            return {"kind": images[:, 0, 0, :2], "depth": images[:, :1], "colours": images}
 
     images = torch.arange(32.0).reshape(2, 1, 4, 4).expand(2, 3, 4, 4)
-    found = TestTimeAugmentation(plain, ["identity", "hflip"])(Sums(), images)
+    found = TestTimeAugmentation(plain, ["identity", "hflip"])(Sums(kind="image", depth="map", colours="map"), images)
     torch.testing.assert_close(found["depth"], images[:, :1])  # turned there and back
+    torch.testing.assert_close(found["colours"], images)
     torch.testing.assert_close(found["kind"], (images[:, 0, 0, :2] + images[:, 0, 0, 2:].flip(-1)) / 2)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 4), (5,)])
-def test_only_dense_heads_with_classes(shape):
-    class Fixed(nn.Module):
+def test_embeddings_are_refused():
+    class Vectors(Answers):
         def forward(self, images):
-            return {"severity": torch.zeros(shape)}
+            return {"pixels": images}
 
-    with pytest.raises(ValueError, match="Head `severity` should give logits"):
-        TestTimeAugmentation(plain, DEFAULT)(Fixed(), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ConfigError, match="Head `pixels` should give classes or a map"):
+        TestTimeAugmentation(plain, DEFAULT)(Vectors(pixels="embedding"), torch.zeros(2, 3, 4, 4))

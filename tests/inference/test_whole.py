@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from tests.inference._inputs import Answers
 
 from hsl.errors import ConfigError
 from hsl.inference.whole import Whole
 
 
-class Echo(nn.Module):
+class Echo(Answers):
     """Answers with its input and remembers what it saw."""
+
+    def __init__(self):
+        super().__init__(dense="dense", image="image")
 
     def forward(self, images):
         self.seen = images
@@ -49,12 +52,12 @@ def test_gradient_passes():
 
 
 def test_a_head_at_another_size_is_an_error_not_a_silent_crop():
-    class Quarter(nn.Module):
+    class Quarter(Answers):
         def forward(self, images):
             return {"edges": images[..., ::4, ::4]}
 
     with pytest.raises(ValueError, match=r"Head `edges` .*\(32, 64\).*Found \(8, 16\)"):
-        Whole(stride=32)(Quarter(), torch.zeros(1, 3, 20, 50))
+        Whole(stride=32)(Quarter(edges="dense"), torch.zeros(1, 3, 20, 50))
 
 
 def test_stride_below_one():

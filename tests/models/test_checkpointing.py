@@ -3,10 +3,13 @@ from functools import partial
 import torch
 from torch import nn
 
+from hsl.heads import Head
 from hsl.models.checkpointing import checkpoint_network
 from hsl.models.decoders import deeplabv3plus
 from hsl.models.heads import DenseHead, ImageHead
 from hsl.models.network import SegmentationNetwork
+
+IMAGE = Head("classification", "image", ("c", "d"))
 
 
 class Encoder(nn.Module):
@@ -14,6 +17,7 @@ class Encoder(nn.Module):
 
     out_channels = (3, 4, 4, 8, 8, 8)
     stride = 32
+    fixed_size = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +35,8 @@ def made() -> SegmentationNetwork:
     torch.manual_seed(0)
     decoder = partial(deeplabv3plus, channels=8, skip_channels=4, rates=[2, 4, 6], dropout=0.0)
     heads = {"segmentation": DenseHead, "classification": ImageHead}
-    classes = {"segmentation": ["a", "b"]}
-    return SegmentationNetwork(Encoder(), decoder, heads, classes, {"classification": ["c", "d"]})  # type: ignore[arg-type]
+    known = [Head("segmentation", "dense", ("a", "b")), IMAGE]
+    return SegmentationNetwork(Encoder(), decoder, heads, known)  # type: ignore[arg-type]
 
 
 def test_the_decoder_is_run_again_too_and_no_gradient_changes() -> None:
@@ -60,7 +64,7 @@ def test_the_decoder_is_run_again_too_and_no_gradient_changes() -> None:
 
 def test_a_network_of_image_heads_alone_has_no_decoder_to_run_again() -> None:
     head = {"classification": ImageHead}
-    network = SegmentationNetwork(Encoder(), None, head, {}, {"classification": ["c", "d"]})  # type: ignore[arg-type]
+    network = SegmentationNetwork(Encoder(), None, head, [IMAGE])  # type: ignore[arg-type]
     checkpoint_network(network)
     network(torch.randn(2, 3, 64, 64))["classification"].sum().backward()
     assert all(parameter.grad is not None for parameter in network.encoder.parameters())

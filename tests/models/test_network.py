@@ -8,12 +8,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError
+from hsl.heads import Head
 from hsl.models.encoders import Encoder
 from hsl.models.heads import DenseHead, EmbeddingHead, ImageHead, MapHead
 from hsl.models.network import SegmentationNetwork
 
 CONF = Path(__file__).parents[2] / "conf"
 DECODERS = sorted(path.stem for path in (CONF / "decoder").glob("*.yaml"))
+DAMAGE = Head("damage", "dense", ("clean", "crack"))
 ENCODERS = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "efficientnet_lite0"]
 
 
@@ -30,7 +32,7 @@ def network(encoder_name: str, decoder_name: str, **heads: int) -> SegmentationN
         encoder(encoder_name),
         instantiate(OmegaConf.load(CONF / "decoder" / f"{decoder_name}.yaml")),
         dict.fromkeys(heads, DenseHead),
-        {name: [str(c) for c in range(num_classes)] for name, num_classes in heads.items()},
+        [Head(name, "dense", [str(c) for c in range(num_classes)]) for name, num_classes in heads.items()],
     )
 
 
@@ -90,7 +92,7 @@ def test_heads_share_the_features_and_keep_their_names() -> None:
 
 
 def test_heads_and_classes_must_agree() -> None:
-    make = partial(SegmentationNetwork, encoder("mobilenetv3_small"), classes={"damage": ["clean", "crack"]})
+    make = partial(SegmentationNetwork, encoder("mobilenetv3_small"), class_heads=[DAMAGE])
     with pytest.raises(ConfigError, match=r"\['damage'\].*Found `heads = \['segmentation'\]`"):
         make(
             decoder=instantiate(OmegaConf.load(CONF / "decoder" / "unet.yaml")),
@@ -116,9 +118,9 @@ def test_one_batch_can_be_learned() -> None:
 
 @pytest.mark.parametrize("decoder_name", ["hierarchical", "multihead", "unet"])
 def test_one_maker_makes_the_heads_of_the_data_whatever_they_are(decoder_name: str) -> None:
-    classes = {"genus": ["a", "b", "c"], "health": ["a", "b"]}
+    heads = [Head("genus", "dense", ("a", "b", "c")), Head("health", "dense", ("a", "b"))]
     decoder = instantiate(OmegaConf.load(CONF / "decoder" / f"{decoder_name}.yaml"))
-    model = SegmentationNetwork(encoder("mobilenetv3_small"), decoder, DenseHead, classes)
+    model = SegmentationNetwork(encoder("mobilenetv3_small"), decoder, DenseHead, heads)
     outputs = model(torch.rand(2, 3, 32, 96))
     assert {head: tuple(each.shape) for head, each in outputs.items()} == {
         "genus": (2, 3, 32, 96), "health": (2, 2, 32, 96),
@@ -147,9 +149,8 @@ def test_what_is_shared_stands_between_encoder_and_decoder(encoder_name: str, de
 
 
 def test_an_image_head_needs_no_decoder() -> None:
-    made = SegmentationNetwork(
-        encoder("mobilenetv3_small"), None, {"kind": ImageHead}, {}, image_classes={"kind": ["a", "b", "c"]}
-    )
+    head = Head("kind", "image", ("a", "b", "c"))
+    made = SegmentationNetwork(encoder("mobilenetv3_small"), None, {"kind": ImageHead}, [head])
     images = torch.rand(2, 3, 64, 64)
     outputs = made(images)
     assert {name: tuple(output.shape) for name, output in outputs.items()} == {"kind": (2, 3)}
@@ -157,7 +158,7 @@ def test_an_image_head_needs_no_decoder() -> None:
     outputs["kind"].sum().backward()
     assert [key for key, parameter in made.named_parameters() if parameter.grad is None] == []
     with pytest.raises(ConfigError, match=r"data\.image_labels"):
-        SegmentationNetwork(encoder("mobilenetv3_small"), None, {"kind": ImageHead}, {})
+        SegmentationNetwork(encoder("mobilenetv3_small"), None, {"kind": ImageHead}, [])
 
 
 def test_only_wanted_heads_are_built_and_only_evaluated_ones_answer_later() -> None:
@@ -169,13 +170,15 @@ def test_only_wanted_heads_are_built_and_only_evaluated_ones_answer_later() -> N
     made = SegmentationNetwork(
         encoder("mobilenetv3_small"),
         instantiate(OmegaConf.load(CONF / "decoder" / "unet.yaml")),
-        {"segmentation": DenseHead},
-        {"segmentation": ["background", "object"]},
+        {"damage": DenseHead},
+        [DAMAGE],
         further_heads=further,
-        wanted=["segmentation", "hv", "embedding"],
+        wanted=["damage", "hv", "embedding"],
         evaluated=["hv"],
     )
     images = torch.rand(2, 3, 64, 64)
-    assert set(made.heads) == {"segmentation", "hv", "embedding"}
-    assert set(made(images)) == {"segmentation", "hv", "embedding"}
-    assert set(made.eval()(images)) == {"segmentation", "hv"}
+    assert {name: head.kind for name, head in made.known_heads.items()} == {
+        "damage": "dense", "hv": "map", "embedding": "embedding",
+    }  # fmt: skip
+    assert set(made.heads) == set(made(images)) == made.known_heads.keys()
+    assert set(made.eval()(images)) == {"damage", "hv"}

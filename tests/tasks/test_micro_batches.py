@@ -13,6 +13,7 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.aggregation import CatMetric
 
 from hsl.batch import IGNORE_INDEX, Outputs
+from hsl.heads import Head
 from hsl.inference.geometry import to_source_size
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
@@ -177,6 +178,9 @@ def test_metric_states_are_taken_back() -> None:
 class Tight(nn.Module):
     """A network that takes so many pictures at once."""
 
+    known_heads = {"segmentation": Head("segmentation", "dense")}  # noqa: RUF012
+    stride = 4
+
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room = room
@@ -221,6 +225,7 @@ def test_a_predictor_gets_by_with_fewer_windows_and_need_not_know(predictor: Cal
     assert decided == [("forward", size) for size in (16, 8) if size <= first]  # and never again in this run
     assert micro_batches.sizes == {"train": None, "evaluation": None, "forward": 4}
     assert max(network.seen) == 4
+    assert micro_batches.portioned(network).stride == network.stride
 
 
 def test_without_a_start_nothing_is_in_between() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hsl.heads import Head, Problem
 from hsl.losses.cross_entropy import CrossEntropy
 from hsl.losses.image_loss import ImageCrossEntropy
 from hsl.losses.segmentation_loss import SegmentationLoss
@@ -20,18 +21,19 @@ HEAD = "segmentation"
 
 
 def dense_task(num_classes: int = 3) -> Any:
-    classes = {HEAD: [str(i) for i in range(num_classes)]}
+    head = Head(HEAD, "dense", [str(i) for i in range(num_classes)])
     ones = torch.ones(num_classes)
     loss = SegmentationLoss(
         {"ce": CrossEntropy()}, {"ce": 1.0}, class_weights=None, class_counts={HEAD: ones},
         presence_pixels={HEAD: ones}, head=HEAD, max_ratio=40.0,
     )  # fmt: skip
-    scoring = Scoring({"pixels": partial(Pixelwise)}, classes, {}, False, HEAD)
+    scoring = Scoring({"pixels": partial(Pixelwise)}, Problem((head,), {}, {}))
     return SimpleNamespace(scoring=scoring, loss=loss, primary=())
 
 
 def image_task(num_classes: int, several: bool) -> Any:
-    scoring = Scoring({}, {}, {"kind": [str(i) for i in range(num_classes)]}, several, None)
+    head = Head("kind", "image", [str(i) for i in range(num_classes)], several)
+    scoring = Scoring({}, Problem((head,), {}, {}))
     return SimpleNamespace(scoring=scoring, loss=SimpleNamespace(training_only=True), primary=())
 
 

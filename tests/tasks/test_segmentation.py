@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
 from hsl.errors import ConfigError
+from hsl.heads import Head, Problem
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
@@ -30,14 +31,15 @@ from hsl.weighting.scalar import Fixed
 class Network(nn.Module):
     """The first two channels of the picture, scaled, are the logits of every head."""
 
-    def __init__(self, classes: Any, **_: Any) -> None:
+    def __init__(self, class_heads: Any, **_: Any) -> None:
         super().__init__()
-        self.heads = list(classes)
+        self.known_heads = {head.name: head for head in class_heads}
+        self.stride = 1
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, images: Tensor, share: Any = None) -> Outputs:
         (features,) = share([images]) if share else [images]
-        return dict.fromkeys(self.heads, self.scale * features[:, :2])
+        return dict.fromkeys(self.known_heads, self.scale * features[:, :2])
 
 
 class Loss(nn.Module, protocols.Loss):
@@ -74,6 +76,7 @@ def task_of(*heads: str, fuse: Any = None) -> Task:
     heads = heads or ("segmentation",)
     scored = [*heads, "segmentation"] if fuse else heads
     counts = {head: torch.tensor([1, 1]) for head in heads}
+    problem = Problem(tuple(Head(name, "dense", ("clean", "crack")) for name in scored), counts, counts, fuse)
     return Task(
         network=Network,
         loss=Loss,
@@ -84,10 +87,7 @@ def task_of(*heads: str, fuse: Any = None) -> Task:
         ),
         predictor=lambda network, images: network(images),
         metrics={"pixelwise": Pixelwise},
-        classes=dict.fromkeys(scored, ("clean", "crack")),
-        class_counts=counts,
-        presence_pixels=counts,
-        fuse=fuse,
+        problem=problem,
     )
 
 
@@ -196,9 +196,8 @@ def with_a_broken_picture(value: float) -> Batch:
 def test_a_logit_that_is_no_number_names_its_picture(value: float, predictor: str) -> None:
     """1e6 is one until the network runs in half precision."""
     task, batch = task_of(), with_a_broken_picture(value)
-    task.predictor = lambda network, images: PREDICTORS[predictor](
-        lambda images: {head: logits.half() for head, logits in network(images).items()}, images
-    )
+    task.network = Halved(class_heads=task.problem.heads)
+    task.predictor = PREDICTORS[predictor]  # type: ignore[assignment]
     with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(prediction\)\."):
         task.predict(batch)
     with pytest.raises(NonFiniteLogitsError, match=r"in `segmentation` for p1 \(validation of epoch 1\)\."):
@@ -263,7 +262,8 @@ def test_an_epoch_starts_its_scores_anew() -> None:
 
 def test_several_heads_are_logged_each_and_the_fused_one_is_monitored() -> None:
     task = task_of("damage", "material", fuse=lambda outputs: -outputs["damage"])
-    assert {*task.network.heads} == {"damage", "material"}
+    assert {*task.network.known_heads} == {"damage", "material"}  # type: ignore[arg-type]
+    assert {*task.heads} == {"damage", "material", "segmentation"}
     validate(task, batch_of([[0, 1]], damage=[[0, 1]], material=[[0, 0]], segmentation=[[1, 1]]))
     assert task.logged["val/miou/damage"] == 1.0
     assert task.logged["val/miou/material"] == 0.25  # 1/2 and 0
@@ -296,7 +296,7 @@ def test_predictions_have_the_size_of_the_sources() -> None:
     assert logits[0, :, 0].tolist() == [[1.0, 0.75, 0.25, 0.0], [0.0, 0.25, 0.75, 1.0]]
     assert logits[0, :, 1:].abs().sum() == 0
     assert logits[1, 1, :, :2].tolist() == [[1.0, 0.0]] * 3
-    torch.testing.assert_close(task.test_step(batch, 0)["segmentation"], logits)
+    torch.testing.assert_close(task.test_step(batch, 0)["plain"]["segmentation"], logits)
 
 
 def test_another_predictor_is_asked_and_answers_in_float32() -> None:
@@ -336,7 +336,14 @@ class Flat(Network):
     """The three channels of the picture are the logits."""
 
     def forward(self, images: Tensor, share: Any = None) -> Outputs:
-        return dict.fromkeys(self.heads, self.scale * images)
+        return dict.fromkeys(self.known_heads, self.scale * images)
+
+
+class Halved(Network):
+    """Answers in half precision."""
+
+    def forward(self, images: Tensor, share: Any = None) -> Outputs:
+        return {head: logits.half() for head, logits in super().forward(images, share).items()}
 
 
 class Branches(Network):
@@ -345,18 +352,19 @@ class Branches(Network):
     def forward(self, images: Tensor, share: Any = None) -> Outputs:
         return {
             head: torch.nn.functional.one_hot(SHAPES[head][images.argmax(1)], 2).movedim(-1, 1).float()
-            for head in self.heads
+            for head in self.known_heads
         }
 
 
-def task_with(network: Any, heads: list[str], **parts: Any) -> Task:
-    counts = {head: torch.tensor([1, 1, 1]) for head in heads}
+def task_with(network: Any, learned: list[str], primary: Any = "all", **further: Any) -> Task:
+    counts = {head: torch.tensor([1, 1, 1]) for head in learned}
     classes = {"damage": ("clean", "damage"), "kind": ("other", "stain"), "segmentation": NAMES}
+    heads = tuple(Head(name, "dense", names) for name, names in classes.items())
     task = task_of()
     return Task(
         network=network, loss=Loss, weighting=Fixed, optimizer=task.optimizer, scheduler=task.scheduler,
-        predictor=task.predictor, metrics={"pixelwise": Pixelwise}, classes=classes, class_counts=counts,
-        presence_pixels=counts, **parts,
+        predictor=task.predictor, metrics={"pixelwise": Pixelwise},
+        problem=Problem(heads, counts, counts, **further), primary=primary,
     )  # fmt: skip
 
 

@@ -10,21 +10,20 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
 from hsl.config.ranges import NonNegativeInt
+from hsl.heads import Head, Problem, of_kind
 from hsl.inference.channels import read_channels
 from hsl.inference.global_space import read_as
+from hsl.inference.predictor import Predictor
 from hsl.metrics.images.image_scores import probabilities_of
-from hsl.metrics.objects.watershed import split_objects
+from hsl.metrics.objects.watershed import objects_of
 from hsl.metrics.pixels.formulas import States, confusion_scores
 from hsl.metrics.pixels.overlapping import pool_channels
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
-"""The head that says how deep each pixel lies in its object."""
-
-Predictor = Callable[[nn.Module, Tensor], Outputs]
 ClassMaps = Sequence[NDArray[np.uint8]]
 ObjectMaps = Sequence[NDArray[np.int32]]
 Sink = Callable[[str, Batch, ClassMaps, ObjectMaps | None], None]
@@ -48,10 +47,7 @@ class Example:
 
 
 class Evaluation(Callback):
-    """Scores every picture of a test run.
-
-    One instance per predictor: the plain one reads what the task predicted; another (test-time augmentation) asks
-    the task to predict with its own predictor.
+    """Scores every picture of a test run by what one predictor says of it, which the task asks.
 
     Args:
         inference: the name of the scores: ``plain``, ``tta``.
@@ -94,23 +90,24 @@ class Evaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        predicted: Outputs = outputs
-        if self.predictor is not None:
-            predicted = cast(Any, pl_module).predict(batch, self.predictor)
-        for head in [head for head, output in predicted.items() if output.ndim == 2]:
-            self.images.setdefault(dataloader_idx, {}).setdefault(head, ImageResult()).add(predicted[head], batch, head)
-        tables: dict[str, Tensor] = getattr(pl_module, "readings", {})
-        for head in (predicted.keys() | tables.keys()) & batch.get("masks", {}).keys() - {self.head}:
-            result = self.tasks.setdefault(dataloader_idx, {}).setdefault(head, PartResult(num_examples=0))
-            result.add(predicted[self.head if head in tables else head], batch, head, tables.get(head))
-        channels: Sequence[str] = getattr(pl_module, "channels", ())
-        if self.head not in predicted and not channels:
+        predicted: Outputs = outputs[self.inference]
+        problem: Problem = cast(Any, pl_module).problem
+        for head in of_kind(problem.heads, "image"):
+            images = self.images.setdefault(dataloader_idx, {})
+            images.setdefault(head.name, ImageResult(head)).add(predicted[head.name], batch)
+        dense = {head.name: head for head in of_kind(problem.heads, "dense")}
+        shown = dense.pop(self.head, None)
+        for name, head in dense.items():
+            result = self.tasks.setdefault(dataloader_idx, {}).setdefault(name, PartResult(num_examples=0))
+            table = problem.readings.get(name)
+            result.add(predicted[name if table is None else self.head], batch, head, table)
+        if shown is None:
             return
         part = self.parts.setdefault(dataloader_idx, PartResult(self.num_examples))
-        if channels:
-            class_maps = part.add_channels(predicted, batch, channels, self.tasks[dataloader_idx])
+        if shown.several:
+            class_maps = part.add_channels(predicted, batch, problem.channels, self.tasks[dataloader_idx])
         else:
-            class_maps = part.add(predicted[self.head], batch, self.head)
+            class_maps = part.add(predicted[self.head], batch, shown)
         name = cast(Any, trainer).datamodule.prepared.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps, _objects(predicted, batch, self.head))
@@ -124,33 +121,23 @@ def _objects(outputs: Outputs, batch: Batch, head: str) -> ObjectMaps | None:
     return [objects_of(logits[:, :h, :w], distance[:, :h, :w]) for logits, distance, (h, w) in pairs]
 
 
-def objects_of(logits: Tensor, distance: Tensor) -> NDArray[np.int32]:
-    """Ids ``(H, W)`` of the objects of one picture: all that is not class 0, cut apart by the predicted distance.
-
-    Args:
-        logits: ``(C, H, W)`` of the dense head.
-        distance: ``(1, H, W)`` of the head `DISTANCE`.
-    """
-    return split_objects(1 - logits.softmax(dim=0)[0].cpu().numpy(), distance[0].cpu().numpy())
-
-
 class ImageResult:
     """What an image head says of the pictures of one part, under one predictor.
 
     ``targets`` are ``()`` or ``(K,)`` a picture, ``probabilities`` ``(K,)``; in the order of the pictures seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, head: Head) -> None:
+        self.head = head
         self.ids: list[str] = []
         self.probabilities: list[NDArray[np.float32]] = []
         self.targets: list[NDArray[Any]] = []
 
-    def add(self, logits: Tensor, batch: Batch, head: str) -> None:
+    def add(self, logits: Tensor, batch: Batch) -> None:
         """Take the logits ``(B, K)`` of one batch."""
-        labels = batch["labels"][head]
         self.ids += batch["id"]
-        self.probabilities += list(probabilities_of(logits, several=labels.ndim == 2).cpu().numpy())
-        self.targets += list(labels.cpu().numpy())
+        self.probabilities += list(probabilities_of(logits, self.head.several).cpu().numpy())
+        self.targets += list(batch["labels"][self.head.name].cpu().numpy())
 
 
 class PartResult:
@@ -169,7 +156,7 @@ class PartResult:
         self._num_scored = 0
         self._num_examples = num_examples
 
-    def add(self, logits: Tensor, batch: Batch, head: str, table: Tensor | None = None) -> list[NDArray[np.uint8]]:
+    def add(self, logits: Tensor, batch: Batch, head: Head, table: Tensor | None = None) -> list[NDArray[np.uint8]]:
         """Take the logits ``(B, C, H, W)`` of one batch.
 
         Args:
@@ -181,13 +168,12 @@ class PartResult:
         Returns:
             The class map of each picture, at the size of its source.
         """
-        num_classes = logits.shape[1] if table is None else int(table.max()) + 1
-        metric = Pixelwise(num_classes).to(batch["image"].device)
+        metric = Pixelwise(len(head.classes)).to(batch["image"].device)
         class_maps = []
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
             # one picture at a time, since those of a sliding window come from the host and are large
             picture = logits[i : i + 1, :, :height, :width].to(batch["image"].device)
-            target = batch["masks"][head][i : i + 1, :height, :width]
+            target = batch["masks"][head.name][i : i + 1, :height, :width]
             confidence, prediction = picture.softmax(dim=1).max(dim=1)
             read = None
             if table is not None:

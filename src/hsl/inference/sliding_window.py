@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hsl.batch import Outputs
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
 from hsl.inference.geometry import reflected_to
+from hsl.inference.predictor import Network
 
 SIGMA = 1 / 8  # of the window's side
 FLOOR = 1e-3  # of the weight in the middle, as in MONAI: no pixel rests on weights near zero
@@ -67,11 +68,11 @@ class SlidingWindow:
         self.windows_per_batch = windows_per_batch
         self.stitch_device = torch.device(stitch_device)
 
-    def __call__(self, network: nn.Module, images: Tensor) -> Outputs:
+    def __call__(self, network: Network, images: Tensor) -> Outputs:
         """Logits ``float32 (B, C, H, W)`` of every head on ``stitch_device``, for ``images`` ``(B, 3, H, W)``.
 
         Raises:
-            ConfigError: a head is not dense, or answers at another size than its input.
+            ConfigError: a head is one of whole images, or answers at another size than its input.
         """
         height, width = images.shape[-2:]
         images = reflected_to(images, max(height, self.window), max(width, self.window))
@@ -106,11 +107,11 @@ class SlidingWindow:
     def _cut(self, pixels: Tensor, top: int, left: int) -> Tensor:
         return pixels[..., top : top + self.window, left : left + self.window]
 
-    def _outputs(self, network: nn.Module, images: Tensor, batch: Sequence[Place]) -> Outputs:
+    def _outputs(self, network: Network, images: Tensor, batch: Sequence[Place]) -> Outputs:
         windows = torch.stack([self._cut(images[place.picture], place.top, place.left) for place in batch])
         outputs: Outputs = network(windows)
         for head, output in outputs.items():
-            if output.ndim != 4 or output.shape[-2:] != windows.shape[-2:]:
+            if network.known_heads[head].kind == "image" or output.shape[-2:] != windows.shape[-2:]:
                 raise ConfigError(
                     f"Head `{head}` should give logits at the size of its input, (B, C, {self.window}, {self.window}), "
                     f"for a sliding window. Found shape {tuple(output.shape)}. Evaluate it with `inference=whole`."

@@ -1,13 +1,14 @@
 """Test-time augmentation: the mean over the picture's orientations."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hsl.batch import Outputs
 from hsl.errors import ConfigError
+from hsl.inference.predictor import Network, Predictor
 
 # Every symmetry of the square is some quarter turns counter-clockwise and then perhaps a left-right mirror.
 _TURNS_THEN_MIRROR = {
@@ -29,8 +30,8 @@ class TestTimeAugmentation:
 
     with ``f`` the predictor inside, ``t`` one of ``T`` symmetries of the square and the softmax over classes.
     Of an image head, whose output ``(B, K)`` is the same whatever the orientation, it is the mean of the logits: one
-    that says which of several classes are present has a sigmoid for each, not a softmax over all. Of a map of one
-    channel, such as a distance, it is the mean of the values.
+    that says which of several classes are present has a sigmoid for each, not a softmax over all. Of a map,
+    such as a distance, it is the mean of the values.
     The mean is returned as log-probabilities: ``softmax`` of an output is exactly the mean, so losses,
     metrics and calibration read it like any logits. It is summed in float32 and in log space, so a
     probability too small for a float stays apart from zero. The orientations run one after the other; memory
@@ -47,36 +48,43 @@ class TestTimeAugmentation:
 
     __test__ = False  # pytest takes classes named Test* for tests
 
-    def __init__(self, predictor: Callable[[nn.Module, Tensor], Outputs], transforms: str | Sequence[str]) -> None:
+    def __init__(self, predictor: Predictor, transforms: str | Sequence[str]) -> None:
         names = [transforms] if isinstance(transforms, str) else list(transforms)
         self.predictor = predictor
         self.transforms = _checked([each for name in names for each in _expand(name)])
 
-    def __call__(self, network: nn.Module, images: Tensor) -> Outputs:
+    def __call__(self, network: Network, images: Tensor) -> Outputs:
         """Log-probabilities ``float32 (B, C, H, W)`` of every dense head, for ``images`` ``(B, 3, H, W)``.
 
         Raises:
-            ConfigError: a head is not dense or has fewer than 2 channels: there are no class probabilities per
-                pixel.
+            ConfigError: a head gives embeddings.
         """
         total: Outputs = {}
         for name in self.transforms:
             for head, output in self.predictor(network, turn(images, name)).items():
-                if output.ndim == 2 or (output.ndim == 4 and output.shape[1] == 1):
-                    restored = turn_back(output.float(), name) if output.ndim == 4 else output.float()
-                    share = restored / len(self.transforms)
-                    total[head] = total[head] + share if head in total else share
+                kind = network.known_heads[head].kind
+                if kind == "dense":
+                    seen = turn_back(_log_probabilities(output.float()), name)
+                    total[head] = torch.logaddexp(total[head], seen) if head in total else seen
                     continue
-                _check_dense(head, output)
-                logits, places = output.float(), (1, 2, 3)
-                # 0, or NaN for an image with a logit that is not finite: an infinite one would vanish in the mean
-                mark = 0 * logits.amin(places, keepdim=True) + 0 * logits.amax(places, keepdim=True)
-                log_probabilities = turn_back(logits.log_softmax(1) + mark, name)
-                total[head] = torch.logaddexp(total[head], log_probabilities) if head in total else log_probabilities
+                if kind == "embedding":
+                    raise ConfigError(
+                        f"Head `{head}` should give classes or a map for test-time augmentation. Found embeddings, "
+                        "whose mean means nothing. Evaluate it with `inference=whole`."
+                    )
+                share = (turn_back(output.float(), name) if kind == "map" else output.float()) / len(self.transforms)
+                total[head] = total[head] + share if head in total else share
         return {
-            head: output - math.log(len(self.transforms)) if output.ndim == 4 and output.shape[1] > 1 else output
+            head: output - math.log(len(self.transforms)) if network.known_heads[head].kind == "dense" else output
             for head, output in total.items()
         }
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax; NaN for an image with a logit that is not finite: an infinite one would vanish in the mean."""
+    places = (1, 2, 3)
+    mark = 0 * logits.amin(places, keepdim=True) + 0 * logits.amax(places, keepdim=True)
+    return logits.log_softmax(1) + mark
 
 
 def turn(images: Tensor, name: str) -> Tensor:
@@ -108,11 +116,3 @@ def _checked(names: list[str]) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f"`transforms` should not be empty. Choose among {choices}.")
     return tuple(names)
-
-
-def _check_dense(head: str, output: Tensor) -> None:
-    if output.ndim != 4 or output.shape[1] < 2:
-        raise ConfigError(
-            f"Head `{head}` should give logits (B, C, H, W) with C >= 2 for test-time augmentation. "
-            f"Found shape {tuple(output.shape)}. Evaluate this head with `inference=whole`."
-        )

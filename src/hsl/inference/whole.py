@@ -2,12 +2,13 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hsl.batch import Outputs
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
 from hsl.inference.geometry import reflected_to
+from hsl.inference.predictor import Network
 
 
 class Whole:
@@ -19,8 +20,8 @@ class Whole:
     outputs.
 
     Args:
-        stride: height and width are padded to a multiple of it, >= 1, and of ``network.stride`` where there is one. The
-            total downsampling of the encoder.
+        stride: height and width are padded to a multiple of it, >= 1, and of ``network.stride``. The total downsampling
+            of the encoder.
 
     Raises:
         ConfigError: ``stride`` is below 1.
@@ -33,20 +34,21 @@ class Whole:
             )
         self.stride = stride
 
-    def __call__(self, network: nn.Module, images: Tensor) -> Outputs:
-        """Outputs of ``network`` for ``images`` ``(B, 3, H, W)``, dense heads cropped to ``(B, C, H, W)``.
+    def __call__(self, network: Network, images: Tensor) -> Outputs:
+        """Outputs of ``network`` for ``images`` ``(B, 3, H, W)``; all but image heads are cropped to it.
 
         Raises:
-            ValueError: a dense head answers at another size than its input.
+            ValueError: a head that is no image head answers at another size than its input.
         """
         height, width = images.shape[-2:]
-        stride = math.lcm(self.stride, getattr(network, "stride", 1))  # windows of attention may ask for more
+        stride = math.lcm(self.stride, network.stride)  # windows of attention may ask for more
         padded = reflected_to(images, height + -height % stride, width + -width % stride)
         outputs: Outputs = network(padded)
+        spatial = {name for name in outputs if network.known_heads[name].kind != "image"}
         for head, output in outputs.items():
-            if output.ndim == 4 and output.shape[-2:] != padded.shape[-2:]:
+            if head in spatial and output.shape[-2:] != padded.shape[-2:]:
                 raise ValueError(
                     f"Head `{head}` should answer at the size of its input, {tuple(padded.shape[-2:])}. "
                     f"Found {tuple(output.shape[-2:])}. Give the head an upsampling to the input size."
                 )
-        return {head: output[..., :height, :width] if output.ndim == 4 else output for head, output in outputs.items()}
+        return {head: output[..., :height, :width] if head in spatial else output for head, output in outputs.items()}

@@ -1,11 +1,14 @@
 """Heads: from the decoder's features to the output of one task."""
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_head
 from torch import Tensor, nn
 
 from hsl.config.ranges import FractionBelowOne, PositiveInt
 from hsl.errors import ConfigError
+from hsl.heads import Kind
 
 
 class DenseHead(nn.Module):
@@ -18,6 +21,8 @@ class DenseHead(nn.Module):
         kernel_size: side of the convolution; ``None`` is 3 at full resolution and 1 below it, as
             published with U-Net on the one hand and DeepLab, SegFormer, FPN and UPerNet on the other.
     """
+
+    kind: ClassVar[Kind] = "dense"
 
     def __init__(self, in_channels: int, num_classes: int, upsampling: int, kernel_size: int | None = None) -> None:
         super().__init__()
@@ -47,6 +52,8 @@ class MapHead(nn.Module):
         channels: numbers per pixel.
     """
 
+    kind: ClassVar[Kind] = "map"
+
     def __init__(self, in_channels: int, upsampling: int, channels: PositiveInt) -> None:
         super().__init__()
         self.project = nn.Conv2d(in_channels, channels, 3, padding=1)
@@ -67,6 +74,8 @@ class EmbeddingHead(nn.Module):
         dimension: D.
         stride: of the grid, a multiple of ``upsampling``; finer ones are averaged.
     """
+
+    kind: ClassVar[Kind] = "embedding"
 
     def __init__(self, in_channels: int, upsampling: int, dimension: PositiveInt = 32, stride: PositiveInt = 4) -> None:
         super().__init__()
@@ -96,6 +105,8 @@ class ImageHead(nn.Module):
     Raises:
         ConfigError: ``dropout`` is outside its range.
     """
+
+    kind: ClassVar[Kind] = "image"
 
     def __init__(self, in_channels: int, num_classes: int, dropout: FractionBelowOne = 0.2) -> None:
         super().__init__()

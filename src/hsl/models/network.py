@@ -2,17 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from hsl.batch import Outputs
 from hsl.errors import ConfigError
+from hsl.heads import Head, Kind, of_kind
 from hsl.models.decoders import Decoder, Features
 from hsl.models.encoders import Encoder
 from hsl.models.multitask_decoders import MultitaskDecoder
 
-Head = Callable[..., nn.Module]
+MakeHead = Callable[..., nn.Module]
 Share = Callable[[Features], Features]
 
 
@@ -25,12 +26,14 @@ class SegmentationNetwork(nn.Module):
             ``heads``. Not called, and may be ``None``, where there are image heads only.
         heads: makes each head, by its name, from ``in_channels``, ``num_classes`` and ``upsampling``; or what makes
             them all, whatever heads the data have.
-        classes: class names of each dense head, in the order of the class indices.
-        image_classes: class names of each image head.
+        class_heads: the heads that give classes, of pixels or of whole images.
         further_heads: what makes heads that are no classifiers (maps, embeddings), from ``in_channels`` and
             ``upsampling``.
         wanted: which of these are built; ``None``: all.
         evaluated: which of these answer at evaluation too; the others are there for the training.
+
+    Attributes:
+        known_heads: what each head is, by name.
 
     Raises:
         ConfigError: a head has no classes in the data, or the data has classes without a head.
@@ -40,39 +43,38 @@ class SegmentationNetwork(nn.Module):
         self,
         encoder: Encoder,
         decoder: Callable[..., Decoder | MultitaskDecoder] | None,
-        heads: Mapping[str, Head] | Head,
-        classes: Mapping[str, Sequence[str]],
-        image_classes: Mapping[str, Sequence[str]] | None = None,
-        further_heads: Mapping[str, Head] | None = None,
+        heads: Mapping[str, MakeHead] | MakeHead,
+        class_heads: Sequence[Head],
+        further_heads: Mapping[str, MakeHead] | None = None,
         wanted: Sequence[str] | None = None,
         evaluated: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.image_heads = tuple(image_classes or ())
-        makers = dict.fromkeys(classes, heads) if callable(heads) else heads
-        if set(makers) != {*classes, *self.image_heads}:
+        self.known_heads = {head.name: head for head in class_heads}
+        makers = {head.name: heads for head in of_kind(class_heads, "dense")} if callable(heads) else heads
+        if set(makers) != set(self.known_heads):
             raise ConfigError(
-                f"`heads` should be the heads of the data, {sorted({*classes, *self.image_heads})}. "
+                f"`heads` should be the heads of the data, {sorted(self.known_heads)}. "
                 f"Found `heads = {sorted(makers)}`. Name them alike in `task` and `data`, take `task=multitask`, or "
                 "give the column of the image labels with `data.image_labels`."
             )
         self.encoder = encoder
-        dense = {name: maker for name, maker in makers.items() if name in classes}
-        self.decoder = _decode(decoder, encoder, tuple(dense))
+        dense = [self.known_heads[name] for name in makers if self.known_heads[name].kind == "dense"]
+        self.decoder = _decode(decoder, encoder, tuple(head.name for head in dense))
         made = {}
-        for name, head in dense.items():
+        for head in dense:
             channels = self.decoder.out_channels
-            made[name] = head(
-                in_channels=channels if isinstance(channels, int) else channels[name],
-                num_classes=len(classes[name]),
+            made[head.name] = makers[head.name](
+                in_channels=channels if isinstance(channels, int) else channels[head.name],
+                num_classes=len(head.classes),
                 upsampling=self.decoder.stride,
             )
-        for name in self.image_heads:
-            number = len((image_classes or {})[name])
-            made[name] = makers[name](in_channels=encoder.out_channels[-1], num_classes=number)
-        chosen = {name: head for name, head in (further_heads or {}).items() if wanted is None or name in wanted}
-        for name, head in chosen.items():
-            made[name] = head(in_channels=self.decoder.out_channels, upsampling=self.decoder.stride)
+        for head in of_kind(class_heads, "image"):
+            made[head.name] = makers[head.name](in_channels=encoder.out_channels[-1], num_classes=len(head.classes))
+        chosen = {name: make for name, make in (further_heads or {}).items() if wanted is None or name in wanted}
+        for name, make in chosen.items():
+            made[name] = make(in_channels=self.decoder.out_channels, upsampling=self.decoder.stride)
+            self.known_heads[name] = Head(name, cast(Kind, made[name].kind))
         self.training_heads = chosen.keys() - set(evaluated)
         self.heads = nn.ModuleDict(made)
 
@@ -93,8 +95,8 @@ class SegmentationNetwork(nn.Module):
             ConfigError: H or W is no multiple of `stride`.
         """
         height, width = image.shape[-2:]
-        fixed = getattr(self.encoder, "fixed_size", False)  # an encoder of one size says itself what it takes
-        if not fixed and (height % self.stride or width % self.stride):
+        # an encoder of one size says itself what it takes
+        if not self.encoder.fixed_size and (height % self.stride or width % self.stride):
             raise ConfigError(
                 f"`image` should have sides that are multiples of {self.stride}. Found {height} x {width}. "
                 "Evaluate with `inference=whole` or `inference=sliding_window`, or resize the pictures."
@@ -102,7 +104,8 @@ class SegmentationNetwork(nn.Module):
         features = self.encoder(image)
         if share is not None:
             features = share(features)
-        outputs = {name: self.heads[name](features[-1]) for name in self.image_heads}
+        images = of_kind(self.known_heads.values(), "image")
+        outputs = {head.name: self.heads[head.name](features[-1]) for head in images}
         if self.decoder is None:
             return outputs
         decoded = self.decoder(features)

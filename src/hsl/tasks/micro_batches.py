@@ -1,6 +1,6 @@
 """A batch in slices that fit in memory: the mechanics of memory backoff."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, cast
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsl.batch import Batch, Objectives, Outputs
+from hsl.heads import Head
+from hsl.inference.predictor import Network
 from hsl.tasks.attempt import (
     Buffers,
     Failure,
@@ -144,7 +146,7 @@ class MicroBatches:
         """
         return step(batch) if not self.active else joined(self._piecewise("evaluation", step, batch, metrics))
 
-    def portioned(self, network: nn.Module) -> nn.Module:
+    def portioned(self, network: Network) -> Network:
         """The network as a predictor is to see it: what it is called with is cut, so predictors need not know."""
         return _Portioned(network, self) if self.active else network
 
@@ -172,19 +174,25 @@ class MicroBatches:
         return finished
 
 
-class _Portioned(nn.Module):
+class _Portioned:
     """A network in evaluation, called with a part of its input at a time."""
 
-    def __init__(self, network: nn.Module, micro_batches: MicroBatches) -> None:
-        super().__init__()
-        self.network = network
-        self._micro_batches = micro_batches
+    def __init__(self, network: Network, micro_batches: MicroBatches) -> None:
+        self._network, self._micro_batches = network, micro_batches
 
-    def forward(self, images: Tensor) -> Outputs:
-        return joined(self._micro_batches._piecewise("forward", self._call, {"image": images}, None))
+    @property
+    def known_heads(self) -> Mapping[str, Head]:
+        return self._network.known_heads
+
+    @property
+    def stride(self) -> int:
+        return self._network.stride
+
+    def __call__(self, image: Tensor) -> Outputs:
+        return joined(self._micro_batches._piecewise("forward", self._call, {"image": image}, None))
 
     def _call(self, part: Any) -> Outputs:
-        return cast(Outputs, self.network(part["image"]))
+        return self._network(part["image"])
 
 
 def slices(batch: Any, size: int | None) -> list[Any]:
@@ -226,11 +234,14 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
     result: Outputs = {}
     for head in parts[0]:
         outputs = [part[head] for part in parts]
-        if outputs[0].ndim == 4:
-            height, width = (max(one.shape[axis] for one in outputs) for axis in (2, 3))
-            outputs = [F.pad(one, (0, width - one.shape[3], 0, height - one.shape[2])) for one in outputs]
-        result[head] = torch.cat(outputs)
+        sides = [max(lengths) for lengths in zip(*(one.shape[2:] for one in outputs), strict=True)]  # none of an image
+        result[head] = torch.cat([_padded(one, sides) for one in outputs])
     return result
+
+
+def _padded(output: Tensor, sides: Sequence[int]) -> Tensor:
+    missing = [side - length for side, length in zip(sides, output.shape[2:], strict=True)]
+    return F.pad(output, [pad for each in reversed(missing) for pad in (0, each)]) if any(missing) else output
 
 
 def _cut(value: Any, count: int, part: slice) -> Any:

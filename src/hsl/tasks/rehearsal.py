@@ -1,13 +1,14 @@
 """What a training would come to, found out in a moment: the values a validation logs, and a step of one picture."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from hsl.batch import IGNORE_INDEX, UNKNOWN_LABEL, Batch, Outputs
+from hsl.metrics.images.image_scores import ImageScores
 from hsl.tasks.segmentation import SegmentationTask
 
 SURE = 10.0
@@ -70,26 +71,23 @@ def _right_everywhere(
     task: SegmentationTask, counts: Mapping[str, Tensor], labels: Mapping[str, Tensor]
 ) -> tuple[Batch, Outputs]:
     """A batch with every class and label of the part, and the outputs that are right for all of it."""
-    known = {head: _distinct(values) for head, values in labels.items()}
+    images = {head: cast(ImageScores, metric) for head, metric in task.scoring.images.items()}
+    known = {head: _distinct(labels[head], metric.several) for head, metric in images.items()}
     number = max([1, *(len(values) for values in known.values())])
     width = SIDE * max([1, *(int((each > 0).sum()) for each in counts.values())])
     masks = {head: _stripes(each, width).expand(number, -1, -1) for head, each in counts.items()}
-    for (
-        head,
-        table,
-    ) in task.scoring.readings.items():  # a task that reads the one head has the masks that follow from its own
-        whole = masks[str(task.scored_head)]
+    for head, table in task.scoring.readings.items():  # what a task reads follows from the masks of the one head
+        whole = masks[task.scoring.scored_head]
         masks[head] = table[whole.where(whole != IGNORE_INDEX, 0)].where(whole != IGNORE_INDEX, IGNORE_INDEX)
     targets = {head: values[torch.arange(number) % len(values)] for head, values in known.items()}
     right: dict[str, Tensor] = {}
     for head in task.scoring.dense:
         classes = masks[head].where(masks[head] != IGNORE_INDEX, 0)
         right[head] = nn.functional.one_hot(classes, len(counts[head])).movedim(-1, 1)
-    for head, metric in task.scoring.images.items():
-        values, num_classes = targets[head], cast(Any, metric).num_classes
-        right[head] = (
-            values.nan_to_num() if values.ndim == 2 else nn.functional.one_hot(values.clamp(min=0), num_classes)
-        )
+    for head, metric in images.items():
+        values = targets[head]
+        alone = None if metric.several else nn.functional.one_hot(values.clamp(min=0), metric.num_classes)
+        right[head] = values.nan_to_num() if alone is None else alone
     batch: Batch = {
         "id": [""] * number,
         "image": torch.zeros(number, 3, SIDE, width),
@@ -100,9 +98,9 @@ def _right_everywhere(
     return batch, {head: (values * 2.0 - 1) * SURE for head, values in right.items()}
 
 
-def _distinct(labels: Tensor) -> Tensor:
+def _distinct(labels: Tensor, several: bool) -> Tensor:
     """Each label once; NaN, not known, is like NaN."""
-    if labels.ndim == 1:
+    if not several:
         return cast(Tensor, torch.unique(labels))
     found: Tensor = torch.unique(labels.nan_to_num(nan=UNKNOWN_LABEL), dim=0)
     return found.masked_fill(found == UNKNOWN_LABEL, torch.nan)

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from hsl.batch import Batch, Outputs
 from hsl.errors import ConfigError
+from hsl.heads import Problem, of_kind
 from hsl.inference.global_space import read_as
 from hsl.metrics.images.image_scores import ImageScores
 from hsl.metrics.pixels.formulas import pixel_scores
@@ -21,36 +22,22 @@ class Scoring(nn.Module):
 
     Args:
         metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
-        classes: class names of every dense head that is scored.
-        image_classes: class names of every image head.
-        several: whether a picture may show several classes.
-        scored_head: the dense head whose scores are logged without its name.
-        readings: of a network of one dense head, task -> ``int64 (S,)``: the task's class of each class.
-        channels: heads of overlapping channels; the scores of `scored_head` are then made from what they count.
+        problem: its heads; the scores of one whose pixels may show several classes are made from what the heads of its
+            channels count.
 
     Raises:
         ConfigError: there are channels, and a metric that cannot be pooled over them.
     """
 
-    def __init__(
-        self,
-        metrics: Mapping[str, Callable[..., Metric]],
-        classes: Mapping[str, Sequence[str]],
-        image_classes: Mapping[str, Sequence[str]],
-        several: bool,
-        scored_head: str | None,
-        readings: Mapping[str, Tensor] | None = None,
-        channels: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, metrics: Mapping[str, Callable[..., Metric]], problem: Problem) -> None:
         super().__init__()
-        self.scored_head = scored_head
-        self.readings = dict(readings or {})
-        self.channels = tuple(channels)
+        self.readings, self.channels = problem.readings, problem.channels
+        self.scored_head = "" if problem.scored_head is None else problem.scored_head.name
         self.dense = nn.ModuleDict(
             {
-                head: nn.ModuleDict({name: metric(num_classes=len(names)) for name, metric in metrics.items()})
-                for head, names in classes.items()
-                if not (channels and head == scored_head)
+                head.name: nn.ModuleDict({name: make(num_classes=len(head.classes)) for name, make in metrics.items()})
+                for head in of_kind(problem.heads, "dense")
+                if not head.several
             }
         )
         counted = [pair for head in self.channels for pair in self._of(head)]
@@ -59,13 +46,14 @@ class Scoring(nn.Module):
                 "`task.metrics` of overlapping channels should be `hsl.metrics.pixels.pixelwise.Pixelwise`, whose "
                 f"counts are pooled over them. Found {odd}. Leave it away."
             )
-        self.images = nn.ModuleDict({head: ImageScores(len(names), several) for head, names in image_classes.items()})
+        images = of_kind(problem.heads, "image")
+        self.images = nn.ModuleDict({head.name: ImageScores(len(head.classes), head.several) for head in images})
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take the outputs of a validation batch, dense ones at the size of the masks."""
         for head, metrics in self._dense_heads():
             read = head in self.readings
-            logits = outputs[str(self.scored_head) if read else head].to(batch["image"].device)
+            logits = outputs[self.scored_head if read else head].to(batch["image"].device)
             further = {}
             if read:
                 logits, further["prediction"] = read_as(logits, self.readings[head])
@@ -88,7 +76,7 @@ class Scoring(nn.Module):
                 metric.reset()
         found: dict[str, Tensor] = {}
         for name, values in scores.items():
-            found[f"val/{name}"] = values[str(self.scored_head)]
+            found[f"val/{name}"] = values[self.scored_head]
             if len(self.dense) > 1:
                 found |= {f"val/{name}/{head}": value for head, value in values.items()}
         if means := [scores["miou"][head] for head in primary if head in scores.get("miou", {})]:
@@ -108,7 +96,7 @@ class Scoring(nn.Module):
                 counted.append(cast(Pixelwise, metric).states())
         device = next(iter(self._of(self.channels[0])))[1].device
         pooled = pixel_scores(pool_channels(counted))
-        return {name: {str(self.scored_head): torch.tensor(value, device=device)} for name, value in pooled.items()}
+        return {name: {self.scored_head: torch.tensor(value, device=device)} for name, value in pooled.items()}
 
     def _of(self, head: str) -> list[tuple[str, Metric]]:
         return list(cast(Mapping[str, Metric], self.dense[head]).items())

@@ -14,14 +14,14 @@ from torchmetrics import Metric
 
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.errors import ConfigError
+from hsl.heads import Head, Problem
 from hsl.inference.geometry import to_source_size
+from hsl.inference.predictor import Network, Predictor
 from hsl.losses.protocols import Loss
 from hsl.metrics.finite import check_outputs
 from hsl.tasks.finite import check_finite
 from hsl.tasks.micro_batches import MicroBatches
 from hsl.tasks.scoring import Scoring
-
-Predictor = Callable[[nn.Module, Tensor], Outputs]
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -29,24 +29,19 @@ class SegmentationTask(lightning.LightningModule):
     the labels of whole pictures.
 
     Args:
-        network: called with ``classes``; maps ``(B, 3, H, W)`` to one tensor per head.
+        network: called with ``class_heads`` and ``wanted``; maps ``(B, 3, H, W)`` to one tensor per head.
         loss: called with ``class_counts``; maps outputs and batch to one unweighted scalar per objective.
         weighting: called with the ``weights`` of the loss; makes the total of the objectives.
         optimizer: called with the task, whose loss and weighting may have parameters of their own.
         scheduler: called with the optimizer, ``total_steps`` and ``steps_per_epoch``; stepped once per optimizer step.
         predictor: maps network and pictures to outputs; whole picture, sliding window or test-time augmentation.
         metrics: each called with ``num_classes`` once per dense head; updated with logits and masks.
-        classes: class names of every dense head that is scored.
-        class_counts: pixels (image head: pictures) per class of every head of the network, over the training part.
-        presence_pixels: the most a class could have had of them; see `hsl.data.loading.class_counts.presence`.
-        image_classes: class names of every image head.
-        several: whether a picture may show several of them.
-        fuse: makes one head of several, in which models with other heads are scored too; ``None``: there is one.
-        readings: how tasks read the classes of the one dense head, on which it is scored too; see
-            `hsl.inference.global_space.read_as`.
+        problem: what only the data know: the heads with their classes, and how often these occur.
         primary: ``all``, or the tasks whose H-mean is logged, where the loss does not say.
-        channels: the heads, in the order of the bits, where pixels may show several of them; the head in which all are
-            scored then has no outputs of its own.
+
+    Attributes:
+        heads: what each head is, by name: those of the network and those that are scored beside them.
+        inferences: the predictors of a test by the names of their scores; ``None`` is the task's own.
 
     Raises:
         ConfigError: `primary` names no task.
@@ -61,35 +56,24 @@ class SegmentationTask(lightning.LightningModule):
         scheduler: Callable[..., LRScheduler],
         predictor: Predictor,
         metrics: Mapping[str, Callable[..., Metric]],
-        classes: Mapping[str, Sequence[str]],
-        class_counts: Mapping[str, Tensor],
-        presence_pixels: Mapping[str, Tensor],
-        fuse: Callable[[Outputs], Tensor] | None = None,
-        image_classes: Mapping[str, Sequence[str]] | None = None,
-        several: bool = False,
-        readings: Mapping[str, Tensor] | None = None,
+        problem: Problem,
         primary: Sequence[str] | Literal["all"] = "all",
-        channels: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        image_classes, self.readings = image_classes or {}, dict(readings or {})
-        heads = {head: classes[head] for head in class_counts if head not in image_classes}
-        self.loss = loss(class_counts=class_counts, presence_pixels=presence_pixels)
+        self.problem = problem
+        self.loss = loss(class_counts=problem.class_counts, presence_pixels=problem.presence_pixels)
         # the layout of the weights decides that of every feature map: a third less time per step, CPU and GPU
-        made = network(classes=heads, image_classes=image_classes, wanted=self.loss.required_heads)
+        made = network(class_heads=problem.learned, wanted=self.loss.required_heads)
         self.network = made.to(memory_format=torch.channels_last)
         self.weighting = weighting(weights=self.loss.weights)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.predictor = predictor
-        self.fuse = fuse
-        # the space in which several heads are fused is no head of the network; a classifier has no dense head
-        self.scored_head = next(iter(classes.keys() - heads.keys() - self.readings.keys()), next(iter(heads), None))
-        self.channels = tuple(channels)
-        scored = (self.scored_head, self.readings, self.channels)
-        self.scoring = Scoring(metrics, classes, image_classes, several, *scored)
-        named = None if self.readings else self.loss.primary  # tasks that have a head of their own
-        self.primary = _primary(primary, list(self.readings), named)
+        self.inferences: Mapping[str, Predictor | None] = {"plain": None}
+        self.heads: dict[str, Head] = {**cast(Any, made).known_heads, **{head.name: head for head in problem.heads}}
+        self.scoring = Scoring(metrics, problem)
+        named = None if problem.readings else self.loss.primary  # tasks that have a head of their own
+        self.primary = _primary(primary, list(problem.readings), named)
         self.micro_batches = MicroBatches()
         self.objectives: Objectives | None = None  # of the step under way, with their graph, for callbacks
         self._place = "prediction"  # what is under way, for the message of an error
@@ -110,15 +94,16 @@ class SegmentationTask(lightning.LightningModule):
         return self.micro_batches.evaluate(partial(self._predict, predictor=predictor), batch)
 
     def _predict(self, batch: Batch, predictor: Predictor | None = None) -> Outputs:
-        network = self.micro_batches.portioned(self.network)
+        network = self.micro_batches.portioned(cast(Network, self.network))
         outputs = (predictor or self.predictor)(network, batch["image"])
         check_outputs(outputs, batch["id"], self._place)  # before anything is made of them
         sized = {
-            head: to_source_size(logits.float(), batch["size"]) if logits.ndim == 4 else logits.float()
-            for head, logits in outputs.items()
+            head: output.float() if self.heads[head].kind == "image" else to_source_size(output.float(), batch["size"])
+            for head, output in outputs.items()
         }
-        if self.fuse is not None and self.scored_head is not None:
-            sized[self.scored_head] = self.fuse(sized)
+        shared = self.problem.scored_head
+        if self.problem.fuse is not None and shared is not None:
+            sized[shared.name] = self.problem.fuse(sized)
         return sized
 
     def losses(self, batch: Batch) -> tuple[Tensor, Objectives]:
@@ -161,9 +146,9 @@ class SegmentationTask(lightning.LightningModule):
     def _validate(self, batch: Batch) -> Outputs:
         outputs = self._predict(batch)
         self.scoring.update(outputs, batch)
-        first = outputs.get(str(self.scored_head), next(iter(outputs.values())))
         # outputs elsewhere are too large for the device all at once
-        if first.device == batch["image"].device and not self.loss.training_only:
+        here = all(output.device == batch["image"].device for output in outputs.values())
+        if here and not self.loss.training_only:
             objectives = self.loss(outputs, batch)
             self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
         return outputs
@@ -177,8 +162,8 @@ class SegmentationTask(lightning.LightningModule):
             "evaluation" if data is None else f"evaluation of part {data.prepared.evaluation_parts[dataloader_idx]}"
         )
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Outputs:
-        return self.predict(batch)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Outputs]:
+        return {name: self.predict(batch, predictor) for name, predictor in self.inferences.items()}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self)

@@ -3,7 +3,6 @@
 import gc
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from hydra.errors import HydraException
@@ -67,9 +66,9 @@ def check_step(network: SegmentationNetwork, number: int, side: int) -> list[str
         for i, (feature, channels) in enumerate(zip(features, network.encoder.out_channels, strict=True))
     }
     for name, logits in outputs.items():
-        head: Any = network.heads[name]
-        size = () if name in network.image_heads else (side, side)
-        wanted[name] = (logits, (number, head.classify.weight.shape[0], *size))
+        head = network.known_heads[name]
+        size = () if head.kind == "image" else (side, side)
+        wanted[name] = (logits, (number, len(head.classes), *size))
     wrong = [f"{n} {tuple(t.shape)} instead of {shape}" for n, (t, shape) in wanted.items() if t.shape != shape]
     if not torch.isfinite(loss):
         wrong.append(f"loss {loss.item()}")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import SumMetric
 
 from hsl.errors import ConfigError
+from hsl.heads import Head, Problem
 from hsl.inference.channels import read_channels
 from hsl.metrics.pixels.formulas import pixel_scores
 from hsl.metrics.pixels.overlapping import pool_channels
@@ -15,7 +16,8 @@ from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.scoring import Scoring
 
 CHANNELS = ("leaf", "symptom", "margin", "hole", "vein")
-CLASSES = {channel: ("absent", channel) for channel in CHANNELS} | {"all": ("absent", *CHANNELS)}
+COUNTS = dict.fromkeys(CHANNELS, torch.ones(2))
+HEADS = *(Head(name, "dense", ("absent", name)) for name in CHANNELS), Head("all", "dense", ("absent", *CHANNELS), True)
 
 
 def make(seed: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -67,7 +69,7 @@ def test_scores_of_each_channel_and_of_all_equal_scikit_learn() -> None:
 
 def test_a_validation_logs_each_channel_and_the_mean_of_all() -> None:
     outputs, truth, valid = make(1)
-    scoring = Scoring({"pixelwise": Pixelwise}, CLASSES, {}, False, "all", channels=CHANNELS)
+    scoring = Scoring({"pixelwise": Pixelwise}, Problem(HEADS, COUNTS, COUNTS))
     batch = {"id": ["a", "b", "c"], "image": torch.zeros(3, 3, 20, 30), "size": torch.tensor([[20, 30]] * 3)}
     batch["masks"] = masks_of(truth, valid)
     for rows in (slice(0, 1), slice(1, 3)):
@@ -90,7 +92,7 @@ def test_a_validation_logs_each_channel_and_the_mean_of_all() -> None:
 def test_other_metrics_than_those_of_pixels_are_refused() -> None:
     metrics = {"pixelwise": Pixelwise, "other": lambda num_classes: SumMetric()}
     with pytest.raises(ConfigError, match=r"Found \['other'\]. Leave it away"):
-        Scoring(metrics, CLASSES, {}, False, "all", channels=CHANNELS)
+        Scoring(metrics, Problem(HEADS, COUNTS, COUNTS))
 
 
 def test_a_pixel_keeps_what_two_channels_show_in_codes() -> None:

@@ -18,6 +18,7 @@ from tests.verbs._asserts import only_run
 
 from hsl.errors import DataError
 from hsl.files.output_folder import MARKER
+from hsl.heads import Head
 from hsl.verbs.predict.predict import predict, write_further
 from hsl.verbs.train.train import train
 
@@ -93,13 +94,16 @@ def check_predict(folder: Path, root: Path, tmp_path: Path, scored: dict[str, An
     assert sum(found[name].max() for name in val) == scored["instances"]["tp"] + scored["instances"]["fp"]
 
 
+HEADS = [Head("segmentation", "dense", ("background", "object")), Head("hv", "map")]
+
+
 def test_more_objects_than_a_map_holds_are_one_error_and_the_rest_is_done(tmp_path: Path) -> None:
     logits, depth = torch.zeros(2, 514, 514), torch.zeros(1, 514, 514)
     logits[1], logits[1, ::2, ::2] = -1.0, 1.0  # 257 x 257 pixels apart
     with pytest.raises(DataError, match=r"`p0` should have at most 65535 objects.*Found 66049\."):
-        write_further(tmp_path, "p0", {"segmentation": logits, "hv": depth}, ["segmentation"])
+        write_further(tmp_path, "p0", {"segmentation": logits, "hv": depth}, HEADS)
     assert not list(tmp_path.iterdir())
-    write_further(tmp_path, "p1", {"segmentation": logits[:, :510], "hv": depth[:, :510]}, ["segmentation"])
+    write_further(tmp_path, "p1", {"segmentation": logits[:, :510], "hv": depth[:, :510]}, HEADS)
     assert cv2.imread(str(tmp_path / "instances" / "p1.png"), cv2.IMREAD_UNCHANGED).max() == 255 * 257
 
 
@@ -150,5 +154,5 @@ def test_a_head_that_is_a_path_is_not_written(tmp_path: Path, head: str) -> None
     """Heads are named by the provenance of a run folder."""
     head = head.replace("/elsewhere", f"{tmp_path}/elsewhere") if head.startswith("/") else head
     with pytest.raises(DataError, match="should name a file below"):
-        write_further(tmp_path / "out", "p0", {head: torch.zeros(2, 4, 4)}, [head])
+        write_further(tmp_path / "out", "p0", {head: torch.zeros(2, 4, 4)}, [Head(head, "dense")])
     assert not (tmp_path / "elsewhere").exists()

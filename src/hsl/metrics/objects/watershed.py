@@ -1,6 +1,6 @@
 """Instances from a prediction: the object mask, cut by a watershed on the predicted distance map."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,9 @@ from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from hsl.metrics.objects.segments import components
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Map = npt.NDArray[np.floating]
 
@@ -69,3 +72,13 @@ def split_objects(
     flood = cast(Any, watershed)  # scikit-image types some of its functions
     filled: npt.NDArray[np.int32] = flood(-smooth, seeds, mask=mask, connectivity=2).astype(np.int32, copy=False)
     return filled
+
+
+def objects_of(logits: "Tensor", distance: "Tensor") -> npt.NDArray[np.int32]:
+    """Ids ``(H, W)`` of the objects of one image: all that is not class 0, cut apart by `split_objects`.
+
+    Args:
+        logits: ``(C, H, W)`` of the dense head.
+        distance: ``(1, H, W)``, the predicted distance map.
+    """
+    return split_objects(1 - logits.softmax(dim=0)[0].cpu().numpy(), distance[0].cpu().numpy())

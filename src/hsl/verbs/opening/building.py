@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
+from hsl.heads import Head, Problem, of_kind
 from hsl.inference.global_space import fuse, readings
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -41,90 +42,89 @@ def facts_of(data: PreparedData) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What only the data know of a task: by head the classes and how often they occur.
+    """What only the data know of a task: its heads, and how often their classes occur.
 
-    ``source_tables`` and ``members`` tell how several dense heads are fused, see `hsl.inference.global_space`; those of
-    overlapping channels are not.
+    The last of the dense heads is that in which all models are scored. ``source_tables`` and ``members`` tell how the
+    others are fused into it, see `hsl.inference.global_space`; those of overlapping channels are not.
     """
 
-    classes: Mapping[str, Sequence[str]]
-    image_classes: Mapping[str, Sequence[str]]
-    several: bool
+    heads: tuple[Head, ...]
     class_counts: Mapping[str, Tensor]
     presence_pixels: Mapping[str, Tensor]
     source_tables: Mapping[str, Tensor]
     members: Tensor
-    overlapping: bool
 
     @classmethod
     def of(cls, data: PreparedData) -> "Facts":
         """The facts of prepared data."""
-        labels = data.image_labels
+        several = data.image_labels is not None and data.image_labels.several
         return cls(
-            data.classes,
-            data.image_classes,
-            labels is not None and labels.several,
+            _heads(data.classes, data.image_classes, several, data.heads.overlapping),
             _tensors(data.class_counts),
             _tensors(data.presence_pixels),
             _tensors(data.heads.source_tables),
             torch.from_numpy(data.heads.members),
-            data.heads.overlapping,
         )
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> "Facts":
         """What `as_json` made; runs of before there were image heads or channels know nothing of them."""
+        several, overlapping = facts.get("several", False), facts.get("overlapping", False)
         return cls(
-            facts["classes"],
-            facts.get("image_classes", {}),
-            facts.get("several", False),
+            _heads(facts["classes"], facts.get("image_classes", {}), several, overlapping),
             _tensors(facts["class_counts"]),
             _tensors(facts["presence_pixels"]),
             _tensors(facts["source_tables"]),
             torch.tensor(facts["members"]),
-            facts.get("overlapping", False),
         )
 
     def as_json(self) -> dict[str, Any]:
         """Lists and strings, to stand in the provenance."""
+        dense, images = of_kind(self.heads, "dense"), of_kind(self.heads, "image")
         return {
-            "classes": {head: list(names) for head, names in self.classes.items()},
-            "image_classes": {head: list(names) for head, names in self.image_classes.items()},
-            "several": self.several,
+            "classes": {head.name: list(head.classes) for head in dense},
+            "image_classes": {head.name: list(head.classes) for head in images},
+            "several": any(head.several for head in images),
             "class_counts": _lists(self.class_counts),
             "presence_pixels": _lists(self.presence_pixels),
             "source_tables": _lists(self.source_tables),
             "members": self.members.tolist(),
-            "overlapping": self.overlapping,
+            "overlapping": any(head.several for head in dense),
         }
+
+
+def _heads(
+    classes: Mapping[str, Sequence[str]], image_classes: Mapping[str, Sequence[str]], several: bool, overlapping: bool
+) -> tuple[Head, ...]:
+    shared = list(classes)[-1] if overlapping else None
+    dense = [Head(name, "dense", tuple(names), several=name == shared) for name, names in classes.items()]
+    return *dense, *(Head(name, "image", tuple(names), several) for name, names in image_classes.items())
 
 
 def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
     named = cfg.task.network.heads
     wanted = None if "_target_" in named else set(named)  # one maker serves all dense heads the data have
-    images = {head: names for head, names in facts.image_classes.items() if wanted is not None and head in wanted}
-    dense = facts.classes if wanted is None or wanted - images.keys() else {}
-    tables = {head: table for head, table in facts.source_tables.items() if dense}
-    several = tables.keys() != dense.keys()  # one head is no head of the network: the space in which all are scored
-    shared = list(dense)[-1] if dense else None
-    flat = several and wanted is not None and shared in wanted  # one head after all: the tasks read what it says
-    if facts.overlapping and wanted is not None and dense:
+    images = [head for head in of_kind(facts.heads, "image") if wanted is not None and head.name in wanted]
+    every = of_kind(facts.heads, "dense")
+    dense = every if wanted is None or wanted - {head.name for head in images} else ()
+    if wanted is not None and any(head.several for head in dense):
         raise ConfigError(
             f"`task` should give every channel a head, since pixels may show several. Found the heads "
             f"{sorted(wanted)}. Set `task=channels loss=channels metrics=none`."
         )
-    heads = (*([shared] if flat else tables), *images)
-    fused = several and not flat and not facts.overlapping
-    task: SegmentationTask = instantiate(cfg.task)(
-        classes=dense,
-        image_classes=images,
-        several=facts.several,
-        class_counts={head: facts.class_counts[head] for head in heads},
-        presence_pixels={head: facts.presence_pixels[head] for head in heads},
+    tables = facts.source_tables if dense else {}
+    shared = dense[-1] if dense and dense[-1].name not in tables else None  # the space in which all heads are scored
+    flat = shared is not None and wanted is not None and shared.name in wanted  # one head, which the tasks read
+    learned = [*([shared.name] if shared is not None and flat else tables), *(head.name for head in images)]
+    fused = shared is not None and not flat and not shared.several
+    problem = Problem(
+        heads=(*dense, *images),
+        class_counts={head: facts.class_counts[head] for head in learned},
+        presence_pixels={head: facts.presence_pixels[head] for head in learned},
         fuse=functools.partial(fuse, tables=tables, members=facts.members) if fused else None,
-        readings=readings(tables, facts.members) if flat else None,
-        channels=tuple(tables) if facts.overlapping else (),
+        readings=readings(tables, facts.members) if flat else {},
     )
+    task: SegmentationTask = instantiate(cfg.task)(problem=problem)
     return task
 
 

@@ -1,9 +1,9 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,6 @@ from rich.progress import track
 from torch import Tensor
 
 from hsl.batch import DISTANCE, Batch, Outputs
-from hsl.callbacks.evaluation import objects_of
 from hsl.config.targets import allowed_targets
 from hsl.console import PlainConsole
 from hsl.data.datamodule import DataModule
@@ -31,7 +30,9 @@ from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
+from hsl.heads import Head, of_kind
 from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.metrics.objects.watershed import objects_of
 from hsl.reports.page import pictures
 from hsl.run_folder.layout import best_checkpoint
 from hsl.run_folder.provenance import read_provenance
@@ -73,12 +74,12 @@ def predict(cfg: DictConfig) -> None:
     inference = choose_predictor(run_cfg, cfg)
     with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
         task = _trained(run, run_cfg, facts)
-        limits = _thresholds(run, task, facts, inference)
+        limits = _thresholds(run, task, inference)
         with building_from(run):
             data: DataModule = instantiate(run_cfg.data)
         decoding, notes = foreign_decoding(cfg, facts, data.source.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
-        work = _Work(output.work, cfg.format, facts, limits, sources, decoding)
+        work = _Work(output.work, cfg.format, task.heads, limits, sources, decoding)
         loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)
         console = PlainConsole(stderr=True)
         silent = not console.is_terminal
@@ -117,7 +118,7 @@ class _Work:
 
     folder: Path
     format: str
-    facts: Mapping[str, Any]
+    heads: Mapping[str, Head]
     limits: Mapping[str, list[float]]
     sources: Mapping[str, Source]
     decoding: Decoding
@@ -133,15 +134,15 @@ class _Work:
 
     def add(self, name: str, outputs: Outputs) -> None:
         """Write what the heads say of one picture, or keep it for the tables."""
-        for head in (head for head, output in outputs.items() if output.ndim == 1):
-            self.labels.append({"id": name, **image_row(outputs[head], head, self.facts, self.limits.get(head))})
-        overlapping = self.facts.get("overlapping", False)
-        if overlapping and self.facts["classes"][HEAD][1] in outputs:
-            self._add_channels(PredictedChannels.of(name, outputs, self.facts["classes"][HEAD]))
+        for head in of_kind(self.heads.values(), "image"):
+            self.labels.append({"id": name, **image_row(outputs[head.name], head, self.limits.get(head.name))})
+        overlapping = HEAD in self.heads and self.heads[HEAD].several
+        if overlapping:
+            self._add_channels(PredictedChannels.of(name, outputs, self.heads[HEAD].classes))
         if HEAD in outputs:
             self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy())
         try:
-            write_further(self.folder, name, outputs, () if overlapping else self.facts["classes"])
+            write_further(self.folder, name, outputs, () if overlapping else self.heads.values())
         except DataError as error:
             self.broken.append(error)
 
@@ -155,7 +156,7 @@ class _Work:
 
     def _add_mask(self, name: str, probability: NDArray[np.float32]) -> None:
         prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
-        classes, source = self.facts["classes"][HEAD], self.sources[name]
+        classes, source = self.heads[HEAD].classes, self.sources[name]
         self.rows.append(_areas(name, prediction, confidence, classes))
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
@@ -190,12 +191,10 @@ def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> Segmentat
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _thresholds(
-    run: Path, task: SegmentationTask, facts: Mapping[str, Any], inference: str | None
-) -> dict[str, list[float]]:
+def _thresholds(run: Path, task: SegmentationTask, inference: str | None) -> dict[str, list[float]]:
     """Of the image heads that may show several classes."""
-    heads = cast(Any, task.network).image_heads if facts.get("several") else ()
-    return {head: stored_thresholds(run, head, facts["image_classes"][head], inference) for head in heads}
+    heads = [head for head in of_kind(task.heads.values(), "image") if head.several]
+    return {head.name: stored_thresholds(run, head.name, head.classes, inference) for head in heads}
 
 
 @torch.inference_mode()
@@ -217,8 +216,13 @@ def _predicted(
             yield from _predicted(task, data, part, on_broken)
         return
     for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
-        yield name, {head: output[i][..., :height, :width].cpu() if output.ndim == 4 else output[i].cpu()
-                     for head, output in outputs.items()}  # fmt: skip
+        yield (
+            name,
+            {
+                head: (output[i] if task.heads[head].kind == "image" else output[i, :, :height, :width]).cpu()
+                for head, output in outputs.items()
+            },
+        )
 
 
 def _write_pictures(
@@ -251,19 +255,19 @@ def _areas(
     return row | {f"confidence/{each}": mean for each, mean in zip(classes, means, strict=True)}
 
 
-def write_further(output: Path, name: str, outputs: Outputs, classes: Collection[str]) -> None:
+def write_further(output: Path, name: str, outputs: Outputs, heads: Iterable[Head]) -> None:
     """Write the class maps of the tasks beside `HEAD`, and the objects; maps and vectors of other heads are left out.
 
     Args:
         output: the folder of the command.
         name: id of the picture.
         outputs: of one picture, ``(C, H, W)`` by head at its own size.
-        classes: the heads that give classes.
+        heads: what they are; the dense ones are tasks.
 
     Raises:
         DataError: there are more objects than a map of 16 bits holds.
     """
-    for head in outputs.keys() & set(classes) - {HEAD}:
+    for head in outputs.keys() & {head.name for head in of_kind(heads, "dense")} - {HEAD}:
         _write_mask(below(output / "tasks", head) / f"{name}.png", outputs[head].argmax(0).byte().numpy())
     if DISTANCE not in outputs:
         return

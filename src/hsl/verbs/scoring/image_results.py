@@ -1,6 +1,6 @@
 """What an evaluation leaves of the image heads: a table of all pictures, scores, thresholds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hsl.callbacks.evaluation import Evaluation, ImageResult
 from hsl.data.prepared import PreparedData
 from hsl.files.cells import csv_of
 from hsl.files.io import read_json, write_atomically
+from hsl.heads import Head
 from hsl.metrics.images.image_scores import image_scores, one_hot_labels, predicted_labels, probabilities_of
 from hsl.run_folder.image_predictions import SEPARATOR, UNKNOWN
 from hsl.run_folder.layout import IMAGE_PREDICTIONS, METRICS
@@ -32,16 +33,16 @@ def write_image_results(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
     thresholds: dict[tuple[str, str], list[float]] = {}
-    for part, inference, head, result in _results(evaluations, data):
-        classes = data.image_classes[head]
+    for part, inference, result in _results(evaluations, data):
+        head, classes = result.head.name, result.head.classes
         probabilities, targets = np.stack(result.probabilities), np.stack(result.targets)
-        if targets.ndim == 2 and part == TUNED_ON:
+        if result.head.several and part == TUNED_ON:
             thresholds[inference, head] = tune_thresholds(probabilities, targets)
         limits = thresholds.get((inference, head))
         scores = image_scores(probabilities, targets, limits)
         found.setdefault(part, {}).setdefault(inference, {})[head] = _table(scores, classes, limits)
         where = {"part": part, "inference": inference, "head": head}
-        rows += _rows(result.ids, probabilities, targets, classes, limits, data, where)
+        rows += _rows(result, probabilities, targets, limits, data, where)
     if rows:
         frame = pd.DataFrame(rows).sort_values(["part", "inference", "head", "id"])
         write_atomically(folder / IMAGE_PREDICTIONS, csv_of(frame).encode())
@@ -79,22 +80,18 @@ def tune_thresholds(probabilities: NDArray[np.floating[Any]], targets: NDArray[A
     return found
 
 
-def image_row(
-    logits: Tensor, head: str, facts: Mapping[str, Any], thresholds: Sequence[float] | None
-) -> dict[str, Any]:
+def image_row(logits: Tensor, head: Head, thresholds: Sequence[float] | None) -> dict[str, Any]:
     """What a trained image head says of one picture: ``prediction`` and the probability of each class.
 
     Args:
         logits: ``(K,)``.
-        head: its name.
-        facts: the provenance of the run.
+        head: what it is.
         thresholds: of each class, where a picture may show several.
     """
-    classes, several = facts["image_classes"][head], facts["several"]
-    probabilities = probabilities_of(logits[None], several).numpy()
-    shown = predicted_labels(probabilities, several, thresholds)
-    row: dict[str, Any] = {"prediction": _names(shown[0].astype(np.float64), classes)}
-    return row | {f"probability/{each}": float(p) for each, p in zip(classes, probabilities[0], strict=True)}
+    probabilities = probabilities_of(logits[None], head.several).numpy()
+    shown = predicted_labels(probabilities, head.several, thresholds)
+    row: dict[str, Any] = {"prediction": _names(shown[0].astype(np.float64), head.classes)}
+    return row | {f"probability/{each}": float(p) for each, p in zip(head.classes, probabilities[0], strict=True)}
 
 
 def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: str | None) -> list[float]:
@@ -117,11 +114,11 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
     return [scores[taken]["image_heads"][head]["thresholds"][name] for name in classes]
 
 
-def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[tuple[str, str, str, ImageResult]]:
+def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[tuple[str, str, ImageResult]]:
     for i, part in enumerate(data.evaluation_parts):  # validation comes first: it tunes the thresholds
         for evaluation in evaluations:
-            for head, result in evaluation.images.get(i, {}).items():
-                yield part, evaluation.inference, head, result
+            for result in evaluation.images.get(i, {}).values():
+                yield part, evaluation.inference, result
 
 
 def _table(scores: dict[str, Any], classes: Sequence[str], thresholds: list[float] | None) -> dict[str, Any]:
@@ -139,16 +136,15 @@ def _table(scores: dict[str, Any], classes: Sequence[str], thresholds: list[floa
 
 
 def _rows(
-    ids: Sequence[str],
+    result: ImageResult,
     probabilities: NDArray[np.float32],
     targets: NDArray[Any],
-    classes: Sequence[str],
     thresholds: Sequence[float] | None,
     data: PreparedData,
     where: dict[str, str],
 ) -> list[dict[str, Any]]:
     """A row per picture; of one of which nothing is known, ``target``, ``correct`` and ``loss`` are empty."""
-    several = targets.ndim == 2
+    classes, several = result.head.classes, result.head.several
     predicted = predicted_labels(probabilities, several, thresholds)
     truth = targets.astype(np.float64) if several else one_hot_labels(targets, len(classes))
     known = ~np.isnan(truth)
@@ -157,7 +153,7 @@ def _rows(
     surprise = -np.log(np.maximum(np.where(truth == 1, probabilities, 1 - probabilities), tiny))
     counted = known if several else truth == 1  # cross-entropy looks at the true class alone
     rows = []
-    for i, name in enumerate(ids):
+    for i, name in enumerate(result.ids):
         row: dict[str, Any] = {"id": name, "group": data.group(name), **where}
         row["target"] = _names(truth[i], classes) if known[i].any() else None
         row["prediction"] = _names(predicted[i].astype(np.float64), classes)

@@ -41,7 +41,9 @@ def score(
     )  # fmt: skip
     colours = colours_of(data.prepared.classes[data.prepared.head], data.prepared.heads.overlapping)
     keep = functools.partial(save_class_maps, folder, colours=colours)
-    pool = OmegaConf.select(cfg, "metrics.pool") if task.scored_head else None  # a classifier finds no objects
+    task.inferences = {each.inference: each.predictor for each in evaluations}
+    classifier = task.problem.scored_head is None  # it finds no objects
+    pool = None if classifier else OmegaConf.select(cfg, "metrics.pool")
     with object_scores(folder / OBJECTS, pool, evaluations[0].head, data.prepared) as pooled:
         for evaluation in evaluations:
             evaluation.sinks = [*pooled, keep] if evaluation is evaluations[0] else pooled

@@ -16,6 +16,7 @@ from hsl.data.datamodule import DataModule
 from hsl.data.loading.class_counts import class_counts
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
+from hsl.heads import Head
 from hsl.tasks.rehearsal import logged_values, single_values_normalised
 from hsl.tasks.segmentation import SegmentationTask
 
@@ -32,7 +33,7 @@ def check_parts(data: PreparedData, task: SegmentationTask) -> None:
             continue
         pixels, labels = _annotations(data, ids)
         dense = {head: int(pixels[head].sum()) for head in task.scoring.dense}
-        images = {head: _known(labels[head]) for head in task.scoring.images}
+        images = {head: _known(labels[head], task.heads[head]) for head in task.scoring.images}
         mute = [head for head in (*trained, *images) if not (dense | images)[head]] if part == "train" else []
         if mute or not any((dense | images).values()):
             named = (
@@ -149,5 +150,5 @@ def _annotations(data: PreparedData, ids: Sequence[str]) -> tuple[dict[str, Tens
     return {head: torch.from_numpy(counts) for head, counts in pixels.items()}, labels
 
 
-def _known(labels: Tensor) -> int:
-    return int((~labels.isnan()).sum() if labels.ndim == 2 else (labels >= 0).sum())
+def _known(labels: Tensor, head: Head) -> int:
+    return int((~labels.isnan()).sum() if head.several else (labels >= 0).sum())

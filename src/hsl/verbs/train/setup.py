@@ -94,7 +94,7 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
         )
     callbacks = make_callbacks(cfg)
     measuring = [f"callbacks.{name}=null" for name, one in callbacks.items() if isinstance(one, ObjectScores)]
-    if task.channels and (cfg.metrics.pool is not None or measuring):
+    if task.problem.channels and (cfg.metrics.pool is not None or measuring):
         raise ConfigError(
             "`metrics` should be none for overlapping channels: contours and objects are measured in masks with one "
             f"class per pixel. Set `{' '.join(['metrics=none', *measuring])}`."
