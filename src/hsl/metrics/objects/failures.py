@@ -1,23 +1,20 @@
 """What went wrong with each object: merge, split, swap, missed, spurious.
 
-Every false negative and every false positive of panoptic quality gets exactly one kind, so per class the
-kinds of the target side add up to FN and those of the prediction side to FP. "Mostly in" means with more
-than half of the area, ignored pixels left out; all rules but swap look at one class.
+Every false negative and every false positive of panoptic quality gets exactly one kind, so per class the kinds of the
+target side add up to FN and those of the prediction side to FP. "Mostly in" means with more than half of the area,
+ignored pixels left out; all rules but swap look at one class.
 
-- **swap**: a target and a predicted segment of another class, both unmatched, with IoU > 0.5: found, but
-misnamed. - **merge**: a predicted segment in which two or more target segments mostly lie joins them, if it
-matches a segment or
+- **swap**: a target and a predicted segment of another class, both unmatched, with IoU > 0.5: found, but misnamed.
+- **merge**: a predicted segment in which two or more target segments mostly lie joins them, if it matches a segment or
   if those targets fill more than half of it. Kind of its unmatched targets, and of itself if unmatched.
-- **split**: the mirror image: a target segment in which two or more predicted segments mostly lie, if it
-matches a
+- **split**: the mirror image: a target segment in which two or more predicted segments mostly lie, if it matches a
   segment or if those fill more than half of it. Kind of its unmatched pieces, and of itself if unmatched.
 - **missed**: any other unmatched target segment: nothing of it was found, or nothing that fits.
 - **spurious**: any other unmatched predicted segment that counts as a false positive.
 
-The first rule that applies wins: swap, then merge before split for a target segment and split before merge
-for a predicted one. So exchanging prediction and target exchanges merge with split and missed with
-spurious. The definitions are ours; they name the cases of Kirillov et al. 2019, "Panoptic Segmentation",
-that PQ counts alike.
+The first rule that applies wins: swap, then merge before split for a target segment and split before merge for a
+predicted one. So exchanging prediction and target exchanges merge with split and missed with spurious. The definitions
+are ours; they name the cases of Kirillov et al. 2019, "Panoptic Segmentation", that PQ counts alike.
 """
 
 from collections.abc import Sequence

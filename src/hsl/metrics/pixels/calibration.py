@@ -28,8 +28,7 @@ class CalibrationCounts(NamedTuple):
 def calibrate(
     logits: Tensor, classes: Tensor, num_bins: int = NUM_BINS, prediction: Tensor | None = None
 ) -> tuple[Tensor, CalibrationCounts]:
-    """Prediction and calibration sums in one pass, in pieces so that little memory is needed beside the
-    logits.
+    """Prediction and calibration sums in one pass, in pieces: little memory is needed beside the logits.
 
     A pixel with top probability p falls into bin m of M when ``(m - 1) / M < p <= m / M``.
 

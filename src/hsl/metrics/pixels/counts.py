@@ -12,11 +12,9 @@ NO_STRAY = torch.iinfo(torch.int64).min
 
 
 class Labels(NamedTuple):
-    """A target made small: ``classes`` is ``uint8``, ``IGNORE_INDEX`` where ignored or neither class nor
-    ignored.
+    """A target made small: ``classes`` is ``uint8``, and ``IGNORE_INDEX`` where ignored or not a class at all.
 
-    ``strays`` is the number of pixels of the latter kind and ``largest`` the largest of their values, or
-    ``NO_STRAY``.
+    ``strays`` is the number of pixels of the latter kind and ``largest`` the largest of their values, or ``NO_STRAY``.
     """
 
     classes: Tensor

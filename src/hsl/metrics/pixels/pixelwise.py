@@ -19,8 +19,7 @@ from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, NUM_BINS, STATES, State
 
 
 class Pixelwise(Metric):
-    """Confusion, error breakdown, boundary and calibration scores, pooled over the data set and summed over
-    devices.
+    """Confusion, error breakdown, boundary and calibration scores, pooled over the data set and all devices.
 
     On an accelerator ``update`` does not wait for the device; a target outside the classes, or a logit that is
     not finite, is then reported by ``compute`` and ``states``. Memory beyond the logits is a fraction of theirs.

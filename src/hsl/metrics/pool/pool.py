@@ -1,22 +1,18 @@
-"""Tier 2 beside the training: a pool of processes that scores pictures and writes one JSON line for each.
+"""Scores of objects beside the training: a pool of processes that writes one JSON line for each image.
 
-The pool copies the two label images into memory that it shares with a worker and goes on; ``submit`` waits
-only while every worker has its ``SLOTS`` pictures, so memory is bounded by ``workers * SLOTS`` pairs. The
-calling process alone writes the file. There is no thread: lines are written during ``submit``, ``poll`` and
-``close``, and the pool belongs to the thread that made it.
+The pool copies the two label images into memory that it shares with a worker and goes on; ``submit`` waits only while
+every worker has its ``SLOTS`` images, so memory is bounded by ``workers * SLOTS`` pairs. The calling process alone
+writes the file. There is no thread: lines are written during ``submit``, ``poll`` and ``close``, and the pool belongs
+to the thread that made it.
 
-- The file is the same, byte for byte, for any number of workers: ``close`` sorts it by part and id, and a
-line holds no
+- The file is the same, byte for byte, for any number of workers: ``close`` sorts it by part and id, and a line holds no
   time and no process id.
-- A worker that dies is replaced and does its pictures again. One that kills its worker ``ATTEMPTS`` times
-gets a line with
-  an error instead of scores.
-- A metric that raises gives a record under ``errors`` with the traceback and no entry under ``metrics``;
-the other metrics of the picture
-  are kept. NaN is written as null.
-- Killed or interrupted, the file holds whole lines. With ``resume=True`` a picture is not done again if its
-line has the same metrics,
-  no error and the checksum of the same arrays; so each picture appears once.
+- A worker that dies is replaced and its images are done again. An image whose worker dies ``ATTEMPTS`` times gets a
+  line with an error instead of scores.
+- A metric that raises gives a record under ``errors`` with the traceback and no entry under ``metrics``; the other
+  metrics of the image are kept. NaN is written as null.
+- A file that is killed or interrupted holds whole lines. With ``resume=True`` an image is not done again if its line
+  has the same metrics, no error and the checksum of the same arrays; so each image appears once.
 """
 
 import contextlib
@@ -61,16 +57,13 @@ class MetricPool:
     Args:
         path: the file of JSON lines; ``row_file.read_rows`` reads it.
         metrics: name to function. A function is called as ``metric(prediction, target)``, and with those of
-            the further arrays given to ``submit`` that it names as parameters; it returns numbers, strings,
-            lists and mappings. It is pickled by name: a function of a module, or a ``functools.partial`` of
-            one.
-        workers: number of processes, at least 1; ``"auto"``: the processor cores this process may use less
-            one.
+            the further arrays given to ``submit`` that it names as parameters; it returns numbers, strings, lists and
+            mappings. It is pickled by name: a function of a module, or a ``functools.partial`` of one.
+        workers: number of processes, at least 1; ``"auto"``: the processor cores this process may use less one.
         resume: go on with the file at ``path``.
 
     Raises:
-        ValueError: an argument is wrong, a metric cannot be pickled, or the file exists and ``resume`` is
-            false.
+        ValueError: an argument is wrong, a metric cannot be pickled, or the file exists and ``resume`` is false.
         DataError: the file to resume cannot be read.
 
     Example:

@@ -62,8 +62,8 @@ class Caught:
 def serve(connection_descriptor: int, slot_descriptors: list[int]) -> None:
     """Score pictures until the pool says stop or is gone.
 
-    The first message holds the pickled metrics, each further one a ``Job`` or ``None`` to stop; the
-    answers are the line for the file and whether it holds errors.
+    The first message holds the pickled metrics, each further one a ``Job`` or ``None`` to stop; the answers are the
+    line for the file and whether it holds errors.
     """
     # Signals go to the whole process group; the pool decides when its workers stop.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -86,8 +86,8 @@ def serve(connection_descriptor: int, slot_descriptors: list[int]) -> None:
 def score_image(picture: Job, arrays: Mapping[str, Array], metrics: Mapping[str, Metric]) -> tuple[bytes, bool]:
     """Apply every metric to one picture.
 
-    A metric is called with ``prediction`` and ``target`` and with those of the further arrays that are
-    among its parameters.
+    A metric is called with ``prediction`` and ``target`` and with those of the further arrays that it names as
+    parameters.
 
     Returns:
         The JSON line, and whether a metric failed.
