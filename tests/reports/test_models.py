@@ -10,8 +10,9 @@ from sklearn.metrics import jaccard_score
 from hsl.cli import conf_dir
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
 from hsl.reports.gather import gather
-from hsl.reports.models import Scores, models_of
-from hsl.reports.paired_pictures import scored_pictures
+from hsl.reports.models import models_of
+from hsl.reports.paired_pictures import paired_scores
+from hsl.reports.scores import Scores
 from hsl.run_folder.run import ScoredOn
 
 IGNORE = ["name", "fold", "seed"]
@@ -89,7 +90,7 @@ def test_seeds_are_averaged_within_their_fold_first(make_run, models):
     # right and wrong pixels: 135 and 10, 80 and 20, 30 and 10 (twice)
     right, wrong = 135 + 80 + 2 * 30, 10 + 20 + 2 * 10
     assert pooled["nll"] == pytest.approx((0.03 * right + 1.5 * wrong) / (right + wrong))
-    counts = model.pixel_counts(ScoredOn("val"))
+    counts = model.counts(ScoredOn("val"))
     assert counts.confusion.tolist() == model.pooled_confusion(ScoredOn("val")).tolist()
 
 
@@ -104,7 +105,7 @@ def test_a_run_from_before_a_score_was_known_has_it_by_its_counts(make_run, mode
     (model,) = models()
     expected = (100 * 90 / 100 + 50 * 50 / 60) / 150
     assert model.overall("frequency_weighted_iou", ScoredOn("val")) == pytest.approx({0: expected})
-    pictures = scored_pictures(model, [0], ScoredOn("val"), "frequency_weighted_iou").scores.values()
+    pictures = paired_scores(model, [0], ScoredOn("val"), "frequency_weighted_iou").scores.values()
     assert [math.isfinite(value) for value in pictures] == [counts] * 4
 
 
@@ -216,7 +217,7 @@ def test_without_pixel_counts_the_confusion_matrix_still_counts(make_run, models
     (model,) = models()
     assert model.overall("miou", ScoredOn("val")) == pytest.approx({0: FIRST_MIOU, 1: SECOND_MIOU})
     assert math.isnan(model.overall("ece", ScoredOn("val"))[0])
-    assert model.pixel_counts(ScoredOn("val")) is None  # not of one fold alone
+    assert model.counts(ScoredOn("val")) is None  # not of one fold alone
     assert math.isnan(model.pooled(ScoredOn("val")).overall["ece"])
     assert model.class_summaries("boundary_f1", ScoredOn("val"))[0].num == 1
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hsl.errors import DataError
-from hsl.reports.counts import image_counts
+from hsl.reports.scores import picture_counts
 from hsl.run_folder.image_predictions import read_image_predictions
 
 HEAD = "id,group,part,inference,head,target,prediction,correct,loss,probability/a,probability/b"
@@ -47,7 +47,7 @@ def test_several_classes_per_picture_where_none_is_not_unknown(read):
     np.testing.assert_array_equal(found.target, [[1, 1], [0, 0], [np.nan, np.nan]])
     assert found.predicted.tolist() == [[True, False], [False, False], [False, True]]
     assert found.confusion is None
-    assert image_counts(found).right.tolist() == [0, 1, 0]
+    assert picture_counts(found).right.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hsl.errors import DataError
 from hsl.metrics.objects.average_precision import THRESHOLDS
 from hsl.metrics.pixels import formulas
 from hsl.metrics.pixels.pixelwise import STATES
-from hsl.reports.counts import pixel_counts
+from hsl.reports.scores import total_counts
 from hsl.run_folder.pixel_counts import NUM_BINS, NUM_COUNTS, Pictures, _shapes, read_pixel_counts
 from hsl.run_folder.reading import NUM_THRESHOLDS
 from hsl.run_folder.run import ScoredOn, read_run
@@ -26,14 +26,14 @@ def test_some_pictures_in_any_order():
 
 def test_a_run_gives_its_pictures_apart_and_together(make_run):
     run = read_run(make_run(confusion=[[90, 10, 0], [0, 50, 0], [0, 0, 0]], tta=[[150, 0, 0], [0, 0, 0], [0, 0, 0]]))
-    assert pixel_counts(run, ScoredOn("val")).confusion.tolist() == [[90, 10, 0], [0, 50, 0], [0, 0, 0]]
-    assert pixel_counts(run, ScoredOn("val", "tta")).scores()["pixel_accuracy"] == 1
-    assert pixel_counts(run, ScoredOn("test")) is None
+    assert total_counts(run, ScoredOn("val")).confusion.tolist() == [[90, 10, 0], [0, 50, 0], [0, 0, 0]]
+    assert total_counts(run, ScoredOn("val", "tta")).scores()["pixel_accuracy"] == 1
+    assert total_counts(run, ScoredOn("test")) is None
     pictures = run.pictures["val", "plain"]
     assert list(pictures.ids) == ["p0_0", "p0_1", "p0_2", "p0_3"]
     assert pictures.pick(["p0_3"]).confusion[0].tolist() == [[22, 2, 0], [0, 12, 0], [0, 0, 0]]
     # 140 right pixels at 0.97, 10 wrong at 0.63: |140 - 135.8| + 6.3 over 150
-    assert pixel_counts(run, ScoredOn("val")).scores()["ece"] == pytest.approx((4.2 + 6.3) / 150)
+    assert total_counts(run, ScoredOn("val")).scores()["ece"] == pytest.approx((4.2 + 6.3) / 150)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import io
 import json
+import math
 import os
 import stat
 import struct
@@ -242,6 +243,15 @@ def parse_json(text: str | bytes, path: Path, object_of: Callable[[list[tuple[st
         return json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         raise DataError(f"`{path}` is not valid JSON: {error}. Restore it, or make the run anew.") from None
+
+
+def null_for_nan(node: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(node, Mapping):
+        return {str(key): null_for_nan(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [null_for_nan(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def read_yaml(path: Path) -> str:

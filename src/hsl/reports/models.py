@@ -11,53 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.metrics.pixels.formulas import confusion_scores
-from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, METRICS, PER_CLASS, PixelCounts
-from hsl.reports.counts import empty_one, pixel_counts
 from hsl.reports.naming import comparable, differences, labels, unlike_predictors
+from hsl.reports.scores import Counts, Scores, total_counts
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
 from hsl.run_folder.reading import ObjectRow
 from hsl.run_folder.run import Run, ScoredOn, reverted_mark
 from hsl.run_folder.splits import Split
 
-OVERALL = METRICS
 Read = TypeVar("Read")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of pooled counts: ``overall`` by name, ``per_class`` by name as ``(C,)``."""
-
-    overall: Mapping[str, float]
-    per_class: Mapping[str, NDArray[np.float64]]
-    classes_scored: int
-
-    @classmethod
-    def of(cls, confusion: NDArray[np.int64]) -> "Scores":
-        """Recompute the scores that a confusion matrix has, by the definition that the runs use; others are NaN."""
-        table = confusion_scores(confusion)
-        unknown = np.full(len(confusion), math.nan)
-        known = {name: float(table[name]) for name in CONFUSION_METRICS}
-        return cls(
-            dict.fromkeys(OVERALL, math.nan) | known,
-            {name: table.get(name, unknown) for name in PER_CLASS},
-            int(table["classes_scored"]),
-        )
-
-    @classmethod
-    def of_counts(cls, counts: PixelCounts) -> "Scores":
-        """Recompute every score; ``overall`` has the error shares too, ``per_class`` the boundary scores."""
-        per_class = counts.per_class()
-        return cls(counts.scores(), per_class, int(np.isfinite(per_class["iou"]).sum()))
-
-    @classmethod
-    def of_run(cls, run: Run, on: ScoredOn) -> "Scores | None":
-        """Every score for which the run left counts, also ``EMPTY_ONE``; none where the part was not scored."""
-        counts, confusion = pixel_counts(run, on), run.confusion(on)
-        if confusion is None:
-            return None
-        found = cls.of_counts(counts) if counts else cls.of(confusion)
-        return replace(found, overall={**found.overall, **empty_one(run, on)})
 
 
 @dataclass(frozen=True)
@@ -65,7 +26,7 @@ class Model:
     """Runs whose configs agree in everything but fold and seed, and that started from the same weights.
 
     ``finished`` maps (fold, seed) to the newest finished run; ``missing`` maps a fold without one to the
-    reason; ``refused`` says why no average over the folds is allowed (empty: it is).
+    reason; ``refused`` says why no average over the folds is allowed (empty: it is). ``of_images``: see `on_images`.
     """
 
     label: str
@@ -75,6 +36,7 @@ class Model:
     missing: Mapping[int, str]
     refused: str = ""
     differences: Mapping[str, str] = field(default_factory=dict)
+    of_images: bool = False
 
     @property
     def pretrained(self) -> bool:
@@ -96,7 +58,12 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        return next((run.metrics.classes for run in self.finished.values() if run.metrics), [])
+        return next((run.classes for run in self.finished.values() if run.classes), [])
+
+    @property
+    def several(self) -> bool:
+        """Whether the image head may find several classes in a picture."""
+        return self.of_images and any(run.several for run in self.finished.values())
 
     @property
     def tasks(self) -> list[str]:
@@ -115,6 +82,11 @@ class Model:
     def on_task(self, task: str) -> "Model":
         """The model as if this task of `tasks` were all it was scored on."""
         return replace(self, finished={key: run.on_task(task) for key, run in self.finished.items()})
+
+    def on_images(self) -> "Model":
+        """The model as if its image head were all it was scored on; without `classes` where it has none."""
+        finished = {key: run.on_image_head() for key, run in self.finished.items()}
+        return replace(self, finished=finished, of_images=True)
 
     def h_mean(self, on: ScoredOn, tasks: Sequence[str] | None = None) -> Summary:
         """Harmonic mean of the mIoU of `tasks`, else the primary ones, of each run, over folds; NaN without one."""
@@ -168,18 +140,18 @@ class Model:
         """Sum of the folds' matrices, none without any or when refused; see `pooled_over`."""
         return None if self.refused else pooled_over(self.confusions(on))
 
-    def pixel_counts(self, on: ScoredOn) -> PixelCounts | None:
-        """Sum of the folds' pixel counts, none without any or when refused; see `pooled_over`."""
-        found = self.per_fold(lambda run: pixel_counts(run, on))
-        complete = found.keys() == self.confusions(on).keys()
+    def counts(self, on: ScoredOn) -> Counts | None:
+        """Sum of the folds' counts, none without any, where some are missing, or when refused; see `pooled_over`."""
+        found = self.per_fold(lambda run: total_counts(run, on))
+        complete = found.keys() == self.scores(on).keys()
         return pooled_over(found) if complete and not self.refused else None
 
     def pooled(self, on: ScoredOn) -> Scores | None:
         """Scores of the pooled counts; with ``val``, the out-of-fold scores."""
-        if counts := self.pixel_counts(on):
+        if counts := self.counts(on):
             return Scores.of_counts(counts)
         matrix = self.pooled_confusion(on)
-        return None if matrix is None else Scores.of(matrix)
+        return None if matrix is None or self.of_images else Scores.of(matrix)
 
     def objects(self, on: ScoredOn) -> list[ObjectRow]:
         """The rows of the metric pool over folds and seeds, none when refused.

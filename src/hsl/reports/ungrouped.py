@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.reports.models import Model, Scores
+from hsl.reports.models import Model
+from hsl.reports.scores import Scores
 from hsl.reports.statistics.paired_tests import Summary, mean_std
 from hsl.run_folder.run import Run, ScoredOn
 

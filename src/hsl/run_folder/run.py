@@ -14,7 +14,7 @@ from hsl.files.names import below, is_below
 from hsl.run_folder.events import RunEvents, read_events
 from hsl.run_folder.examples import Example, read_examples
 from hsl.run_folder.find import read_page, run_status
-from hsl.run_folder.image_predictions import ImagePictures, read_image_predictions
+from hsl.run_folder.image_predictions import ImagePictures, StoredHead, read_image_predictions
 from hsl.run_folder.layout import (
     CONFIG,
     HISTORY,
@@ -35,6 +35,7 @@ from hsl.run_folder.reading import (
     ImageRow,
     Metrics,
     ObjectRow,
+    StoredScores,
     read_config,
     read_history,
     read_images,
@@ -55,17 +56,17 @@ class ScoredOn(NamedTuple):
         return f"{self.part}, {self.inference}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run folder.
 
     ``status`` is finished, failed, interrupted, running or unreadable; ``reason`` says why it is unfinished.
-    ``problems`` are side files that could not be read. ``images`` maps (on) to id to row,
+    ``problems`` are side files that could not be read. ``images`` maps (part, inference) to id to row,
     ``pictures`` to the pixel counts of every picture; ``rows`` maps them to the lines of ``objects.jsonl``.
     ``task_pictures`` has per task of a network of several heads what ``pictures`` has for the fused classes;
     ``weighting`` is what the task weighting did, none where it was not logged. ``image_pictures`` maps
-    (on) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory;
-    ``parts`` compares the classes of the parts of the split.
+    (part, inference) to what the image head said of each picture; ``events`` are phases, a rollback and lost memory;
+    ``parts`` compares the classes of the parts of the split. ``of_images``: see `on_image_head`.
     """
 
     folder: Path
@@ -86,6 +87,7 @@ class Run:
     image_pictures: Mapping[tuple[str, str], ImagePictures] = field(default_factory=dict)
     events: RunEvents = field(default_factory=RunEvents)
     parts: PartTests | None = None
+    of_images: bool = False
 
     @property
     def fold(self) -> int:
@@ -149,15 +151,35 @@ class Run:
         pictures = self.task_pictures.get(task, {})
         return replace(self, metrics=metrics, pictures=pictures, images={}, rows={}, examples=(), task_pictures={})
 
+    def on_image_head(self) -> "Run":
+        """The run as if its `image_head` were all it was scored on: its classes, counts and scores are those."""
+        return replace(self, of_images=True)
+
+    @property
+    def classes(self) -> list[str]:
+        """Those that are scored; empty where the run has no such head, or no scores."""
+        if self.metrics is None:
+            return []
+        return self.metrics.image_classes.get(self.image_head, []) if self.of_images else self.metrics.classes
+
+    def stored(self, on: ScoredOn) -> StoredScores | StoredHead | None:
+        """What ``metrics.json`` says."""
+        scores = self.metrics.parts.get(on.part, {}).get(on.inference) if self.metrics else None
+        return scores.image_heads.get(self.image_head) if scores and self.of_images else scores
+
     def confusion(self, on: ScoredOn) -> NDArray[np.int64] | None:
         """Pooled confusion matrix ``int64 (C, C)``, rows the truth; none where it was not scored.
 
-        It is summed over the pictures; where their counts cannot be read, it is that of ``metrics.json``.
+        It is summed over the pictures; where their counts cannot be read, it is that of ``metrics.json``. An image head
+        that may find several classes in a picture has none.
         """
-        if pictures := self.pictures.get(on):
-            matrix: NDArray[np.int64] = pictures.totals["matrices"].sum(0)
+        if self.of_images:
+            pictures = self.image_pictures.get(on)
+            return None if pictures is None else pictures.confusion
+        if counts := self.pictures.get(on):
+            matrix: NDArray[np.int64] = counts.totals["matrices"].sum(0)
             return matrix
-        scores = self.metrics.parts.get(on.part, {}).get(on.inference) if self.metrics else None
+        scores = self.stored(on)
         return np.array(scores.confusion, dtype=np.int64) if scores and scores.confusion else None
 
     def objects(self, on: ScoredOn) -> Sequence[ObjectRow]:

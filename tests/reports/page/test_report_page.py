@@ -6,16 +6,17 @@ from html.parser import HTMLParser
 import pytest
 
 from hsl.metrics.catalogue import SCORES, score_names
-from hsl.reports import contents
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.page.report_page import classes_of, write_page
 from hsl.reports.plots.report_plots import report_plots
 from hsl.reports.statistics.comparisons import compare
-from hsl.reports.statistics.ranking import ranking_table
+from hsl.reports.statistics.ranking import ranked, ranking_table
+from hsl.reports.tables.class_tables import per_class_table
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.picture_table import picture_table
+from hsl.reports.tables.run_tables import folds_table
 from hsl.reports.tables.score_tables import Column, Table
 from hsl.run_folder.run import ScoredOn
 
@@ -58,13 +59,13 @@ def page(tmp_path):
     def render(num_pictures=2, part="val", answers=None):
         runs = gather([str(tmp_path / "outputs")])
         models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
-        ranked = contents.ranked(models, "miou", ScoredOn(part))
-        in_order = [model for _, model in ranked]
+        ranking = ranked(models, "miou", ScoredOn(part))
+        in_order = [model for _, model in ranking]
         pairs = compare(in_order, ScoredOn(part), 100, 0, "miou")
         tables = {
-            "ranking": ranking_table(ranked, part),
-            "per_class": contents.per_class_table(in_order, part),
-            "folds": contents.folds_table(in_order, part),
+            "ranking": ranking_table(ranking, ScoredOn(part)),
+            "per_class": per_class_table(in_order, ScoredOn(part)),
+            "folds": folds_table(in_order, part),
             "pairwise": pairwise_table(pairs, "miou"),
             "pictures": picture_table(in_order, ScoredOn(part)),
         }

@@ -2,10 +2,9 @@ import math
 
 import pytest
 
-from hsl.reports.contents import ranked
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
-from hsl.reports.statistics.ranking import ranking_table
+from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.tables.family_table import family, family_table
 from hsl.run_folder.run import ScoredOn
 
@@ -44,7 +43,7 @@ def test_a_row_per_family_with_its_best_model_and_the_mean_over_models(models):
 
 
 def test_the_ranking_has_the_family_as_a_column(models):
-    table = ranking_table(models("a", "b"), "val")
+    table = ranking_table(models("a", "b"), ScoredOn("val"))
     place = [column.key for column in table.columns].index("family")
     assert [row[place] for row in table.rows] == ["CNN", "transformer"]
     assert all(len(row) == len(table.columns) for row in table.rows)

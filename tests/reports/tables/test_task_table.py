@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pytest
 
-from hsl.reports.counts import pixel_counts
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
+from hsl.reports.scores import total_counts
 from hsl.reports.tables.task_table import task_table
 from hsl.run_folder.run import ScoredOn, read_run
 
@@ -93,8 +93,8 @@ def test_without_its_counts_a_task_keeps_the_scores_of_its_confusion_matrix_and_
     run = read_run(folder)
     assert run.tasks == ["genus", "health"]
     assert run.on_task("genus").confusion(ScoredOn("val")).tolist() == [[100, 0], [10, 90]]
-    assert pixel_counts(run.on_task("genus"), ScoredOn("val")) is None
-    assert pixel_counts(run.on_task("health"), ScoredOn("val")).confusion.tolist() == [[100, 0], [50, 50]]
+    assert total_counts(run.on_task("genus"), ScoredOn("val")) is None
+    assert total_counts(run.on_task("health"), ScoredOn("val")).confusion.tolist() == [[100, 0], [50, 50]]
     (problem,) = run.problems
     assert "pixel_counts_genus.npz` is missing" in problem
 

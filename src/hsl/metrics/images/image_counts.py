@@ -83,6 +83,10 @@ class ImageCounts:
             np.add.at(total, index, array)
         return ImageCounts(self.several, *sums)
 
+    def scores(self) -> dict[str, float]:
+        """Every one of ``COUNTED`` of the sums of one data set."""
+        return {name: float(self.score(name)) for name in COUNTED}
+
     def per_class(self) -> dict[str, Floats]:
         """``(..., K)``: precision, recall, f1, NaN where the denominator is 0; support: pictures with the class."""
         return {

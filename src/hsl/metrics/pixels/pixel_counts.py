@@ -47,6 +47,12 @@ class PixelCounts:
         return total
 
     @property
+    def known(self) -> NDArray[Any]:
+        """``(...)`` labelled pixels."""
+        total: NDArray[Any] = self.matrices.sum((-3, -2, -1))
+        return total
+
+    @property
     def num_pictures(self) -> int:
         """Length of the first dimension."""
         return len(self.nll)

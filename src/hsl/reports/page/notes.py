@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, EMPTY_ONE
-from hsl.reports.images import image_notes
-from hsl.reports.models import OVERALL, Model, Scores
+from hsl.metrics.images.image_counts import COUNTED
+from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, EMPTY_ONE, METRICS
+from hsl.reports.models import Model
 from hsl.reports.page import event_hints, facts
 from hsl.reports.page.weighting_hints import degraded, hints
-from hsl.run_folder.layout import METRICS, OBJECTS, PER_IMAGE, PIXEL_COUNTS
+from hsl.reports.scores import Scores, counted
+from hsl.run_folder import layout
 from hsl.run_folder.run import Run, ScoredOn
 
 FEW_GROUPS = 3
@@ -27,6 +28,7 @@ class Note:
 
 def notes_on(runs: Sequence[Run], models: Sequence[Model], on: ScoredOn) -> list[Note]:
     """Everything to be said, warnings first; ``on`` is what is ranked and compared."""
+    heads = [head for model in models if (head := model.on_images()).classes]
     found = [
         *_missing(models),
         *_unlike(models),
@@ -37,12 +39,12 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], on: ScoredOn) -> list
         *_few_groups(models, on),
         *_failed_objects(models, on),
         *(Note("warning", text) for text in event_hints.reverted(models)),
-        *(Note("warning", text) for text in image_notes.unlike_classes(models)),
+        *_unlike_image_classes(heads),
         *_method(models, on.part),
         *(Note("warning", text) for text in degraded(models)),
         *(Note("info", text) for text in hints(models)),
-        *(Note("info", text) for text in image_notes.left_out(models)),
-        *(Note("info", text) for text in image_notes.unscored(models, on)),
+        *_left_out(models),
+        *_unscored(heads, on),
         *(Note("info", text) for text in event_hints.memory(models)),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
@@ -107,7 +109,7 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
         for problem in run.problems:
             yield Note("info", problem)
         yield from _contradictions(run)
-        yield from (Note("warning", text) for text in image_notes.contradictions(run))
+        yield from _contradictions(run.on_image_head())
         for task in run.tasks:
             yield from _contradictions(run.on_task(task), f" of {task}")
     used = {run.folder for model in models for run in model.finished.values()}
@@ -123,26 +125,33 @@ def _runs(runs: Sequence[Run], models: Sequence[Model]) -> Iterator[Note]:
 
 def _contradictions(run: Run, of_task: str = "") -> Iterator[Note]:
     """The stored scores must follow from the stored counts, which every score here is taken from."""
-    for part, inferences in (run.metrics.parts if run.metrics else {}).items():
-        for inference, stored in inferences.items():
-            on = ScoredOn(part, inference)
-            found = Scores.of_run(run, on)
-            known = (*OVERALL, *EMPTY_ONE) if (on) in run.pictures else CONFUSION_METRICS
-            unlike = []
-            for name in known if found else ():
-                told, counted = _nan_for_none(stored.scores.get(name)), found.overall[name] if found else math.nan
-                both_unknown = math.isnan(told) and math.isnan(counted)
-                if name in stored.scores and not both_unknown and not math.isclose(told, counted, abs_tol=1e-6):
-                    unlike.append(f"{name} {told:.4f}, but {counted:.4f}")
-            if unlike:
-                yield Note(
-                    "warning",
-                    f"`{run.folder / METRICS}` contradicts the counts{of_task} of the run on {on}: "
-                    f"{'; '.join(unlike)} by the counts. The report uses the counts; evaluate the run again.",
-                )
-            pictures, rows = run.pictures.get(on), run.images.get(on)
-            if pictures and rows and pictures.places.keys() != rows.keys():
-                yield Note("warning", f"`{run.folder}`: {PIXEL_COUNTS} and {PER_IMAGE} hold unlike pictures of {part}.")
+    every = [(part, way) for part, ways in (run.metrics.parts if run.metrics else {}).items() for way in ways]
+    file, what = f"the counts{of_task} of the run", "counts"
+    if run.of_images:
+        file, what = layout.IMAGE_PREDICTIONS, "predictions"
+    for on in (ScoredOn(*each) for each in every):
+        found, stored, pictures = Scores.of_run(run, on), run.stored(on), counted(run, on)
+        if found is None or stored is None or (run.of_images and pictures is None):
+            continue
+        made = COUNTED if run.of_images else (*METRICS, *EMPTY_ONE) if pictures else CONFUSION_METRICS
+        names = [name for name in made if name in stored.scores]
+        names = [name for name in names if not run.of_images or stored.scores[name] is not None]
+        pairs = [(name, _nan_for_none(stored.scores[name]), found.overall[name]) for name in names]
+        unlike = [f"{name} {told:.4f}, but {own:.4f}" for name, told, own in pairs if not _is_close(told, own)]
+        if unlike:
+            yield Note(
+                "warning",
+                f"`{run.folder / layout.METRICS}` contradicts {file} on {on}: {'; '.join(unlike)} by the {what}. "
+                f"The report uses the {what}; evaluate the run again.",
+            )
+        rows = run.images.get(on)
+        if not run.of_images and pictures and rows and pictures.places.keys() != rows.keys():
+            files = f"{layout.PIXEL_COUNTS} and {layout.PER_IMAGE}"
+            yield Note("warning", f"`{run.folder}`: {files} hold unlike pictures of {on.part}.")
+
+
+def _is_close(told: float, own: float) -> bool:
+    return math.isclose(told, own, abs_tol=1e-6) or (math.isnan(told) and math.isnan(own))
 
 
 def _nan_for_none(value: float | None) -> float:
@@ -195,7 +204,7 @@ def _failed_objects(models: Sequence[Model], on: ScoredOn) -> Iterator[Note]:
             yield Note(
                 "warning",
                 f"{model.label}: an object metric failed on {len(ids)} pictures, which it does not score: "
-                f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}. See `errors` in {OBJECTS}.",
+                f"{', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}. See `errors` in {layout.OBJECTS}.",
             )
 
 
@@ -217,6 +226,31 @@ def _method(models: Sequence[Model], part: str) -> Iterator[Note]:
             "The validation part chose each run's checkpoint (early stopping, best epoch), so its scores are "
             "somewhat optimistic; the held-out test part is not.",
         )
+
+
+def _left_out(models: Sequence[Model]) -> Iterator[Note]:
+    """Which models are in no table of pixels, or of image heads, because they have no such head."""
+    ready = [model for model in models if model.finished]
+    kinds = {
+        "a dense head, so they are in no table or plot of pixels": [bool(model.classes) for model in ready],
+        "an image head, so they are in no table or plot of image heads": [bool(m.on_images().classes) for m in ready],
+    }
+    for what, known in kinds.items():
+        if any(known) and not all(known):
+            without = [model.label for model, has in zip(ready, known, strict=True) if not has]
+            yield Note("info", f"Models without {what}: {', '.join(without)}.")
+
+
+def _unlike_image_classes(heads: Sequence[Model]) -> Iterator[Note]:
+    if len({(*head.classes, head.several) for head in heads}) > 1:
+        text = "The image heads were trained on unlike classes; their scores are not comparable."
+        yield Note("warning", text)
+
+
+def _unscored(heads: Sequence[Model], on: ScoredOn) -> Iterator[Note]:
+    absent = [head.label for head in heads if all(run.stored(on) is None for run in head.finished.values())]
+    if absent:
+        yield Note("info", f"Image heads without scores on {on} inference: {', '.join(absent)}.")
 
 
 def _is_replaced(run: Run, models: Sequence[Model]) -> bool:

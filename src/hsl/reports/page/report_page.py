@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from hsl.files.io import write_atomically
 from hsl.metrics.catalogue import SCORES
-from hsl.reports.images.model_scores import head_of
 from hsl.reports.models import Model
 from hsl.reports.page import facts, thumbnails
 from hsl.reports.page.failure_gallery import KINDS, failure_gallery
@@ -86,7 +85,7 @@ def write_page(
     """
     ready = [model for model in models if model.finished]
     dense = [model for model in ready if model.classes]
-    every = [*(model.classes for model in ready), *(head.classes for model in ready if (head := head_of(model)))]
+    every = [*(model.classes for model in ready), *(model.on_images().classes for model in ready)]
     classes = list(dict.fromkeys(name for names in every for name in names))
     first = dense[0].classes if dense else []
     groups = _groups(runs)
@@ -117,7 +116,7 @@ def write_page(
         groups=groups,
         colours=[(name, hex_colour(i)) for i, name in enumerate(first)],
         heat=pooled_iou(dense, on),
-        without_counts=[model.label for model in dense if model.pixel_counts(on) is None],
+        without_counts=[model.label for model in dense if model.counts(on) is None],
         without_objects=[model.label for model in dense if not model.objects(on)],
         pictures=galleries(dense, first, num_pictures),
         failures=_failures(dense, first, on.part),

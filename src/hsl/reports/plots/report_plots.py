@@ -3,16 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from hsl.metrics.pixels.pixel_counts import PixelCounts
 from hsl.reports.models import Model
 from hsl.reports.objects import objects_are
 from hsl.reports.page.failure_gallery import failure_counts
-from hsl.reports.plots.confused_plot import confused_plot
+from hsl.reports.plots.confusion_plots import confusion_plots
 from hsl.reports.plots.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
 from hsl.reports.plots.plot_files import Plot
-from hsl.reports.plots.score_plots import class_plot, confusion_plot, curves_plot, ranking_plot, slug
+from hsl.reports.plots.score_plots import class_plot, curves_plot, ranking_plot
 from hsl.reports.plots.task_plots import pareto_plot, task_curves_plot, task_plot
 from hsl.reports.plots.weighting_plots import weighting_plots
-from hsl.reports.tables.titles import kind_of, title_of
 from hsl.run_folder.run import ScoredOn
 
 DISTANCES = ("hd95", "assd")
@@ -36,12 +36,12 @@ def report_plots(
     curves = curves_plot(models) if models else None
     models = [model for model in models if model.classes]
     if models:
-        plots.append(ranking_plot(models, metric, title_of(metric), on, 100 if kind_of(metric) == "share" else 1))
+        plots.append(ranking_plot(models, {model.label: i for i, model in enumerate(models)}, metric, on))
     plots.append(curves)
     if iou := pooled_iou(models, on):
         plots.append(class_plot(iou, models[0].classes, on.part))
-    counts = {model.label: model.pixel_counts(on) for model in models}
-    known = {label: pooled for label, pooled in counts.items() if pooled is not None}
+    counts = {model.label: model.counts(on) for model in models}
+    known = {label: pooled for label, pooled in counts.items() if isinstance(pooled, PixelCounts)}
     if known:
         plots.append(reliability_plot({label: (one.pixels, one.confidence) for label, one in known.items()}))
         plots.append(breakdown_plot({label: one.matrices for label, one in known.items()}))
@@ -53,10 +53,7 @@ def report_plots(
         plots.append(failure_plot(failures, objects_are(models, on)))
     plots += [task_plot(models, on), pareto_plot(models, on, pareto)]
     plots += [task_curves_plot(models), *weighting_plots(models)]
-    for i, model in enumerate(models):
-        if (matrix := model.pooled_confusion(on)) is not None:
-            plots.append(confusion_plot(matrix, model.classes, model.label, i))
-            plots.append(confused_plot(matrix, model.classes, model.label, f"confused_{i + 1:02d}_{slug(model.label)}"))
+    plots += confusion_plots(models, on)
     return {plot.name: plot for plot in plots if plot is not None}
 
 

@@ -10,13 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from hsl.reports.models import Model
 from hsl.reports.plots.palette import SERIES
 from hsl.reports.plots.plot_files import INK, LINE, REPORT_STYLE, SOFT, Plot
-from hsl.reports.plots.run_plots import draw_confusion
-from hsl.reports.statistics.paired_tests import Summary
+from hsl.reports.tables.titles import kind_of, title_of
 from hsl.run_folder.run import ScoredOn
 
 WIDTH = 8.4  # inches: the page's column at its usual size
@@ -80,47 +78,28 @@ def settled(figure: Figure) -> Figure:
     return figure
 
 
-def ranking_plot(models: Sequence[Model], metric: str, title: str, on: ScoredOn, factor: float = 100) -> Plot:
-    """A dot per fold, the mean over folds, and one standard deviation to either side.
-
-    Args:
-        models: best first.
-        metric: an overall score.
-        title: its name with the unit.
-        on: part and inference.
-        factor: from the score to the unit of ``title``.
-    """
-    scored = [(i, model.label, model.overall(metric, on), model.summary(metric, on)) for i, model in enumerate(models)]
-    return spread_plot("ranking", scored, title, f"{on} inference", factor)
-
-
-def spread_plot(
-    name: str,
-    scored: Sequence[tuple[int, str, Mapping[int, float], Summary]],
-    title: str,
-    where: str,
-    factor: float = 100,
-) -> Plot:
+def ranking_plot(models: Sequence[Model], places: Mapping[str, int], metric: str, on: ScoredOn) -> Plot:
     """A row per model: a dot per fold, the mean over folds, and one standard deviation to either side.
 
     Args:
-        name: of the plot.
-        scored: place in the order of colours, label, fold to score, and the summary over folds; best first.
-        title: name of the score with the unit.
-        where: the score was taken, for the caption.
-        factor: from the score to the unit of ``title``.
+        models: of one kind of head, best first.
+        places: label to the model's place in the order of colours.
+        metric: an overall score.
+        on: part and inference.
     """
+    title, factor = title_of(metric), 100 if kind_of(metric) == "share" else 1
+    scored = [(m.label, m.overall(metric, on), m.summary(metric, on)) for m in models]
     rows: list[tuple[str, str, float]] = []
     with matplotlib.rc_context(REPORT_STYLE):
         figure = Figure(figsize=(WIDTH, 0.8 + 0.36 * max(1, len(scored))), layout="constrained")
         axes = figure.add_subplot()
-        for y, (place, label, per_fold, summary) in enumerate(scored):
+        for y, (label, per_fold, summary) in enumerate(scored):
             folds = {k: factor * v for k, v in per_fold.items() if not math.isnan(v)}
             mean, std = factor * summary.mean, factor * summary.std
             rows += [(label, f"fold {fold}", value) for fold, value in folds.items()]
             rows += [(label, "mean", mean)] if summary.num else []
             rows += [(label, "sample standard deviation", std)] if summary.num > 1 else []
-            colour = series_style(place)["color"]
+            colour = series_style(places[label])["color"]
             axes.plot(list(folds.values()), [y] * len(folds), "o", ms=5, color=colour, alpha=0.55, mew=0)
             if summary.num:
                 axes.plot([mean, mean], [y - 0.27, y + 0.27], color=colour, linewidth=2.4)
@@ -133,14 +112,15 @@ def spread_plot(
                 va="center",
                 annotation_clip=False,
             )
-        name_rows(axes, list(shorts(label for _, label, _, _ in scored).values()))
+        name_rows(axes, list(shorts(label for label, _, _ in scored).values()))
         axes.set_xlabel(title)
         axes.grid(axis="x")
         settled(figure)
     caption = (
-        f"{title}, {where}: a dot per fold, the mean as a bar, one sample standard deviation to "
+        f"{title}, {on} inference: a dot per fold, the mean as a bar, one sample standard deviation to "
         "either side. The axis does not start at 0."
     )
+    name = f"{'image_' * any(model.of_images for model in models)}ranking"
     return Plot(name, caption, figure, ("model", "what", title), rows)
 
 
@@ -176,25 +156,6 @@ def class_plot(iou: Mapping[str, Sequence[float]], classes: Sequence[str], part:
     ]
     caption = f"IoU (%) of every class, {part}, counts pooled over folds; grey = in neither truth nor prediction."
     return Plot("per_class", caption, figure, ("model", "class", "iou"), rows, on_card=True)
-
-
-def confusion_plot(matrix: NDArray[np.int64], classes: Sequence[str], label: str, number: int) -> Plot:
-    """Where the pixels of each class go; the data are counts, rows the truth.
-
-    Args:
-        matrix: ``(C, C)``.
-        classes: C names.
-        label: the model.
-        number: its place in the ranking, from 0: two labels may give one file name.
-    """
-    figure = settled(draw_confusion(matrix, classes, title=short(label)))
-    rows: list[list[str | float | None]] = [
-        [name, *[int(n) for n in row]] for name, row in zip(classes, matrix, strict=True)
-    ]
-    caption = f"{label}, counts pooled over the folds present; rows sum to 100 %."
-    return Plot(
-        f"confusion_{number + 1:02d}_{slug(label)}", caption, figure, ["true class", *classes], rows, on_card=True
-    )
 
 
 def curves_plot(models: Sequence[Model]) -> Plot | None:

@@ -8,15 +8,17 @@ from typing import Any
 
 from hsl.metrics.catalogue import better
 from hsl.reports.models import Model
-from hsl.reports.paired_pictures import NotPairedError, Scored, common_folds, scored_pictures
+from hsl.reports.paired_pictures import NotPairedError, PairedScores, common_folds, paired_scores
+from hsl.reports.scores import CURVES
 from hsl.reports.statistics.contrasts import Contrast, MeanOverPictures, PooledScore, Units
 from hsl.reports.statistics.effects import Tally, cohens_dz, rank_biserial, tally
-from hsl.reports.statistics.paired_tests import holm, wilcoxon
+from hsl.reports.statistics.paired_tests import holm, mcnemar, wilcoxon
 from hsl.reports.statistics.resampling import Estimate, estimates, judge
 from hsl.reports.statistics.verdicts import NO_DIFFERENCE, Trainings, Verdict, share_scored, trainings_of, verdict
 from hsl.run_folder.run import ScoredOn
 
 MEAN = "mean over pictures"
+BESIDE = {"exact_match": "exact match", "macro_f1": "macro F1"}  # of image heads
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,14 @@ def compare(models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, me
     """Compare every two models that have finished runs.
 
     Args:
-        models: the better-ranked first.
+        models: the better-ranked first, of pixels or of image heads.
         on: part and inference.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        metric: one of ``METRICS``.
+        metric: that ranks; see `decisive`.
     """
-    seen = _Seen(on, metric)
-    return settle(every_pair(models, metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
+    seen = _Seen(on, decisive(metric))
+    return settle(every_pair(models, seen.metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
 
 
 def pooled_estimates(
@@ -119,21 +121,31 @@ def pooled_estimates(
 ) -> dict[str, Estimate]:
     """Label to the pooled score of a model over its folds with an interval over groups.
 
-    Arguments as for `compare`. A model that may not be averaged, or that left no pixel counts, is not there.
+    Arguments as for `compare`. A model that may not be averaged, or that left no counts, is not there.
     """
+    seen = _Seen(on, decisive(metric))
     found: dict[str, Contrast] = {}
     for model in models:
-        if model.refused or model.pixel_counts(on) is None:
+        if model.refused or model.counts(on) is None:
             continue
-        seen = _Seen(on, metric)
         try:
-            scored = seen.pictures(model, model.folds)
+            paired = seen.pictures(model, model.folds)
         except NotPairedError:  # no complete rows: the groups are not known, and the notes say so
             continue
-        ids = scored.labelled()
-        if (pooled := seen.pooled(model, model.folds, ids)) is not None:
-            found[model.label] = Contrast(seen.units(scored, ids), pooled, bounds=(0, bound(metric)))
+        ids = paired.labelled
+        pooled = seen.pooled(model, model.folds, ids, seen.metric) if ids else None
+        if pooled is not None:
+            found[model.label] = Contrast(seen.units(paired, ids), pooled, bounds=(0, bound(seen.metric)))
     return dict(zip(found, estimates(list(found.values()), resamples, seed), strict=True))
+
+
+def decisive(metric: str) -> str:
+    """The score that verdicts are taken on: the one that ranks, or the accuracy where that one is no sum of counts.
+
+    >>> decisive("miou"), decisive("macro_f1"), decisive("macro_auroc")
+    ('miou', 'macro_f1', 'accuracy')
+    """
+    return "accuracy" if metric in CURVES else metric
 
 
 def bound(metric: str) -> float:
@@ -146,18 +158,18 @@ class _Seen:
 
     def __init__(self, on: ScoredOn, metric: str) -> None:
         self.on, self.metric = on, metric
-        self._pictures: dict[Any, Scored] = {}
+        self._pictures: dict[Any, PairedScores] = {}
         self._pooled: dict[Any, PooledScore | None] = {}
         self._trained: dict[str, dict[int, list[float]]] = {}
 
-    def pictures(self, model: Model, folds: Sequence[int]) -> Scored:
+    def pictures(self, model: Model, folds: Sequence[int]) -> PairedScores:
         key = (model.label, *folds)
         if key not in self._pictures:
-            self._pictures[key] = scored_pictures(model, folds, self.on, self.metric)
+            self._pictures[key] = paired_scores(model, folds, self.on, self.metric)
         return self._pictures[key]
 
-    def units(self, scored: Scored, ids: Sequence[str]) -> Units:
-        return Units.of([scored.groups[name] for name in ids])
+    def units(self, paired: PairedScores, ids: Sequence[str]) -> Units:
+        return Units.of([paired.groups[name] for name in ids])
 
     def trained(self, model: Model, folds: Sequence[int]) -> dict[int, list[float]]:
         """Fold to the score of each seed."""
@@ -165,53 +177,71 @@ class _Seen:
             self._trained[model.label] = model.seed_scores(self.metric, self.on)
         return {fold: seeds for fold, seeds in self._trained[model.label].items() if fold in folds}
 
-    def pooled(self, model: Model, folds: Sequence[int], ids: tuple[str, ...]) -> PooledScore | None:
-        key = (model.label, *folds, ids)
+    def pooled(self, model: Model, folds: Sequence[int], ids: tuple[str, ...], metric: str) -> PooledScore | None:
+        key = (model.label, *folds, ids, metric)
         if key not in self._pooled:
-            scored = self.pictures(model, folds)
-            counts, units = scored.counts(ids), self.units(scored, ids)
-            by_unit = None if counts is None else counts.by_unit(units.index, units.num)
-            self._pooled[key] = None if by_unit is None else PooledScore(by_unit, self.metric)
+            paired = self.pictures(model, folds)
+            counts, units = paired.counts(ids), self.units(paired, ids)
+            self._pooled[key] = None if counts is None else PooledScore(counts.by_unit(units.index, units.num), metric)
         return self._pooled[key]
 
 
 def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
     folds = common_folds(first, second)
     ours, theirs = (seen.pictures(model, folds) for model in (first, second))
-    if ours.scores.keys() != theirs.scores.keys():
-        unlike = sorted(ours.scores.keys() ^ theirs.scores.keys())
-        raise NotPairedError(f"{len(unlike)} pictures were scored by one of them only, for example {unlike[0]}")
-    ids = tuple(name for name in ours.scores if not math.isnan(ours.scores[name] + theirs.scores[name]))
-    metric = seen.metric
-    if not ids:
-        raise NotPairedError(f"no picture has a {metric}: none holds a labelled pixel, or the runs did not store it")
-    labelled = ours.labelled() if ours.runs and theirs.runs else ids
-    if moved := [name for name in labelled if ours.groups[name] != theirs.groups[name]]:
-        raise NotPairedError(f"{len(moved)} pictures are in unlike groups, for example {moved[0]}")
+    labelled, ids = _paired_ids(ours, theirs, seen.metric)
     values = [ours.scores[name] - theirs.scores[name] for name in ids]
-    units, most = seen.units(ours, labelled), bound(metric)
-    pooled = [seen.pooled(model, folds, labelled) for model in (first, second)]
-    known = pooled[0] is not None and pooled[1] is not None
+    units, most = seen.units(ours, labelled), bound(seen.metric)
+
+    def contrast(metric: str) -> Contrast | None:
+        pooled = [seen.pooled(model, folds, labelled, metric) for model in (first, second)]
+        return Contrast(units, pooled[0], pooled[1], (-most, most)) if pooled[0] and pooled[1] else None
+
     trained = seen.trained(first, folds), seen.trained(second, folds)
+    won = tally(values, first.of_images or better(seen.metric) == "max")
     comparison = Comparison(
         first.label,
         second.label,
-        metric=metric,
+        metric=seen.metric,
         folds=folds,
         num_images=len(labelled),
         trainings=trainings_of(*trained, share_scored(first.split, folds, seen.on.part), seen.on.part),
         wilcoxon_p=wilcoxon(values),
+        mcnemar_p=mcnemar(won.wins, won.losses) if first.of_images else math.nan,
         rank_biserial=rank_biserial(values),
         cohens_dz=cohens_dz(values),
-        pictures=tally(values, better(metric) == "max"),
-        classes=_by_class(ours, theirs, ids, first.classes),
+        pictures=won,
+        classes=[] if first.of_images else _by_class(ours, theirs, ids, first.classes),
     )
-    score = Contrast(units, pooled[0], pooled[1], (-most, most)) if pooled[0] and known else None
-    own = seen.units(ours, ids)
-    return Draft(comparison, score, {MEAN: Contrast(own, MeanOverPictures.of(values, own), bounds=(-most, most))})
+    if not first.of_images:
+        own = seen.units(ours, ids)
+        mean = Contrast(own, MeanOverPictures.of(values, own), bounds=(-most, most))
+        return Draft(comparison, contrast(seen.metric), {MEAN: mean})
+    same = {seen.metric, *(["exact_match"] if not first.several and seen.metric == "accuracy" else [])}
+    beside = {title: contrast(name) for name, title in BESIDE.items() if name not in same}
+    return Draft(comparison, contrast(seen.metric), {title: one for title, one in beside.items() if one})
 
 
-def _by_class(ours: Scored, theirs: Scored, ids: Sequence[str], classes: Sequence[str]) -> list[Tally]:
+def _paired_ids(ours: PairedScores, theirs: PairedScores, metric: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The pictures that both have labels of, and those on which both have a score of its own.
+
+    Raises:
+        NotPairedError: they scored unlike pictures, in unlike groups, or none that has a score.
+    """
+    counted = bool(ours.runs and theirs.runs)
+    unlike = sorted(ours.scores.keys() ^ theirs.scores.keys())
+    if unlike := unlike or (sorted(set(ours.labelled) ^ set(theirs.labelled)) if counted else []):
+        raise NotPairedError(f"{len(unlike)} pictures were scored by one of them only, for example {unlike[0]}")
+    ids = tuple(name for name in ours.scores if not math.isnan(ours.scores[name] + theirs.scores[name]))
+    if not ids:
+        raise NotPairedError(f"no picture has a {metric}: none has a label, or the runs did not store it")
+    labelled = ours.labelled if counted else ids
+    if moved := [name for name in labelled if ours.groups[name] != theirs.groups[name]]:
+        raise NotPairedError(f"{len(moved)} pictures are in unlike groups, for example {moved[0]}")
+    return labelled, ids
+
+
+def _by_class(ours: PairedScores, theirs: PairedScores, ids: Sequence[str], classes: Sequence[str]) -> list[Tally]:
     """Pictures won by the IoU of each class; a picture counts where its truth holds the class."""
     first, second = ours.class_iou(ids), theirs.class_iou(ids)
     if first is None or second is None:

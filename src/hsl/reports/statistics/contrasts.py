@@ -10,24 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.metrics.images.image_counts import Floats
+from hsl.reports.scores import Counts
 from hsl.reports.statistics.paired_tests import Interval
 
 LEAST = 6  # independent groups below which neither an interval nor a verdict is given
 TINY = 1e-9  # of the largest influence: a spread below it is that of rounding
-
-
-class Counts(Protocol):
-    """Counts of pictures that add up: `PixelCounts` of dense heads, `ImageCounts` of image heads."""
-
-    @property
-    def num_pictures(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def total(self) -> "Counts": ...
-    @property
-    def left_out(self) -> "Counts": ...
-    def score(self, name: str, weights: Floats | None = None) -> Floats: ...
 
 
 class Statistic(Protocol):

@@ -1,20 +1,22 @@
 """The ranking: the score of every model, its interval, and what is said of it against the first."""
 
+import math
 from collections.abc import Mapping, Sequence
 
-from hsl.metrics.pixels.pixel_counts import EMPTY_ONE
-from hsl.reports.contents import INFERENCES, classes_scored, part_title
-from hsl.reports.models import OVERALL, Model
-from hsl.reports.statistics.comparisons import Comparison
+from hsl.metrics.catalogue import better
+from hsl.metrics.pixels.pixel_counts import EMPTY_ONE, METRICS
+from hsl.reports.models import Model
+from hsl.reports.scores import INFERENCES, SHOWN
+from hsl.reports.statistics.comparisons import Comparison, decisive
 from hsl.reports.statistics.contrasts import LEAST
 from hsl.reports.statistics.paired_tests import Interval
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.family_table import family
-from hsl.reports.tables.score_tables import NONE, Cell, Column, Table, interval_cell
-from hsl.reports.tables.titles import difference_kind, kind_of, title_of
+from hsl.reports.tables.score_tables import NONE, Cell, Column, Field, Table, interval_cell, table_of
+from hsl.reports.tables.titles import difference_kind, kind_of, part_title, title_of, tta_title
 from hsl.run_folder.run import ScoredOn
 
-BESIDE_NOTHING = [Column(name, title_of(name), kind_of(name), more=True) for name in EMPTY_ONE]
+POOLED = ("accuracy", "macro_f1")  # of image heads
 STANDING = (
     f"Interval: 95 %, bootstrap-t of the pooled score over groups, from {LEAST} groups on; where no groups are known, "
     "each picture is one. Against the first: pooled score of this model minus that of the first, with the interval and "
@@ -66,73 +68,146 @@ def short_verdict(pair: Comparison, label: str) -> str:
     return f"{text}{joint}{found.training}"
 
 
+def ranked(models: Sequence[Model], metric: str, on: ScoredOn) -> list[tuple[int | None, Model]]:
+    """Models by their mean over folds, best first: the highest, or the lowest of ECE, NLL and Brier score.
+
+    A model that lacks a fold which another has stands below without a rank: its mean is over other pictures.
+    So does one without a mean.
+    """
+    means = {model.label: model.summary(metric, on).mean for model in models}
+    folds = {model.label: set(model.scores(on)) for model in models}
+    sign = 1 if better(metric) == "min" else -1
+    every = {fold for model in models if not model.refused for fold in folds[model.label]}
+
+    def in_full(model: Model) -> bool:
+        return not math.isnan(means[model.label]) and folds[model.label] >= every
+
+    def order(model: Model) -> tuple[bool, bool, float]:
+        mean = means[model.label]
+        return not in_full(model), math.isnan(mean), sign * mean if not math.isnan(mean) else 0.0
+
+    in_order = sorted(models, key=order)
+    return [(i if in_full(model) else None, model) for i, model in enumerate(in_order, start=1)]
+
+
 def ranking_table(
-    models: Sequence[tuple[int | None, Model]],
-    part: str,
+    ranking: Sequence[tuple[int | None, Model]],
+    on: ScoredOn,
     metric: str = "miou",
     estimates: Mapping[str, Estimate] | None = None,
     comparisons: Sequence[Comparison] = (),
-    inference: str = "plain",
 ) -> Table:
     """One row per model: mean ± sample standard deviation over folds, and the pooled score.
 
     Args:
-        models: with their ranks, best first.
-        part: val or test.
+        ranking: models of one kind of head with their ranks, best first.
+        on: part and inference that rank.
         metric: the score that ranks.
-        estimates: label to the pooled score with its interval; none: no such columns.
+        estimates: label to the pooled score that decides, with its interval; none: no such columns.
         comparisons: of every two models, where there are ``estimates``.
-        inference: plain or tta, which ranks.
     """
-    title, kind = title_of(metric), kind_of(metric)
-    tta = title.replace(" (%)", "") + ", TTA" + " (%)" * title.endswith("(%)")
-    both = [(metric, title), (f"{metric}_tta", tta)]
-    flags = [way != inference for way in INFERENCES]
-    columns = [Column("rank", "#", "count"), Column("model", "model")]
-    columns += [Column(key, name, kind, more) for (key, name), more in zip(both, flags, strict=True)]
-    pooled = part == "val"  # a test part is the same pictures in every fold: pooling would repeat them
-    if pooled:
-        columns += [
-            Column(key.replace(metric, f"{metric}_pooled"), f"pooled {name}", kind, more)
-            for (key, name), more in zip(both, flags, strict=True)
+    models, ranks = [model for _, model in ranking], {model.label: rank for rank, model in ranking}
+    of_images, deciding = any(model.of_images for model in models), decisive(metric)
+    fields: list[Field] = [
+        (Column("rank", "#", "count"), lambda model: ranks[model.label]),
+        (Column("model", "model"), lambda model: model.label),
+        *(_leading_of_images(metric, on.part) if of_images else _leading(metric, on)),
+    ]
+    if estimates is not None:
+        first = models[0].label if models else ""
+        cells = {
+            model.label: standing_cells(model.label, first, estimates.get(model.label), comparisons, deciding)
+            for model in models
+        }
+        fields += [
+            (column, lambda model, i=i: cells[model.label][i])  # type: ignore[misc]
+            for i, column in enumerate(standing_columns(deciding))
         ]
-    columns += standing_columns(metric) if estimates is not None else []
-    columns += [Column("folds", "folds"), Column("weights", "first weights", more=True)]
-    columns.append(Column("family", "family of the encoder", more=True))
-    others = [name for name in OVERALL if name != metric]
-    columns += [Column(name, title_of(name), kind_of(name), more=True) for name in others]
-    empty = any(model.summary(EMPTY_ONE[0], ScoredOn(part)).num for _, model in models)  # needs counts per picture
-    columns += BESIDE_NOTHING if empty else []
-    columns.append(Column("classes_scored", "classes scored", more=True))
-    first = models[0][1].label if models else ""
-    rows = []
-    for rank, model in models:
-        row: list[Cell] = [rank, model.label, *(model.summary(metric, ScoredOn(part, way)) for way in INFERENCES)]
-        row += [_pooled(model, ScoredOn(part, way), metric) for way in INFERENCES] if pooled else []
-        if estimates is not None:
-            row += standing_cells(model.label, first, estimates.get(model.label), comparisons, metric)
-        row += [f"{len(model.folds)} of {model.num_folds}", model.initialisation, family(model)]
-        row += [model.summary(name, ScoredOn(part)) for name in (*others, *(EMPTY_ONE if empty else ()))]
-        rows.append([*row, classes_scored(model, part)])
-    return Table("ranking" if part == "val" else f"ranking_{part}", _caption(part, empty, estimates), columns, rows)
+    fields += [
+        (Column("folds", "folds"), lambda model: f"{len(model.folds)} of {model.num_folds}"),
+        (Column("weights", "first weights", more=True), lambda model: model.initialisation),
+        *(_others_of_images(models, metric, on.part) if of_images else _others(models, metric, on.part)),
+    ]
+    name = f"{'image_' * of_images}ranking{'' if on.part == 'val' else f'_{on.part}'}"
+    caption = _caption_of_images(on.part) if of_images else _caption(models, on.part)
+    return table_of(name, f"{caption}{'' if estimates is None else f' {STANDING}'}", fields, models)
 
 
-def _caption(part: str, empty: bool, estimates: Mapping[str, Estimate] | None) -> str:
-    told = [
+def _mean(metric: str, on: ScoredOn, more: bool = False) -> Field:
+    tta = on.inference == "tta"
+    column = Column(f"{metric}{'_tta' * tta}", tta_title(metric) if tta else title_of(metric), kind_of(metric), more)
+    return column, lambda model: model.summary(metric, on)
+
+
+def _pooled(metric: str, on: ScoredOn, more: bool) -> Field:
+    def read(model: Model) -> float | None:
+        scores = model.pooled(on)
+        return None if scores is None else scores.overall[metric]
+
+    tta = on.inference == "tta"
+    title = f"pooled {tta_title(metric) if tta else title_of(metric)}"
+    return Column(f"{metric}_pooled{'_tta' * tta}", title, kind_of(metric), more), read
+
+
+def _leading(metric: str, on: ScoredOn) -> list[Field]:
+    """The score that ranks, by either inference; not pooled on a test part, which is the same in every fold."""
+    ways = [ScoredOn(on.part, inference) for inference in INFERENCES]
+    fields = [_mean(metric, way, way != on) for way in ways]
+    return fields + ([_pooled(metric, way, way != on) for way in ways] if on.part == "val" else [])
+
+
+def _leading_of_images(metric: str, part: str) -> list[Field]:
+    on, deciding = ScoredOn(part), decisive(metric)
+    pooled = dict.fromkeys((deciding, *POOLED)) if part == "val" else {}
+    return [_mean(metric, on), *(_pooled(name, on, name != deciding) for name in pooled)]
+
+
+def _others(models: Sequence[Model], metric: str, part: str) -> list[Field]:
+    empty = _has_empty_one(models, part)
+    names = [*(name for name in METRICS if name != metric), *(EMPTY_ONE if empty else ())]
+    return [
+        (Column("family", "family of the encoder", more=True), family),
+        *(_mean(name, ScoredOn(part), more=True) for name in names),
+        (Column("classes_scored", "classes scored", more=True), lambda model: classes_scored(model, part)),
+    ]
+
+
+def _others_of_images(models: Sequence[Model], metric: str, part: str) -> list[Field]:
+    names = [name for name in SHOWN if name != metric]
+    names += ["exact_match"] if metric != "exact_match" and any(model.several for model in models) else []
+    with_tta = any(model.scores(ScoredOn(part, "tta")) for model in models)
+    fields = [_mean(name, ScoredOn(part), more=True) for name in names]
+    return fields + ([_mean(name, ScoredOn(part, "tta"), more=True) for name in POOLED] if with_tta else [])
+
+
+def _has_empty_one(models: Sequence[Model], part: str) -> bool:
+    """Whether there are counts per picture, which these scores need."""
+    return any(model.summary(EMPTY_ONE[0], ScoredOn(part)).num for model in models)
+
+
+def classes_scored(model: Model, part: str) -> str:
+    """How many of the classes the folds score, plain inference."""
+    counts = sorted({one.classes_scored for seeds in model.scores(ScoredOn(part)).values() for one in seeds})
+    spread = "–".join(str(number) for number in (counts[:1] + counts[-1:] if len(counts) > 1 else counts))
+    return f"{spread or NONE} of {len(model.classes)}"
+
+
+def _caption(models: Sequence[Model], part: str) -> str:
+    told = (
         f"Scores on the {part_title(part)}. Mean ± sample standard deviation over folds; the counts of a fold are "
         "pooled over its pictures; mIoU is the macro mean over the classes scored."
-    ]
-    if empty:
-        told.append(
-            "Dice, both empty = 1: mean over pictures and foreground classes, where a class that is in neither truth "
-            "nor prediction of a picture counts 1; it says little alone, so beside it stands what predicting nothing "
-            "scores on the same pictures."
-        )
-    if estimates is not None:
-        told.append(STANDING)
-    return " ".join(told)
+    )
+    beside = (
+        " Dice, both empty = 1: mean over pictures and foreground classes, where a class that is in neither truth "
+        "nor prediction of a picture counts 1; it says little alone, so beside it stands what predicting nothing "
+        "scores on the same pictures."
+    )
+    return told + beside * _has_empty_one(models, part)
 
 
-def _pooled(model: Model, on: ScoredOn, metric: str) -> float | None:
-    scores = model.pooled(on)
-    return None if scores is None else scores.overall[metric]
+def _caption_of_images(part: str) -> str:
+    told = (
+        f"Scores of the image heads on the {part_title(part)}, over the pictures with a known label. Mean ± sample "
+        "standard deviation over folds; macro scores are means over the classes."
+    )
+    return told + " Pooled: out-of-fold predictions of all folds together." * (part == "val")

@@ -3,9 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from hsl.files.cells import neutral
 from hsl.files.io import write_atomically
@@ -113,6 +114,16 @@ class Table:
             hrules=True,
         )
         return f"% needs \\usepackage{{booktabs}}\n{table}"
+
+
+Field: TypeAlias = tuple[Column, Callable[[Any], Cell]]
+"""A column, and what is read for it of what a row is about."""
+
+
+def table_of(name: str, caption: str, fields: Sequence[Field], items: Iterable[Any]) -> Table:
+    """A table with a row for each item."""
+    rows = [[read(item) for _, read in fields] for item in items]
+    return Table(name, caption, [column for column, _ in fields], rows)
 
 
 def write_table(table: Table, folder: Path) -> None:

@@ -14,6 +14,20 @@ def title_of(metric: str) -> str:
     return SCORES[metric].heading
 
 
+def tta_title(metric: str) -> str:
+    """As a column is headed where test-time augmentation was on.
+
+    >>> tta_title("miou"), tta_title("nll")
+    ('mIoU, TTA (%)', 'NLL, TTA')
+    """
+    return f"{title_of(metric).removesuffix(' (%)')}, TTA{' (%)' * title_of(metric).endswith(' (%)')}"
+
+
+def part_title(part: str) -> str:
+    """What a reader calls a part of the split."""
+    return {"val": "validation part of each fold", "test": "held-out test part"}.get(part, part)
+
+
 def name_of(metric: str) -> str:
     """Without its unit, as it stands in a sentence."""
     return SCORES[metric].title

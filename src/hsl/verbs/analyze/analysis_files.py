@@ -15,7 +15,7 @@ from hsl.reports.analysis.analysis_page import analysis_page
 from hsl.reports.analysis.heat_maps import Tile, tile_sheet
 from hsl.reports.analysis.shared_errors import Errors
 from hsl.reports.analysis.stage_plots import attention_plot, stage_plot
-from hsl.reports.plots.confused_plot import confused_plot
+from hsl.reports.plots.confusion_plots import confused_plot
 from hsl.reports.plots.plot_files import Plot, save_plots
 from hsl.reports.plots.score_plots import slug
 from hsl.verbs.analyze.analyzed_runs import AnalysedPictures

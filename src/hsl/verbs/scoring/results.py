@@ -18,7 +18,7 @@ from hsl.data.prepared import PreparedData
 from hsl.data.splits.folds import Split, read_split
 from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
-from hsl.files.io import read_json, write_arrays, write_atomically
+from hsl.files.io import null_for_nan, read_json, write_arrays, write_atomically
 from hsl.files.names import below
 from hsl.files.row_file import read_rows
 from hsl.metrics.catalogue import score_names
@@ -26,7 +26,6 @@ from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
 from hsl.metrics.pixels.formulas import STATES, add_states, confusion_scores, dice_empty_one, pixel_scores
-from hsl.reports.contents import null_for_nan
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots
 from hsl.run_folder.checkpoint import read_checkpoint

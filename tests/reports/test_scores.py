@@ -6,22 +6,18 @@ import pytest
 from sklearn import metrics
 
 from hsl.reports.gather import gather
-from hsl.reports.images.model_scores import (
-    IMAGE_METRICS,
-    ImageScores,
-    head_of,
-    image_counts,
-    image_overall,
-    image_scores,
-    image_summary,
-)
 from hsl.reports.models import models_of
+from hsl.reports.scores import IMAGE_METRICS, Scores
 from hsl.run_folder.run import ScoredOn, read_run
 
 
 @pytest.fixture
 def models(tmp_path):
-    return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    def found():
+        runs = gather([str(tmp_path / "outputs")])
+        return [model.on_images() for model in models_of(runs, ["name", "fold", "seed"], "encoder.name")]
+
+    return found
 
 
 def made(num, several, seed=0):
@@ -38,7 +34,7 @@ def test_a_run_of_one_class_per_picture_equals_scikit_learn(make_run, add_image_
     split = split_of(num_folds=2, per_fold=40)
     targets, probabilities = given = made(40, several=False)
     folder = add_image_head(make_run(split=split), 0, split=split, given=given, dense=False)
-    found = ImageScores.of_run(read_run(folder), ScoredOn("val"))
+    found = Scores.of_run(read_run(folder).on_image_head(), ScoredOn("val"))
     guess = probabilities.argmax(axis=1)
     areas = [metrics.roc_auc_score(targets == i, probabilities[:, i]) for i in range(3)]
     precisions = [metrics.average_precision_score(targets == i, probabilities[:, i]) for i in range(3)]
@@ -52,14 +48,13 @@ def test_a_run_of_one_class_per_picture_equals_scikit_learn(make_run, add_image_
     np.testing.assert_allclose(found.per_class["average_precision"], precisions)
     np.testing.assert_allclose(found.per_class["recall"], metrics.recall_score(targets, guess, average=None))
     assert found.per_class["support"].tolist() == np.bincount(targets).tolist()
-    assert found.num_images == 40
 
 
 def test_a_run_of_several_classes_per_picture_equals_scikit_learn(make_run, add_image_head, split_of):
     split = split_of(num_folds=2, per_fold=40)
     targets, probabilities = given = made(40, several=True)
     folder = add_image_head(make_run(split=split), 0, split=split, given=given, several=True)
-    found = ImageScores.of_run(read_run(folder), ScoredOn("val"))
+    found = Scores.of_run(read_run(folder).on_image_head(), ScoredOn("val"))
     guess = probabilities >= 0.5
     assert found.overall["exact_match"] == pytest.approx(metrics.accuracy_score(targets, guess))
     assert found.overall["macro_f1"] == pytest.approx(metrics.f1_score(targets, guess, average="macro"))
@@ -72,7 +67,7 @@ def test_area_under_the_curve_by_hand(make_run, add_image_head):
     # of the pairs (with, without) of class 0: 0.8 > 0.7, 0.8 > 0.1, 0.6 < 0.7, 0.6 > 0.1: 3 of 4
     probabilities = np.array([[0.8, 0.2, 0], [0.6, 0.4, 0], [0.7, 0.3, 0], [0.1, 0.9, 0]])
     folder = add_image_head(make_run(), 0, given=(np.array([0, 0, 1, 1]), probabilities))
-    found = ImageScores.of_run(read_run(folder), ScoredOn("val"))
+    found = Scores.of_run(read_run(folder).on_image_head(), ScoredOn("val"))
     np.testing.assert_array_equal(found.per_class["auroc"], [0.75, 0.75, np.nan])
     assert found.overall["accuracy"] == 0.75
     assert found.overall["macro_auroc"] == 0.75
@@ -80,16 +75,16 @@ def test_area_under_the_curve_by_hand(make_run, add_image_head):
 
 def test_without_predictions_the_stored_scores_count_and_the_run_says_so(make_run, add_image_head):
     folder = add_image_head(make_run(), 0, skill=0.5)
-    before = ImageScores.of_run(read_run(folder), ScoredOn("val"))
+    before = Scores.of_run(read_run(folder).on_image_head(), ScoredOn("val"))
     (folder / "image_predictions.csv").unlink()
     run = read_run(folder)
-    after = ImageScores.of_run(run, ScoredOn("val"))
+    after = Scores.of_run(run.on_image_head(), ScoredOn("val"))
     (problem,) = run.problems
     assert "image_predictions.csv` is missing" in problem
     for name in IMAGE_METRICS:
         assert after.overall[name] == pytest.approx(before.overall[name], nan_ok=True)
     np.testing.assert_allclose(after.per_class["support"], before.per_class["support"])
-    assert ImageScores.of_run(run, ScoredOn("test")) is None
+    assert Scores.of_run(run.on_image_head(), ScoredOn("test")) is None
 
 
 def test_over_folds_and_pooled_by_hand(make_run, add_image_head, models):
@@ -97,10 +92,10 @@ def test_over_folds_and_pooled_by_hand(make_run, add_image_head, models):
     add_image_head(make_run(fold=0), 0, given=(np.zeros(4, dtype=int), np.array([sure] * 4)))
     add_image_head(make_run(fold=1), 1, given=(np.zeros(4, dtype=int), np.array([sure] + [unsure] * 3)))
     (model,) = models()
-    assert image_overall(model, "accuracy", ScoredOn("val")) == {0: 1.0, 1: 0.25}
-    summary = image_summary(model, "accuracy", ScoredOn("val"))
+    assert model.overall("accuracy", ScoredOn("val")) == {0: 1.0, 1: 0.25}
+    summary = model.summary("accuracy", ScoredOn("val"))
     assert (summary.mean, summary.std, summary.num) == pytest.approx((0.625, 0.75 / math.sqrt(2), 2))
-    counts = image_counts(model, ScoredOn("val"))
+    counts = model.counts(ScoredOn("val"))
     assert counts.score("accuracy") == 0.625
     # 5 right, 3 healthy taken for miner: F1 2*5/(2*5+3) and 0
     assert counts.score("macro_f1") == pytest.approx((10 / 13 + 0) / 2)
@@ -113,17 +108,17 @@ def test_a_fold_with_fewer_seeds_weighs_the_same(make_run, add_image_head, model
         add_image_head(make_run(fold=0, seed=seed), 0, given=(truth, np.array([row] * 4)))
     add_image_head(make_run(fold=1), 1, given=(truth, np.array([sure] * 4)))
     (model,) = models()
-    assert image_summary(model, "accuracy", ScoredOn("val")).mean == 0.75
-    assert image_counts(model, ScoredOn("val")).score("accuracy") == 0.75
+    assert model.summary("accuracy", ScoredOn("val")).mean == 0.75
+    assert model.counts(ScoredOn("val")).score("accuracy") == 0.75
 
 
 def test_what_has_no_image_head(make_run, models):
     make_run()
     (model,) = models()
-    assert head_of(model) is None
-    assert image_scores(model, ScoredOn("val")) == {}
-    assert image_counts(model, ScoredOn("val")) is None
-    assert math.isnan(image_summary(model, "accuracy", ScoredOn("val")).mean)
+    assert model.classes == []
+    assert model.scores(ScoredOn("val")) == {}
+    assert model.counts(ScoredOn("val")) is None
+    assert math.isnan(model.summary("accuracy", ScoredOn("val")).mean)
 
 
 def test_unlike_classes_are_not_averaged(make_run, add_image_head, models):
@@ -131,8 +126,8 @@ def test_unlike_classes_are_not_averaged(make_run, add_image_head, models):
     add_image_head(make_run(fold=1), 1, classes=["healthy", "miner", "mould"])
     (model,) = models()
     assert model.refused == "its runs have unlike classes"
-    assert image_summary(model, "accuracy", ScoredOn("val")).num == 0
-    assert image_counts(model, ScoredOn("val")) is None
+    assert model.summary("accuracy", ScoredOn("val")).num == 0
+    assert model.counts(ScoredOn("val")) is None
 
 
 def test_two_image_heads_are_refused(make_run, add_image_head):

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from hsl.reports.gather import gather
-from hsl.reports.images.image_comparisons import compare_images, image_estimates
 from hsl.reports.models import models_of
+from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import corrected_resampled_t, holm
 from hsl.run_folder.run import ScoredOn
 
@@ -17,7 +17,7 @@ RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 def models(tmp_path):
     def found():
         models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
-        return sorted(models, key=lambda model: model.label)
+        return sorted((model.on_images() for model in models), key=lambda model: model.label)
 
     return found
 
@@ -38,7 +38,7 @@ def head(make_run, add_image_head, split_of):
 def test_mcnemar_by_hand_beside_the_difference_of_the_pooled_scores(head, models):
     head("a", 0, "11111100")
     head("b", 0, "10000010")
-    (pair,) = compare_images(models(), ScoredOn("val"), 500, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 500, 0, "accuracy")
     assert (pair.first, pair.second, pair.num_images) == ("a", "b", 8)
     # five pictures that only a has right, one that only b has: 2 (1 + 6) / 2^6
     assert (pair.pictures.wins, pair.pictures.ties, pair.pictures.losses) == (5, 2, 1)
@@ -56,7 +56,7 @@ def test_a_clear_difference_over_folds_has_a_winner(head, models):
     for name, folds in scores.items():
         for fold, right in enumerate(folds):
             head(name, fold, right)
-    (pair,) = compare_images(models(), ScoredOn("val"), 2000, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 2000, 0, "accuracy")
     assert pair.score.num_units == 12
     assert pair.verdict.winner == "a"
     assert pair.mcnemar_p == pytest.approx(2 * 0.5**19)
@@ -70,7 +70,7 @@ def test_the_score_that_ranks_decides_or_the_accuracy_where_it_is_no_sum(head, m
     for fold in range(3):
         head("a", fold, "11111110")
         head("b", fold, "11010000")
-    found = {name: compare_images(models(), ScoredOn("val"), 500, 0, name)[0] for name in ("macro_f1", "macro_auroc")}
+    found = {name: compare(models(), ScoredOn("val"), 500, 0, name)[0] for name in ("macro_f1", "macro_auroc")}
     assert found["macro_f1"].metric == "macro_f1"
     assert list(found["macro_f1"].beside) == ["exact match"]
     # healthy 21 of 24, miner is only ever predicted; 9 of 24
@@ -82,7 +82,7 @@ def test_the_score_that_ranks_decides_or_the_accuracy_where_it_is_no_sum(head, m
 def test_alike_models_are_not_told_apart(head, models):
     head("a", 0, "1100")
     head("b", 0, "1100")
-    (pair,) = compare_images(models(), ScoredOn("val"), 100, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 100, 0, "accuracy")
     assert (pair.mcnemar_p, pair.wilcoxon_p) == (1.0, 1.0)
     assert pair.score.mean == 0
     assert not pair.verdict.winner
@@ -91,7 +91,7 @@ def test_alike_models_are_not_told_apart(head, models):
 def test_holm_over_all_pairs(head, models):
     for name, right in (("a", "11111111"), ("b", "11111000"), ("c", "00000000")):
         head(name, 0, right)
-    found = compare_images(models(), ScoredOn("val"), 100, 0)
+    found = compare(models(), ScoredOn("val"), 100, 0, "accuracy")
     assert [one.mcnemar_holm_p for one in found] == holm([one.mcnemar_p for one in found])
     assert [one.wilcoxon_holm_p for one in found] == holm([one.wilcoxon_p for one in found])
 
@@ -100,7 +100,7 @@ def test_seeds_are_averaged_within_a_picture(head, models):
     head("a", 0, "1100", seed=0)
     head("a", 0, "1010", seed=1)
     head("b", 0, "0100")
-    (pair,) = compare_images(models(), ScoredOn("val"), 100, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 100, 0, "accuracy")
     # a: 1, 0.5, 0.5, 0; b: 0, 1, 0, 0
     assert pair.score.mean == pytest.approx((1 - 0.5 + 0.5 + 0) / 4)
     assert (pair.pictures.wins, pair.pictures.ties, pair.pictures.losses) == (2, 1, 1)
@@ -109,14 +109,14 @@ def test_seeds_are_averaged_within_a_picture(head, models):
 def test_a_classifier_and_a_dual_head_are_compared_by_their_image_heads(head, models):
     head("a", 0, "1111")
     head("b", 0, "1000", dense=True)
-    (pair,) = compare_images(models(), ScoredOn("val"), 100, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 100, 0, "accuracy")
     assert (pair.refused, pair.num_images) == ("", 4)
 
 
 def test_pictures_without_a_label_are_left_out(head, models):
     head("a", 0, "1110", unknown=("p0_0",))
     head("b", 0, "0110", unknown=("p0_0",))
-    (pair,) = compare_images(models(), ScoredOn("val"), 100, 0)
+    (pair,) = compare(models(), ScoredOn("val"), 100, 0, "accuracy")
     assert (pair.num_images, pair.pictures.ties) == (3, 3)
 
 
@@ -127,10 +127,10 @@ def test_refusals_name_the_reason(head, models, split_of):
     (head("d", 0, "1110") / "image_predictions.csv").unlink()
     head("e", 1, "1110")
     head("f", 0, "1110", unknown=("p0_3",))
-    found = {one.second: one for one in compare_images(models(), ScoredOn("val"), 50, 0) if one.first == "a"}
+    found = {one.second: one for one in compare(models(), ScoredOn("val"), 50, 0, "accuracy") if one.first == "a"}
     assert "they saw unlike data" in found["b"].refused
     assert found["c"].refused == "they have unlike class lists"
-    assert found["d"].refused == "d has no complete image predictions for val, plain, fold 0"
+    assert found["d"].refused == "d has no complete image predictions for val, plain in fold 0"
     assert found["e"].refused == "no fold is finished in both"
     assert found["f"].refused == "1 pictures were scored by one of them only, for example p0_3"
     assert found["b"].verdict.text.startswith("not paired: they saw unlike data")
@@ -142,7 +142,7 @@ def test_intervals_of_the_pooled_scores(head, models):
         head("a", fold, right)
     (head("b", 0, "1110") / "image_predictions.csv").unlink()
     head("c", 0, "1110")
-    found = image_estimates(models(), ScoredOn("val"), 400, 0, "accuracy")
+    found = pooled_estimates(models(), ScoredOn("val"), 400, 0, "accuracy")
     assert set(found) == {"a", "c"}
     assert (found["a"].mean, found["a"].num_units) == (pytest.approx(8 / 12), 6)
     assert found["a"].interval.low < 8 / 12 < found["a"].interval.high <= 1

@@ -1,14 +1,10 @@
-import json
-import math
-
 import pytest
 
-from hsl.reports import contents
+from hsl.reports.cv_results import cv_results
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
-from hsl.reports.page.notes import notes_on
 from hsl.reports.statistics.paired_tests import Interval, Summary
-from hsl.reports.statistics.ranking import ranking_table
+from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.statistics.resampling import Estimate
 from hsl.run_folder.run import ScoredOn
 
@@ -32,14 +28,14 @@ def test_ranking_orders_by_the_mean_and_ranks_only_what_is_complete(make_run, mo
         make_run("b", "b", fold, FULL, tta=FULL)
     make_run("c", "c", 0, FULL)
     make_run("d", "d", 0, status="failed")
-    ranked = contents.ranked(models(), "miou", ScoredOn("val"))
-    assert [(rank, model.label) for rank, model in ranked] == [
+    ranking = ranked(models(), "miou", ScoredOn("val"))
+    assert [(rank, model.label) for rank, model in ranking] == [
         (1, "b"),
         (2, "a"),
         (None, "c"),
         (None, "d (none finished)"),
     ]
-    table = ranking_table(ranked, "val")
+    table = ranking_table(ranking, ScoredOn("val"))
     assert cells(table, "folds") == ["2 of 3", "2 of 3", "1 of 3", "0 of 3"]
     assert cells(table, "miou")[:2] == [Summary(1.0, 0.0, 2), Summary(pytest.approx(1 / 3), 0.0, 2)]
     assert table.texts[1][2] == "33.33 ± 0.00"
@@ -54,7 +50,7 @@ def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
     # 100 pixels right: ECE 0.03, NLL 0.03, Brier 0.01; 100 of 200 right: (3 + 63) / 200, 153 / 200, 91 / 200
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
-    table = ranking_table(contents.ranked(models(), metric, ScoredOn("val")), "val")
+    table = ranking_table(ranked(models(), metric, ScoredOn("val")), ScoredOn("val"))
     assert cells(table, "model") == ["b", "a"]
     assert [cell.mean for cell in cells(table, metric)] == pytest.approx(
         {"ece": [0.03, 0.33], "nll": [0.03, 0.765], "brier": [0.01, 0.455]}[metric]
@@ -64,8 +60,8 @@ def test_the_lowest_comes_first_where_lower_is_better(make_run, models, metric):
 def test_the_ranking_with_intervals(make_run, models):
     make_run("a", "a", 0, HALF)
     make_run("b", "b", 0, FULL)
-    ranked = contents.ranked(models(), "miou", ScoredOn("val"))
-    table = ranking_table(ranked, "val", "miou", {"b": Estimate(0.9, 8, Interval(0.9, 0.85, 0.955))})
+    ranking = ranked(models(), "miou", ScoredOn("val"))
+    table = ranking_table(ranking, ScoredOn("val"), "miou", {"b": Estimate(0.9, 8, Interval(0.9, 0.85, 0.955))})
     assert cells(table, "interval") == ["[85.00, 95.50]", None]
     assert cells(table, "groups") == [8, None]
     assert cells(table, "verdict") == ["–", None]  # b is the first; nothing was compared
@@ -77,7 +73,7 @@ def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, 
     for fold, confusion in enumerate([FULL, HALF]):
         make_run("a", "a", fold, confusion, test=FULL)
     found = models()
-    table = ranking_table([(1, found[0])], "val")
+    table = ranking_table([(1, found[0])], ScoredOn("val"))
     keys = [column.key for column in table.columns]
     place = keys.index("dice_empty_one")
     assert keys[place + 1] == "dice_empty_one_predicting_nothing"
@@ -85,15 +81,15 @@ def test_dice_of_empty_masks_stands_beside_that_of_predicting_nothing(make_run, 
     assert (dice.num, dice.mean) == (2, pytest.approx((1 + (1 + sum(half) / 4) / 2) / 2, abs=0.01))
     assert nothing == Summary(0.5, 0.0, 2)
     assert "what predicting nothing scores" in table.caption
-    assert "dice_empty_one" in [column.key for column in ranking_table([(1, found[0])], "test").columns]
-    page = contents.cv_results([(1, found[0])], [], [], [], ["val"])
+    assert "dice_empty_one" in [column.key for column in ranking_table([(1, found[0])], ScoredOn("test")).columns]
+    page = cv_results([(1, found[0])], [], [], [], ["val"])
     told = page["models"][0]["parts"]["val"]["plain"]["over_folds"]
     assert told["dice_empty_one_predicting_nothing"] == {"mean": 0.5, "std": 0.0, "num": 2}
 
 
 def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
     (make_run() / "pixel_counts.npz").unlink()
-    table = ranking_table([(1, models()[0])], "val")
+    table = ranking_table([(1, models()[0])], ScoredOn("val"))
     assert not any(column.key.startswith("dice_empty") for column in table.columns)
     assert "empty" not in table.caption
 
@@ -101,61 +97,14 @@ def test_without_counts_per_picture_no_dice_of_empty_masks(make_run, models):
 def test_unlike_numbers_of_scored_classes_show(make_run, models):
     make_run(fold=0, confusion=FULL)
     make_run(fold=1, confusion=THREE)
-    table = ranking_table(contents.ranked(models(), "miou", ScoredOn("val")), "val")
+    table = ranking_table(ranked(models(), "miou", ScoredOn("val")), ScoredOn("val"))
     assert cells(table, "classes_scored") == ["2–3 of 3"]
 
 
 def test_the_test_part_is_not_pooled_over_folds(make_run, models):
     for fold in range(2):
         make_run(fold=fold, test=HALF)
-    table = ranking_table(contents.ranked(models(), "miou", ScoredOn("test")), "test")
+    table = ranking_table(ranked(models(), "miou", ScoredOn("test")), ScoredOn("test"))
     assert table.name == "ranking_test"
     assert "miou_pooled" not in [column.key for column in table.columns]
     assert cells(table, "miou") == [Summary(pytest.approx(1 / 3), 0.0, 2)]
-
-
-def test_folds_list_what_is_missing(make_run, models, split_of):
-    split = split_of()
-    split["folds"][1]["name"] = "wood"
-    make_run(fold=0, confusion=FULL, split=split)
-    make_run(fold=1, status="failed", split=split, provenance={"error": "OSError: full"})
-    table = contents.folds_table(models(), "val")
-    assert cells(table, "fold") == ["0", "1: wood", "2"]
-    assert cells(table, "status") == ["finished", "failed: OSError: full", "no run folder"]
-    assert cells(table, "miou") == [1.0, None, None]
-    assert cells(table, "images") == [4, None, None]
-    assert table.texts[0][-2] == "0:01:01"
-
-
-def test_per_class(make_run, models):
-    make_run(fold=0, confusion=[[80, 20, 0], [0, 100, 0], [0, 0, 0]])
-    make_run(fold=1, confusion=THREE)
-    table = contents.per_class_table(models(), "val")
-    assert cells(table, "class") == ["background", "crack", "stain"]
-    assert cells(table, "pixels") == [150, 150, 50]
-    assert cells(table, "folds_scored") == [2, 2, 1]
-    recall = cells(table, "recall")[0]
-    assert (recall.mean, recall.std) == (pytest.approx(0.9), pytest.approx(0.1 * math.sqrt(2)))
-    assert cells(table, "iou_pooled") == pytest.approx([130 / 150, 150 / 170, 1.0])
-    assert cells(table, "f1") == cells(table, "dice")
-    assert table.texts[2][4] == "100.00 (1 fold)"
-
-
-def test_json_has_every_number_and_no_nan(make_run, models, tmp_path):
-    make_run(fold=0, confusion=FULL, tta=HALF)
-    (make_run("b", "b", 0) / "metrics.json").unlink()
-    found = models()
-    runs = gather([str(tmp_path / "outputs")])
-    ranked = contents.ranked(found, "miou", ScoredOn("val"))
-    page = contents.cv_results(ranked, [], notes_on(runs, found, ScoredOn("val")), runs, ["val", "test"])
-    text = json.dumps(page, allow_nan=False)
-    first, second = json.loads(text)["models"]
-    assert first["parts"]["val"]["plain"]["folds"]["miou"] == {"0": 1.0}
-    assert first["parts"]["val"]["plain"]["over_folds"]["miou"] == {"mean": 1.0, "std": None, "num": 1}
-    assert first["parts"]["val"]["tta"]["pooled"]["miou"] == pytest.approx(1 / 3)
-    assert first["parts"]["val"]["plain"]["pooled"]["per_class"]["iou"] == [1.0, 1.0, None]
-    assert first["parts"]["test"]["plain"] is None
-    assert first["missing"] == {"1": "no run folder", "2": "no run folder"}
-    assert second["rank"] is None
-    assert "metrics.json` is missing" in second["missing"]["0"]
-    assert [run["status"] for run in page["runs"]] == ["finished", "unreadable"]

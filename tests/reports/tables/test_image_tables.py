@@ -3,20 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from hsl.reports.contents import folds_table
 from hsl.reports.gather import gather
-from hsl.reports.images.image_comparisons import compare_images
-from hsl.reports.images.image_tables import (
-    image_folds_table,
-    image_per_class_table,
-    image_ranked,
-    image_ranking_table,
-    thresholds_table,
-)
 from hsl.reports.models import models_of
+from hsl.reports.statistics.comparisons import compare
 from hsl.reports.statistics.paired_tests import Interval, Summary
+from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.statistics.resampling import Estimate
+from hsl.reports.tables.class_tables import per_class_table, thresholds_table
 from hsl.reports.tables.comparison_tables import pairwise_table
+from hsl.reports.tables.run_tables import folds_table
 from hsl.run_folder.run import ScoredOn
 
 RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
@@ -25,7 +20,11 @@ HEALTHY = np.zeros(4, dtype=int)
 
 @pytest.fixture
 def models(tmp_path):
-    return lambda: models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    def found():
+        runs = gather([str(tmp_path / "outputs")])
+        return [model.on_images() for model in models_of(runs, ["name", "fold", "seed"], "encoder.name")]
+
+    return found
 
 
 @pytest.fixture
@@ -47,14 +46,14 @@ def test_the_ranking_by_mean_pools_out_of_fold_and_ranks_only_what_is_complete(h
         head("b", fold, ("1111", "1000")[fold])
     head("c", 0, "1111")
     make_run("d", "d", 0, status="failed")
-    ranked = image_ranked(models(), "accuracy", ScoredOn("val"))
-    assert [(rank, model.label) for rank, model in ranked] == [
+    ranking = ranked(models(), "accuracy", ScoredOn("val"))
+    assert [(rank, model.label) for rank, model in ranking] == [
         (1, "b"),
         (2, "a"),
         (None, "c"),
         (None, "d (none finished)"),
     ]
-    table = image_ranking_table(ranked, "val", "accuracy", {"b": Estimate(0.6, 9, Interval(0.6, 0.5, 0.755))})
+    table = ranking_table(ranking, ScoredOn("val"), "accuracy", {"b": Estimate(0.6, 9, Interval(0.6, 0.5, 0.755))})
     assert cells(table, "accuracy")[:2] == [
         Summary(0.625, pytest.approx(0.75 / math.sqrt(2)), 2),
         Summary(0.5, 0.0, 2),
@@ -74,18 +73,18 @@ def test_the_test_part_is_not_pooled(make_run, add_image_head, models):
     given = (np.array([0, 1]), np.array([RIGHT, RIGHT]))
     for fold in range(2):
         add_image_head(make_run(fold=fold), fold, part="test", given=given)
-    table = image_ranking_table(image_ranked(models(), "accuracy", ScoredOn("test")), "test", "accuracy")
+    table = ranking_table(ranked(models(), "accuracy", ScoredOn("test")), ScoredOn("test"), "accuracy")
     assert table.name == "image_ranking_test"
     assert cells(table, "accuracy") == [Summary(0.5, 0.0, 2)]
     assert "accuracy_pooled" not in [column.key for column in table.columns]
-    classes = image_per_class_table(models(), ScoredOn("test"))
+    classes = per_class_table(models(), ScoredOn("test"))
     assert cells(classes, "support") == [1, 1, 0]  # the same two pictures in both folds
 
 
 def test_per_class(head, models):
     head("a", 0, "1110")
     head("a", 1, "1111")
-    table = image_per_class_table(models(), ScoredOn("val"))
+    table = per_class_table(models(), ScoredOn("val"))
     assert cells(table, "class") == ["healthy", "miner", "rust"]
     assert cells(table, "support") == [8, 0, 0]
     healthy, miner, rust = cells(table, "f1")
@@ -98,7 +97,7 @@ def test_per_class(head, models):
 
 def test_folds_name_the_value_that_was_monitored(head, models):
     head("a", 1, "1110")
-    table = image_folds_table(models(), "val")
+    table = folds_table(models(), "val")
     assert cells(table, "fold") == ["0", "1", "2"]
     assert cells(table, "status") == ["no run folder", "finished", "no run folder"]
     assert cells(table, "accuracy") == [None, 0.75, None]
@@ -112,9 +111,9 @@ def test_a_reverted_run_is_marked_in_every_table(head, models):
     (folder / "rollback.json").write_text('{"decision": "reverted"}')
     (model,) = found = models()
     assert model.label == "a (reverted)"
-    assert cells(image_folds_table(found, "val"), "status")[0] == "finished, reverted"
     assert cells(folds_table(found, "val"), "status")[0] == "finished, reverted"
-    assert cells(image_per_class_table(found, ScoredOn("val")), "model") == ["a (reverted)"] * 3
+    assert cells(folds_table(found, "val"), "status")[0] == "finished, reverted"
+    assert cells(per_class_table(found, ScoredOn("val")), "model") == ["a (reverted)"] * 3
 
 
 def test_thresholds_and_exact_match_of_several_classes(make_run, add_image_head, models):
@@ -124,7 +123,7 @@ def test_thresholds_and_exact_match_of_several_classes(make_run, add_image_head,
     assert cells(table, "class") == ["healthy", "miner", "rust"]
     assert cells(table, "threshold") == [Summary(0.5, 0.0, 2)] * 3
     assert table.texts[0][2:] == ["0.5000 ± 0.0000", "0.5000", "0.5000"]
-    ranking = image_ranking_table(image_ranked(models(), "exact_match", ScoredOn("val")), "val", "exact_match")
+    ranking = ranking_table(ranked(models(), "exact_match", ScoredOn("val")), ScoredOn("val"), "exact_match")
     assert 0 <= cells(ranking, "exact_match")[0].mean <= cells(ranking, "accuracy")[0].mean
 
 
@@ -138,7 +137,7 @@ def test_pairs(head, models):
     head("b", 0, "0001")
     (folder := head("c", 0, "0001")).joinpath("image_predictions.csv").unlink()
     assert folder.exists()
-    table = pairwise_table(compare_images(models(), ScoredOn("val"), 200, 0), "accuracy", "image_pairwise")
+    table = pairwise_table(compare(models(), ScoredOn("val"), 200, 0, "accuracy"), "accuracy", "image_pairwise")
     first, second, _ = table.rows
     assert first[:3] == ["a", "b", "too few independent groups to say (2; at least 6)"]
     assert cells(table, "difference")[0] == 0.75

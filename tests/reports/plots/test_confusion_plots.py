@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from hsl.reports.plots.confused_plot import TOP, confused_plot, top_pairs
+from hsl.reports.gather import gather
+from hsl.reports.models import models_of
+from hsl.reports.plots.confusion_plots import TOP, confused_plot, confusion_plots, top_pairs
+from hsl.run_folder.run import ScoredOn
 
 CLASSES = ["clean", "crack", "stain", "hole"]
 MATRIX = np.array([[900, 60, 30, 0], [20, 70, 10, 0], [5, 0, 0, 5], [0, 0, 0, 0]])
@@ -51,3 +54,12 @@ def test_no_chart_of_two_classes_or_without_an_error():
     assert confused_plot(MATRIX[:2, :2], CLASSES[:2], "m", "p") is None
     assert confused_plot(np.diag([5, 5, 5]), CLASSES[:3], "m", "p") is None
     assert top_pairs(np.zeros((3, 3))) == []
+
+
+def test_the_matrix_holds_counts_and_its_name_the_place_in_the_ranking(make_run, tmp_path):
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(name, "net", confusion=[[50, 50, 0], [50, 50, 0], [0, 0, 0]], config={"lr": lr})
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    matrix = list(confusion_plots(models, ScoredOn("val")))[2]
+    assert matrix.name == "confusion_02_net-lr-0.2"
+    assert matrix.rows[0] == ["background", 50, 50, 0]

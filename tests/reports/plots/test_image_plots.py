@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hsl.reports.gather import gather
-from hsl.reports.images.image_plots import image_plots
 from hsl.reports.models import models_of
+from hsl.reports.plots.image_plots import image_plots
 from hsl.run_folder.run import ScoredOn
 
 RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
@@ -15,7 +15,7 @@ RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 def plots(tmp_path):
     def draw(**options):
         runs = gather([str(tmp_path / "outputs")])
-        models = models_of(runs, ["name", "fold", "seed"], "encoder.name")
+        models = [one.on_images() for one in models_of(runs, ["name", "fold", "seed"], "encoder.name")]
         places = {model.label: i for i, model in enumerate(models)}
         return image_plots(models, places, options.get("metric", "accuracy"), ScoredOn("val"))
 

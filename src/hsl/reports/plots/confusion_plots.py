@@ -1,6 +1,6 @@
-"""The chart of the classes that a model confuses most often."""
+"""Confusion matrices, and the classes that a model confuses most often."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,13 +8,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hsl.reports.models import Model
 from hsl.reports.plots.palette import SERIES
 from hsl.reports.plots.plot_files import REPORT_STYLE, Plot
-from hsl.reports.plots.score_plots import WIDTH, name_rows, settled, short, shorts
+from hsl.reports.plots.run_plots import draw_confusion
+from hsl.reports.plots.score_plots import WIDTH, name_rows, settled, short, shorts, slug
+from hsl.run_folder.run import ScoredOn
 
 TOP = 10  # pairs of a panel
 LEAST_CLASSES = 3  # with two the matrix says it all
 Pair = tuple[int, int]
+
+
+def confusion_plots(models: Sequence[Model], on: ScoredOn) -> Iterator[Plot | None]:
+    """Where the pixels, or pictures, of each class go, and what is confused most; of models of one kind of head.
+
+    The data of the first are counts, rows the truth. Their names hold the place in the ranking, for two labels may give
+    one file name.
+    """
+    for number, model in enumerate(models, start=1):
+        matrix, classes = model.pooled_confusion(on), model.classes
+        if matrix is None:
+            continue
+        kind, unit, where = "", "pixel", "counts pooled over the folds present"
+        if model.of_images:
+            kind, unit, where = "image_", "picture", f"pictures of the folds present, {on.part}"
+        figure = settled(draw_confusion(matrix, classes, title=short(model.label), unit=unit))
+        rows: list[list[str | float | None]] = [
+            [name, *[int(n) for n in row]] for name, row in zip(classes, matrix, strict=True)
+        ]
+        caption = f"{model.label}, {where}; rows sum to 100 %."
+        file = f"{number:02d}_{slug(model.label)}"
+        yield Plot(f"{kind}confusion_{file}", caption, figure, ["true class", *classes], rows, on_card=True)
+        yield confused_plot(matrix, classes, model.label, f"{kind}confused_{file}", f"{unit}s")
 
 
 def confused_plot(

@@ -4,7 +4,7 @@ import pytest
 
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
-from hsl.reports.tables.phases_table import phases_table
+from hsl.reports.tables.run_tables import folds_table, phases_table
 
 PHASES = {
     "A": {"status": "finished", "epochs": 30, "monitor": "val/miou", "value": 0.71, "epoch": 21, "wall_time_s": 61.0},
@@ -43,3 +43,21 @@ def test_unfinished_runs_show_how_far_they_came_and_replaced_ones_are_left_out(m
 def test_no_phases_no_table(make_run, table):
     make_run()
     assert table() is None
+
+
+def cells(table, key):
+    return [row[[column.key for column in table.columns].index(key)] for row in table.rows]
+
+
+def test_folds_list_what_is_missing(make_run, split_of, tmp_path):
+    split = split_of()
+    split["folds"][1]["name"] = "wood"
+    make_run(fold=0, confusion=[[50, 0, 0], [0, 50, 0], [0, 0, 0]], split=split)
+    make_run(fold=1, status="failed", split=split, provenance={"error": "OSError: full"})
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    table = folds_table(models, "val")
+    assert cells(table, "fold") == ["0", "1: wood", "2"]
+    assert cells(table, "status") == ["finished", "failed: OSError: full", "no run folder"]
+    assert cells(table, "miou") == [1.0, None, None]
+    assert cells(table, "images") == [4, None, None]
+    assert table.texts[0][-2] == "0:01:01"

@@ -8,7 +8,7 @@ from hsl.errors import ConfigError
 from hsl.reports.plots.plot_files import save_plots
 from hsl.reports.report import report
 
-CONF = Path(__file__).parents[3] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture

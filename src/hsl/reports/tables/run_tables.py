@@ -1,0 +1,98 @@
+"""Tables with a row per run: every fold on its own, and the phases of the runs that were trained in several."""
+
+from collections.abc import Sequence
+
+from hsl.metrics.pixels.pixel_counts import METRICS
+from hsl.reports.models import Model
+from hsl.reports.scores import INFERENCES, SHOWN, Scores, counted
+from hsl.reports.tables.score_tables import Cell, Column, Field, Table
+from hsl.reports.tables.titles import kind_of, part_title, title_of, tta_title
+from hsl.run_folder.run import Run, ScoredOn
+
+
+def folds_table(models: Sequence[Model], part: str) -> Table:
+    """One row per model, fold and seed; of a fold that is missing the reason stands in place of its status."""
+    of_images = any(model.of_images for model in models)
+    plain = ScoredOn(part)
+    fields: list[Field] = [
+        (Column("seed", "seed", "count"), lambda run: run.seed),
+        (Column("status", "status"), lambda run: run.state),
+        (Column("images", "pictures", "count"), lambda run: _num_images(run, plain)),
+        *(_scores_of_images(plain) if of_images else _scores_of_pixels(part)),
+        (Column("best_epoch", "best epoch", "count"), lambda run: run.metrics and run.metrics.monitor.epoch + 1),
+        (Column("wall_time_s", "time (h:m:s)", "seconds"), lambda run: run.provenance.get("wall_time_s")),
+        (Column("folder", "run folder"), lambda run: str(run.folder)),
+    ]
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        done = {fold: model.seeds(fold) for fold in model.folds}
+        for fold in sorted({*done, *model.missing}):
+            head: list[Cell] = [model.label, fold_name(model, fold)]
+            rows += [[*head, *(read(run) for _, read in fields)] for run in done.get(fold, [])]
+            if fold in model.missing:
+                rows.append([*head, None, model.missing[fold], *[None] * (len(fields) - 2)])
+    columns = [Column("model", "model"), Column("fold", "fold"), *(column for column, _ in fields)]
+    name, of = ("image_folds", " of the image heads") if of_images else ("folds", "")
+    return Table(name, f"Every fold{of} on its own, {part_title(part)}.", columns, rows)
+
+
+def _scores_of_pixels(part: str) -> list[Field]:
+    ways = {f"miou{'_tta' * (way == 'tta')}": ScoredOn(part, way) for way in INFERENCES}
+    titles = {"miou": title_of("miou"), "miou_tta": tta_title("miou")}
+    fields = [_score("miou", on, Column(key, titles[key], "share")) for key, on in ways.items()]
+    rest = [name for name in METRICS if name != "miou"]
+    return fields + [_score(name, ScoredOn(part), Column(name, title_of(name), kind_of(name))) for name in rest]
+
+
+def _scores_of_images(on: ScoredOn) -> list[Field]:
+    return [
+        *(_score(name, on, Column(name, title_of(name), kind_of(name))) for name in SHOWN),
+        (Column("monitor", "monitored"), lambda run: run.metrics and run.metrics.monitor.name),
+        (Column("monitored", "best monitored", "value"), lambda run: run.metrics and run.metrics.monitor.value),
+    ]
+
+
+def _score(name: str, on: ScoredOn, column: Column) -> Field:
+    def read(run: Run) -> float | None:
+        scores = Scores.of_run(run, on)
+        return None if scores is None else scores.overall[name]
+
+    return column, read
+
+
+def _num_images(run: Run, on: ScoredOn) -> int | None:
+    stored, pictures = run.stored(on), counted(run, on) if run.of_images else None
+    return len(pictures.ids) if stored and pictures else stored.num_images if stored else None
+
+
+def fold_name(model: Model, fold: int) -> str:
+    """Its number, and the group that was left out if there is one."""
+    names = [each.name for each in model.split.folds] if model.split else []
+    return f"{fold}: {names[fold]}" if fold < len(names) and names[fold] != str(fold) else str(fold)
+
+
+def phases_table(models: Sequence[Model]) -> Table | None:
+    """One row per run and phase, also of unfinished runs; none where no run has phases."""
+    rows: list[Sequence[Cell]] = []
+    for model in models:
+        used = {run.folder for run in model.finished.values()}
+        for run in sorted(model.runs, key=lambda run: (run.fold, run.seed, str(run.folder))):
+            if run.status == "finished" and run.folder not in used:
+                continue  # a newer one took its place
+            for name, phase in run.events.phases.items():
+                row: list[Cell] = [model.label, str(run.fold), run.seed, name, str(phase.get("status", "unknown"))]
+                row += [phase.get(key) for key in ("epochs", "monitor", "value")]
+                row.append(phase["epoch"] + 1 if "epoch" in phase else None)
+                row.append((phase.get("refinement") or {}).get("drift"))
+                rows.append([*row, phase.get("wall_time_s"), phase.get("note")])
+    columns = [Column("model", "model"), Column("fold", "fold"), Column("seed", "seed", "count")]
+    columns += [Column("phase", "phase"), Column("status", "status"), Column("epochs", "epochs", "count")]
+    columns += [Column("monitor", "monitored"), Column("value", "best value", "value")]
+    columns += [Column("epoch", "best epoch", "count"), Column("drift", "pixels of the labels changed (%)", "share")]
+    columns += [Column("wall_time_s", "time (h:m:s)", "seconds"), Column("note", "note")]
+    caption = (
+        "Phases of the training, each from the best checkpoint of the one before; a phase counts its own epochs, "
+        "from 1; 0 is what it began with. "
+        "The run's scores are those after the last phase that was trained."
+    )
+    return Table("phases", caption, columns, rows) if rows else None
