@@ -19,7 +19,7 @@ from torch import Tensor
 from hsl.cli import conf_dir
 from hsl.losses.eight_part.embedding_parts import sample_pixels
 from hsl.losses.eight_part.loss import EightPartLoss
-from hsl.losses.eight_part.weak_labels import resized
+from hsl.losses.eight_part.weak_labels import resize_labels
 
 BATCH, SIZE, WIDTH, STRIDE, ROUNDS, GOAL = 8, 256, 32, 4, 5, 2.0
 TOLERANCE = 2e-5
@@ -54,7 +54,7 @@ def make_batch(weak: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "hv": torch.rand(BATCH, 1, SIZE, SIZE, generator=generator),
         "reconstruction": torch.rand(BATCH, 3, SIZE, SIZE, generator=generator),
         "object_embedding": F.normalize(noise[1], dim=1),
-        "pixel_embedding": F.normalize(noise[1] + 0.5 * resized(mask, (small, small)).unsqueeze(1), dim=1),
+        "pixel_embedding": F.normalize(noise[1] + 0.5 * resize_labels(mask, (small, small)).unsqueeze(1), dim=1),
     }
     batch: dict[str, Any] = {
         "masks": {"segmentation": target},
@@ -160,16 +160,16 @@ def _some(mask: Tensor) -> Tensor:
 
 
 def _smaller(mask: Tensor) -> Tensor:
-    return resized(mask.unsqueeze(0), (SIZE // STRIDE, SIZE // STRIDE))[0]
+    return resize_labels(mask.unsqueeze(0), (SIZE // STRIDE, SIZE // STRIDE))[0]
 
 
 def our_draw(outputs: dict[str, Tensor], batch: dict[str, Any]) -> Draw:
     """What ours draws after the same seed."""
     size = (SIZE // STRIDE, SIZE // STRIDE)
     mask = batch["masks"]["segmentation"]
-    positive = resized(mask == 1, size).flatten(1)
+    positive = resize_labels(mask == 1, size).flatten(1)
     low = (outputs["segmentation"][:, 0].detach().sigmoid() < 0.1) & (mask != 255)
-    drawn = [sample_pixels(chosen, 512) for chosen in (positive, resized(low, size).flatten(1) & ~positive)]
+    drawn = [sample_pixels(chosen, 512) for chosen in (positive, resize_labels(low, size).flatten(1) & ~positive)]
     return [(drawn[0][0][b][drawn[0][1][b]], drawn[1][0][b][drawn[1][1][b]]) for b in range(BATCH)]
 
 

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import scan
 from hsl.data.formats.folder import read_folder
-from hsl.data.loading.cache import Decoder, PictureCache
+from hsl.data.loading.cache import PictureCache
 from hsl.data.loading.dataset import PictureDataset
 from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.transforms import normalized, training_transform
@@ -131,7 +132,7 @@ def our_epoch(catalogue: Catalogue, places: list[int]) -> Callable[[], float]:
         catalogue.records,
         found.image_sizes,
         found.mask_sizes,
-        Decoder.of(catalogue),
+        Decoding.of(catalogue),
         kind="ram",
         gigabytes=4,
     )

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from hsl.cli import conf_dir
 from hsl.errors import ConfigError
-from hsl.options import Option, as_json, as_text, below, read_options
+from hsl.options import Option, options_below, options_json, options_text, read_options
 
 
 @pytest.fixture
@@ -43,18 +43,18 @@ def test_groups_nested_ones_too_with_descriptions_and_defaults(folder: Path) -> 
 
 def test_a_group_brings_those_nested_in_it_and_no_namesake(folder: Path) -> None:
     groups = {**read_options(folder), "data_too": []}
-    assert list(below(groups, None)) == ["data", "data/cut", "net", "data_too"]
-    assert list(below(groups, "data")) == ["data", "data/cut"]
-    assert list(below(groups, "data/cut")) == ["data/cut"]
+    assert list(options_below(groups, None)) == ["data", "data/cut", "net", "data_too"]
+    assert list(options_below(groups, "data")) == ["data", "data/cut"]
+    assert list(options_below(groups, "data/cut")) == ["data/cut"]
     with pytest.raises(ConfigError, match=r"one of data, data/cut, net, data_too. Found `group = dat`"):
-        below(groups, "dat")
+        options_below(groups, "dat")
 
 
 def test_json_and_text_say_the_same(folder: Path) -> None:
     groups = read_options(folder)
-    page = json.loads(as_json(groups))
+    page = json.loads(options_json(groups))
     assert page["data/cut"][0] == {"name": "none", "description": "nothing is cut", "default": True}
-    lines = as_text(groups).splitlines()
+    lines = options_text(groups).splitlines()
     for group, options in page.items():
         assert group in lines
         for one in options:

@@ -242,8 +242,8 @@ def _call_plainly(path: Path, words: list[str]) -> None:
 
 def list_options(cfg: DictConfig) -> None:
     """The verb ``options``. It stands here because no other file knows where conf/ lies."""
-    groups = options.below(options.read_options(conf_dir()), cfg.group)
-    say(options.as_json(groups) if cfg.json else options.as_text(groups))
+    groups = options.options_below(options.read_options(conf_dir()), cfg.group)
+    say(options.options_json(groups) if cfg.json else options.options_text(groups))
 
 
 def _header(path: Path) -> str:

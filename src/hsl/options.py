@@ -38,14 +38,14 @@ def read_options(folder: Path) -> Groups:
     return dict(sorted(groups.items()))
 
 
-def below(groups: Groups, group: str | None) -> Groups:
+def options_below(groups: Groups, group: str | None) -> Groups:
     """A group and those nested in it; all of them without one.
 
     Raises:
         ConfigError: there is no such group.
 
     Example:
-        >>> list(below({"data": [], "data/split": [], "decoder": []}, "data"))
+        >>> list(options_below({"data": [], "data/split": [], "decoder": []}, "data"))
         ['data', 'data/split']
     """
     if group is None:
@@ -56,12 +56,12 @@ def below(groups: Groups, group: str | None) -> Groups:
     return found
 
 
-def as_json(groups: Groups) -> str:
+def options_json(groups: Groups) -> str:
     """A JSON object: group to its options, each with name, description and default."""
     return json.dumps({group: [asdict(one) for one in options] for group, options in groups.items()}, indent=2)
 
 
-def as_text(groups: Groups) -> str:
+def options_text(groups: Groups) -> str:
     """A table for people, in which the defaults have a star."""
     width = max(len(one.name) for options in groups.values() for one in options)
     lines = []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hsl.errors import ConfigError, DataError
-from hsl.files.names import below, check_names, file_name, is_below, leaves
+from hsl.files.names import below, check_names, file_name, is_below, leaves_folder
 
 OUTSIDE = ["../../x", "..", "a/../../x", "/etc/x", "a//b", "/", "a/", "", " ", ".", "./a", "a/.", ".hidden", "a.",
            "a /b", "a\\b", "..\\x", "a\0b", "a\nb", "a\x1b[31mb", "a\u202eb", "x" * 300, "ä" * 150]  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_name_inside_stays(tmp_path: Path) -> None:
     (tmp_path / "moved").symlink_to(tmp_path / "a")
     moved = tmp_path / "moved"
     assert below(moved, "b/../c.png") == moved / "b/../c.png"
-    assert not leaves("b/c.png")
+    assert not leaves_folder("b/c.png")
 
 
 def test_two_ids_have_two_files() -> None:

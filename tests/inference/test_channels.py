@@ -5,7 +5,7 @@ import torch
 from tests.inference._inputs import Answers
 from torch import Tensor
 
-from hsl.inference.channels import read_channels
+from hsl.inference.channels import channel_codes
 from hsl.inference.predictor import Predictor
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
@@ -32,7 +32,7 @@ WINDOWS = SlidingWindow(window=16, stride=8, windows_per_batch=3, stitch_device=
 )
 def test_every_combination_survives(predictor: Predictor) -> None:
     shown = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0)) < 0.5
-    codes, confidence = read_channels(
+    codes, confidence = channel_codes(
         predictor(SeesColours(**dict.fromkeys(CHANNELS, "dense")), shown.float() * 4 - 2), CHANNELS
     )
     expected = sum(shown[:, k].to(torch.uint8) << k for k in range(3))

@@ -9,7 +9,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from hsl.errors import ConfigError, DataError
-from hsl.models.state_dict import fill, read_state_dict
+from hsl.models.state_dict import fill_encoder, read_state_dict
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -77,7 +77,7 @@ def test_file_without_tensors(tmp_path: Path, content: object) -> None:
 def test_classifier_of_timm_fills_its_encoder(architecture: str) -> None:
     classifier = timm.create_model(architecture).eval()
     encoder = fresh(f"tu-{architecture}").eval()
-    filled = fill(encoder, f"tu-{architecture}", classifier.state_dict(), {}, where="w.pth")
+    filled = fill_encoder(encoder, f"tu-{architecture}", classifier.state_dict(), {}, where="w.pth")
     assert (filled.missing, filled.unexpected) == ([], [])
     assert filled.head_keys > 0
     assert filled.loaded + filled.head_keys == len(classifier.state_dict())
@@ -98,7 +98,7 @@ def test_classifier_of_timm_fills_its_encoder(architecture: str) -> None:
 def test_own_names_below_any_prefix(name: str, prefix: str) -> None:
     source, target = fresh(name), fresh(name)
     state = {f"{prefix}{key}": value for key, value in source.state_dict().items()}
-    filled = fill(target, name, state, {}, where="w.pth")
+    filled = fill_encoder(target, name, state, {}, where="w.pth")
     assert (filled.missing, filled.unexpected) == ([], [])
     assert same(source, target)
 
@@ -106,7 +106,7 @@ def test_own_names_below_any_prefix(name: str, prefix: str) -> None:
 def test_classifier_keys_of_smp_encoders_are_counted() -> None:
     source, target = fresh("resnet18"), fresh("resnet18")
     state = source.state_dict() | {"fc.weight": torch.ones(1000, 512), "fc.bias": torch.ones(1000)}
-    filled = fill(target, "resnet18", state, {}, where="w.pth")
+    filled = fill_encoder(target, "resnet18", state, {}, where="w.pth")
     assert (filled.missing, filled.unexpected, filled.head_keys) == ([], [], 2)
     assert same(source, target)
 
@@ -114,27 +114,27 @@ def test_classifier_keys_of_smp_encoders_are_counted() -> None:
 def test_missing_and_unexpected_are_listed() -> None:
     source = fresh("resnet18")
     state = {key: value for key, value in source.state_dict().items() if not key.startswith("layer4.1.conv2")}
-    filled = fill(fresh("resnet18"), "resnet18", state | {"decoder.weight": torch.ones(1)}, {}, where="w.pth")
+    filled = fill_encoder(fresh("resnet18"), "resnet18", state | {"decoder.weight": torch.ones(1)}, {}, where="w.pth")
     assert filled.missing == ["layer4.1.conv2.weight"]
     assert filled.unexpected == ["decoder.weight"]
 
 
 def test_old_files_lack_batch_counters_without_harm() -> None:
     state = {k: v for k, v in fresh("resnet18").state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert fill(fresh("resnet18"), "resnet18", state, {}, where="w.pth").missing == []
+    assert fill_encoder(fresh("resnet18"), "resnet18", state, {}, where="w.pth").missing == []
 
 
 def test_shape_mismatch_stops_and_changes_nothing() -> None:
     encoder = fresh("resnet18")
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     with pytest.raises(ConfigError, match=r"w\.pth should have the shapes of `resnet18`.*\(64, 256, 1, 1\)"):
-        fill(encoder, "resnet18", get_encoder("resnet50", weights=None).state_dict(), {}, where="w.pth")
+        fill_encoder(encoder, "resnet18", get_encoder("resnet50", weights=None).state_dict(), {}, where="w.pth")
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
 def test_foreign_file_loads_nothing() -> None:
     state = {"alpha": torch.ones(2), "beta.gamma": torch.ones(3)}
-    filled = fill(fresh("tu-test_convnext"), "tu-test_convnext", state, {}, where="w.pth")
+    filled = fill_encoder(fresh("tu-test_convnext"), "tu-test_convnext", state, {}, where="w.pth")
     assert filled.loaded == 0
     assert filled.unexpected == ["alpha", "beta.gamma"]
 
@@ -155,7 +155,7 @@ def test_first_authors_words_are_translated() -> None:
     assert "stages.0.0.dwconv.weight" in original
     name, options = "tu-convnext_atto", {"conv_mlp": False}
     encoder = fresh(name, **options)
-    filled = fill(encoder, name, original, options, where="w.pth")
+    filled = fill_encoder(encoder, name, original, options, where="w.pth")
     assert (filled.missing, filled.unexpected) == ([], [])
     key = "stages.2.blocks.1.mlp.fc1.weight"
     assert torch.equal(encoder.state_dict()["model." + key.replace("s.", "s_", 1)], source.state_dict()[key])
@@ -165,7 +165,7 @@ def test_first_authors_words_are_translated() -> None:
 def test_attention_tables_are_resized_to_the_picture(architecture: str) -> None:
     source = timm.create_model(architecture, img_size=128)
     encoder = fresh(f"tu-{architecture}", img_size=64)
-    filled = fill(encoder, f"tu-{architecture}", source.state_dict(), {"img_size": 64}, where="w.pth")
+    filled = fill_encoder(encoder, f"tu-{architecture}", source.state_dict(), {"img_size": 64}, where="w.pth")
     assert (filled.missing, filled.unexpected) == ([], [])
     key = "stages.0.blocks.0.attn_block.attn.rel_pos.relative_position_bias_table"
     table, resized = source.state_dict()[key], encoder.state_dict()["model." + key.replace("s.", "s_", 1)]

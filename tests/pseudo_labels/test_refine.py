@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import jaccard_score
 
 from hsl.data.labels.label_table import LabelRow
-from hsl.pseudo_labels.refine import Decision, changed, decide, flagged, mean_iou, transitions, upgraded
+from hsl.pseudo_labels.refine import Decision, changed_share, decide, flagged, mean_iou, transitions, upgraded
 
 
 def masks(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -21,8 +21,8 @@ def row(name: str, tier: str = "B", label: str = "rust", rule_passed: bool = Tru
 def test_drift_counts_every_change() -> None:
     before = np.array([[0, 1, 2], [255, 255, 1]], dtype=np.uint8)
     after = np.array([[0, 2, 2], [255, 1, 255]], dtype=np.uint8)
-    assert changed(transitions(before, after, 3)) == 3 / 6
-    assert changed(transitions(before, before, 3)) == 0
+    assert changed_share(transitions(before, after, 3)) == 3 / 6
+    assert changed_share(transitions(before, before, 3)) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,7 +34,7 @@ def test_transitions_and_iou_against_a_loop_and_scikit_learn(seed: int) -> None:
             assert counts[i, j] == ((first == a) & (second == b)).sum()
     expected = jaccard_score(first.ravel(), second.ravel(), labels=[0, 1, 2], average="macro")
     assert mean_iou(counts) == pytest.approx(expected)
-    assert changed(counts) == pytest.approx((first != second).mean())
+    assert changed_share(counts) == pytest.approx((first != second).mean())
 
 
 def test_iou_of_classes_that_neither_mask_has_and_of_nothing() -> None:

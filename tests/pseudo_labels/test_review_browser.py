@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from hsl.pseudo_labels.agreement import Agreement, write_agreement
-from hsl.pseudo_labels.spot_check import answer
+from hsl.pseudo_labels.spot_check import keep_answer
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
 TIERS = "AAAAABBC"
@@ -77,7 +77,7 @@ def address(drawn):
 def visit(browser, address, drawn):
     """``visit(width, scheme)``: the page of a review anew, which at the end has met no error and asked nobody else."""
     for each in verdicts(drawn):
-        answer(drawn, each, None)
+        keep_answer(drawn, each, None)
     opened, said, requests = [], [], []
 
     def go(width=1280, scheme="light"):

@@ -13,7 +13,7 @@ import pytest
 from hsl.data.labels.review import Settings, Thresholds, checked
 from hsl.errors import ConfigError, DataError
 from hsl.pseudo_labels.agreement import Agreement, write_agreement
-from hsl.pseudo_labels.spot_check import answer, begin, go_on
+from hsl.pseudo_labels.spot_check import begin, go_on, keep_answer
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
 Write = Callable[..., Path]
@@ -39,7 +39,7 @@ def test_a_review_begins_with_every_answer_open_and_goes_on_where_it_was(write: 
     _, review = begin(folder, Settings())
     assert set(review.verdicts) == {"p0", "p1", "p2"}
     assert set(review.verdicts.values()) == {None}
-    answer(folder, "p1", "reject")
+    keep_answer(folder, "p1", "reject")
     _, again = begin(folder, Settings())
     assert again.verdicts["p1"] == "reject"
     assert again.verdict["left"] == 2
@@ -49,9 +49,9 @@ def test_a_review_begins_with_every_answer_open_and_goes_on_where_it_was(write: 
 def test_answers_are_judged_taken_back_and_changed(write: Write) -> None:
     folder = write("A")
     begin(folder, Settings())
-    assert answer(folder, "p0", "accept").verdict["passed"] is True
-    assert answer(folder, "p0", "marginal").verdict["passed"] is False
-    taken_back = answer(folder, "p0", None)
+    assert keep_answer(folder, "p0", "accept").verdict["passed"] is True
+    assert keep_answer(folder, "p0", "marginal").verdict["passed"] is False
+    taken_back = keep_answer(folder, "p0", None)
     assert taken_back.verdicts == {"p0": None}
     assert taken_back.verdict["left"] == 1
 
@@ -60,10 +60,10 @@ def test_a_finished_review_is_what_training_asks_for(write: Write) -> None:
     folder = write("AAAB")
     begin(folder, Settings())
     for name in ("p0", "p1", "p2"):
-        answer(folder, name, "accept")
+        keep_answer(folder, name, "accept")
     with pytest.raises(DataError, match="1 of 4 pictures are not judged yet"):
         checked(folder)
-    answer(folder, "p3", "reject")
+    keep_answer(folder, "p3", "reject")
     assert checked(folder)["demote_b"] is True
 
 
@@ -77,10 +77,10 @@ def test_the_largest_disagreements_are_asked_first_and_decide_nothing(write: Wri
     assert set(review.answers) == {*review.flagged, *review.verdicts}
     alone = [name for name in review.flagged if name not in review.verdicts]
     for name in alone:
-        review = answer(folder, name, "reject")
+        review = keep_answer(folder, name, "reject")
     assert review.verdict["left"] == len(review.verdicts) == 2
     for name in review.verdicts:
-        answer(folder, name, "accept")
+        keep_answer(folder, name, "accept")
     assert checked(folder)["passed"] is True  # a biased sample would have failed them
     _, again = begin(folder, settings)
     assert [again.answers[name] for name in alone] == ["reject"] * len(alone)
@@ -90,7 +90,7 @@ def test_a_picture_in_the_sample_and_among_the_disagreements_has_one_answer(writ
     folder = write("A")
     write_agreement(folder, [Agreement("p0", "rust", "A", "A", 0.1, 0.0, False, True)])
     begin(folder, Settings())
-    review = answer(folder, "p0", "accept")
+    review = keep_answer(folder, "p0", "accept")
     assert review.flagged == review.verdicts == review.answers == {"p0": "accept"}
 
 
@@ -98,7 +98,7 @@ def test_threads_lose_no_answer(write: Write) -> None:
     folder = write("A" * 24)
     begin(folder, Settings(per_class_and_tier=24))
     names = [f"p{i}" for i in range(24)]
-    halves = [threading.Thread(target=lambda part=part: [answer(folder, n, "accept") for n in part])
+    halves = [threading.Thread(target=lambda part=part: [keep_answer(folder, n, "accept") for n in part])
               for part in (names[:8], names[8:16], names[16:])]  # fmt: skip
     for each in halves:
         each.start()
@@ -124,7 +124,7 @@ def test_processes_lose_no_answer(write: Write) -> None:
 def test_a_full_disk_leaves_the_answers_before(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write("AA")
     begin(folder, Settings())
-    answer(folder, "p0", "accept")
+    keep_answer(folder, "p0", "accept")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_the_answers_before(write: Write, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            answer(folder, "p1", "accept")
+            keep_answer(folder, "p1", "accept")
     assert go_on(folder)[1].verdicts == {"p0": "accept", "p1": None}
     assert sorted(path.name for path in folder.iterdir()) == [
         ".review.json.lock", "labels.csv", "labels.json", "review.json"
@@ -143,7 +143,7 @@ def test_a_picture_that_is_not_looked_at_takes_no_answer(write: Write) -> None:
     folder = write("AA")
     begin(folder, Settings())
     with pytest.raises(DataError, match=r"`\.\./p9` is not one of the 2 pictures"):
-        answer(folder, "../p9", "accept")
+        keep_answer(folder, "../p9", "accept")
 
 
 def test_other_settings_than_the_review_began_with(write: Write) -> None:
@@ -182,7 +182,7 @@ def test_a_review_that_does_not_belong_is_refused_and_left_alone(write: Write, h
         path.write_text(json.dumps(content))
     before = path.read_bytes() if path.exists() else None
     with pytest.raises(DataError, match=words[harm]):
-        answer(folder, "p0", "accept")
+        keep_answer(folder, "p0", "accept")
     if harm != "gone":
         with pytest.raises(DataError, match=words[harm]):
             begin(folder, Settings())

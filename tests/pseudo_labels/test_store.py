@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.data.labels.label_table import LabelRow, read_labels, read_page
+from hsl.data.labels.label_table import LabelRow, read_labels, read_labels_page
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
 from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
@@ -32,7 +32,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     table = read_labels(path)
     assert table.rows == (replace(ROW, id="a"), ROW)  # sorted by id
     assert (table.data, table.classes) == ("leaves", ("background", "leaf"))
-    assert read_page(path).items() >= {"format": 1, **SETTINGS}.items()
+    assert read_labels_page(path).items() >= {"format": 1, **SETTINGS}.items()
     assert (read_mask(path, "b") == MASK).all()
     assert np.abs(read_confidence(path, "b") - CONFIDENCE).max() <= 0.5 / 255 + 1e-7
     with Image.open(path / "confidence" / "b.png") as picture:
@@ -170,7 +170,7 @@ def test_a_damaged_page_is_named(tmp_path: Path, content: str) -> None:
     path = write(tmp_path / "labels", "a")
     (path / "labels.json").write_text(content)
     with pytest.raises(DataError, match=r"labels\.json.*hsl label"):
-        read_page(path)
+        read_labels_page(path)
 
 
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,16 @@ from hsl.inference.geometry import to_source_size
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
-from hsl.tasks.attempt import Buffers, Done, Failure, State, attempt, is_out_of_memory, metric_states, restore_metrics
+from hsl.tasks.attempt import (
+    AttemptFailure,
+    Buffers,
+    Done,
+    StepState,
+    attempt,
+    is_out_of_memory,
+    metric_states,
+    restore_metrics,
+)
 from hsl.tasks.micro_batches import MicroBatches, joined, largest, pieces, slices
 
 CPU = torch.device("cpu")
@@ -120,7 +129,7 @@ def test_an_attempt_tells_what_the_allocator_said_and_lets_go_of_all_tensors() -
     assert isinstance(done, Done)
     assert done.value == 3
     failure = attempt(out_of_memory, CPU)
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, AttemptFailure)
     assert "DefaultCPUAllocator" in failure.message
     assert failure.memory["device"] == "cpu"
     assert 0 < failure.memory["used_bytes"] < failure.memory["total_bytes"]
@@ -139,7 +148,7 @@ def test_buffers_extra_states_and_generators_are_taken_back() -> None:
             self.count = state
 
     module = nn.Sequential(nn.BatchNorm2d(2), Counter())
-    state = State(module, CPU)
+    state = StepState(module, CPU)
     state.save()
     before = {name: value.clone() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     drawn = torch.rand(3)
@@ -196,7 +205,7 @@ class Tight(nn.Module):
 def started(decided: list[tuple[str, int]], **sizes: int) -> MicroBatches:
     made = MicroBatches()
 
-    def back_off(kind: str, size: int, failure: Failure) -> int:
+    def back_off(kind: str, size: int, failure: AttemptFailure) -> int:
         decided.append((kind, size))
         if size == 1:
             raise ValueError("no way out")

@@ -15,7 +15,7 @@ from torch import Tensor
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
 from hsl.config.ranges import NonNegativeInt
 from hsl.heads import Head, Problem, of_kind
-from hsl.inference.channels import read_channels
+from hsl.inference.channels import channel_codes
 from hsl.inference.global_space import read_as
 from hsl.inference.predictor import Predictor
 from hsl.metrics.images.image_scores import probabilities_of
@@ -204,7 +204,7 @@ class PartResult:
         for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
             place = len(self.ids)
             one = {channel: outputs[channel][i : i + 1, :, :height, :width] for channel in channels}
-            codes, confidence = (each[0].cpu() for each in read_channels(one, channels))
+            codes, confidence = (each[0].cpu() for each in channel_codes(one, channels))
             self.ids.append(name)
             self.counts.append(pool_channels([results[channel].counts[place] for channel in channels]))
             self.confidences.append(float(np.mean([results[channel].confidences[place] for channel in channels])))

@@ -70,11 +70,11 @@ def is_below(folder: Path, path: Path) -> bool:
         return False
 
 
-def leaves(name: str) -> bool:
+def leaves_folder(name: str) -> bool:
     """Whether a relative path climbs out of its folder by its words alone; links are not looked at.
 
     Example:
-        >>> leaves("predictions/a.png"), leaves("../a.png"), leaves("/etc/passwd")
+        >>> leaves_folder("predictions/a.png"), leaves_folder("../a.png"), leaves_folder("/etc/passwd")
         (False, True, True)
     """
     return "\0" in name or ".." in Path(name).parts or Path(name).is_absolute()

@@ -8,7 +8,7 @@ from torch import Tensor
 from hsl.batch import Outputs
 
 
-def read_channels(outputs: Outputs, channels: Sequence[str]) -> tuple[Tensor, Tensor]:
+def channel_codes(outputs: Outputs, channels: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The codes of `hsl.channels` of all heads, each by its own most probable class.
 
     Args:
@@ -20,7 +20,7 @@ def read_channels(outputs: Outputs, channels: Sequence[str]) -> tuple[Tensor, Te
 
     Example:
         >>> sure = torch.tensor([-9.0, 9.0]).reshape(1, 2, 1, 1)
-        >>> codes, confidence = read_channels({"leaf": sure, "hole": -sure, "spot": sure}, ["leaf", "hole", "spot"])
+        >>> codes, confidence = channel_codes({"leaf": sure, "hole": -sure, "spot": sure}, ["leaf", "hole", "spot"])
         >>> codes.item(), round(confidence.item(), 3)
         (5, 1.0)
     """

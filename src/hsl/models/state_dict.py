@@ -78,7 +78,7 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def fill(body: nn.Module, name: str, state: State, options: Mapping[str, Any], where: str) -> Filled:
+def fill_encoder(body: nn.Module, name: str, state: State, options: Mapping[str, Any], where: str) -> Filled:
     """Load `state` into the encoder as far as it goes.
 
     Args:

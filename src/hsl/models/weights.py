@@ -25,7 +25,7 @@ from torch import nn
 
 from hsl.errors import ConfigError
 from hsl.models.plain_pyramid import PlainPyramid
-from hsl.models.state_dict import Filled, fill, first_line, read_state_dict
+from hsl.models.state_dict import Filled, fill_encoder, first_line, read_state_dict
 from hsl.run_folder.layout import BEST, CHECKPOINTS, best_checkpoint
 
 RUN_PREFIX = "network.encoder.body."
@@ -87,7 +87,7 @@ def load_weights(
         )
         return _record(requested, reason=str(error))
     published = body.model if isinstance(body, PlainPyramid) else body  # of a plain transformer; its levels are ours
-    filled = fill(published, name, read_state_dict(origin.path), options, where=str(origin.path))
+    filled = fill_encoder(published, name, read_state_dict(origin.path), options, where=str(origin.path))
     _check(filled, origin, name)
     digest = hashlib.sha256(origin.path.read_bytes()).hexdigest()
     return _record(requested, origin=origin, sha256=digest, filled=filled)

@@ -37,7 +37,7 @@ def renormalise(weights: Mapping[str, float], sources: Iterable[str]) -> dict[st
     return {name: weights[name] / total for name in names}
 
 
-def fuse(
+def fuse_votes(
     votes: Mapping[str, NDArray[np.float32]], weights: Mapping[str, float], uncertain_below: float = 0.6
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The class with the largest weighted vote, where the sources agree enough.
@@ -59,7 +59,7 @@ def fuse(
 
     Example:
         >>> votes = {"grabcut": np.float32([[[0]], [[1]]]), "gradcam": np.float32([[[0.2]], [[0.8]]])}
-        >>> mask, confidence = fuse(votes, {"grabcut": 0.3, "gradcam": 0.5, "sam": 0.2})
+        >>> mask, confidence = fuse_votes(votes, {"grabcut": 0.3, "gradcam": 0.5, "sam": 0.2})
         >>> mask.tolist(), round(float(confidence[0, 0]), 3)
         ([[1]], 0.875)
     """

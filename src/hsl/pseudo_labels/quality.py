@@ -17,7 +17,7 @@ COVERED = 0.2  # a foreground of this share of the picture earns the whole part
 
 
 @dataclass(frozen=True)
-class Quality:
+class MaskQuality:
     """The parts of a mask's score, each in [0, 1].
 
     Attributes:
@@ -35,7 +35,7 @@ class Quality:
     compactness: float
 
 
-def mask_quality(mask: NDArray[np.uint8]) -> Quality:
+def mask_quality(mask: NDArray[np.uint8]) -> MaskQuality:
     """Score of one mask.
 
     ``0.4 largest_share + 0.3 (1 - uncertain) + 0.2 min(1, foreground / 0.2) + 0.1 compactness`` with ``compactness =
@@ -69,7 +69,7 @@ def mask_quality(mask: NDArray[np.uint8]) -> Quality:
         largest_share, compactness = int(largest.sum()) / area, _compactness(largest)
     share = area / mask.size
     score = 0.4 * largest_share + 0.3 * (1 - uncertain) + 0.2 * min(1.0, share / COVERED) + 0.1 * compactness
-    return Quality(score, largest_share, uncertain, share, compactness)
+    return MaskQuality(score, largest_share, uncertain, share, compactness)
 
 
 def tier_of(score: float, rule_passed: bool, thresholds: Mapping[str, float]) -> Tier:

@@ -55,11 +55,11 @@ def transitions(before: NDArray[np.uint8], after: NDArray[np.uint8], num_classes
     return np.bincount((side * rows + columns).ravel(), minlength=side * side).reshape(side, side)
 
 
-def changed(counts: NDArray[np.int64]) -> float:
+def changed_share(counts: NDArray[np.int64]) -> float:
     """Changed pixels / pixels of `transitions`; from a class to uncertain and back is a change.
 
     Example:
-        >>> changed(np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]]))
+        >>> changed_share(np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]]))
         0.5
     """
     return float(1 - np.trace(counts) / counts.sum())

@@ -27,7 +27,7 @@ from hsl.data.labels.label_table import LabelRow, LabelTable
 from hsl.data.labels.review import Answer, Review
 from hsl.errors import DataError
 from hsl.pseudo_labels.agreement import read_agreement
-from hsl.pseudo_labels.spot_check import answer, go_on
+from hsl.pseudo_labels.spot_check import go_on, keep_answer
 
 LONGEST = 1600
 """Pixels of the longer side of what is sent; larger pictures are shrunk."""
@@ -86,7 +86,7 @@ def build_app(labels: LabelTable, review: Review, colours: Sequence[str], token:
     page, script_hash = _page(labels, colours)
 
     def keep(given: Given) -> Response:
-        return JSONResponse(_progress(answer(labels.folder, given.id, given.verdict)))
+        return JSONResponse(_progress(keep_answer(labels.folder, given.id, given.verdict)))
 
     @app.get("/")
     def index() -> HTMLResponse:

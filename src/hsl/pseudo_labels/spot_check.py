@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hsl.data.labels.label_table import LabelTable, read_labels
-from hsl.data.labels.review import REVIEW, Answer, Review, Settings, judge, read_review, sample
+from hsl.data.labels.review import REVIEW, Answer, Review, Settings, judge_labels, read_review, sample
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import write_atomically
 from hsl.pseudo_labels.agreement import read_agreement
@@ -58,7 +58,7 @@ def go_on(folder: Path) -> tuple[LabelTable, Review]:
     return labels, review
 
 
-def answer(folder: Path, picture: str, verdict: Answer | None) -> Review:
+def keep_answer(folder: Path, picture: str, verdict: Answer | None) -> Review:
     """Keep one answer; those that other windows gave in the meantime stay.
 
     Args:
@@ -90,7 +90,7 @@ def _write(
         settings=settings,
         verdicts=verdicts,
         flagged=flagged,
-        verdict=asdict(judge(labels.rows, verdicts, settings)),
+        verdict=asdict(judge_labels(labels.rows, verdicts, settings)),
         updated=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_atomically(labels.folder / REVIEW, review.model_dump_json(indent=1).encode())

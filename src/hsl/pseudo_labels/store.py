@@ -49,7 +49,7 @@ class LabelFolder:
         self, path: Path, settings: Mapping[str, Any], *, overwrite: bool = False, in_run: bool = False
     ) -> None:
         if not in_run:
-            check_free(path, overwrite)
+            check_labels_free(path, overwrite)
         path = path.resolve() if path.is_symlink() else path
         self.path, self._in_run, self._overwrite = path, in_run, overwrite
         self._settings = json.dumps(settings, indent=1, ensure_ascii=False)
@@ -113,7 +113,7 @@ class LabelFolder:
             ConfigError: something came there meanwhile that is not to be replaced.
         """
         if not self._in_run:
-            check_free(self.path, self._overwrite)  # once more: labelling takes long
+            check_labels_free(self.path, self._overwrite)  # once more: labelling takes long
         self._log.close()
         write_atomically(self._work / TABLE, table_of(list(self.rows.values())).encode())
         page = {"format": FORMAT, **json.loads(self._settings), "created": datetime.now(UTC).isoformat("T", "seconds")}
@@ -142,7 +142,7 @@ class LabelFolder:
         self._lock.close()
 
 
-def check_free(path: Path, overwrite: bool) -> None:
+def check_labels_free(path: Path, overwrite: bool) -> None:
     """See that a folder of pseudo-labels can be written.
 
     Args:

@@ -15,7 +15,7 @@ from hsl.config.moved import with_present_targets
 from hsl.errors import DataError
 from hsl.files.cells import original_rows
 from hsl.files.io import read_text
-from hsl.files.names import leaves
+from hsl.files.names import leaves_folder
 from hsl.files.row_file import read_rows
 from hsl.run_folder.find import Monitor, read_page
 from hsl.run_folder.image_predictions import StoredHead
@@ -205,7 +205,7 @@ def read_images(path: Path) -> dict[tuple[str, str], dict[str, ImageRow]]:
         rows = images.setdefault((row["part"], row["inference"]), {})
         if row["id"] in rows:
             raise DataError(f"`{path}` should have one row per picture. Found `{row['id']}` twice.")
-        if leaves(row.get("prediction") or ""):
+        if leaves_folder(row.get("prediction") or ""):
             raise DataError(f"`{path}` should name files of its own folder. Found `{row['prediction']}`.")
         scores = {name: _number(row[name], path) for name in columns}
         rows[row["id"]] = ImageRow(row["group"], scores, row.get("prediction") or "")

@@ -23,7 +23,7 @@ PAGES_OF_ITS_OWN = 2**20  # bytes from which on an allocation is one of its own
 MetricStates = list[tuple[Metric, dict[str, Any]]]
 
 
-class Failure(NamedTuple):
+class AttemptFailure(NamedTuple):
     """What the allocator said, and the memory at that moment."""
 
     message: str
@@ -36,7 +36,7 @@ class Done(NamedTuple, Generic[T]):
     value: T
 
 
-def attempt(act: Callable[[], T], device: torch.device) -> Done[T] | Failure:
+def attempt(act: Callable[[], T], device: torch.device) -> Done[T] | AttemptFailure:
     """Result of ``act``, or why it had too little memory. Any other error passes.
 
     On return nothing refers to the tensors of a failed try any more, for its error and with it the stack are gone.
@@ -46,7 +46,7 @@ def attempt(act: Callable[[], T], device: torch.device) -> Done[T] | Failure:
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        return Failure(str(error).partition("\n")[0], memory_of(device))
+        return AttemptFailure(str(error).partition("\n")[0], memory_of(device))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -112,7 +112,7 @@ class Buffers:
             torch._foreach_copy_(live, kept)
 
 
-class State:
+class StepState:
     """What a training step changes before the optimizer steps: buffers, extra states, random number generators."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:

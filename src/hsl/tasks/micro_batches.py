@@ -13,9 +13,9 @@ from hsl.batch import Batch, Objectives, Outputs
 from hsl.heads import Head
 from hsl.inference.predictor import Network
 from hsl.tasks.attempt import (
+    AttemptFailure,
     Buffers,
-    Failure,
-    State,
+    StepState,
     attempt,
     average_gradients,
     free_memory,
@@ -23,7 +23,7 @@ from hsl.tasks.attempt import (
     restore_metrics,
 )
 
-BackOff = Callable[[str, int, Failure], int]
+BackOff = Callable[[str, int, AttemptFailure], int]
 """Takes what was cut, how many there were at once and why that failed; gives how many to try next, or raises."""
 
 
@@ -45,7 +45,7 @@ class MicroBatches:
         self.back_off: BackOff | None = None
         self.sizes: dict[str, int | None] = {}
         self.recomputes = False
-        self._state: State | None = None
+        self._state: StepState | None = None
         self._recomputed: Buffers | None = None
         self._parameters: list[nn.Parameter] = []
 
@@ -79,7 +79,7 @@ class MicroBatches:
             Total and objectives of the whole batch, without a history.
         """
         if self._state is None:
-            self._state, self._parameters = State(task, task.device), list(task.parameters())
+            self._state, self._parameters = StepState(task, task.device), list(task.parameters())
         accumulated = batch_idx % task.trainer.accumulate_grad_batches != 0
         earlier = [parameter.grad if accumulated else None for parameter in self._parameters]
         self._drop_gradients()
@@ -87,10 +87,10 @@ class MicroBatches:
         strategy = task.trainer.strategy
         while True:
             done = attempt(partial(self._run, task, batch), task.device)
-            failed = isinstance(done, Failure)
+            failed = isinstance(done, AttemptFailure)
             if not strategy.reduce_boolean_decision(failed, all=False):
                 break
-            why = done if isinstance(done, Failure) else Failure("Another process ran out of memory.", {})
+            why = done if isinstance(done, AttemptFailure) else AttemptFailure("Another process ran out of memory.", {})
             del done
             self._drop_gradients()
             task.weighting.share([])  # lets go of the features of the failed pass
@@ -130,7 +130,7 @@ class MicroBatches:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def _decide(self, kind: str, size: int, failure: Failure) -> int:
+    def _decide(self, kind: str, size: int, failure: AttemptFailure) -> int:
         return cast(BackOff, self.back_off)(kind, size, failure)
 
     def evaluate(self, step: Callable[[Batch], Outputs], batch: Batch, metrics: nn.Module | None = None) -> Outputs:
@@ -158,7 +158,7 @@ class MicroBatches:
             part = waiting[0]
             states = [] if metrics is None else metric_states(metrics)
             done = attempt(partial(step, part), part["image"].device)
-            if isinstance(done, Failure):
+            if isinstance(done, AttemptFailure):
                 if kind == "forward" and len(part["image"]) == 1:  # nothing to cut here; fewer pictures may help
                     raise torch.OutOfMemoryError(done.message)
                 free_memory()

@@ -15,7 +15,7 @@ from hsl.verbs.opening.building import build_task, without_weights
 from hsl.verbs.opening.opening import building_from, open_run, place_data
 from hsl.verbs.opening.predictors import choose_predictor, num_examples
 from hsl.verbs.scoring.results import Monitored, check_same_classes, check_same_split
-from hsl.verbs.scoring.score import score
+from hsl.verbs.scoring.score import score_checkpoint
 from hsl.verbs.train.earlier_runs import check_same_range
 
 
@@ -37,5 +37,5 @@ def evaluate(cfg: DictConfig) -> None:
     monitored = Monitored.read(run)
     callbacks = [Evaluation(name, num_examples(run_cfg))]
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
-        score(task, data, run_cfg, callbacks, best_checkpoint(run), output.work, monitored)
+        score_checkpoint(task, data, run_cfg, callbacks, best_checkpoint(run), output.work, monitored)
     say(f"{output.path / METRICS}")

@@ -15,7 +15,7 @@ from hsl.errors import ConfigError
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.terminal import say
-from hsl.verbs.profile.profile import MIB, check_free, keep, measure, read_profiles
+from hsl.verbs.profile.profile import MIB, check_table_free, keep, measure, read_profiles
 from hsl.verbs.profile.trials import with_encoder
 
 ONE_BY_ONE = """\
@@ -114,7 +114,7 @@ def _profile(cfg: DictConfig, name: str) -> dict[str, Any]:
     if entry and (entry["image_size"], entry["precision"]) == (cfg.data.image_size, cfg.precision):
         return entry
     say(f"measuring {name}")
-    check_free(Path(cfg.profiles), name)
+    check_table_free(Path(cfg.profiles), name)
     entry = measure(with_encoder(name))
     keep(Path(cfg.profiles), name, entry)
     return entry

@@ -8,7 +8,7 @@ from PIL import Image
 from hsl.data.audit import contact_sheets
 from hsl.data.audit.audit import Audit, Pair
 from hsl.data.audit.contact_sheets import write_contact_sheets
-from hsl.data.audit.states import State
+from hsl.data.audit.states import RuleState
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.errors import DataError
 
@@ -50,7 +50,7 @@ def audit_of(number: int) -> Audit:
         number,
         (pair,) * number,
         (),
-        {"c": State("stopped", "2 pictures that cannot be read")},
+        {"c": RuleState("stopped", "2 pictures that cannot be read")},
     )
 
 

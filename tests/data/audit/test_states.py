@@ -10,14 +10,14 @@ import pytest
 
 from hsl.console import PlainConsole
 from hsl.data.audit.audit import RULES, audit
-from hsl.data.audit.states import State
+from hsl.data.audit.states import RuleState
 from hsl.data.audit.table import print_table
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
 from hsl.data.splits.folds import Fold, Split
 
 IDS = ("a_1", "a_2", "b_1", "c")
-PASSED = State("passed")
+PASSED = RuleState("passed")
 
 
 def world(masked: int = 4, **attributes: tuple[str | None, ...]) -> tuple[Catalogue, Scan, Split]:
@@ -40,7 +40,7 @@ def world(masked: int = 4, **attributes: tuple[str | None, ...]) -> tuple[Catalo
     return Catalogue("data", tuple(records), ("clean", "crack"), masks_optional=True), scan, split
 
 
-def states(catalogue: Catalogue, scan: Scan, split: Split, **given: str) -> dict[str, State]:
+def states(catalogue: Catalogue, scan: Scan, split: Split, **given: str) -> dict[str, RuleState]:
     return audit(catalogue, scan, split, 0, **given).states
 
 
@@ -71,13 +71,15 @@ def test_groups_that_nobody_knows(attributes: dict[str, tuple[str | None, ...]],
 )
 def test_pictures_without_a_mask_are_counted(masked: int, expected: dict[str, str]) -> None:
     found = states(*world(masked, group=("g", "g", "h", "i")))
-    assert {rule: found[rule] for rule in expected} == {rule: State("passed", why) for rule, why in expected.items()}
+    assert {rule: found[rule] for rule in expected} == {
+        rule: RuleState("passed", why) for rule, why in expected.items()
+    }
 
 
 def test_no_masks_at_all() -> None:
     found = states(*world(0), missing_classes="off")
     assert {rule: found[rule].state for rule in "def"} == {"d": "not checked", "e": "partly checked", "f": "off"}
-    assert states(*world(0), missing_classes="warn")["f"] == State("warned", "no picture has a mask")
+    assert states(*world(0), missing_classes="warn")["f"] == RuleState("warned", "no picture has a mask")
 
 
 def test_files_that_cannot_be_read() -> None:
@@ -86,12 +88,12 @@ def test_files_that_cannot_be_read() -> None:
     sizes[1] = mask_sizes[1:3] = 0
     broken = replace(scan, image_sizes=sizes, mask_sizes=mask_sizes, content=("x", "", "y", "z"), errors={"a_2": "cut"})
     found = states(catalogue, broken, split)
-    unread = State("partly checked", "1 picture that cannot be read")
+    unread = RuleState("partly checked", "1 picture that cannot be read")
     assert (found["a"], found["c"], found["g"]) == (unread, unread, unread)
-    assert found["d"] == found["f"] == State("partly checked", "2 of 4 masks cannot be read")
+    assert found["d"] == found["f"] == RuleState("partly checked", "2 of 4 masks cannot be read")
     assert found["e"].state == "stopped"
     none = states(catalogue, replace(scan, mask_sizes=np.zeros_like(mask_sizes)), split)
-    assert none["d"] == none["f"] == State("not checked", "4 of 4 masks cannot be read")
+    assert none["d"] == none["f"] == RuleState("not checked", "4 of 4 masks cannot be read")
 
 
 def test_what_is_off_has_not_passed_and_what_was_found_stands_first() -> None:

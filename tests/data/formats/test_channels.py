@@ -14,10 +14,10 @@ from hsl.data.audit.audit import audit
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.scan import scan
 from hsl.data.formats.channels import read_channels
-from hsl.data.loading.class_counts import shown
+from hsl.data.loading.class_counts import shown_classes
 from hsl.data.loading.transforms import masks_by_head
 from hsl.data.splits.folds import kfold
-from hsl.data.splits.grouping import Units
+from hsl.data.splits.grouping import GroupedImages
 from hsl.data.tasks import heads_of
 from hsl.errors import ConfigError, DataError
 
@@ -216,7 +216,7 @@ def test_split_audit_and_counts_are_by_channel(root: Path) -> None:
     masks = many(root, 9)
     catalogue = read_channels(root)
     found = scan(catalogue, None, 1)
-    units = Units.of(catalogue, found, None)
+    units = GroupedImages.of(catalogue, found, None)
     assert units.classes == ("absent", *CHANNELS)
     assert units.present.tolist() == [[True, *(bool(plane.any()) for plane in planes)] for planes in masks]
     heads = heads_of(catalogue, None, "segmentation")
@@ -227,7 +227,7 @@ def test_split_audit_and_counts_are_by_channel(root: Path) -> None:
         assert counts[channel].sum(1).tolist() == [204] * 9
     assert counts["segmentation"].sum(1).tolist() == [3 * 204] * 9
     how = {"groups": None, "stratify": "rarest_class", "test_from": "fraction", "test_fraction": 0.0, "seed": 0}
-    seen = shown(heads, found, [record.id for record in catalogue.records])
+    seen = shown_classes(heads, found, [record.id for record in catalogue.records])
     assert seen.tolist() == units.present.tolist()
     split = kfold(catalogue, found, num_folds=3, **how)
     for fold in range(3):

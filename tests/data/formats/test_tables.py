@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.tables import known_id, read_rows, read_table
+from hsl.data.formats.tables import known_id, read_table, table_rows
 
 IDS = {"a", "b", "Größe 1", "007"}
 
@@ -118,7 +118,7 @@ def test_rows_know_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('x;y\n1;"2\n3"\n;\n4;5\n')
     findings = Findings()
-    rows = read_rows(path, ["x", "y"], findings)
+    rows = table_rows(path, ["x", "y"], findings)
     assert [(row.line, dict(row.cells)) for row in rows] == [(2, {"x": "1", "y": "2\n3"}), (5, {"x": "4", "y": "5"})]
     assert findings.sentences == []
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from hsl.data.labels.label_table import LabelRow, read_labels
-from hsl.data.labels.review import Answer, Review, Settings, Thresholds, checked, judge, sample
+from hsl.data.labels.review import Answer, Review, Settings, Thresholds, checked, judge_labels, sample
 from hsl.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_each_picture_is_as_likely_as_the_others() -> None:
 )
 def test_the_thresholds(tiers: str, accepted: dict[str, int], passed: bool, demote_b: bool, num_reasons: int) -> None:
     rows = rows_of(tiers)
-    verdict = judge(rows, answers(rows, accepted), Settings())
+    verdict = judge_labels(rows, answers(rows, accepted), Settings())
     assert (verdict.passed, verdict.demote_b, len(verdict.reasons)) == (passed, demote_b, num_reasons), verdict
     in_c = tiers.count("C") + demote_b * tiers.count("B")
     assert verdict.c_share == in_c / len(tiers)
@@ -95,7 +95,7 @@ def test_the_thresholds(tiers: str, accepted: dict[str, int], passed: bool, demo
 @pytest.mark.parametrize("verdict", get_args(Answer))
 def test_only_accepted_counts_as_accepted(verdict: Answer) -> None:
     rows = rows_of("AB")
-    judged = judge(rows, {"rust0": verdict, "rust1": "accept"}, Settings())
+    judged = judge_labels(rows, {"rust0": verdict, "rust1": "accept"}, Settings())
     assert judged.passed is (verdict == "accept")
     assert judged.tiers["A"].share == float(verdict == "accept")
     assert judged.tiers["C"].share is None
@@ -103,7 +103,7 @@ def test_only_accepted_counts_as_accepted(verdict: Answer) -> None:
 
 def test_an_unfinished_review_says_how_many_are_left() -> None:
     rows = rows_of("AAAB")
-    verdict = judge(rows, {"rust0": "accept", "rust1": None, "rust2": "reject", "rust3": None}, Settings())
+    verdict = judge_labels(rows, {"rust0": "accept", "rust1": None, "rust2": "reject", "rust3": None}, Settings())
     assert (verdict.passed, verdict.demote_b, verdict.left) == (False, False, 2)
     assert verdict.reasons == ("2 of 4 pictures are not judged yet.",)
     assert (verdict.tiers["A"].accepted, verdict.tiers["A"].rejected, verdict.tiers["A"].left) == (1, 1, 1)
@@ -111,15 +111,15 @@ def test_an_unfinished_review_says_how_many_are_left() -> None:
 
 def test_too_much_of_tier_c_shows_before_anything_is_judged() -> None:
     rows = rows_of("ACC")
-    verdict = judge(rows, {"rust0": None}, Settings())
+    verdict = judge_labels(rows, {"rust0": None}, Settings())
     assert verdict.reasons[1] == "Tier C is 66.7 % of the data, at most 30 % is allowed."
 
 
 def test_thresholds_of_ones_own() -> None:
     rows = rows_of("AAAAC")
     given = answers(rows, {"A": 2})
-    assert judge(rows, given, Settings(thresholds=Thresholds(A=0.5))).passed
-    assert not judge(rows, given, Settings(thresholds=Thresholds(A=0.5), max_c_share=0.1)).passed
+    assert judge_labels(rows, given, Settings(thresholds=Thresholds(A=0.5))).passed
+    assert not judge_labels(rows, given, Settings(thresholds=Thresholds(A=0.5), max_c_share=0.1)).passed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
-from hsl.data.splits.grouping import Units, deal, official_test, set_apart
+from hsl.data.splits.grouping import GroupedImages, deal, official_test, set_apart
 from hsl.errors import DataError
 
 CLASSES = ("clean", "scratch", "crack")
@@ -29,20 +29,20 @@ def data(shows: dict[str, set[int]], groups: dict[str, str] | None = None) -> tu
     return Catalogue("test", records, CLASSES), scan
 
 
-def units(sizes: dict[str, tuple[int, set[int]]]) -> Units:
+def units(sizes: dict[str, tuple[int, set[int]]]) -> GroupedImages:
     """Groups of so many pictures, each of which shows the given classes."""
     shows, groups = {}, {}
     for group, (size, classes) in sizes.items():
         for i in range(size):
             shows[f"{group}-{i}"], groups[f"{group}-{i}"] = classes, group
-    return Units.of(*data(shows, groups), "group")
+    return GroupedImages.of(*data(shows, groups), "group")
 
 
 def test_the_rarest_class_is_the_one_in_the_fewest_groups() -> None:
     # crack: 3 pictures of 1 group; scratch: 2 pictures of 2 groups
     shows = {"a": {0, 1}, "b": {0, 2}, "c": {0, 2}, "d": {0, 2}, "e": {0, 1}, "f": set(), "g": {0}}
     groups = {"a": "A", "b": "A", "c": "A", "d": "A", "e": "E", "f": "F", "g": "E"}
-    found = Units.of(*data(shows, groups), "group")
+    found = GroupedImages.of(*data(shows, groups), "group")
     assert found.names == ("A", "E", "F")
     assert found.rarest(found.present_in_groups()).tolist() == [2, 1, 3]
     assert found.rarest(found.present).tolist() == [1, 2, 2, 2, 1, 3, 0]
@@ -50,19 +50,19 @@ def test_the_rarest_class_is_the_one_in_the_fewest_groups() -> None:
 
 def test_of_classes_in_as_many_groups_the_rarest_is_in_the_fewest_pictures() -> None:
     shows = {"a": {0, 1, 2}, "b": {0, 2}, "c": {0, 1, 2}}
-    found = Units.of(*data(shows, dict.fromkeys("abc", "A")), "group")
+    found = GroupedImages.of(*data(shows, dict.fromkeys("abc", "A")), "group")
     assert found.rarest(found.present).tolist() == [1, 2, 1]
-    even = Units.of(*data({"a": {0, 1, 2}}), None)
+    even = GroupedImages.of(*data({"a": {0, 1, 2}}), None)
     assert even.rarest(even.present).tolist() == [2]  # never the background of equals
 
 
 def test_values_outside_the_classes_and_ignored_pixels_are_no_classes() -> None:
-    found = Units.of(*data({"a": {0, 200}, "b": {255}}), None)
+    found = GroupedImages.of(*data({"a": {0, 200}, "b": {255}}), None)
     assert found.present.tolist() == [[True, False, False], [False, False, False]]
 
 
 def test_without_attribute_each_picture_is_a_group() -> None:
-    assert Units.of(*data({"b": {0}, "a": {0}}), None).names == ("a", "b")
+    assert GroupedImages.of(*data({"b": {0}, "a": {0}}), None).names == ("a", "b")
 
 
 def test_without_some_pictures() -> None:
@@ -76,15 +76,15 @@ def test_without_some_pictures() -> None:
 
 def test_the_scan_of_other_data() -> None:
     with pytest.raises(ValueError, match="scan of `catalogue`"):
-        Units.of(data({"a": {0}})[0], data({"b": {0}})[1], None)
+        GroupedImages.of(data({"a": {0}})[0], data({"b": {0}})[1], None)
 
 
 def test_a_missing_attribute_names_those_there_are_and_the_way_out() -> None:
     catalogue, scan = data({"a": {0}, "b": {0}}, {"a": "1", "b": "1"})
     with pytest.raises(DataError, match=r"attribute `site`. Found: group.*`data.split.groups=null`"):
-        Units.of(catalogue, scan, "site")
+        GroupedImages.of(catalogue, scan, "site")
     with pytest.raises(DataError, match=r"Found: group\. Did you mean `group`\?"):
-        Units.of(catalogue, scan, "groups")
+        GroupedImages.of(catalogue, scan, "groups")
 
 
 def test_an_attribute_missing_in_some_records_names_them() -> None:
@@ -92,7 +92,7 @@ def test_an_attribute_missing_in_some_records_names_them() -> None:
     for record in catalogue.records[1:]:
         record.attributes.clear()  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"`group`. Found none for b, c, d, e, f and 2 more"):
-        Units.of(catalogue, scan, "group")
+        GroupedImages.of(catalogue, scan, "group")
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
@@ -120,7 +120,7 @@ def test_pictures_count_by_the_class_they_show_not_by_their_group() -> None:
     shows = {f"big-{i:03d}": {0} for i in range(99)} | {"big-099": {0, 2}}
     shows |= {f"small{g}-{i}": {0, 2} for g in range(9) for i in range(11)}
     shows |= {f"clean{g:03d}-{i}": {0} for g in range(80) for i in range(10)}
-    found = Units.of(*data(shows, {i: i.split("-")[0] for i in shows}), "group")
+    found = GroupedImages.of(*data(shows, {i: i.split("-")[0] for i in shows}), "group")
     vals = deal(found, 2, "rarest_class", 0)
     assert abs(sum(2 in shows[i] for i in vals[0]) - 50) <= 6
     assert abs(len(vals[0]) - len(vals[1])) <= 20

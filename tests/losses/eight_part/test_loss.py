@@ -9,7 +9,7 @@ from hsl.errors import ConfigError
 from hsl.losses.eight_part import embedding_parts as eight_part_embeddings
 from hsl.losses.eight_part import pixel_parts as eight_part_pixels
 from hsl.losses.eight_part.loss import PARTS, EightPartLoss
-from hsl.losses.eight_part.weak_labels import read_pixels, resized
+from hsl.losses.eight_part.weak_labels import read_pixels, resize_labels
 
 WEIGHTS = dict(zip(PARTS, (2.0, 10.0, 1.0, 0.5, 0.5, 0.1, 0.1, 0.1), strict=True))
 COUNTS = {"segmentation": torch.tensor([900, 100])}
@@ -64,8 +64,10 @@ def test_objectives_are_the_unweighted_parts(weak: bool) -> None:
     pixels = read_pixels(outputs["segmentation"], mask, mask == 0 if weak else None)
     p = pixels.probabilities.detach()
     torch.manual_seed(0)
-    negative = resized((p < 0.1) & (mask == 0), (8, 6))
-    contrast = eight_part_embeddings.pixel_contrastive(outputs["pixel_embedding"], resized(mask == 1, (8, 6)), negative)
+    negative = resize_labels((p < 0.1) & (mask == 0), (8, 6))
+    contrast = eight_part_embeddings.pixel_contrastive(
+        outputs["pixel_embedding"], resize_labels(mask == 1, (8, 6)), negative
+    )
     wanted = {
         "edge": eight_part_pixels.edge(pixels),
         "hv": F.mse_loss(outputs["hv"][:, 0][mask == 1], batch["targets"]["hv"][mask == 1]),
@@ -73,7 +75,7 @@ def test_objectives_are_the_unweighted_parts(weak: bool) -> None:
             outputs["reconstruction"][..., 1:, :], batch["targets"]["reconstruction"][..., 1:, :]
         ),
         "object_embedding": eight_part_embeddings.object_embedding(
-            outputs["object_embedding"], resized(mask == 1, (4, 3))
+            outputs["object_embedding"], resize_labels(mask == 1, (4, 3))
         ),
         "pixel_contrastive": contrast,
         "total_variation": eight_part_pixels.total_variation(pixels),

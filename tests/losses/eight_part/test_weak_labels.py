@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.morphology import opening
 
-from hsl.losses.eight_part.weak_labels import Pixels, opened, read_pixels, resized, weak_targets
+from hsl.losses.eight_part.weak_labels import Pixels, opened, read_pixels, resize_labels, weak_targets
 
 RULES = {"t_pos": 0.8, "t_neg": 0.1, "pseudo_weight": 0.3, "rest_weight": 0.05}
 
@@ -85,9 +85,9 @@ def test_opening_reaches_the_targets() -> None:
 def test_resized_reads_the_pixel_below_the_centre() -> None:
     mask = torch.rand(2, 12, 9)
     peer = torch.nn.functional.interpolate(mask[:, None], (5, 4), mode="nearest-exact")[:, 0]
-    assert torch.equal(resized(mask, (5, 4)), peer)
-    assert resized(mask, (24, 18)).shape == (2, 24, 18)
-    assert resized(mask, (12, 9)) is mask
+    assert torch.equal(resize_labels(mask, (5, 4)), peer)
+    assert resize_labels(mask, (24, 18)).shape == (2, 24, 18)
+    assert resize_labels(mask, (12, 9)) is mask
 
 
 def test_shapes_and_types_are_checked() -> None:

@@ -9,7 +9,7 @@ from torchmetrics import SumMetric
 
 from hsl.errors import ConfigError
 from hsl.heads import Head, Problem
-from hsl.inference.channels import read_channels
+from hsl.inference.channels import channel_codes
 from hsl.metrics.pixels.formulas import pixel_scores
 from hsl.metrics.pixels.overlapping import pool_channels
 from hsl.metrics.pixels.pixelwise import Pixelwise
@@ -41,7 +41,7 @@ def test_scores_of_each_channel_and_of_all_equal_scikit_learn() -> None:
     for metric, (channel, mask) in zip(metrics, masks_of(truth, valid).items(), strict=True):
         metric.update(outputs[channel], mask)
     pooled = pool_channels([metric.states() for metric in metrics])
-    codes, _ = read_channels(outputs, CHANNELS)
+    codes, _ = channel_codes(outputs, CHANNELS)
     true = truth[:, valid].numpy().T
     predicted = np.stack([(codes[valid].numpy() >> k & 1) > 0 for k in range(5)], axis=1)
     confusion = pooled["matrices"].sum(0)
@@ -97,7 +97,7 @@ def test_other_metrics_than_those_of_pixels_are_refused() -> None:
 
 def test_a_pixel_keeps_what_two_channels_show_in_codes() -> None:
     outputs, _, _ = make(2)
-    codes, confidence = read_channels(outputs, CHANNELS)
+    codes, confidence = channel_codes(outputs, CHANNELS)
     for k, channel in enumerate(CHANNELS):
         assert torch.equal(codes >> k & 1, outputs[channel].argmax(1).to(torch.uint8))
     top = torch.stack([outputs[channel].softmax(1).amax(1) for channel in CHANNELS])

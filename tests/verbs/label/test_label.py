@@ -20,7 +20,7 @@ from hsl.cli import conf_dir
 from hsl.config.targets import named_targets
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
-from hsl.data.labels.label_table import read_labels, read_page
+from hsl.data.labels.label_table import read_labels, read_labels_page
 from hsl.errors import ConfigError, UserError
 from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.verbs.label import classifiers as label_classifiers
@@ -111,7 +111,7 @@ def test_grabcut_alone(label: Label, root: Path, tmp_path: Path, capsys: pytest.
         assert (row.tier, row.rule_passed) == (("B", False) if row.label == "sick" else ("A", True))
         assert row.sources == "grabcut"
         assert Path(row.image).is_file()
-    page = read_page(folder)
+    page = read_labels_page(folder)
     assert page.items() >= {"data": root.name, "classes": list(CLASSES), "fold": 0, "round": 0}.items()
     assert page["sources"] == {"grabcut": 1.0}
     assert page["rules"] == {"all": "foreground > 0.1", "sick": "spot > 0.2"}
@@ -166,7 +166,7 @@ def test_labels_are_not_overwritten_unasked(label: Label) -> None:
         label(*ALONE, "uncertain_below=0.7")
     assert (folder / "labels.json").read_bytes() == before
     label(*ALONE, "uncertain_below=0.7", "overwrite=true")
-    assert read_page(folder)["uncertain_below"] == 0.7
+    assert read_labels_page(folder)["uncertain_below"] == 0.7
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_grabcut_and_a_classifier(
     training = train_ids(root, tmp_path)
     assert set(shown) == {row.id for row in read_labels(folder).rows} == training
     assert {row.sources for row in read_labels(folder).rows} == {"grabcut gradcam"}
-    page = read_page(folder)
+    page = read_labels_page(folder)
     assert page["sources"] == pytest.approx({"grabcut": 0.375, "gradcam": 0.625})
     assert [one["run"] for one in page["classifiers"]] == [str(classifier)] * 2
     assert len(page["classifiers"][0]["sha256"]) == 64

@@ -18,7 +18,7 @@ from hsl.batch import Batch
 from hsl.data.audit.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.formats.folder import read_folder
-from hsl.data.labels.label_table import LabelRow, read_labels, read_page
+from hsl.data.labels.label_table import LabelRow, read_labels, read_labels_page
 from hsl.data.loading.transforms import training_transform
 from hsl.data.splits.folds import kfold
 from hsl.errors import DataError
@@ -104,7 +104,7 @@ def test_a_round(data: DataModule, tmp_path: Path) -> None:
         assert row.uncertain == pytest.approx(1 / 30, abs=1e-6)
         assert (row.tier, row.sources) == ("A" if row.label == "healthy" else "B", "segmentation")
         assert row.image == f"/pictures/{row.id}.png"
-    page = read_page(folder)
+    page = read_labels_page(folder)
     assert page.items() >= {"round": 1, "sources": {"segmentation": 1.0}, "reviewed": str(labels.resolve())}.items()
     log = json.loads((folder / "refinement_log.json").read_text())
     assert [(one["round"], one["decision"]) for one in log] == [(1, "converged")]
@@ -138,7 +138,7 @@ def test_rounds_that_do_not_settle(data: DataModule, tmp_path: Path) -> None:
     assert moving == pytest.approx(dict.fromkeys(data.prepared.parts["train"], 10 / 30))
     with pytest.raises(DataError, match=r"33\.3%.*oscillating\.json"):
         kept_round(folders, drifts)
-    assert read_page(folders[-1])["reviewed"] == str(folders[0].resolve())
+    assert read_labels_page(folders[-1])["reviewed"] == str(folders[0].resolve())
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_agreement_is_that_with_the_first_labels_whatever_the_rounds_between(dat
     rounds = pd.read_csv(folders[2] / "refinement.csv").set_index("round")
     assert rounds.loc[[1, 2], "agreement"].tolist() == pytest.approx([(10 / 20 + 9 / 20) / 2] * 2)
     assert rounds.loc[2, "miou"] == 1
-    assert read_page(folders[2])["first"] == str(folders[0].resolve())
+    assert read_labels_page(folders[2])["first"] == str(folders[0].resolve())
 
 
 def test_a_run_that_begins_with_refined_labels_counts_its_own_rounds(data: DataModule, tmp_path: Path) -> None:

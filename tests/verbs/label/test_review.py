@@ -11,7 +11,7 @@ import uvicorn
 from omegaconf import DictConfig
 
 from hsl.errors import ConfigError, DataError
-from hsl.pseudo_labels.spot_check import answer
+from hsl.pseudo_labels.spot_check import keep_answer
 from hsl.verbs.label.review import listening, review
 
 Tiny = Callable[..., DictConfig]
@@ -34,7 +34,7 @@ def served(labels: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int
 
     def run(self: Any, sockets: list[socket.socket]) -> None:
         places.append(sockets[0].getsockname()[:2])
-        answer(labels, "p0", "accept")
+        keep_answer(labels, "p0", "accept")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", run)

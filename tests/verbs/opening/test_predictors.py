@@ -9,7 +9,7 @@ from torch import nn
 
 from hsl.errors import ConfigError
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.predictors import load_weights
+from hsl.verbs.opening.predictors import load_checkpoint_weights
 
 
 def task() -> SegmentationTask:
@@ -19,7 +19,7 @@ def task() -> SegmentationTask:
 
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        load_weights(task(), path)
+        load_checkpoint_weights(task(), path)
     assert f"`{path}`" in str(caught.value)
     return str(caught.value)
 
@@ -27,7 +27,7 @@ def refusal(path: Path) -> str:
 def test_weights_are_loaded(tmp_path: Path) -> None:
     trained, fresh = task(), task()
     torch.save({"state_dict": trained.state_dict(), "epoch": 1}, tmp_path / "best.ckpt")
-    load_weights(fresh, tmp_path / "best.ckpt")
+    load_checkpoint_weights(fresh, tmp_path / "best.ckpt")
     torch.testing.assert_close(dict(fresh.state_dict()), dict(trained.state_dict()), rtol=0, atol=0)
 
 

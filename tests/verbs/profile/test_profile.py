@@ -14,7 +14,7 @@ from hsl.batch import Outputs
 from hsl.cli import conf_dir, run_verb
 from hsl.errors import ConfigError, DataError
 from hsl.verbs.profile.memory import Step, bytes_per_picture, measure_step, resident_bytes
-from hsl.verbs.profile.profile import check_free, keep, read_profiles, tier_of
+from hsl.verbs.profile.profile import check_table_free, keep, memory_tier, read_profiles
 
 CLASSES = 5
 
@@ -75,7 +75,7 @@ def test_memory_per_picture_is_the_last_slope() -> None:
 @pytest.mark.parametrize(("mib", "tier"), [(0, "light"), (99.9, "light"), (100, "high"), (1e6, "heavy")])
 def test_bounds_of_the_tiers(mib: float, tier: str) -> None:
     tiers = {"light": {"below": 100}, "high": {"below": 200}, "heavy": {"below": float("inf")}}
-    assert tier_of(mib * 2**20, tiers) == tier
+    assert memory_tier(mib * 2**20, tiers) == tier
 
 
 @pytest.mark.slow
@@ -128,14 +128,14 @@ def test_a_batch_that_would_not_fit_is_left_out(
 
 def test_a_table_of_the_users_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     entry = {"steps": [{"batch_size": 2, "memory": 5, "seconds": 0.1}]}
-    check_free(tmp_path, "small")
+    check_table_free(tmp_path, "small")
     keep(tmp_path, "small", entry)
-    check_free(tmp_path, "small")
+    check_table_free(tmp_path, "small")
     (tmp_path / "small.csv").write_text("mine")
     (tmp_path / "other.csv").write_text("mine")
     for name in ("small", "other"):
         with pytest.raises(ConfigError, match=rf"{name}\.csv` should be the table of `{name}` in profiles.json"):
-            check_free(tmp_path, name)
+            check_table_free(tmp_path, name)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

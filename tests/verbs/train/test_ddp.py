@@ -27,14 +27,14 @@ import lightning
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from hsl.verbs.opening.building import build_task
-from hsl.verbs.opening.predictors import load_weights
+from hsl.verbs.opening.predictors import load_checkpoint_weights
 
 run, devices = Path(sys.argv[1]), int(sys.argv[2])
 cfg = OmegaConf.load(run / "config.yaml")
 data = instantiate(cfg.data)
 data.prepare()
 task = build_task(cfg, data.prepared)
-load_weights(task, run / "checkpoints" / "best.ckpt")
+load_checkpoint_weights(task, run / "checkpoints" / "best.ckpt")
 trainer = lightning.Trainer(
     accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
     use_distributed_sampler=False, logger=False, enable_progress_bar=False, enable_checkpointing=False,

@@ -23,7 +23,7 @@ from hsl.data.audit.rules import (
     shared_pictures,
     unread_masks,
 )
-from hsl.data.audit.states import State, rule_states
+from hsl.data.audit.states import RuleState, rule_states
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
 from hsl.data.splits.folds import Split
@@ -93,7 +93,7 @@ class Audit:
     num_across: int
     pairs: tuple[Pair, ...]
     findings: tuple[Finding, ...]
-    states: dict[str, State]
+    states: dict[str, RuleState]
     not_read: tuple[str, ...] = ()
     num_blank: int = 0
 

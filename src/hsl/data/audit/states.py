@@ -16,7 +16,7 @@ _KEYS = {"c": "near_duplicates", "f": "missing_classes", "g": "conflicts"}
 
 
 @dataclass(frozen=True)
-class State:
+class RuleState:
     """What a rule came to.
 
     Attributes:
@@ -31,7 +31,7 @@ class State:
 
 def rule_states(
     subject: Subject, findings: Sequence[Finding], modes: Mapping[str, str], unchecked: Mapping[str, str] | None = None
-) -> dict[str, State]:
+) -> dict[str, RuleState]:
     """The state of every rule.
 
     Args:
@@ -40,44 +40,44 @@ def rule_states(
         modes: Of the rules (c), (f) and (g): ``"off"`` where they were switched off.
         unchecked: Rule -> why it was not looked at.
     """
-    found: dict[str, State] = {}
+    found: dict[str, RuleState] = {}
     for rule, gap in _GAPS.items():
         state = gap(subject)
         severities = {finding.severity for finding in findings if finding.rule == rule}
         if severities:
-            found[rule] = State(STOPPED if STOP in severities else WARNED, state.reason)
+            found[rule] = RuleState(STOPPED if STOP in severities else WARNED, state.reason)
         elif modes.get(rule) == "off":
-            found[rule] = State(OFF, f"switched off by `data.audit.{_KEYS[rule]}`")
+            found[rule] = RuleState(OFF, f"switched off by `data.audit.{_KEYS[rule]}`")
         elif unchecked and rule in unchecked:
-            found[rule] = State(NOT_CHECKED, unchecked[rule])
+            found[rule] = RuleState(NOT_CHECKED, unchecked[rule])
         else:
             found[rule] = state
     return found
 
 
-def _contents(subject: Subject) -> State:
+def _contents(subject: Subject) -> RuleState:
     """(a) and (g): every file that can be read has a hash."""
     return _one_part(subject) or _unread(subject, [not content for content in subject.scan.content])
 
 
-def _duplicates(subject: Subject) -> State:
+def _duplicates(subject: Subject) -> RuleState:
     decoded = subject.scan.image_sizes[:, 0] > 0
     blank = int(is_blank(subject.scan.thumbnails[decoded]).sum())
     state = _one_part(subject) or _unread(subject, ~decoded)
     if not blank or state.state != PASSED:
         return state
-    return State(PARTLY_CHECKED, f"{_pictures(blank)} without contrast, which have nothing to be compared by")
+    return RuleState(PARTLY_CHECKED, f"{_pictures(blank)} without contrast, which have nothing to be compared by")
 
 
-def _numbers(subject: Subject) -> State:
+def _numbers(subject: Subject) -> RuleState:
     return _unread(subject, subject.scan.image_sizes[:, 0] == 0)
 
 
-def _copies(subject: Subject) -> State:
+def _copies(subject: Subject) -> RuleState:
     return _unread(subject, [not content for content in subject.scan.content])
 
 
-def _groups(subject: Subject) -> State:
+def _groups(subject: Subject) -> RuleState:
     """(b) is empty where no two pictures are known to belong together."""
     if alone := _one_part(subject):
         return alone
@@ -85,53 +85,59 @@ def _groups(subject: Subject) -> State:
     values = [record.attributes.get(attribute) for record in subject.records.values()]
     known = Counter(value for value in values if value is not None)
     if not known:
-        return State(NOT_CHECKED, f"no groups known{_alike_names(list(subject.records))}")
+        return RuleState(NOT_CHECKED, f"no groups known{_alike_names(list(subject.records))}")
     if max(known.values()) == 1:
-        return State(NOT_CHECKED, f"no groups known: each picture is its own{_alike_names(list(subject.records))}")
+        return RuleState(NOT_CHECKED, f"no groups known: each picture is its own{_alike_names(list(subject.records))}")
     missing = values.count(None)
-    return State(PARTLY_CHECKED, f"{_pictures(missing)} without a value of `{attribute}`") if missing else State(PASSED)
+    return (
+        RuleState(PARTLY_CHECKED, f"{_pictures(missing)} without a value of `{attribute}`")
+        if missing
+        else RuleState(PASSED)
+    )
 
 
-def _mask_values(subject: Subject) -> State:
+def _mask_values(subject: Subject) -> RuleState:
     masked, read = _masks(subject)
     if not masked:
-        return State(NOT_CHECKED, "no picture has a mask")
+        return RuleState(NOT_CHECKED, "no picture has a mask")
     total = len(subject.scan.ids)
     if read == masked < total:
-        return State(PASSED, f"{masked} of {total} pictures have a mask")
+        return RuleState(PASSED, f"{masked} of {total} pictures have a mask")
     return _unread_masks(masked, read)
 
 
-def _files(subject: Subject) -> State:
+def _files(subject: Subject) -> RuleState:
     masked, _ = _masks(subject)
     if not masked:
-        return State(PARTLY_CHECKED, "no picture has a mask to fit it; that pictures can be read was looked at")
+        return RuleState(PARTLY_CHECKED, "no picture has a mask to fit it; that pictures can be read was looked at")
     without = len(subject.scan.ids) - masked
-    return State(PASSED, f"{_pictures(without)} may go without a mask (`masks_optional`)" if without else "")
+    return RuleState(PASSED, f"{_pictures(without)} may go without a mask (`masks_optional`)" if without else "")
 
 
-def _classes(subject: Subject) -> State:
+def _classes(subject: Subject) -> RuleState:
     masked, read = _masks(subject)
     if not masked:
-        return State(NOT_CHECKED, "no picture has a mask")
+        return RuleState(NOT_CHECKED, "no picture has a mask")
     return _unread_masks(masked, read)
 
 
-def _one_part(subject: Subject) -> State | None:
-    return State(NOT_CHECKED, "all pictures are in one part") if sum(map(bool, subject.parts.values())) < 2 else None
+def _one_part(subject: Subject) -> RuleState | None:
+    return (
+        RuleState(NOT_CHECKED, "all pictures are in one part") if sum(map(bool, subject.parts.values())) < 2 else None
+    )
 
 
-def _unread(subject: Subject, unread: Sequence[bool] | np.ndarray) -> State:
+def _unread(subject: Subject, unread: Sequence[bool] | np.ndarray) -> RuleState:
     number, total = int(np.sum(unread)), len(subject.scan.ids)
     if not number:
-        return State(PASSED)
-    return State(NOT_CHECKED if number == total else PARTLY_CHECKED, f"{_pictures(number)} that cannot be read")
+        return RuleState(PASSED)
+    return RuleState(NOT_CHECKED if number == total else PARTLY_CHECKED, f"{_pictures(number)} that cannot be read")
 
 
-def _unread_masks(masked: int, read: int) -> State:
+def _unread_masks(masked: int, read: int) -> RuleState:
     if read < masked:
-        return State(PARTLY_CHECKED if read else NOT_CHECKED, f"{masked - read} of {masked} masks cannot be read")
-    return State(PASSED)
+        return RuleState(PARTLY_CHECKED if read else NOT_CHECKED, f"{masked - read} of {masked} masks cannot be read")
+    return RuleState(PASSED)
 
 
 def _masks(subject: Subject) -> tuple[int, int]:
@@ -153,7 +159,7 @@ def _pictures(number: int) -> str:
     return f"{number} picture{'' if number == 1 else 's'}"
 
 
-_GAPS: dict[str, Callable[[Subject], State]] = {
+_GAPS: dict[str, Callable[[Subject], RuleState]] = {
     "a": _contents,
     "b": _groups,
     "c": _duplicates,

@@ -38,7 +38,7 @@ _AS_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredImage:
     """A picture in the numbers that are stored, upright.
 
     Attributes:
@@ -100,7 +100,7 @@ def decode_image(
     return read_stored(data, name, max_megapixels).to_rgb(name, value_range)
 
 
-def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> Stored:
+def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> StoredImage:
     """Decode a picture to the numbers that are stored in it; see `decode_image`.
 
     Raises:
@@ -111,14 +111,14 @@ def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
     if header.kind == "TIFF":
         return _read_tiff(data, name, header)
     if header.kind == "GIF":
-        return Stored(np.asarray(pillow_picture(data, name, "GIF").convert("RGB")), header)
+        return StoredImage(np.asarray(pillow_picture(data, name, "GIF").convert("RGB")), header)
     if header.kind == "JPEG" and _JPEG_END not in data[-64:]:
         # OpenCV may fill up what is missing with grey; Pillow refuses a file that is cut off.
         pillow_picture(data, name, "JPEG")
     image = decode_with_opencv(data, _AS_COLOUR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise broken(data, name)
-    return Stored(_rgb(turned_upright(image, header.orientation)), header)
+    return StoredImage(_rgb(turned_upright(image, header.orientation)), header)
 
 
 def pillow_picture(data: bytes, name: str, kind: str) -> Image.Image:
@@ -160,21 +160,23 @@ def check_bits(largest: int, name: str, value_range: Range, bits: tuple[int, int
     )
 
 
-def _read_tiff(data: bytes, name: str, header: Header) -> Stored:
+def _read_tiff(data: bytes, name: str, header: Header) -> StoredImage:
     with first_page(data, name) as (_, page):
         white_is_zero = page.photometric == WHITE_IS_ZERO
         if page.bitspersample > 8 or page.dtype is None or page.dtype.kind not in "ub":
-            return Stored(_deep_page(data, page, name), header, white_is_zero)
+            return StoredImage(_deep_page(data, page, name), header, white_is_zero)
         plain = not page.extrasamples and page.bitspersample in (1, 8)
         image = decode_with_opencv(data, _AS_COLOUR) if plain else None
         if image is not None and image.dtype == np.uint8:  # turned upright, and white made 255
-            return Stored(_rgb(image), header)
+            return StoredImage(_rgb(image), header)
         if page.photometric in (BLACK_IS_ZERO, WHITE_IS_ZERO) and page.bitspersample == 8:
             grey = _channels(stored_numbers(data, page, name), name)
-            return Stored(grey if grey.ndim == 3 else np.dstack([255 - grey if white_is_zero else grey] * 3), header)
+            return StoredImage(
+                grey if grey.ndim == 3 else np.dstack([255 - grey if white_is_zero else grey] * 3), header
+            )
         # OpenCV would multiply the colours by alpha, and does not know grey of 2 and 4 bits
         picture = pillow_picture(data, name, "TIFF").convert("RGBA" if page.extrasamples else "RGB")
-        return Stored(np.asarray(picture)[..., :3], header)
+        return StoredImage(np.asarray(picture)[..., :3], header)
 
 
 def _deep_page(data: bytes, page: Any, name: str) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsl.console import PlainConsole
-from hsl.data.files.decode import Stored, read_stored
+from hsl.data.files.decode import StoredImage, read_stored
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.headers import check_png
 from hsl.data.files.records import Record
@@ -99,7 +99,7 @@ def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _stretched_thumbnail(stored: Stored) -> NDArray[np.uint8]:
+def _stretched_thumbnail(stored: StoredImage) -> NDArray[np.uint8]:
     """The same of deeper numbers, from their own darkest to their own brightest place: whatever becomes black and
     white, the thumbnail shows the scene."""
     numbers = stored.pixels if stored.pixels.dtype == np.uint16 else stored.pixels.astype(np.float32)

@@ -22,7 +22,7 @@ from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.run_lengths import decode_runs, read_runs
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.picture_files import check_root, find_pictures, is_dangling, misnamed
-from hsl.data.formats.tables import known_id, read_rows, read_table
+from hsl.data.formats.tables import known_id, read_table, table_rows
 from hsl.errors import ConfigError, DataError
 
 IMAGES, TABLE = "train_images", "train.csv"
@@ -155,7 +155,7 @@ def _read_rows(path: Path, pictures: Mapping[str, Path], findings: Findings) -> 
         return []
     before = len(findings.sentences)
     rows = []
-    for row in read_rows(path, COLUMNS, findings):
+    for row in table_rows(path, COLUMNS, findings):
         written, class_id, runs = (row.cells[name] for name in COLUMNS)
         picture = pictures.get(known_id(written, pictures))
         rows.append(_Row(row.line, written if picture is None else picture.name, class_id, runs))

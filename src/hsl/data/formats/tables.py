@@ -22,7 +22,7 @@ _HOW = 'Save it as "CSV UTF-8".'
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -51,7 +51,7 @@ def read_table(
     table: dict[str, dict[str, str]] = {}
     lines: dict[str, int] = {}
     twice, strange, nameless = [], [], []
-    for row in read_rows(path, ["id", *only], findings, others=not only):
+    for row in table_rows(path, ["id", *only], findings, others=not only):
         written = row.cells["id"]
         id_ = known_id(written, ids)
         cells = {column: cell for column, cell in row.cells.items() if cell and column != "id"}
@@ -70,7 +70,7 @@ def read_table(
     return table
 
 
-def read_rows(path: Path, needed: Sequence[str], findings: Findings, others: bool = True) -> list[Row]:
+def table_rows(path: Path, needed: Sequence[str], findings: Findings, others: bool = True) -> list[TableRow]:
     """The rows of a CSV file; rows without any cell are left out.
 
     Args:
@@ -109,7 +109,7 @@ def read_rows(path: Path, needed: Sequence[str], findings: Findings, others: boo
             f"Every column of `{path}` should have a name. Column {header.index('') + 1} has cells and none. Name it, "
             "or remove it (pandas: `to_csv(index=False)`)."
         )
-    return [Row(line, dict(zip(header, cells, strict=True))) for line, cells in body if len(cells) == width]
+    return [TableRow(line, dict(zip(header, cells, strict=True))) for line, cells in body if len(cells) == width]
 
 
 def known_id(written: str, ids: Collection[str]) -> str:

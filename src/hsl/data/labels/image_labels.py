@@ -11,7 +11,7 @@ from hsl.data.class_names import unfit_names
 from hsl.data.files.records import Catalogue, Record
 from hsl.data.files.scan import Scan
 from hsl.data.formats.findings import did_you_mean
-from hsl.data.splits.grouping import Units, name_some
+from hsl.data.splits.grouping import GroupedImages, name_some
 from hsl.errors import ConfigError, DataError
 
 HEAD = "classification"
@@ -81,7 +81,9 @@ def read_image_labels(
     return _single(names[0], records, key) if isinstance(columns, str) else _several(names, records, key)
 
 
-def group_pictures(catalogue: Catalogue, scan: Scan, groups: str | None, labels: str | Sequence[str] | None) -> Units:
+def group_pictures(
+    catalogue: Catalogue, scan: Scan, groups: str | None, labels: str | Sequence[str] | None
+) -> GroupedImages:
     """The groups of a catalogue, with the classes in which the parts of a split are to be alike.
 
     Args:
@@ -95,7 +97,7 @@ def group_pictures(catalogue: Catalogue, scan: Scan, groups: str | None, labels:
         ConfigError: No picture has such a column.
         DataError: The attribute is missing, or a column holds something else.
     """
-    units = Units.of(catalogue, scan, groups)
+    units = GroupedImages.of(catalogue, scan, groups)
     if labels is None:
         return units
     records = sorted(catalogue.records, key=lambda record: record.id)

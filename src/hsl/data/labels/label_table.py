@@ -103,7 +103,7 @@ def place_of(path: str, folder: Path, was: str | None) -> Path:
     return moved if moved.exists() else place
 
 
-def read_page(folder: Path) -> dict[str, Any]:
+def read_labels_page(folder: Path) -> dict[str, Any]:
     """``labels.json`` of a finished folder.
 
     Raises:

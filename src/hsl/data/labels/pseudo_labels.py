@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsl.config.ranges import NonNegativeFloat
 from hsl.data.files.records import Catalogue, FileSource, IndexMask
-from hsl.data.labels.label_table import check_origin, place_of, read_labels, read_page
+from hsl.data.labels.label_table import check_origin, place_of, read_labels, read_labels_page
 from hsl.data.labels.review import checked
 from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ class PseudoLabels:
         """
         del cache_dir, workers
         root = Path(self.folder)
-        facts = read_page(root)
+        facts = read_labels_page(root)
         tiers = {row.id: row.tier for row in read_labels(root).rows}
         check_origin(root, facts, tiers, catalogue.classes, split, fold)
         weights = {tier: weight for tier, weight in self.tier_weights.items() if weight}

@@ -78,7 +78,7 @@ class TierCount:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReviewVerdict:
     """What the answers mean for training; ``reasons`` says why not, and that B was demoted."""
 
     passed: bool
@@ -105,7 +105,7 @@ def sample(rows: Sequence[LabelRow], per_class_and_tier: int = 10, seed: int = 0
     return [row.id for row in sorted(chosen, key=lambda row: (row.label, _lot(row, seed)))]
 
 
-def judge(rows: Sequence[LabelRow], verdicts: Mapping[str, Answer | None], settings: Settings) -> Verdict:
+def judge_labels(rows: Sequence[LabelRow], verdicts: Mapping[str, Answer | None], settings: Settings) -> ReviewVerdict:
     """Whether the labels may be trained on (definitions 9.5).
 
     A marginal picture counts as not accepted. Tier A below its threshold fails. Tier B below its own becomes C, which
@@ -118,7 +118,7 @@ def judge(rows: Sequence[LabelRow], verdicts: Mapping[str, Answer | None], setti
 
     Example:
         >>> rows = [LabelRow(str(i), "rust", "AAAC"[i], 1, 0, 0.1, True, "gradcam", "") for i in range(4)]
-        >>> verdict = judge(rows, {"0": "accept", "1": "accept", "2": "marginal", "3": "reject"}, Settings())
+        >>> verdict = judge_labels(rows, {"0": "accept", "1": "accept", "2": "marginal", "3": "reject"}, Settings())
         >>> verdict.passed, verdict.c_share
         (False, 0.25)
         >>> verdict.reasons
@@ -142,7 +142,7 @@ def judge(rows: Sequence[LabelRow], verdicts: Mapping[str, Answer | None], setti
         allowed = _percent(settings.max_c_share)
         reasons.append(f"Tier C is {_percent(c_share)} of the data, at most {allowed} is allowed.")
     passed = left == 0 and not a_fails and c_share <= settings.max_c_share
-    return Verdict(passed, demote_b, left, tiers, c_share, tuple(reasons))
+    return ReviewVerdict(passed, demote_b, left, tiers, c_share, tuple(reasons))
 
 
 def _lot(row: LabelRow, seed: int) -> str:
@@ -211,7 +211,7 @@ def checked(folder: Path) -> dict[str, Any]:
     way_out = f"Judge them with `hsl label review labels={folder}`, or set `data.labels.unchecked=true`."
     if review is None:
         raise DataError(f"`{folder}` should have passed its spot check. Found no {REVIEW}. {way_out}")
-    verdict = judge(labels.rows, review.verdicts, review.settings)
+    verdict = judge_labels(labels.rows, review.verdicts, review.settings)
     if not verdict.passed:
         way_out = way_out if verdict.left else "Label anew with other settings, or set `data.labels.unchecked=true`."
         raise DataError(f"`{folder}` should have passed its spot check. Found: {' '.join(verdict.reasons)} {way_out}")

@@ -78,7 +78,7 @@ def class_table(counts: Sequence[PictureCounts], catalogue: Catalogue) -> pd.Dat
     return table
 
 
-def picture_table(counts: Sequence[PictureCounts]) -> pd.DataFrame:
+def cut_table(counts: Sequence[PictureCounts]) -> pd.DataFrame:
     """A row for each source picture."""
     return pd.DataFrame([_row(one) for one in counts])
 

@@ -27,7 +27,7 @@ from hsl.data.patches.cut_statistics import (
     PictureCounts,
     class_table,
     covered_pixels,
-    picture_table,
+    cut_table,
     summary,
 )
 from hsl.data.patches.patch_sampling import PatchSampling, cut
@@ -103,7 +103,7 @@ def write_patch_set(
     counts = list(_each(functools.partial(_write_picture, job), catalogue, workers))
     _warn_of_empty(catalogue, counts)
     _write_tables(catalogue, group_of, counts, folder)
-    result = PatchSet(class_table(counts, catalogue), picture_table(counts), summary(counts))
+    result = PatchSet(class_table(counts, catalogue), cut_table(counts), summary(counts))
     _write_statistics(result, folder / "statistics", plot)
     return result
 

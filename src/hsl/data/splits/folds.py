@@ -13,7 +13,7 @@ from hsl.config.ranges import FractionBelowOne, PositiveInt, Seed
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
 from hsl.data.labels.image_labels import group_pictures
-from hsl.data.splits.grouping import Units, deal, name_some, official_test, set_apart
+from hsl.data.splits.grouping import GroupedImages, deal, name_some, official_test, set_apart
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import read_text, write_atomically
 
@@ -165,7 +165,7 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
     Raises:
         DataError: The attribute is missing, a record has no official part, or a part is empty.
     """
-    Units.of(catalogue, scan, groups)
+    GroupedImages.of(catalogue, scan, groups)
     without = [record.id for record in catalogue.records if record.split not in ("train", "val", "test")]
     if len(without) == len(catalogue.records):
         raise DataError(
@@ -205,7 +205,7 @@ def leave_one_group_out(
         DataError: A record lacks the attribute, or fewer than two values are left.
     """
     check_argument("groups", bool(groups), "the attribute to leave out by, such as material", groups)
-    units = Units.of(catalogue, scan, groups)
+    units = GroupedImages.of(catalogue, scan, groups)
     test = set_apart(units, _fraction(test_fraction), seed, False)
     rest = units.without(test)
     if len(rest.names) < 2:

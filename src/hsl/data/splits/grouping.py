@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Units:
+class GroupedImages:
     """Pictures by the groups that must stay whole.
 
     Attributes:
@@ -39,7 +39,7 @@ class Units:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, catalogue: Catalogue, scan: Scan, attribute: str | None) -> "Units":
+    def of(cls, catalogue: Catalogue, scan: Scan, attribute: str | None) -> "GroupedImages":
         """Group the pictures of a catalogue by the values of an attribute; ``None``: each by itself.
 
         Raises:
@@ -59,13 +59,13 @@ class Units:
     @classmethod
     def _build(
         cls, ids: Sequence[str], values: Sequence[str], present: NDArray[np.bool_], classes: tuple[str, ...]
-    ) -> "Units":
+    ) -> "GroupedImages":
         names = sorted(set(values))
         number = {name: i for i, name in enumerate(names)}
         group = np.array([number[value] for value in values], dtype=np.int64)
         return cls(tuple(ids), tuple(names), group, present, classes)
 
-    def without(self, ids: Collection[str]) -> "Units":
+    def without(self, ids: Collection[str]) -> "GroupedImages":
         """The same groups less some pictures; a group with none left is gone."""
         leave = set(ids)
         kept = [i for i, name in enumerate(self.ids) if name not in leave]
@@ -111,7 +111,7 @@ def official_test(catalogue: Catalogue) -> list[str]:
     return ids
 
 
-def set_apart(units: Units, fraction: float, seed: int, stratified: bool) -> list[str]:
+def set_apart(units: GroupedImages, fraction: float, seed: int, stratified: bool) -> list[str]:
     """Draw whole groups that hold a share of the pictures.
 
     The strata (groups of the same rarest class) are gone through from the smallest to the largest. Of each,
@@ -153,7 +153,7 @@ def set_apart(units: Units, fraction: float, seed: int, stratified: bool) -> lis
     return units.ids_of(drawn)
 
 
-def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[list[str]]:
+def deal(units: GroupedImages, num_folds: int, stratify: str | None, seed: int) -> list[list[str]]:
     """Deal the groups into folds.
 
     Args:
@@ -189,7 +189,7 @@ def deal(units: Units, num_folds: int, stratify: str | None, seed: int) -> list[
     return [[units.ids[i] for i in val] for val in parts]
 
 
-def share_out(units: Units, shares: Sequence[float], seed: int) -> list[list[str]]:
+def share_out(units: GroupedImages, shares: Sequence[float], seed: int) -> list[list[str]]:
     """Deal the groups into parts of given sizes, each with its share of the groups that contain a class.
 
     Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011): the class in the fewest groups left goes first, each
@@ -249,7 +249,7 @@ def _check_attribute(catalogue: Catalogue, attribute: str | None) -> None:
     )
 
 
-def _warn_of_rare_classes(units: Units, num_parts: int) -> None:
+def _warn_of_rare_classes(units: GroupedImages, num_parts: int) -> None:
     counts = units.present_in_groups().sum(axis=0).tolist()
     rare = [f"{name} ({n})" for name, n in zip(units.classes, counts, strict=True) if 0 < n < num_parts]
     if rare:

@@ -12,7 +12,7 @@ from hsl.config.ranges import Fraction, FractionAboveZero, NonNegativeFloat, Non
 from hsl.errors import ConfigError
 from hsl.losses.eight_part import embedding_parts as embeddings
 from hsl.losses.eight_part import pixel_parts as maps
-from hsl.losses.eight_part.weak_labels import Pixels, read_pixels, resized, weak_targets
+from hsl.losses.eight_part.weak_labels import Pixels, read_pixels, resize_labels, weak_targets
 from hsl.losses.functional import as_float
 from hsl.losses.protocols import Loss
 
@@ -179,14 +179,14 @@ class EightPartLoss(nn.Module, Loss):
                 return maps.small_hole(pixels)
 
     def _object_embedding(self, embedding: Tensor, pixels: Pixels) -> Tensor:
-        positive = resized(pixels.positive, _size(embedding))
+        positive = resize_labels(pixels.positive, _size(embedding))
         return embeddings.object_embedding(embedding, positive, self.batch_weight)
 
     def _pixel_contrastive(self, embedding: Tensor, pixels: Pixels) -> Tensor:
         size = _size(embedding)
-        positive = resized(pixels.positive, size)
-        unlikely = resized(pixels.probabilities.detach() < self.t_contrast, size)
-        negative = unlikely & resized(pixels.valid, size) & ~positive
+        positive = resize_labels(pixels.positive, size)
+        unlikely = resize_labels(pixels.probabilities.detach() < self.t_contrast, size)
+        negative = unlikely & resize_labels(pixels.valid, size) & ~positive
         return embeddings.pixel_contrastive(embedding, positive, negative, self.temperature, self.max_pixels)
 
     def _check(self, outputs: Outputs, batch: Batch) -> None:

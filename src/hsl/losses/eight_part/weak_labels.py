@@ -118,11 +118,11 @@ def opened(mask: Tensor, size: int) -> Tensor:
     return F.max_pool2d(eroded, size, stride=1, padding=size // 2) > 0
 
 
-def resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_labels(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """``(B, H, W)`` at another size: each new pixel reads the old one below its centre.
 
     Example:
-        >>> resized(torch.arange(8).view(1, 2, 4), (1, 2)).tolist()
+        >>> resize_labels(torch.arange(8).view(1, 2, 4), (1, 2)).tolist()
         [[[5, 7]]]
     """
     if tuple(mask.shape[1:]) == size:

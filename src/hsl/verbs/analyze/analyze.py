@@ -23,7 +23,7 @@ from hsl.reports.plots.score_plots import slug
 from hsl.run_folder.layout import METRICS
 from hsl.terminal import say
 from hsl.verbs.analyze.analysis_files import write_analysis
-from hsl.verbs.analyze.analyzed_runs import PARTS, AnalysedPictures, OpenedRun, open_runs, read_pictures, run_labels
+from hsl.verbs.analyze.analyzed_runs import PARTS, AnalysedPictures, OpenedRun, open_runs, read_part, run_labels
 from hsl.verbs.analyze.look import Look, look_into
 
 FORMAT = 1
@@ -61,7 +61,7 @@ def analyze(cfg: DictConfig) -> None:
     with OutputFolder(cfg.output, "analyze", inputs=names) as output:
         runs = open_runs(names, allowed_targets(cfg))
         labels = run_labels(runs)
-        pictures = read_pictures(runs[0], cfg.part, cfg.examples, cfg.data_root, cfg.cache_dir)
+        pictures = read_part(runs[0], cfg.part, cfg.examples, cfg.data_root, cfg.cache_dir)
         looks = []
         for label, run in zip(labels, runs, strict=True):
             looks.append(look_into(run, pictures))

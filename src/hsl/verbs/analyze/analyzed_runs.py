@@ -164,7 +164,7 @@ class AnalysedPictures:
         return ", ".join(name for name, value in zip(self.classes, shown, strict=True) if value == 1) or "none"
 
 
-def read_pictures(
+def read_part(
     run: OpenedRun, part: str, num_examples: int, data_root: str | None, cache_dir: str | None
 ) -> AnalysedPictures:
     """The pictures of a part of the data that a run was trained on, with the masks of the data set.

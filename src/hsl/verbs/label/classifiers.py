@@ -28,7 +28,7 @@ from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.opening.building import rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
-from hsl.verbs.opening.predictors import load_weights
+from hsl.verbs.opening.predictors import load_checkpoint_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def open_classifier(run: Path, cfg: DictConfig) -> Classifier:
         task = rebuild_task(cfg, read_provenance(run))
         data: DataModule = instantiate(cfg.data)
     checkpoint = best_checkpoint(run)
-    load_weights(task, checkpoint)
+    load_checkpoint_weights(task, checkpoint)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -29,15 +29,15 @@ from hsl.data.labels.label_table import TIERS
 from hsl.data.prepared import PreparedData
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
-from hsl.pseudo_labels.fuse import fuse
+from hsl.pseudo_labels.fuse import fuse_votes
 from hsl.pseudo_labels.grabcut import UnseededError, grabcut_each, grabcut_votes
 from hsl.pseudo_labels.gradcam import cam_votes
 from hsl.pseudo_labels.judgement import Judgement
 from hsl.pseudo_labels.sam import load_sam, sam_votes
-from hsl.pseudo_labels.store import LabelFolder, check_free
+from hsl.pseudo_labels.store import LabelFolder, check_labels_free
 from hsl.verbs.label.classifiers import Classifier, activations, open_classifiers
 from hsl.verbs.label.label_audit import tier_counts, write_label_audit
-from hsl.verbs.label.settings import check_settings, present_sources, read_channels
+from hsl.verbs.label.settings import check_settings, class_channels, present_sources
 
 
 def label(cfg: DictConfig) -> None:
@@ -49,7 +49,7 @@ def label(cfg: DictConfig) -> None:
     """
     weights = present_sources(cfg)
     check_settings(cfg)
-    check_free(Path(cfg.output), cfg.overwrite)
+    check_labels_free(Path(cfg.output), cfg.overwrite)
     data: PreparedData = instantiate(cfg.data).prepared
     data.audit.raise_if_stopped()
     labels = _labels(data)
@@ -92,7 +92,7 @@ class _Plan:
             weights=weights,
             judgement=Judgement.of(rules, cfg.tiers, classes, names),
             uncertain_below=cfg.uncertain_below,
-            channels=read_channels(cfg.channels or {}, data) if "gradcam" in weights else {},
+            channels=class_channels(cfg.channels or {}, data) if "gradcam" in weights else {},
             seeds=seeds,
             sam=load_sam(cfg.sam) if "sam" in weights else None,
             classifiers=open_classifiers(cfg.classifiers, data, allowed_targets(cfg)) if "gradcam" in weights else (),
@@ -157,7 +157,7 @@ class _Plan:
         if self.sam is not None:
             together = sum(self.weights[source] * one for source, one in votes.items())
             votes["sam"] = sam_votes(self.sam, self._image(record), np.asarray(together, np.float32))
-        mask, confidence = fuse(votes, self.weights, self.uncertain_below)
+        mask, confidence = fuse_votes(votes, self.weights, self.uncertain_below)
         place = self._place(folder, record)
         folder.add(self.judgement.row(record.id, name, mask, list(votes), place), mask, confidence)
 

@@ -23,14 +23,14 @@ from hsl.data.labels.label_table import (
     place_of,
     read_json,
     read_labels,
-    read_page,
+    read_labels_page,
 )
 from hsl.errors import DataError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.pseudo_labels.agreement import Agreement, write_agreement
 from hsl.pseudo_labels.judgement import Judgement
-from hsl.pseudo_labels.refine import Decision, changed, decide, flagged, mean_iou, transitions, upgraded
+from hsl.pseudo_labels.refine import Decision, changed_share, decide, flagged, mean_iou, transitions, upgraded
 from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.reports.plots.drift_plot import drift_plot
 from hsl.tasks.segmentation import SegmentationTask
@@ -64,7 +64,7 @@ def refine_round(task: SegmentationTask, data: DataModule, earlier: Sequence[Pat
         DataError: the last labels are no folder of labels, belong to other data, or hold a picture that does not train.
     """
     previous = earlier[-1]
-    page, table = read_page(previous), read_labels(previous)
+    page, table = read_labels_page(previous), read_labels(previous)
     ids, known = [row.id for row in table.rows], data.prepared
     check_origin(previous, page, ids, known.catalogue.classes, known.fold_assignment, known.fold)
     names = page["parameters"]["image_classes"]
@@ -127,7 +127,7 @@ class _Moved:
     def pictures(self, rows: Sequence[LabelRow]) -> list[Agreement]:
         """The comparison of every label."""
         agreement = {name: mean_iou(counts) for name, counts in self.since_first.items()}
-        drifts = {name: changed(counts) for name, counts in self.since_previous.items()}
+        drifts = {name: changed_share(counts) for name, counts in self.since_previous.items()}
         first = {row.id: row.tier for row in self.table.rows}
         looked_at = set(flagged(rows, agreement))
         return [
@@ -193,7 +193,7 @@ def _write_log(folder: LabelFolder, moved: _Moved, number: int) -> dict[str, Any
     rows: list[LabelRow] = list(folder.rows.values())
     pictures = moved.pictures(rows)
     since_previous = np.sum(list(moved.since_previous.values()), axis=0)
-    drift = changed(since_previous)
+    drift = changed_share(since_previous)
     drifts = [*(one["drift"] for one in earlier), drift]
     entry = {
         "round": number,

@@ -66,7 +66,7 @@ def check_settings(cfg: DictConfig) -> None:
         raise ConfigError("`data.labels` should be null: labels are not made from labels. Set `data/labels=masks`.")
 
 
-def read_channels(channels: Mapping[str, str], data: PreparedData) -> dict[str, int]:
+def class_channels(channels: Mapping[str, str], data: PreparedData) -> dict[str, int]:
     """The dense class that each image class shows.
 
     Raises:

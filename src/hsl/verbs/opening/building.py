@@ -20,12 +20,12 @@ from hsl.tasks.segmentation import SegmentationTask
 
 def build_task(cfg: DictConfig, data: PreparedData) -> SegmentationTask:
     """The task for these data: classes and counts of the training part of the fold."""
-    return _make_task(cfg, Facts.of(data))
+    return _make_task(cfg, DataFacts.of(data))
 
 
 def rebuild_task(cfg: DictConfig, facts: Mapping[str, Any]) -> SegmentationTask:
     """The task of a run without its data, from what `facts_of` left in the provenance; weights are not loaded."""
-    return _make_task(without_weights(cfg), Facts.read(facts))
+    return _make_task(without_weights(cfg), DataFacts.read(facts))
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:
@@ -37,11 +37,11 @@ def without_weights(cfg: DictConfig) -> DictConfig:
 
 def facts_of(data: PreparedData) -> dict[str, Any]:
     """What `rebuild_task` needs to know of the data."""
-    return Facts.of(data).as_json()
+    return DataFacts.of(data).as_json()
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What only the data know of a task: its heads, and how often their classes occur.
 
     The last of the dense heads is that in which all models are scored. ``source_tables`` and ``members`` tell how the
@@ -55,7 +55,7 @@ class Facts:
     members: Tensor
 
     @classmethod
-    def of(cls, data: PreparedData) -> "Facts":
+    def of(cls, data: PreparedData) -> "DataFacts":
         """The facts of prepared data."""
         several = data.image_labels is not None and data.image_labels.several
         return cls(
@@ -67,7 +67,7 @@ class Facts:
         )
 
     @classmethod
-    def read(cls, facts: Mapping[str, Any]) -> "Facts":
+    def read(cls, facts: Mapping[str, Any]) -> "DataFacts":
         """What `as_json` made; runs of before there were image heads or channels know nothing of them."""
         several, overlapping = facts.get("several", False), facts.get("overlapping", False)
         return cls(
@@ -101,7 +101,7 @@ def _heads(
     return *dense, *(Head(name, "image", tuple(names), several) for name, names in image_classes.items())
 
 
-def _make_task(cfg: DictConfig, facts: Facts) -> SegmentationTask:
+def _make_task(cfg: DictConfig, facts: DataFacts) -> SegmentationTask:
     named = cfg.task.network.heads
     wanted = None if "_target_" in named else set(named)  # one maker serves all dense heads the data have
     images = [head for head in of_kind(facts.heads, "image") if wanted is not None and head.name in wanted]

@@ -44,7 +44,7 @@ def _evaluations(run_cfg: DictConfig) -> list[DictConfig]:
     return [each for each in run_cfg.callbacks.values() if isinstance(each, DictConfig) and "inference" in each]
 
 
-def load_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
+def load_checkpoint_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
     """Load the weights of a checkpoint, all of them or none.
 
     Returns:
@@ -54,11 +54,11 @@ def load_weights(task: SegmentationTask, checkpoint: Path) -> dict[str, Any]:
         ConfigError: the checkpoint is missing, broken, or of another model.
     """
     content = read_checkpoint(checkpoint)
-    fill(task, checkpoint, content)
+    fill_task(task, checkpoint, content)
     return dict(content.get("provenance", {}))
 
 
-def fill(task: SegmentationTask, checkpoint: Path, content: Mapping[str, Any]) -> None:
+def fill_task(task: SegmentationTask, checkpoint: Path, content: Mapping[str, Any]) -> None:
     """Load the weights of what was read from a checkpoint, all of them or none.
 
     Raises:

@@ -13,7 +13,7 @@ from hsl.batch import Outputs
 from hsl.channels import channel_mask, holds
 from hsl.data.files.run_lengths import encode_classes
 from hsl.files.io import write_atomically
-from hsl.inference.channels import read_channels
+from hsl.inference.channels import channel_codes
 from hsl.reports.page import pictures
 
 
@@ -39,7 +39,7 @@ class PredictedChannels:
     def of(cls, name: str, outputs: Outputs, classes: Sequence[str]) -> "PredictedChannels":
         """From the logits ``(2, H, W)`` of each channel."""
         channels = classes[1:]
-        codes, confidence = read_channels({channel: outputs[channel][None] for channel in channels}, channels)
+        codes, confidence = channel_codes({channel: outputs[channel][None] for channel in channels}, channels)
         probabilities = np.stack([outputs[channel].float().softmax(dim=0)[1].numpy() for channel in channels])
         return cls(name, classes, codes[0].numpy(), confidence[0].numpy(), probabilities)
 

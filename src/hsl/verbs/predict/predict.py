@@ -41,7 +41,7 @@ from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.opening.building import rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
-from hsl.verbs.opening.predictors import choose_predictor, load_weights
+from hsl.verbs.opening.predictors import choose_predictor, load_checkpoint_weights
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
 from hsl.verbs.scoring.image_results import image_row, stored_thresholds
@@ -187,7 +187,7 @@ def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
 def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
     with building_from(run):
         task = rebuild_task(run_cfg, facts)
-    load_weights(task, best_checkpoint(run))
+    load_checkpoint_weights(task, best_checkpoint(run))
     return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

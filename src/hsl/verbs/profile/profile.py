@@ -42,7 +42,7 @@ def profile(cfg: DictConfig) -> None:
     if cfg.lr:
         search_learning_rate(cfg)
         return
-    check_free(Path(cfg.profiles), cfg.name)
+    check_table_free(Path(cfg.profiles), cfg.name)
     entry = measure(cfg)
     keep(Path(cfg.profiles), cfg.name, entry)
     print_profile(cfg.name, entry)
@@ -74,7 +74,7 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
             "Add smaller ones, or lower `data.image_size`."
         )
     per_picture = bytes_per_picture(steps)
-    tier = tier_of(per_picture, cfg.tiers)
+    tier = memory_tier(per_picture, cfg.tiers)
     return {
         "tier": tier,
         "bytes_per_picture": round(per_picture),
@@ -89,11 +89,11 @@ def measure(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def tier_of(per_picture: float, tiers: Mapping[str, Any]) -> str:
+def memory_tier(per_picture: float, tiers: Mapping[str, Any]) -> str:
     """The first tier whose bound in MiB is above this.
 
     Example:
-        >>> tier_of(150 * 2**20, {"light": {"below": 100}, "heavy": {"below": float("inf")}})
+        >>> memory_tier(150 * 2**20, {"light": {"below": 100}, "heavy": {"below": float("inf")}})
         'heavy'
 
     Raises:
@@ -123,7 +123,7 @@ def read_profiles(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path} should be written by `hsl profile`. Found: {error!r}. Delete it.") from error
 
 
-def check_free(folder: Path, name: str) -> None:
+def check_table_free(folder: Path, name: str) -> None:
     """See, before an encoder is measured, that its table replaces none but the one of its entry.
 
     Raises:

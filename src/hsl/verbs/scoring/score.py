@@ -14,13 +14,13 @@ from hsl.data.datamodule import DataModule
 from hsl.reports.page.pictures import colours_of
 from hsl.run_folder.layout import OBJECTS
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.predictors import load_weights
+from hsl.verbs.opening.predictors import load_checkpoint_weights
 from hsl.verbs.scoring.class_maps import object_scores, save_class_maps
 from hsl.verbs.scoring.results import Monitored, write_results
 from hsl.verbs.train.setup import trainer_of
 
 
-def score(
+def score_checkpoint(
     task: SegmentationTask,
     data: DataModule,
     cfg: DictConfig,
@@ -31,7 +31,7 @@ def score(
 ) -> None:
     """Score a checkpoint on validation and test parts and write everything that shows it into ``folder``."""
     quieten_lightning()
-    load_weights(task, checkpoint)
+    load_checkpoint_weights(task, checkpoint)
     evaluations = [callback for callback in callbacks if isinstance(callback, Evaluation)]
     backoff = [callback for callback in callbacks if isinstance(callback, OomBackoff)]
     bar = scoring_bar()

@@ -23,7 +23,7 @@ from hsl.run_folder.layout import BEST, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
-from hsl.verbs.opening.predictors import fill
+from hsl.verbs.opening.predictors import fill_task
 from hsl.verbs.scoring.results import check_same_split
 
 
@@ -79,7 +79,7 @@ def take_over(folder: RunFolder, cfg: DictConfig, data: PreparedData, task: Segm
         return
     content = _read(checkpoint)
     facts = content["provenance"]
-    fill(task, checkpoint, content)
+    fill_task(task, checkpoint, content)
     cast(Any, task.network).encoder.weights_used = facts["weights_used"]  # where the training began
     check_resumable(checkpoint, facts, cfg.fold, data)
     _check_epochs(checkpoint, epochs_done(content), cfg.trainer.max_epochs, new=folder.new)

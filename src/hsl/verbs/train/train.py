@@ -35,7 +35,7 @@ from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.opening.building import build_task, facts_of, without_weights
 from hsl.verbs.scoring.results import Monitored
-from hsl.verbs.scoring.score import score
+from hsl.verbs.scoring.score import score_checkpoint
 from hsl.verbs.train.earlier_runs import check_first_weights, learned_from, same_schedule, take_over
 from hsl.verbs.train.part_counts import part_tests
 from hsl.verbs.train.phase_plan import check_phases
@@ -107,7 +107,7 @@ def _fit(
         monitored = chosen
     else:
         return None
-    score(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
+    score_checkpoint(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
     say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
     return monitored.value
 
