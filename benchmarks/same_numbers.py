@@ -13,8 +13,9 @@ on the same data folder (paths enter hashes), and compare:
 tables, answers and plotted numbers of the reports, predicted masks, re-evaluated scores and the list of runs; it prints
 each difference as file, key, old, new. Left out are times, commit, absolute paths and the names of run folders, which
 are times of start: the n-th folder of one side is compared with the n-th of the other. `--added REGEX` allows keys
-that only the new side has. `check-old` hands run folders that another state wrote to the verbs that read run folders.
-Exit code: 0 equal, 1 different, 2 a file is on one side only. `make` takes some four minutes on two quiet cores.
+that only the new side has, `--renamed OLD=NEW` (as often as needed) a new title of a column.
+`check-old` hands run folders that another state wrote to the verbs that read run folders, and compares the same.
+Exit code: 0 equal, 1 different, 2 a file is on one side only. `make` takes some five minutes of one core.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._run_values import files_of, values_of
+from benchmarks._run_values import Values, files_of, values_of
 from benchmarks._small_data import WRITERS
 
 SMALL = ["encoder.weights=null", "data.num_workers=0", "data.audit.missing_classes=warn", "trainer.accelerator=cpu",
@@ -99,7 +100,9 @@ def make(out: Path, checkout: Path, data: Path | None) -> int:
     return 0
 
 
-def compare(old: Path, new: Path, added: str | None = None, rooms: Sequence[str] = ROOMS) -> int:
+def compare(
+    old: Path, new: Path, added: str | None = None, renamed: Sequence[str] = (), rooms: Sequence[str] = ROOMS
+) -> int:
     """Print every difference; 0 equal, 1 different, 2 a file is on one side only."""
     sides = files_of(old, rooms), files_of(new, rooms)
     alone = sorted(sides[0].keys() ^ sides[1].keys())
@@ -111,6 +114,7 @@ def compare(old: Path, new: Path, added: str | None = None, rooms: Sequence[str]
     num_numbers = num_different = 0
     for name, path in sides[0].items():
         before, after = (values_of(side, sorted((old, new), reverse=True)) for side in (path, sides[1][name]))
+        before = with_new_names(before, dict(names.split("=", 1) for names in renamed))
         keys = [*before, *(key for key in after if key not in before)]
         for key in keys:
             one, other = before.get(key, "(absent)"), after.get(key, "(absent)")
@@ -123,11 +127,20 @@ def compare(old: Path, new: Path, added: str | None = None, rooms: Sequence[str]
     return int(num_different > 0)
 
 
-def check_old(old: Path, checkout: Path, out: Path) -> int:
+def with_new_names(values: Values, names: dict[str, str]) -> Values:
+    """The same with other titles, as keys and in the row of titles."""
+    parts = {key: key.rpartition(".") for key in values}
+    new_keys = {key: f"{row}{dot}{names.get(last, last)}" for key, (row, dot, last) in parts.items()}
+    return {
+        new_keys[key]: names.get(value, value) if isinstance(value, str) else value for key, value in values.items()
+    }
+
+
+def check_old(old: Path, checkout: Path, out: Path, added: str | None = None, renamed: Sequence[str] = ()) -> int:
     """Do the verbs that read run folders say of those below ``old`` what the code that wrote them said?"""
     out.mkdir(parents=True)
     read_back(old / "runs", out, checkout, (old / "data").resolve())
-    code = compare(old, out, rooms=READ)
+    code = compare(old, out, added, renamed, READ)
     pages = [out / "evaluated" / below / "metrics.json" for below in ("", "evaluations/whole")]
     stored, again = (json.loads(page.read_text()) for page in pages)
     for part, scores in again["parts"].items():
@@ -147,7 +160,9 @@ def main() -> int:
     make_verb.add_argument("--data", type=Path, help="the data, made where there are none; OUT/data")
     compare_verb.add_argument("old", type=Path)
     compare_verb.add_argument("new", type=Path)
-    compare_verb.add_argument("--added", help="keys that may be on the new side only")
+    for verb in (compare_verb, check_verb):
+        verb.add_argument("--added", metavar="REGEX", help="keys that may be on the new side only")
+        verb.add_argument("--renamed", metavar="OLD=NEW", action="append", default=[], help="a key or title")
     check_verb.add_argument("old", type=Path, help="what `make` made with another checkout")
     check_verb.add_argument("--out", type=Path, required=True, help="a new folder for what the verbs write")
     words = vars(parser.parse_args()).items()

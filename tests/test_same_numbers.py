@@ -102,6 +102,17 @@ def test_what_is_added_is_told_unless_it_is_expected(
     assert compare(*reversed(sides), added="(?i)fw.iou") == 1  # what is lost is never expected
 
 
+def test_a_new_title_may_be_expected(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("folds.md", "folds.tex"):
+        replace("mIoU", "IoU")(next(sides[1].rglob(name)))
+    assert compare(*sides) == 1
+    assert compare(*sides, renamed=["mIoU (%)=IoU (%)", r"mIoU (\%)=IoU (\%)"]) == 0
+    replace("12.5", "12.6")(next(sides[1].rglob("folds.md")))
+    capsys.readouterr()
+    assert compare(*sides, renamed=["mIoU (%)=IoU (%)", r"mIoU (\%)=IoU (\%)"]) == 1
+    assert "reports/demo/tables/folds.md, 4.IoU (%): 12.5 -> 12.6\n" in capsys.readouterr().out
+
+
 def test_a_missing_file_is_refused(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     next(sides[1].rglob("history.csv")).unlink()
     assert compare(*sides) == 2
