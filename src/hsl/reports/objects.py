@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from hsl.batch import DISTANCE
 from hsl.metrics.catalogue import score_names
-from hsl.metrics.objects.average_precision import NAMED, pool_precision
+from hsl.metrics.objects.average_precision import pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
 from hsl.metrics.objects.surface import summarise_surface
@@ -19,6 +19,7 @@ from hsl.run_folder.reading import ObjectRow
 from hsl.run_folder.run import ScoredOn
 
 COUNTS = ("tp", "fp", "fn")
+MATCHED = score_names("objects", "matches")
 CLUSTERING = score_names("objects", "regions")
 WORKER = "worker"  # the error record of a picture that killed its worker: no metric of it is known
 Metric = Literal["surface", "panoptic", "objects", "clustering"]
@@ -27,21 +28,6 @@ TRUE = (
     "connected components, or the instance maps of the data set where it has any",
 )
 PREDICTED = ("basins of a watershed on the predicted distance map", "connected components")
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Panoptic quality and AP of one class from counts pooled over pictures; NaN where nothing is to be found."""
-
-    pq: float
-    sq: float
-    rq: float
-    object_ap: float
-    object_ap50: float
-    object_ap75: float
-    tp: int
-    fp: int
-    fn: int
 
 
 @dataclass(frozen=True)
@@ -74,23 +60,24 @@ class Partition:
     num_failed: int
 
 
-def quality_of(rows: Sequence[ObjectRow]) -> list[Quality]:
-    """One entry per class; empty where no row has the counts."""
+def quality_of(rows: Sequence[ObjectRow]) -> list[dict[str, float]]:
+    """By class ``MATCHED`` and ``COUNTS``, pooled over pictures; NaN where nothing is to be found.
+
+    Empty where no row has the counts.
+    """
     if not (found := _found(rows, "panoptic")):
         return []
-    precision = pool_precision(found)
-    pooled = pool_panoptic(found) | {f"object_{name}": precision[name] for name in NAMED}
-    return [Quality(*values) for values in zip(*(pooled[each.name] for each in fields(Quality)), strict=True)]
+    pooled, names = pool_panoptic(found) | pool_precision(found), (*MATCHED, *COUNTS)
+    return [dict(zip(names, values, strict=True)) for values in zip(*(pooled[name] for name in names), strict=True)]
 
 
 def all_classes(rows: Sequence[ObjectRow]) -> dict[str, float]:
-    """Data-set values over all classes: the scores of ``Quality`` as means over the classes that have them, ``aji``.
+    """Data-set values over all classes: ``MATCHED`` as means over the classes that have them, and ``aji``.
 
     AJI is pooled too, and NaN where no row has its areas (``metrics=instances`` counts them).
     """
     classes, counted = quality_of(rows), _found(rows, "objects")
-    names = [each.name for each in fields(Quality) if each.name not in COUNTS]
-    found = {name: mean_std([getattr(each, name) for each in classes]).mean for name in names}
+    found = {name: mean_std([each[name] for each in classes]).mean for name in MATCHED}
     return found | {"aji": pool_objects(counted)["aji"] if counted else math.nan}
 
 

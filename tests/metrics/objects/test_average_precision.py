@@ -53,9 +53,8 @@ def test_equal_to_brute_force(pictures: list[tuple[np.ndarray, np.ndarray]]) -> 
     expected = brute_force([one for one, _ in pictures], [other for _, other in pictures])
     pooled = pool_precision([counts_of(*pair) for pair in pictures])
     scores = [tp / (tp + fp + fn) if tp + fp + fn else math.nan for tp, fp, fn in expected.values()]
-    assert pooled["ap"][1] == pytest.approx(np.mean(scores), nan_ok=True)
-    assert (pooled["ap50"][1], pooled["ap75"][1]) == pytest.approx((scores[0], scores[5]), nan_ok=True)
-    assert pooled["mean_ap"] == pytest.approx(np.mean(scores), nan_ok=True)
+    assert pooled["object_ap"][1] == pytest.approx(np.mean(scores), nan_ok=True)
+    assert (pooled["object_ap50"][1], pooled["object_ap75"][1]) == pytest.approx((scores[0], scores[5]), nan_ok=True)
 
 
 @pytest.mark.parametrize("k", range(10, 20))
@@ -73,18 +72,18 @@ def test_by_hand_and_pooled_over_pictures() -> None:
     second = np.array([[0, 0, 0, 0, 0, 5, 5, 5]]), np.array([[0, 0, 0, 0, 5, 5, 5, 5]])
     rows = [counts_of(*first), counts_of(*second)]
     pooled = pool_precision(json.loads(json.dumps(rows)))
-    assert pooled["ap50"][1] == 3 / 4
-    assert pooled["ap75"][1] == 2 / (2 + 2 + 1)  # 3/4 is not above 0.75: one too many, one missed
-    assert pooled["ap"][1] == pytest.approx((5 * 3 / 4 + 5 * 2 / 5) / 10)
-    assert math.isnan(pooled["ap"][0])
+    assert pooled["object_ap50"][1] == 3 / 4
+    assert pooled["object_ap75"][1] == 2 / (2 + 2 + 1)  # 3/4 is not above 0.75: one too many, one missed
+    assert pooled["object_ap"][1] == pytest.approx((5 * 3 / 4 + 5 * 2 / 5) / 10)
+    assert math.isnan(pooled["object_ap"][0])
 
 
 def test_perfect_nothing_and_empty() -> None:
     something, nothing = np.ones((3, 3), np.int64), np.zeros((3, 3), np.int64)
-    assert pool_precision([counts_of(something, something)])["mean_ap"] == 1
-    assert pool_precision([counts_of(nothing, something)])["mean_ap"] == 0
-    assert pool_precision([counts_of(something, nothing)])["mean_ap"] == 0
-    assert math.isnan(pool_precision([counts_of(nothing, nothing)])["mean_ap"])
+    assert pool_precision([counts_of(something, something)])["object_ap"][1] == 1
+    assert pool_precision([counts_of(nothing, something)])["object_ap"][1] == 0
+    assert pool_precision([counts_of(something, nothing)])["object_ap"][1] == 0
+    assert math.isnan(pool_precision([counts_of(nothing, nothing)])["object_ap"][1])
     assert hits_above(np.zeros(0, np.int64), np.zeros(0), 2) == [[0] * len(THRESHOLDS)] * 2
     with pytest.raises(ValueError, match="at least one picture"):
         pool_precision([])
@@ -94,4 +93,4 @@ def test_rows_from_before_the_score_leave_it_unknown() -> None:
     new = counts_of(np.ones((3, 3), np.int64), np.ones((3, 3), np.int64))
     old = {name: values for name, values in new.items() if name != "tp_above"}
     for rows in ([old], [new, old], [new | {"tp_above": None}]):
-        assert math.isnan(pool_precision(rows)["ap"][1])
+        assert math.isnan(pool_precision(rows)["object_ap"][1])

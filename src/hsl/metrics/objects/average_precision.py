@@ -12,8 +12,7 @@ the contest; there the mean over pictures, here pooled. It is not the area under
 VOC): that one ranks objects by a score, and the objects of a class map have none.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from hsl.metrics.objects.label_images import Floats, Integers
 
 THRESHOLDS = tuple(k / 20 for k in range(10, 20))
-NAMED = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}
+NAMED = {"object_ap": slice(None), "object_ap50": slice(0, 1), "object_ap75": slice(5, 6)}
 """Score to the thresholds over which it is the mean."""
 
 
@@ -52,9 +51,8 @@ def pool_precision(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         rows: results of ``panoptic.panoptic_counts``, or the same read from JSON.
 
     Returns:
-        ``ap``, ``ap50`` and ``ap75``, lists with one value per class, NaN for a class without any object; and
-        ``mean_ap``, the macro mean of ``ap`` over the others. All NaN where a row has no ``tp_above`` (runs from before
-        this score).
+        ``object_ap``, ``object_ap50`` and ``object_ap75``, lists with one value per class, NaN for a class without any
+        object. All NaN where a row has no ``tp_above`` (runs from before this score).
 
     Raises:
         ValueError: there is no row.
@@ -62,7 +60,7 @@ def pool_precision(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Example:
         >>> hits = [[2, 1, 1, 1, 1, 1, 0, 0, 0, 0]]
         >>> pooled = pool_precision([{"tp": [2], "fp": [1], "fn": [0], "tp_above": hits}])
-        >>> round(pooled["ap50"][0], 4), pooled["ap75"][0], round(pooled["mean_ap"], 4)
+        >>> round(pooled["object_ap50"][0], 4), pooled["object_ap75"][0], round(pooled["object_ap"][0], 4)
         (0.6667, 0.25, 0.1917)
     """
     gathered = list(rows)
@@ -77,7 +75,4 @@ def pool_precision(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     )
     with np.errstate(invalid="ignore"):
         precision = hits / (2 * tp + fp + fn - hits)
-    found = {name: precision[:, chosen].mean(axis=1) for name, chosen in NAMED.items()}
-    scored: Sequence[float] = found["ap"][~np.isnan(found["ap"])]
-    mean = float(np.mean(scored)) if len(scored) else math.nan
-    return {name: values.tolist() for name, values in found.items()} | {"mean_ap": mean}
+    return {name: precision[:, chosen].mean(axis=1).tolist() for name, chosen in NAMED.items()}

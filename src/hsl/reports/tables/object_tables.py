@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from hsl.metrics.catalogue import score_names
@@ -152,8 +152,8 @@ def _quality(columns: Sequence[Column], rows: Sequence[ObjectRow]) -> list[list[
     classes = quality_of(rows)
     if not classes:
         return []
-    every = all_classes(rows) | {name: sum(getattr(each, name) for each in classes) for name in COUNTS}
-    return [[each.get(column.key) for column in columns] for each in [*map(asdict, classes), every]]
+    every = all_classes(rows) | {name: sum(each[name] for each in classes) for name in COUNTS}
+    return [[each.get(column.key) for column in columns] for each in [*classes, every]]
 
 
 def _distances(rows: Sequence[ObjectRow]) -> list[list[Cell]]:

@@ -276,9 +276,8 @@ def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, d
             part, inference = where.split("/")
             pooled = pool_objects([each["objects"] for each in counted])
             matched = [each["panoptic"] for each in counted if "panoptic" in each]
-            pooled["pq"] = float(pool_panoptic(matched)["pq"][1])
-            precision = pool_precision(matched)
-            pooled |= {f"object_{name}": float(precision[name][1]) for name in NAMED}
+            values = pool_panoptic(matched) | pool_precision(matched)
+            pooled |= {name: float(values[name][1]) for name in ("pq", *NAMED)}
             found.setdefault(part, {})[inference] = pooled
     return found
 
