@@ -386,7 +386,7 @@ def test_a_full_disk_is_one_sentence(run: Run, pictures: Path, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "outputs/x/last.ckpt")
 
-    monkeypatch.setattr("hsl.run_folder.checkpoint_io.write_atomically", full)
+    monkeypatch.setattr("hsl.run_folder.checkpoint.write_atomically", full)
     expect(run("train", *SMALL, f"data.root={pictures}"), "No space left", "last.ckpt", "resume=last")
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from hsl.callbacks.baseline import read_baseline
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.errors import ConfigError
+from hsl.run_folder.scores import write_metrics
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"
@@ -87,8 +88,8 @@ def make_run(folder: Path, monitor: str = "val/score", size: int = 2) -> Path:
     state = {f"layer.{name}": value for name, value in nn.Linear(3, size).state_dict().items()}
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": state}, folder / "checkpoints" / "best.ckpt")
-    found = {"name": monitor, "value": 0.8, "epoch": 1}
-    (folder / "metrics.json").write_text(json.dumps({"monitor": found}))
+    found = {"name": monitor, "mode": "max", "value": 0.8, "epoch": 1}
+    write_metrics(folder, {"monitor": found, "classes": [], "parts": {}})
     (folder / "history.csv").write_text("epoch,val/score,val/f1\n0,0.1,0.2\n1,0.8,0.7\n2,0.3,\n")
     return folder
 

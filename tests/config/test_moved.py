@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.cli import conf_dir
 from hsl.config.moved import MOVED, with_first_targets, with_present_targets
 from hsl.config.targets import named_targets
-from hsl.run_folder.identity import config_identity, differing
-from hsl.run_folder.reading import read_config
+from hsl.run_folder.earlier import config_identity, differing
+from hsl.run_folder.provenance import read_config
 from hsl.verbs.opening.opening import open_run
 
 Make = Callable[..., DictConfig]
@@ -52,7 +52,7 @@ def test_an_earlier_run_is_opened_and_read(earlier: tuple[DictConfig, DictConfig
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(before))
     _, cfg = open_run(str(tmp_path), named_targets(conf_dir()))
     assert cfg.data.split == now.data.split
-    assert read_config(tmp_path / "config.yaml") == OmegaConf.to_container(now, resolve=True)
+    assert read_config(tmp_path) == OmegaConf.to_container(now, resolve=True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from hsl.errors import DataError
 from hsl.reports.gather import gather
-from hsl.run_folder.find import find_run_folders
+from hsl.run_folder.provenance import find_run_folders
 
 
 def test_runs_are_found_at_and_below_a_match_each_once(make_run, tmp_path):

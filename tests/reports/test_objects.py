@@ -11,7 +11,7 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
 from hsl.reports.tables.object_tables import EVERY, object_tables
-from hsl.run_folder.reading import ObjectRow, read_objects
+from hsl.run_folder.objects import ObjectRow, read_objects
 from hsl.run_folder.run import ScoredOn
 
 
@@ -171,7 +171,7 @@ def test_counts_of_another_number_of_thresholds_are_told(make_run, models, add_o
     lines[0]["metrics"]["panoptic"]["tp_above"] = [[0], [0], [0]]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=r"`metrics.panoptic.tp_above.0`"):
-        read_objects(path, 3)
+        read_objects(path.parent, 3)
 
 
 def test_what_an_object_is_follows_from_the_runs(make_run, models, add_objects):
@@ -201,7 +201,7 @@ def test_nothing_without_the_pool(make_run, models):
 def test_the_rows_are_those_that_the_metrics_wrote(make_run, add_objects, masks):
     folder = make_run()
     add_objects(folder)
-    found = read_objects(folder / "objects.jsonl", 3)
+    found = read_objects(folder, 3)
     assert list(found) == [("val", "plain")]
     assert [row.id for row in found["val", "plain"]] == ["p0_0", "p0_1", "p0_2", "p0_3"]
     assert found["val", "plain"][2].metrics.panoptic.model_dump() == panoptic_counts(*masks(2, 1), 3)
@@ -219,4 +219,4 @@ def test_a_row_that_does_not_fit_is_named(tmp_path, metrics, message):
     path = tmp_path / "objects.jsonl"
     path.write_text(json.dumps({"id": "a", "part": "val/plain", "metrics": metrics, "errors": {}}) + "\n")
     with pytest.raises(DataError, match=message):
-        read_objects(path, 3)
+        read_objects(path.parent, 3)

@@ -11,7 +11,7 @@ from hsl.files.output_folder import MARKER
 from hsl.reports.plots.plot_files import save_plots
 from hsl.reports.report import report
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
-from hsl.run_folder.splits import PartTests, write_parts
+from hsl.run_folder.parts import PartTests, write_parts
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

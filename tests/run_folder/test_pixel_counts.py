@@ -6,8 +6,8 @@ from hsl.metrics.objects.average_precision import THRESHOLDS
 from hsl.metrics.pixels import formulas
 from hsl.metrics.pixels.pixelwise import STATES
 from hsl.reports.scores import total_counts
+from hsl.run_folder.objects import NUM_THRESHOLDS
 from hsl.run_folder.pixel_counts import NUM_BINS, NUM_COUNTS, Pictures, _shapes, read_pixel_counts
-from hsl.run_folder.reading import NUM_THRESHOLDS
 from hsl.run_folder.run import ScoredOn, read_run
 
 

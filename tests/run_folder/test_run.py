@@ -1,10 +1,12 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hsl.run_folder.run import ScoredOn, Split, read_run
+from hsl.files.split_file import Fold, Split
+from hsl.run_folder.run import ScoredOn, read_run
 
 
 def test_a_finished_run(make_run):
@@ -80,7 +82,7 @@ def test_a_confusion_matrix_of_another_shape(make_run, confusion):
     ("name", "content", "problem"),
     [
         ("splits.json", None, "splits.json` is missing"),
-        ("splits.json", '{"method": "kfold"}', "splits.json`: `folds`"),
+        ("splits.json", '{"method": "kfold"}', "splits.json` is damaged"),
         ("per_image.csv", None, "per_image.csv` is missing"),
         ("per_image.csv", "id,miou\n", "columns id, group, part, inference, miou"),
         (
@@ -134,9 +136,8 @@ def test_initialisation_is_unknown_before_the_network_was_built(make_run):
 
 
 def test_the_assignment_names_who_is_where_not_in_which_order():
-    fold = {"name": "0", "train": ["a", "b"], "val": ["c"]}
-    first = Split(method="kfold", folds=[fold], test=["d"], sha256="x")
-    turned = Split(method="kfold", folds=[{**fold, "train": ["b", "a"]}], test=["d"], sha256="y")
-    moved = Split(method="kfold", folds=[{**fold, "train": ["b"], "val": ["a", "c"]}], test=["d"], sha256="x")
+    first = Split("kfold", 0, None, (Fold(("a", "b"), ("c",), "0"),), ("d",), "x")
+    turned = replace(first, folds=(Fold(("b", "a"), ("c",), "0"),), sha256="y")
+    moved = replace(first, folds=(Fold(("b",), ("a", "c"), "0"),))
     assert first.assignment == turned.assignment
     assert first.assignment != moved.assignment

@@ -1,6 +1,5 @@
 """What a training is compared with: a number, or a finished run."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from hsl.errors import ConfigError
-from hsl.files.io import read_json
 from hsl.run_folder.checkpoint import read_checkpoint
-from hsl.run_folder.layout import HISTORY, METRICS, best_checkpoint
+from hsl.run_folder.history import read_history
+from hsl.run_folder.layout import METRICS, best_checkpoint
+from hsl.run_folder.scores import read_metrics
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,18 @@ def read_baseline(folder: Path, metric: str) -> Baseline:
             f"`rollback_gate.baseline` should be a number, null, or the folder of a finished run. Found "
             f"`rollback_gate.baseline = {folder}` without {missing[0]}."
         )
-    monitor = read_json(pages[0])["monitor"]
-    if monitor["name"] == metric:
-        return Baseline(float(monitor["value"]), folder)
-    rows = _rows(folder / HISTORY)
+    monitor = read_metrics(folder).monitor
+    if monitor.name == metric and monitor.value is not None:
+        return Baseline(monitor.value, folder)
+    rows = read_history(folder)
     for row in rows:
-        if int(row["epoch"]) == monitor["epoch"] and row.get(metric):
+        if row["epoch"] == monitor.epoch and row.get(metric) is not None:
             return Baseline(float(row[metric]), folder)
-    known = sorted({name for row in rows for name in row if name.startswith("val/")} | {monitor["name"]})
+    known = sorted({name for row in rows for name in row if name.startswith("val/")} | {monitor.name})
     raise ConfigError(
         f"`rollback_gate.baseline` should be a run that knows `{metric}` at its best epoch. Found "
         f"`rollback_gate.baseline = {folder}`, which has {', '.join(known)}."
     )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:

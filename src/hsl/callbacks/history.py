@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import lightning
-import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
-from hsl.files.cells import csv_of
-from hsl.files.io import write_atomically
+from hsl.run_folder.history import write_history
 
 
 class History(Callback):
@@ -34,8 +32,7 @@ class History(Callback):
         self._validated = False
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
         if trainer.is_global_zero:
-            table = csv_of(pd.DataFrame(self.rows))
-            write_atomically(self.path, table.encode())
+            write_history(self.path, self.rows)
 
     def state_dict(self) -> dict[str, list[dict[str, float]]]:
         return {"rows": self.rows}

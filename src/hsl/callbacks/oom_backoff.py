@@ -1,6 +1,5 @@
 """Memory backoff: what is done when a step does not fit in memory, and the record of it."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError, UserError
-from hsl.files.io import write_atomically
 from hsl.models.checkpointing import checkpoint_network
+from hsl.run_folder.history import append_memory_event
 from hsl.run_folder.layout import of_rank
 from hsl.weighting.base import Weighting
 from hsl.weighting.scalar import Fixed, Uncertainty
@@ -138,8 +137,7 @@ class OomBackoff(Callback):
         }
         rank = trainer.global_rank
         path = of_rank(self.path, rank) if rank else self.path
-        events = json.loads(path.read_text(encoding="utf8")) if path.is_file() else []
-        write_atomically(path, json.dumps([*events, event], indent=2).encode())
+        append_memory_event(path, event)
 
     def _out_of_options(self, kind: str, failure: Any) -> str:
         trainer, memory = cast(lightning.Trainer, self._trainer), failure.memory

@@ -1,6 +1,5 @@
 """A training that made things worse is taken back."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,9 @@ from hsl.callbacks.baseline import Baseline, read_baseline
 from hsl.callbacks.best_checkpoint import best_of
 from hsl.config.ranges import NonNegativeFloat
 from hsl.errors import ConfigError
-from hsl.files.io import read_json, write_atomically
 from hsl.metrics.catalogue import better, read_mode
 from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.history import read_rollback, write_rollback
 from hsl.run_folder.layout import CHECKPOINTS, START
 
 
@@ -130,12 +129,11 @@ class RollbackGate(Callback):
         kept = best_of(trainer.checkpoint_callbacks)
         if not self.closes or not kept.best_model_path:
             return
-        if self.path.is_file():  # judged before, and then killed: what was decided stays
-            page: dict[str, Any] = read_json(self.path)
-        else:
+        page: dict[str, Any] = read_rollback(self.path)  # judged before, and then killed: what was decided stays
+        if not page:
             page = self._judge(Path(kept.best_model_path), str(kept.monitor))
             if trainer.is_global_zero:
-                write_atomically(self.path, json.dumps(page, indent=2).encode())
+                write_rollback(self.path, page)
         self.decision = page["decision"]
         if self.decision == "reverted":
             self._restore(trainer, pl_module, kept, page)

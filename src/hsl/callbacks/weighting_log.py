@@ -1,7 +1,5 @@
 """What the task weighting does, step by step: in the loggers and as lines of JSON."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
-from hsl.files.io import write_atomically
+from hsl.run_folder.history import append_step, keep_steps
 from hsl.weighting.base import Weighting
 
 
@@ -37,10 +35,8 @@ class WeightingLog(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._written = trainer.global_step
-        if trainer.is_global_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
-            write_atomically(self.path, "".join(kept).encode())
+        if trainer.is_global_zero:
+            keep_steps(self.path, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any, **kwargs: Any
@@ -54,7 +50,4 @@ class WeightingLog(Callback):
         values = cast(Weighting, pl_module.weighting).diagnostics()
         for logger in trainer.loggers:
             logger.log_metrics({f"weighting/{name}": value for name, value in values.items()}, step)
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf8") as file:
-            file.write(json.dumps({"step": step, "epoch": trainer.current_epoch, **finite}) + "\n")
+        append_step(self.path, step, trainer.current_epoch, values)

@@ -19,7 +19,7 @@ MOVED = {
     "metrics.panoptic": "metrics.objects.panoptic",
     "metrics.pixelwise": "metrics.pixels.pixelwise",
     "metrics.surface": "metrics.objects.surface",
-    "run.checkpoint_io": "run_folder.checkpoint_io",
+    "run.checkpoint_io": "run_folder.checkpoint",
     "run.setup": "verbs.train.setup",
 }
 """Module that conf/ named first to the one that it names now, both below ``hsl``. An entry stays for ever; who moves a

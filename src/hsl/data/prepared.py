@@ -22,8 +22,9 @@ from hsl.data.labels.object_labels import ObjectLabels
 from hsl.data.labels.pseudo_labels import PseudoLabels, TrainingLabels
 from hsl.data.loading.class_counts import Counts, class_counts, presence
 from hsl.data.patches.patch_sampling import PatchSampling
-from hsl.data.splits.folds import Split, stored_split
+from hsl.data.splits.folds import stored_split
 from hsl.data.tasks import Heads, heads_of
+from hsl.files.split_file import Split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from hsl.errors import DataError
-from hsl.run_folder.find import find_run_folders
 from hsl.run_folder.layout import CONFIG, PROVENANCE
+from hsl.run_folder.provenance import find_run_folders
 from hsl.run_folder.run import Run, read_run
 
 

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import BaseModel
 
 from hsl.errors import ConfigError, DataError
-from hsl.files.io import read_text
 from hsl.metrics.catalogue import SCORES
-from hsl.run_folder.find import Monitor, find_run_folders, read_page, run_status
-from hsl.run_folder.layout import HISTORY, METRICS, PROVENANCE
-from hsl.run_folder.reading import StoredScores
+from hsl.run_folder.history import read_history
+from hsl.run_folder.provenance import Facts, find_run_folders, read_facts, run_status
+from hsl.run_folder.scores import Metrics, StoredScores, read_metrics
 from hsl.terminal import say, visible
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed
@@ -62,28 +60,6 @@ _NAMES = [LISTED if each.name == "scores" else (each.name,) for each in fields(R
 COLUMNS = tuple(name for some in _NAMES for name in some)
 
 
-class Facts(BaseModel):
-    """What a listing needs of ``provenance.json``."""
-
-    name: str
-    fold: int
-    seed: int
-    started: str
-    wall_time_s: float
-    status: str
-    error: str = "no error recorded"
-    config: dict[str, Any]
-    choices: dict[str, Any] = {}
-    data: str | None = None
-
-
-class Metrics(BaseModel):
-    """What a listing needs of ``metrics.json``."""
-
-    monitor: Monitor
-    parts: dict[str, dict[str, StoredScores]]
-
-
 def runs(cfg: DictConfig) -> None:
     """Print the run folders below ``cfg.root``, as a table or as JSON.
 
@@ -105,7 +81,7 @@ def read_row(folder: Path) -> Row:
     """Read the few pages of a run that a listing needs; a broken one makes its status unreadable."""
     row = Row(str(folder))
     try:
-        facts = read_page(folder / PROVENANCE, Facts)
+        facts = read_facts(folder)
         row = replace(
             row,
             name=facts.name,
@@ -117,11 +93,11 @@ def read_row(folder: Path) -> Row:
             seed=facts.seed,
             wall_time=facts.wall_time_s,
             started=facts.started,
-            epochs=_num_epochs(folder / HISTORY),
+            epochs=len(read_history(folder)),
         )
         status, reason = run_status({"status": facts.status, "error": facts.error}, folder)
         if status == "finished":
-            row = replace(row, **_numbers(read_page(folder / METRICS, Metrics)))
+            row = replace(row, **_numbers(read_metrics(folder)))
     except DataError as error:
         return replace(row, reason=str(error))
     return replace(row, status=status, reason=reason)
@@ -182,11 +158,6 @@ def _numbers(metrics: Metrics) -> dict[str, Any]:
         "best_epoch": metrics.monitor.epoch,
         "scores": {name: scores.get(name) for name in LISTED},
     }
-
-
-def _num_epochs(path: Path) -> int:
-    """Rows below the header of history.csv, which a run without a finished epoch has not written yet."""
-    return max(0, len(read_text(path).splitlines()) - 1) if path.is_file() else 0
 
 
 def _patterns(wanted: str | None) -> list[tuple[str, str]]:

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.files.split_file import Split
 from hsl.reports.naming import comparable, differences, labels, unlike_predictors
 from hsl.reports.scores import Counts, Scores, total_counts
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
-from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import Run, ScoredOn, reverted_mark
-from hsl.run_folder.splits import Split
 
 Read = TypeVar("Read")
 

@@ -15,7 +15,7 @@ from hsl.metrics.objects.panoptic import pool_panoptic
 from hsl.metrics.objects.surface import summarise_surface
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import Summary, mean_std
-from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
 
 COUNTS = ("tp", "fp", "fn")

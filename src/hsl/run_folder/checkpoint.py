@@ -1,13 +1,16 @@
-"""Checkpoints as they are read: whole or refused, and never as code."""
+"""Checkpoints: never half on the disk, read whole or refused, and never as code."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
 
 from hsl.errors import ConfigError, DataError
-from hsl.files.io import check_archive
+from hsl.files.io import check_archive, write_atomically
 from hsl.run_folder.layout import BEST, LAST
 
 WEIGHTS = ("state_dict",)
@@ -19,6 +22,24 @@ TRAINING = (
     "pytorch-lightning_version",
 )  # fmt: skip
 """What a training needs to go on as if it had never stopped."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, then renames; reads nothing that is damaged.
+
+    Lightning's own goes through the system's temporary folder; from there to another file system a move is a copy,
+    and ``kill -9`` in the middle of it leaves a broken checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        del storage_options  # for remote file systems; run folders are local
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: _PATH, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        del map_location, weights_only  # on the CPU and without code, always
+        return read_checkpoint(Path(path))
 
 
 def read_checkpoint(path: Path, wanted: tuple[str, ...] = WEIGHTS) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.errors import ConfigError
-from hsl.files.io import TEMPORARY, clear_temporary, read_json, write_atomically
-from hsl.run_folder.earlier import chosen_checkpoint, go_on_longer, resumable, same_config
-from hsl.run_folder.identity import config_identity, differing
+from hsl.files.io import TEMPORARY, clear_temporary, write_atomically
+from hsl.run_folder.earlier import chosen_checkpoint, config_identity, differing, go_on_longer, resumable, same_config
 from hsl.run_folder.layout import (
     BEST,
     CHECKPOINTS,
@@ -30,6 +29,7 @@ from hsl.run_folder.layout import (
     last_checkpoint,
 )
 from hsl.run_folder.provenance import read_provenance, write_provenance
+from hsl.run_folder.scores import read_metrics
 
 CHILD_VARIABLE = "HSL_RUN_DIR"
 """Tells the further processes of a distributed run which folder the first one claimed."""
@@ -101,7 +101,7 @@ class RunFolder:
 
     def result(self, monitor: str) -> float:
         """The monitored value of a finished run."""
-        value = read_json(self.path / METRICS)["monitor"]["value"]
+        value = read_metrics(self.path).monitor.value
         if value is None:
             raise ConfigError(f"`{self.path / METRICS}` has no value for `monitor = {monitor}`.")
         return float(value)

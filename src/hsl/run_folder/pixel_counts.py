@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.errors import DataError
-from hsl.files.io import read_arrays
+from hsl.files.io import read_arrays, write_arrays
 
 NUM_COUNTS = 7  # rows of ``boundaries``, see `hsl.metrics.pixels.formulas.BOUNDARY_COUNTS`
 NUM_BINS = 15  # see `hsl.metrics.pixels.formulas.NUM_BINS`
@@ -47,6 +47,15 @@ class Pictures:
         """Some of the pictures, in that order."""
         chosen = [self.places[name] for name in ids]
         return Pictures(ids, {name: array[chosen] for name, array in self.arrays.items()})
+
+
+def write_pixel_counts(path: Path, pictures: Mapping[tuple[str, str], Pictures]) -> None:
+    """Write the counts of the pictures of every (part, inference)."""
+    keys = [(name, *on) for on, some in pictures.items() for name in some.ids]
+    stored = {name: np.array([key[i] for key in keys]) for i, name in enumerate(KEYS)}
+    for name in next(iter(pictures.values())).arrays:
+        stored[name] = np.concatenate([some.arrays[name] for some in pictures.values()])
+    write_arrays(path, stored)
 
 
 def read_pixel_counts(path: Path, num_classes: int) -> dict[tuple[str, str], Pictures]:

@@ -1,12 +1,64 @@
-"""``provenance.json``: where a run came from, and how it ended."""
+"""``config.yaml`` and ``provenance.json``: which run it is, where it came from, and how it ended."""
 
+import glob
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hsl.files.io import Page, read_json, write_atomically
-from hsl.run_folder.layout import PROVENANCE
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hsl.config.moved import with_present_targets
+from hsl.errors import DataError
+from hsl.files.io import Page, read_json, read_text, write_atomically
+from hsl.run_folder.layout import CONFIG, PROVENANCE
+
+STATUSES = ("finished", "failed", "interrupted", "running")
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Facts(BaseModel):
+    """What every run tells of itself from its first moment on."""
+
+    name: str
+    fold: int
+    seed: int
+    started: str
+    wall_time_s: float
+    status: str
+    error: str = "no error recorded"
+    config: dict[str, Any]
+    choices: dict[str, Any] = {}
+    data: str | None = None
+
+
+def find_run_folders(patterns: Sequence[str]) -> list[Path]:
+    """Folders with a config.yaml or a provenance.json, sorted, each once; hidden folders are passed over."""
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  Path.glob takes no absolute pattern
+            for here, folders, files in os.walk(match):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                if CONFIG in files or PROVENANCE in files:
+                    found.setdefault(Path(here).resolve(), Path(here))
+                    folders.clear()
+    return sorted(found.values())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The run's own config; it has the integers ``fold`` and ``seed``."""
+    path = folder / CONFIG
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"`{path}` is not valid YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), int) for key in ("fold", "seed")):
+        raise DataError(f"`{path}` should be a run's config with the integers `fold` and `seed`.")
+    present: dict[str, Any] = with_present_targets(content)
+    return present
 
 
 def write_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -20,9 +72,51 @@ def read_provenance(folder: Path) -> Page:
     Raises:
         DataError: the file is damaged; of what is read: a key is not there.
     """
-    path = folder / PROVENANCE
+    return optional_page(folder / PROVENANCE)
+
+
+def read_facts(folder: Path) -> Facts:
+    """The facts that every run has.
+
+    Raises:
+        DataError: the file is missing or damaged, or one of them is not there.
+    """
+    return read_page(folder / PROVENANCE, Facts)
+
+
+def optional_page(path: Path) -> Page:
+    """A JSON object; an empty one when there is no file."""
     if path.is_file():
         return read_json(path)
     nothing = Page()
     nothing.path = path
     return nothing
+
+
+def read_page(path: Path, kind: type[Schema]) -> Schema:
+    """A JSON object with the fields of ``kind``."""
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(each) for each in first["loc"])
+        raise DataError(f"`{path}`: `{place}`: {first['msg']}. Evaluate the run again.") from None
+
+
+def run_status(provenance: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """How a run ended, one of ``STATUSES``, and why it is unfinished; the reason of a finished one is empty.
+
+    Raises:
+        DataError: provenance.json says something else.
+    """
+    status = provenance.get("status")
+    if status not in STATUSES:
+        raise DataError(f"`{folder / PROVENANCE}`: `status` should be one of {', '.join(STATUSES)}. Found {status!r}.")
+    seen = datetime.fromtimestamp((folder / PROVENANCE).stat().st_mtime, UTC)
+    reasons = {
+        "finished": "",
+        "failed": str(provenance.get("error", "no error recorded")),
+        "interrupted": "stopped by a signal; resume=last goes on",
+        "running": f"still running, or killed: last sign of life {seen:%Y-%m-%d %H:%M} UTC",
+    }
+    return status, reasons[status]

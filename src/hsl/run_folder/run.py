@@ -11,39 +11,23 @@ from numpy.typing import NDArray
 from hsl.errors import DataError
 from hsl.files.io import read_json
 from hsl.files.names import below, is_below
-from hsl.run_folder.events import RunEvents, read_events
-from hsl.run_folder.examples import Example, read_examples
-from hsl.run_folder.find import read_page, run_status
-from hsl.run_folder.image_predictions import ImagePictures, StoredHead, read_image_predictions
+from hsl.files.split_file import Split, read_split
+from hsl.run_folder.history import RunEvents, WeightingSteps, curves, read_events, read_history, read_weighting
 from hsl.run_folder.layout import (
-    CONFIG,
     HISTORY,
-    IMAGE_PREDICTIONS,
-    METRICS,
-    OBJECTS,
-    PER_IMAGE,
     PIXEL_COUNTS,
     PREDICTIONS,
     PROVENANCE,
     SPLITS,
-    WEIGHTING,
     foldless,
     task_counts,
 )
+from hsl.run_folder.objects import ObjectRow, read_objects
+from hsl.run_folder.parts import PartTests, read_parts
+from hsl.run_folder.pictures import Example, ImagePictures, ImageRow, read_examples, read_image_predictions, read_images
 from hsl.run_folder.pixel_counts import Pictures, read_pixel_counts
-from hsl.run_folder.reading import (
-    ImageRow,
-    Metrics,
-    ObjectRow,
-    StoredScores,
-    read_config,
-    read_history,
-    read_images,
-    read_metrics,
-    read_objects,
-)
-from hsl.run_folder.splits import PartTests, Split, read_parts
-from hsl.run_folder.weighting_steps import WeightingSteps, read_weighting
+from hsl.run_folder.provenance import read_config, run_status
+from hsl.run_folder.scores import Metrics, StoredHead, StoredScores, read_metrics
 
 
 class ScoredOn(NamedTuple):
@@ -191,17 +175,17 @@ def read_run(folder: Path) -> Run:
     """Read one run folder as far as it can be read."""
     run = Run(folder)
     try:
-        run = Run(folder, config=read_config(folder / CONFIG))
+        run = Run(folder, config=read_config(folder))
         provenance = read_json(folder / PROVENANCE)
         run = Run(folder, config=run.config, provenance=provenance)
         status, reason = run_status(provenance, folder)
-        metrics = read_metrics(folder / METRICS) if status == "finished" else None
+        metrics = read_metrics(folder) if status == "finished" else None
     except DataError as error:
         return Run(folder, reason=str(error), config=run.config, provenance=run.provenance)
     problems: list[str] = []
     num_classes = len(metrics.classes) if metrics else 0
     dense = metrics is not None and num_classes > 0
-    split = _or_problem(problems, read_page, folder / SPLITS, Split)
+    split = _or_problem(problems, read_split, folder / SPLITS)
     task_pictures = (
         {}
         if metrics is None
@@ -218,18 +202,24 @@ def read_run(folder: Path) -> Run:
         provenance,
         metrics,
         split,
-        images=_or_problem(problems, read_images, folder / PER_IMAGE) or {} if dense else {},
-        history=_or_problem(problems, read_history, folder / HISTORY) or {},
+        images=_or_problem(problems, read_images, folder) or {} if dense else {},
+        history=_or_problem(problems, _curves, folder) or {},
         examples=_or_problem(problems, read_examples, folder / PREDICTIONS) or (),
         pictures=(_or_problem(problems, read_pixel_counts, folder / PIXEL_COUNTS, num_classes) or {}) if dense else {},
-        rows=_or_problem(problems, read_objects, folder / OBJECTS, num_classes) or {} if dense else {},
+        rows=_or_problem(problems, read_objects, folder, num_classes) or {} if dense else {},
         task_pictures=task_pictures,
-        weighting=_or_problem(problems, read_weighting, folder / WEIGHTING),
+        weighting=_or_problem(problems, read_weighting, folder),
         image_pictures=_image_pictures(problems, folder, metrics) if metrics else {},
         events=_or_problem(problems, read_events, folder) or RunEvents(),
         parts=_or_problem(problems, read_parts, folder),
         problems=problems if status == "finished" else (),
     )
+
+
+def _curves(folder: Path) -> Mapping[str, list[float]]:
+    if not (folder / HISTORY).is_file():
+        raise DataError(f"`{folder / HISTORY}` is missing.")
+    return curves(read_history(folder))
 
 
 def reverted_mark(runs: Sequence[Run]) -> str:
@@ -248,7 +238,7 @@ def several_classes(metrics: Metrics) -> bool:
 
 def _image_pictures(problems: list[str], folder: Path, metrics: Metrics) -> Mapping[tuple[str, str], ImagePictures]:
     for head, classes in metrics.image_classes.items():
-        arguments = (folder / IMAGE_PREDICTIONS, head, classes, several_classes(metrics))
+        arguments = (folder, head, classes, several_classes(metrics))
         return _or_problem(problems, read_image_predictions, *arguments) or {}
     return {}
 

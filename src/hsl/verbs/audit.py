@@ -7,12 +7,11 @@ from hsl.config.validation import validate
 from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.audit.table import print_table
 from hsl.data.prepared import PreparedData
-from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
 from hsl.run_folder.layout import AUDIT
-from hsl.run_folder.splits import write_parts
+from hsl.run_folder.parts import write_audit, write_parts
 from hsl.terminal import say
 from hsl.verbs.train.part_counts import part_tests
 
@@ -24,7 +23,7 @@ def audit(cfg: DictConfig) -> None:
     with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
         data: PreparedData = settings.prepared
         findings = data.audit
-        write_atomically(output.work / AUDIT, findings.to_json().encode())
+        write_audit(output.work, findings.to_json())
         write_contact_sheets(findings, data.catalogue, output.work)
         parts = part_tests(data)
         write_parts(output.work, parts)

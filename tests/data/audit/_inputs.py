@@ -8,7 +8,7 @@ from PIL import Image
 
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan, scan
-from hsl.data.splits.folds import Fold, Split
+from hsl.files.split_file import Fold, Split
 
 CLASSES = ("clean", "scratch", "crack")
 

@@ -8,7 +8,7 @@ from hsl.data.audit.pixel_values import picture_values
 from hsl.data.audit.rules import Finding, Subject
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
-from hsl.data.splits.folds import Fold, Split
+from hsl.files.split_file import Fold, Split
 
 
 def findings(largest: Sequence[int], value_range: tuple[float, float] | None) -> list[Finding]:

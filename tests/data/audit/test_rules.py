@@ -15,7 +15,7 @@ from hsl.data.audit.rules import (
 )
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
-from hsl.data.splits.folds import Fold, Split
+from hsl.files.split_file import Fold, Split
 
 CLASSES = ("clean", "scratch", "crack")
 

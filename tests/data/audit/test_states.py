@@ -14,7 +14,7 @@ from hsl.data.audit.states import RuleState
 from hsl.data.audit.table import print_table
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
-from hsl.data.splits.folds import Fold, Split
+from hsl.files.split_file import Fold, Split
 
 IDS = ("a_1", "a_2", "b_1", "c")
 PASSED = RuleState("passed")

@@ -15,17 +15,9 @@ from omegaconf import OmegaConf
 
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
-from hsl.data.splits.folds import (
-    Fold,
-    Split,
-    data_sha256,
-    holdout,
-    kfold,
-    leave_one_group_out,
-    read_split,
-    stored_split,
-)
+from hsl.data.splits.folds import data_sha256, holdout, kfold, leave_one_group_out, stored_split
 from hsl.errors import ConfigError, DataError
+from hsl.files.split_file import Fold, Split, read_split
 
 FIVE = {"num_folds": 5, "stratify": "rarest_class", "test_from": "fraction", "test_fraction": 0.2, "seed": 0}
 

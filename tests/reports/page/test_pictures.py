@@ -10,7 +10,7 @@ from hsl.reports.page.pictures import (
     write_views,
 )
 from hsl.reports.plots.palette import palette
-from hsl.run_folder.examples import Example, read_examples
+from hsl.run_folder.pictures import Example, read_examples
 
 CLASSES = ["background", "crack", "stain"]
 GREY = np.full((400, 500, 3), 100, dtype=np.uint8)

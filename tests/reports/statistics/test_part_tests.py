@@ -10,7 +10,7 @@ from hsl.errors import DataError
 from hsl.reports.statistics.paired_tests import holm
 from hsl.reports.statistics.part_tests import EVERY, PartCounts, compare_parts, differs, verdict
 from hsl.reports.tables.part_tables import parts_table, told
-from hsl.run_folder.splits import PartTests, read_parts, write_parts
+from hsl.run_folder.parts import PartTests, read_parts, write_parts
 
 
 def part(shares, num, pixels=True, seed=0):

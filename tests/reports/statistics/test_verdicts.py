@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 
+from hsl.files.split_file import Fold, Split
 from hsl.reports.statistics.paired_tests import Interval, corrected_resampled_t
 from hsl.reports.statistics.power import trainings_needed
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.verdicts import Trainings, share_scored, trainings_of, verdict
-from hsl.run_folder.splits import Split
 
 CLEAR = Estimate(0.1, 20, Interval(0.1, 0.05, 0.15), Interval(0.1, 0.02, 0.18), 0.001, 0.004, 0.06, 12)
 UNCLEAR = Estimate(0.1, 20, Interval(0.1, 0.01, 0.19), Interval(0.1, -0.02, 0.22), 0.03, 0.09, 0.2, 60)
@@ -99,7 +99,7 @@ def test_too_few_trainings_or_no_spread_have_no_p():
 
 
 def test_the_share_scored_is_that_of_the_part():
-    folds = [{"name": str(i), "train": ["a"] * 8, "val": ["b"] * 4} for i in range(2)]
-    split = Split(method="kfold", folds=folds, test=["t"] * 2, sha256="")
+    folds = tuple(Fold(("a",) * 8, ("b",) * 4, str(i)) for i in range(2))
+    split = Split("kfold", 0, None, folds, ("t",) * 2, "")
     assert (share_scored(split, [0, 1], "val"), share_scored(split, [0], "test")) == (0.5, 0.25)
     assert share_scored(None, [0], "val") == share_scored(split, [], "val") == 0

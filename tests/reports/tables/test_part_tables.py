@@ -8,8 +8,8 @@ from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.tables.part_tables import parts_of, parts_table
+from hsl.run_folder.parts import PartTests, write_parts
 from hsl.run_folder.run import ScoredOn
-from hsl.run_folder.splits import PartTests, write_parts
 
 
 def page(fold, share=0.8):

@@ -17,9 +17,13 @@ from hsl.files.io import write_atomically
 from hsl.pseudo_labels.store import table_of
 from hsl.reports.page.pictures import write_examples
 from hsl.reports.tables.score_tables import Column, Table
-from hsl.run_folder.examples import read_examples
-from hsl.run_folder.image_predictions import read_image_predictions
-from hsl.run_folder.reading import read_images
+from hsl.run_folder.pictures import (
+    read_examples,
+    read_image_predictions,
+    read_images,
+    write_image_predictions,
+    write_images,
+)
 
 IDS = ["=HYPERLINK(1)", "@a", "+b", "-c", "'=d", "plain", "-5"]
 DANGEROUS = ("=", "@", "+b", "-c")
@@ -46,17 +50,20 @@ def written(path: Path, frame: pd.DataFrame) -> Path:
 
 def test_scores_of_pictures(tmp_path: Path) -> None:
     rows = [{"id": name, "group": name, "part": "val", "inference": "plain", "miou": 0.5} for name in IDS]
-    images = read_images(written(tmp_path / "per_image.csv", pd.DataFrame(rows)))["val", "plain"]
-    assert [(name, row.group) for name, row in images.items()] == [(name, name) for name in IDS]
+    write_images(tmp_path, rows)
+    assert neutral((tmp_path / "per_image.csv").read_text())
+    images = read_images(tmp_path)["val", "plain"]
+    assert {name: row.group for name, row in images.items()} == {name: name for name in IDS}
 
 
 def test_classes_of_pictures(tmp_path: Path) -> None:
     where = {"group": "@g", "part": "val", "inference": "plain", "head": "classification", "correct": 1, "loss": 0.25}
     probabilities = {"probability/=a": 0.9, "probability/-b": 0.1}
-    frame = pd.DataFrame([{"id": name, "target": "=a", "prediction": "=a", **where, **probabilities} for name in IDS])
-    path = written(tmp_path / "image_predictions.csv", frame)
-    found = read_image_predictions(path, "classification", ["=a", "-b"], False)["val", "plain"]
-    assert (found.ids, set(found.groups)) == (IDS, {"@g"})
+    rows = [{"id": name, "target": "=a", "prediction": "=a", **where, **probabilities} for name in IDS]
+    write_image_predictions(tmp_path, rows)
+    assert neutral((tmp_path / "image_predictions.csv").read_text())
+    found = read_image_predictions(tmp_path, "classification", ["=a", "-b"], False)["val", "plain"]
+    assert (sorted(found.ids), set(found.groups)) == (sorted(IDS), {"@g"})
     assert found.predicted[:, 0].all()
     assert HardExamples([str(tmp_path)]).chances(IDS, np.ones((1, 1), bool)) == pytest.approx(1 / len(IDS))
 

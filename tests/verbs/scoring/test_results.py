@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hsl.batch import IGNORE_INDEX
 from hsl.callbacks.evaluation import Evaluation, Example, PartResult
-from hsl.data.splits.folds import Fold, Split
 from hsl.errors import ConfigError
+from hsl.files.split_file import Fold, Split
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots

@@ -26,8 +26,8 @@ from hsl.data.audit.rules import (
 from hsl.data.audit.states import RuleState, rule_states
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
-from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
+from hsl.files.split_file import Split
 
 RULES = {
     "a": "a picture in two parts",

@@ -13,8 +13,8 @@ from hsl.data.files.mask_classes import how_to_name
 from hsl.data.files.records import Catalogue, Record
 from hsl.data.files.scan import Scan
 from hsl.data.labels.image_labels import read_image_labels
-from hsl.data.splits.folds import Split
 from hsl.data.splits.grouping import name_some
+from hsl.files.split_file import Split
 
 STOP, WARN = "stop", "warn"
 _PARTS = ("train", "val", "test")

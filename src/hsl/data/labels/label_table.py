@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hsl.data.splits.folds import Split
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
 from hsl.files.cells import original
 from hsl.files.io import read_regular
+from hsl.files.split_file import Split
 
 FORMAT = 1
 PAGE = "labels.json"

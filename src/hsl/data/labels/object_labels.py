@@ -20,8 +20,8 @@ from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.records import Catalogue, IndexMask, Source
 from hsl.data.labels.distance_maps import distance_map
 from hsl.data.labels.pseudo_labels import Annotations, Mask
-from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
+from hsl.files.split_file import Split
 
 PICTURE = "reconstruction"
 

@@ -15,8 +15,8 @@ from hsl.config.ranges import NonNegativeFloat
 from hsl.data.files.records import Catalogue, FileSource, IndexMask
 from hsl.data.labels.label_table import check_origin, place_of, read_labels, read_labels_page
 from hsl.data.labels.review import checked
-from hsl.data.splits.folds import Split
 from hsl.errors import ConfigError, DataError
+from hsl.files.split_file import Split
 
 Mask = NDArray[np.uint8]
 

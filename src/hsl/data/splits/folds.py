@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,88 +14,9 @@ from hsl.data.files.scan import Scan
 from hsl.data.labels.image_labels import group_pictures
 from hsl.data.splits.grouping import GroupedImages, deal, name_some, official_test, set_apart
 from hsl.errors import ConfigError, DataError
-from hsl.files.io import read_text, write_atomically
+from hsl.files.split_file import Fold, Split, read_split, write_split
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Sorted ids to train and to validate with; ``name`` is its number or the group that was left out."""
-
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    name: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """A fold assignment, made once per data set.
-
-    Attributes:
-        method: The function that made it.
-        seed: Its seed.
-        groups: The attribute whose values stay whole; ``None``: each picture by itself.
-        folds: One or more.
-        test: Sorted ids that are in no fold; may be empty.
-        sha256: Of the sorted pairs of id and content hash: names the data, not the assignment.
-    """
-
-    method: str
-    seed: int
-    groups: str | None
-    folds: tuple[Fold, ...]
-    test: tuple[str, ...]
-    sha256: str
-
-    def fold(self, number: int) -> Fold:
-        """The fold of that number.
-
-        Raises:
-            ConfigError: There is no such fold.
-        """
-        if not 0 <= number < len(self.folds):
-            names = ", ".join(f"{i}: {fold.name}" for i, fold in enumerate(self.folds))
-            known = "" if all(fold.name == str(i) for i, fold in enumerate(self.folds)) else f" Folds are {names}."
-            raise ConfigError(
-                f"`fold` should be in [0, {len(self.folds)}). Found `fold = {number}`.{known} "
-                f"The split `{self.method}` makes {len(self.folds)} of them."
-            )
-        return self.folds[number]
-
-    def parts(self, number: int) -> dict[str, tuple[str, ...]]:
-        """Ids of ``train``, ``val`` and ``test`` in that fold."""
-        fold = self.fold(number)
-        return {"train": fold.train, "val": fold.val, "test": self.test}
-
-    def to_json(self) -> str:
-        """The text of ``splits.json``."""
-        content = {"num_folds": len(self.folds), **asdict(self)}
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, name: str) -> "Split":
-        """The inverse of `to_json`.
-
-        Raises:
-            DataError: The text is something else; the message names it by ``name``.
-        """
-        try:
-            content = json.loads(text)
-            folds = tuple(Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"])
-            kept = {name: content[name] for name in ("method", "seed", "groups", "sha256")}
-            return cls(folds=folds, test=tuple(content["test"]), **kept)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise DataError(f"`{name}` is damaged. Delete it where it is a cache, else restore it. {error}") from error
-
-
-def read_split(path: Path) -> Split:
-    """A fold assignment that was stored: the ``splits.json`` of a run, or that of a cache.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
-    return Split.from_json(read_text(path), str(path))
 
 
 def kfold(
@@ -243,7 +163,7 @@ def stored_split(
     if path.is_file():
         return read_split(path)
     split = make(catalogue, scan)
-    write_atomically(path, split.to_json().encode())
+    write_split(path, split)
     return split
 
 

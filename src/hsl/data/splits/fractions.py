@@ -6,9 +6,10 @@ from hsl.config.ranges import FractionAboveZero, FractionBelowOne, Seed
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
 from hsl.data.labels.image_labels import group_pictures
-from hsl.data.splits.folds import Split, assemble, check_argument
+from hsl.data.splits.folds import assemble, check_argument
 from hsl.data.splits.grouping import share_out
 from hsl.errors import DataError
+from hsl.files.split_file import Split
 
 
 def fractions(

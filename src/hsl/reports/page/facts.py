@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsl.errors import DataError
-from hsl.files.io import read_json
-from hsl.run_folder.layout import AUDIT
+from hsl.run_folder.parts import read_audit
 from hsl.run_folder.run import Run
 
 UNCHECKED = ("off", "not checked", "partly checked")  # states of a rule in audit.json
@@ -51,7 +50,7 @@ def package_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def _audit(run: Run) -> dict[str, Any] | str:
     try:
-        content = read_json(run.folder / AUDIT)
+        content = read_audit(run.folder)
     except DataError as error:
         return str(error).replace(f"{run.folder}/", "")  # alike in all runs
     kept = ("stopped", "method", "groups", "num_pictures", "near_duplicates", "threshold", "num_inside", "num_across")

@@ -8,7 +8,7 @@ from hsl.reports.models import Model
 from hsl.reports.page import thumbnails
 from hsl.reports.page.galleries import Shown, Stored, View, predicted, run_of, stored_pictures
 from hsl.reports.page.thumbnails import Box, Picture
-from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
 
 KINDS = {

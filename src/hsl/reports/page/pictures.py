@@ -14,7 +14,7 @@ from hsl.batch import IGNORE_INDEX
 from hsl.channels import code_names
 from hsl.files.io import write_atomically
 from hsl.reports.plots.palette import code_palette, palette
-from hsl.run_folder.examples import Example, write_index
+from hsl.run_folder.pictures import Example, write_index
 
 TEXT = 13  # pixels
 SMALL = 384  # pixels: a shorter picture is enlarged

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.reports.models import Model
-from hsl.run_folder.weighting_steps import Series, WeightingSteps
+from hsl.run_folder.history import Series, WeightingSteps
 from hsl.weighting.aggregation import MAX_FAILURES
 
 IMBALANCE = 5.0  # largest over smallest median norm past which balancing methods are worth a run

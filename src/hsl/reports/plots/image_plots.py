@@ -23,7 +23,7 @@ from hsl.reports.plots.score_plots import (
     shorts,
 )
 from hsl.reports.tables.titles import title_of
-from hsl.run_folder.image_predictions import ImagePictures
+from hsl.run_folder.pictures import ImagePictures
 from hsl.run_folder.run import ScoredOn
 
 PANELS, MANY = 3, 12  # plots side by side; with more classes there are no curves

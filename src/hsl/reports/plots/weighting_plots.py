@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hsl.reports.models import Model
 from hsl.reports.plots.plot_files import REPORT_STYLE, SOFT, Plot
 from hsl.reports.plots.score_plots import WIDTH, name_panels, series_style, settled, short
-from hsl.run_folder.weighting_steps import Series
+from hsl.run_folder.history import Series
 
 PANELS = 2  # side by side
 POINTS = 50  # of a line; a long run would hide its course behind noise

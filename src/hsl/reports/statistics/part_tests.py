@@ -13,7 +13,7 @@ from hsl.reports.statistics.paired_tests import holm
 from hsl.reports.statistics.part_statistics import LEAST_WAYS, chi_square, dealt_p, divergence, share_v, too_sparse
 from hsl.reports.statistics.resampling import LEVEL
 from hsl.reports.statistics.verdicts import p_text
-from hsl.run_folder.splits import PartTest
+from hsl.run_folder.parts import PartTest
 
 SIZES = {0.1: "negligible", 0.3: "small", 0.5: "medium", math.inf: "large"}  # of w = V sqrt(min(R, K) - 1), Cohen 1988
 EVERY = "all classes"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hsl.files.split_file import Split
 from hsl.reports.statistics.contrasts import LEAST, TINY
 from hsl.reports.statistics.paired_tests import corrected_resampled_t
 from hsl.reports.statistics.power import trainings_needed
 from hsl.reports.statistics.resampling import LEVEL, Estimate
-from hsl.run_folder.splits import Split
 
 LEAST_TRAININGS = 3
 NO_DIFFERENCE = "no difference shown"

@@ -23,7 +23,7 @@ from hsl.reports.objects import (
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, name_of, title_of
-from hsl.run_folder.reading import ObjectRow
+from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
 
 EVERY = "all classes"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hsl.reports.statistics.part_tests import differs, sentence, verdict
 from hsl.reports.tables.score_tables import Cell, Column, Table
+from hsl.run_folder.parts import PartTest, PartTests
 from hsl.run_folder.run import Run
-from hsl.run_folder.splits import PartTest, PartTests
 
 WHAT = {"pixels": "pixels", "shown": "{unit} that show it", "classes": "classes of the {unit}"}
 COLUMNS = [

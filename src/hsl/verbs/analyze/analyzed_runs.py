@@ -1,7 +1,5 @@
 """The runs and pictures of an analysis: checked to go together, then one run after the other looked into."""
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +16,7 @@ from hsl.data.files.records import Catalogue, Record
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
-from hsl.files.io import read_json
+from hsl.files.split_file import read_split
 from hsl.metrics.images.image_scores import one_hot_labels
 from hsl.reports.analysis.heat_maps import Picture, thumbnail
 from hsl.run_folder.layout import BEST, CHECKPOINTS, METRICS, SPLITS
@@ -95,11 +93,10 @@ class OpenedRun:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What all runs of an analysis have in common."""
-        split = read_json(self.folder / SPLITS)
-        parts = json.dumps([split["folds"], split["test"]], sort_keys=True).encode()
+        split = read_split(self.folder / SPLITS)
         return {
-            "the data": split["sha256"][:12],
-            "the fold assignment": hashlib.sha256(parts).hexdigest()[:12],
+            "the data": split.sha256[:12],
+            "the fold assignment": split.assignment[:12],
             "fold": self.facts["fold"],
             "the image classes": list(self.facts["image_classes"][HEAD]),
             "`data.image_labels`": OmegaConf.to_container(self.cfg.data).get("image_labels"),  # type: ignore[union-attr]

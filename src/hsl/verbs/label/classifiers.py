@@ -19,8 +19,8 @@ from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
-from hsl.data.splits.folds import read_split
 from hsl.errors import ConfigError
+from hsl.files.split_file import read_split
 from hsl.metrics.finite import check_outputs
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.run_folder.layout import SPLITS, best_checkpoint

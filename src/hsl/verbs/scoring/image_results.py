@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.callbacks.evaluation import Evaluation, ImageResult
 from hsl.data.prepared import PreparedData
-from hsl.files.cells import csv_of
-from hsl.files.io import read_json, write_atomically
+from hsl.errors import DataError
 from hsl.heads import Head
 from hsl.metrics.images.image_scores import image_scores, one_hot_labels, predicted_labels, probabilities_of
-from hsl.run_folder.image_predictions import SEPARATOR, UNKNOWN
-from hsl.run_folder.layout import IMAGE_PREDICTIONS, METRICS
+from hsl.run_folder.layout import METRICS
+from hsl.run_folder.pictures import class_names, write_image_predictions
+from hsl.run_folder.scores import read_metrics
 from hsl.terminal import say
 
 TUNED_ON = "val"
@@ -44,8 +43,7 @@ def write_image_results(
         where = {"part": part, "inference": inference, "head": head}
         rows += _rows(result, probabilities, targets, limits, data, where)
     if rows:
-        frame = pd.DataFrame(rows).sort_values(["part", "inference", "head", "id"])
-        write_atomically(folder / IMAGE_PREDICTIONS, csv_of(frame).encode())
+        write_image_predictions(folder, rows)
     return found
 
 
@@ -90,7 +88,7 @@ def image_row(logits: Tensor, head: Head, thresholds: Sequence[float] | None) ->
     """
     probabilities = probabilities_of(logits[None], head.several).numpy()
     shown = predicted_labels(probabilities, head.several, thresholds)
-    row: dict[str, Any] = {"prediction": _names(shown[0].astype(np.float64), head.classes)}
+    row: dict[str, Any] = {"prediction": class_names(shown[0].astype(np.float64), head.classes)}
     return row | {f"probability/{each}": float(p) for each, p in zip(head.classes, probabilities[0], strict=True)}
 
 
@@ -104,14 +102,21 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
         inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
             said.
     """
-    scores = read_json(run / METRICS)["parts"][TUNED_ON]
-    taken = inference if inference in scores else next(iter(scores))
+    scores = read_metrics(run).parts.get(TUNED_ON, {})
+    heads = {name: one.image_heads[head].thresholds or {} for name, one in scores.items() if head in one.image_heads}
+    taken = str(inference if inference in heads else next(iter(heads), inference))
+    limits = [heads.get(taken, {}).get(name) for name in classes]
+    known = [limit for limit in limits if limit is not None]
+    if len(known) < len(limits):
+        raise DataError(
+            f"`{run / METRICS}` should have a threshold of `{head}` for each of {', '.join(classes)}. Restore it."
+        )
     if taken != inference:
         say(
             f"! The run has no thresholds of `{head}` for this way of predicting: those of `{taken}` are used, and "
             "scores may shift."
         )
-    return [scores[taken]["image_heads"][head]["thresholds"][name] for name in classes]
+    return known
 
 
 def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[tuple[str, str, ImageResult]]:
@@ -155,15 +160,9 @@ def _rows(
     rows = []
     for i, name in enumerate(result.ids):
         row: dict[str, Any] = {"id": name, "group": data.group(name), **where}
-        row["target"] = _names(truth[i], classes) if known[i].any() else None
-        row["prediction"] = _names(predicted[i].astype(np.float64), classes)
+        row["target"] = class_names(truth[i], classes) if known[i].any() else None
+        row["prediction"] = class_names(predicted[i].astype(np.float64), classes)
         row["correct"] = int(right[i]) if known[i].any() else None
         row["loss"] = float(surprise[i][counted[i]].mean()) if known[i].any() else None
         rows.append(row | {f"probability/{each}": float(p) for each, p in zip(classes, probabilities[i], strict=True)})
     return rows
-
-
-def _names(shown: NDArray[np.float64], classes: Sequence[str]) -> str:
-    """The classes that are shown, joined by ``|``; one of which it is not known has a ``?`` behind."""
-    marked = zip(classes, shown, strict=True)
-    return SEPARATOR.join(name + UNKNOWN * bool(np.isnan(value)) for name, value in marked if value != 0)

@@ -1,6 +1,5 @@
 """What an evaluation leaves in a run folder."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from lightning.pytorch.callbacks import ModelCheckpoint
-from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import Evaluation, PartResult
 from hsl.data.datamodule import DataModule
 from hsl.data.prepared import PreparedData
-from hsl.data.splits.folds import Split, read_split
 from hsl.errors import ConfigError
-from hsl.files.cells import csv_of
-from hsl.files.io import null_for_nan, read_json, write_arrays, write_atomically
+from hsl.files.io import null_for_nan
 from hsl.files.names import below
-from hsl.files.row_file import read_rows
+from hsl.files.split_file import Split, read_split
 from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
@@ -29,20 +24,22 @@ from hsl.metrics.pixels.formulas import STATES, add_states, confusion_scores, di
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots
 from hsl.run_folder.checkpoint import read_checkpoint
+from hsl.run_folder.history import curves, read_history
 from hsl.run_folder.layout import (
-    CONFIG,
     HISTORY,
     METRICS,
     OBJECTS,
-    PER_IMAGE,
     PIXEL_COUNTS,
     PREDICTIONS,
     SPLITS,
     best_checkpoint,
     task_counts,
 )
+from hsl.run_folder.objects import read_lines
+from hsl.run_folder.pictures import write_images
+from hsl.run_folder.pixel_counts import Pictures, write_pixel_counts
 from hsl.run_folder.provenance import read_provenance
-from hsl.run_folder.result_page import write_result_page
+from hsl.run_folder.scores import read_metrics, write_metrics
 from hsl.verbs.scoring.class_maps import class_map_path
 from hsl.verbs.scoring.image_results import write_image_results
 
@@ -82,12 +79,12 @@ class Monitored:
         Raises:
             ConfigError: the run has not finished.
         """
-        path = folder / METRICS
-        if not path.is_file():
+        if not (folder / METRICS).is_file():
             raise ConfigError(f"`run` should be a finished run. Found `run = {folder}` without {METRICS}.")
-        page = read_json(path)["monitor"]
+        monitor = read_metrics(folder).monitor
         checkpoint = str(best_checkpoint(folder))
-        return cls(page["name"], page["mode"], page["value"], page["epoch"], checkpoint)
+        value = math.nan if monitor.value is None else monitor.value
+        return cls(monitor.name, monitor.mode, value, monitor.epoch, checkpoint)
 
 
 def check_same_split(run: Path, split: Split) -> None:
@@ -135,7 +132,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
     for part, by_inference in write_image_results(folder, evaluations, data.prepared).items():
         for inference, found in by_inference.items():
             tables[part][inference]["image_heads"] = found
-    objects = list(read_rows(folder / OBJECTS)) if (folder / OBJECTS).is_file() else None
+    objects = read_lines(folder) if (folder / OBJECTS).is_file() else None
     for part, by_inference in _instance_scores(objects or []).items():
         for inference, found in by_inference.items():
             tables[part][inference]["instances"] = found
@@ -155,10 +152,7 @@ def write_results(folder: Path, evaluations: list[Evaluation], data: DataModule,
         "parts": {part: {name: one for name, one in found.items() if one} for part, found in tables.items()},
         "objects": None if objects is None else _object_summary(objects),
     }
-    page = null_for_nan(page)
-    if (folder / CONFIG).is_file():  # a run, not another evaluation of one
-        write_result_page(folder, page)
-    write_atomically(folder / METRICS, json.dumps(page, indent=2, allow_nan=False).encode())
+    write_metrics(folder, null_for_nan(page))
 
 
 def _write_dense(
@@ -172,14 +166,14 @@ def _write_dense(
     results = [(part, e.inference, e.parts[i]) for i, part in enumerate(parts) for e in evaluations if i in e.parts]
     classes = data.prepared.classes["segmentation"]
     kept = evaluations[0].inference  # the predictor whose class maps are in the folder
-    frame = pd.concat([_rows(part, inference, result, data, kept) for part, inference, result in results])
-    frame = frame.sort_values(["part", "inference", "id"])
-    write_atomically(folder / PER_IMAGE, csv_of(frame).encode())
-    write_arrays(folder / PIXEL_COUNTS, _pixel_counts(results))
+    write_images(
+        folder, [row for part, inference, result in results for row in _rows(part, inference, result, data, kept)]
+    )
+    write_pixel_counts(folder / PIXEL_COUNTS, _pixel_counts(results))
     for part, inference, result in results:
         tables[part][inference] |= _scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
-        write_arrays(below(folder, task_counts(head)), _pixel_counts(found))
+        write_pixel_counts(below(folder, task_counts(head)), _pixel_counts(found))
         for part, inference, result in found:
             tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.prepared.classes[head])
     _plot(folder, tables, data)
@@ -214,10 +208,8 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> 
 
 
 def _plot_curves(folder: Path, monitored: Monitored) -> None:
-    history = folder / HISTORY
-    if history.is_file():
-        curves = {str(name): column.tolist() for name, column in pd.read_csv(history).items()}
-        plots.training_curves(curves, folder / "training_curves.png", monitored.name, monitored.epoch)
+    if found := curves(read_history(folder)):
+        plots.training_curves(found, folder / "training_curves.png", monitored.name, monitored.epoch)
 
 
 def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -241,7 +233,7 @@ def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> pd.DataFrame:
+def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> list[dict[str, Any]]:
     """One row per picture: its own scores, over the classes of that picture."""
     classes = data.prepared.classes["segmentation"]
     rows = []
@@ -254,17 +246,17 @@ def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept:
             | pixel_scores(counts)
             | {f"iou/{label}": float(table["iou"][i]) for i, label in enumerate(classes)}
         )
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[str, NDArray[Any]]:
+def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[tuple[str, str], Pictures]:
     """Everything a pixel score can be recomputed from, picture by picture."""
-    states = [counts for _, _, result in results for counts in result.counts]
     return {
-        "ids": np.array([name for _, _, result in results for name in result.ids]),
-        "part": np.array([part for part, _, result in results for _ in result.ids]),
-        "inference": np.array([inference for _, inference, result in results for _ in result.ids]),
-    } | {name: np.stack([counts[name] for counts in states]) for name in STATES}
+        (part, inference): Pictures(
+            result.ids, {name: np.stack([counts[name] for counts in result.counts]) for name in STATES}
+        )
+        for part, inference, result in results
+    }
 
 
 def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -13,12 +13,11 @@ from hsl.config.moved import with_present_targets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes
 from hsl.data.prepared import PreparedData
-from hsl.data.splits.folds import read_split
 from hsl.errors import ConfigError
+from hsl.files.split_file import read_split
 from hsl.run_folder.checkpoint import TRAINING, read_checkpoint, whole_sibling
 from hsl.run_folder.claim import RunFolder
-from hsl.run_folder.earlier import epochs_done
-from hsl.run_folder.identity import differing, in_words
+from hsl.run_folder.earlier import differing, epochs_done, in_words
 from hsl.run_folder.layout import BEST, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask

@@ -1,6 +1,5 @@
 """Several trainings in one run, each from the best weights of the one before."""
 
-import json
 import time
 from collections import deque
 from dataclasses import replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import pandas as pd
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -19,16 +17,15 @@ from hsl.callbacks.monitored import MonitoredValue
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
-from hsl.files.cells import csv_of
-from hsl.files.io import read_json, write_atomically
+from hsl.files.io import write_atomically
 from hsl.files.names import below
 from hsl.run_folder.checkpoint import TRAINING, WEIGHTS, read_checkpoint
+from hsl.run_folder.history import read_history, read_phase_states, write_history, write_phase_states
 from hsl.run_folder.layout import (
     CHECKPOINTS,
     CONFIG,
     HISTORY,
     LAST,
-    PHASES,
     best_checkpoint,
     last_checkpoint,
     phase_folder,
@@ -59,8 +56,7 @@ class PhasedRun:
     def __init__(self, folder: Path, cfg: DictConfig, data: DataModule, provenance: Callback) -> None:
         self.folder, self.cfg, self.data, self.provenance = folder, cfg, data, provenance
         self.stages = deque(read_phases(cfg))
-        path = folder / PHASES
-        self.pages: dict[str, dict[str, Any]] = read_json(path) if path.is_file() else {}
+        self.pages: dict[str, dict[str, Any]] = read_phase_states(folder)
         self.trained: list[str] = []
         self.labels: Path | None = None  # refined ones, for the phases that follow
         self.gates = [gate for gate in _gates(make_callbacks(cfg)) if gate.scope == "run"]
@@ -178,24 +174,20 @@ class PhasedRun:
 
     def _write(self, name: str, page: dict[str, Any]) -> None:
         self.pages[name] = page
-        write_atomically(self.folder / PHASES, json.dumps(self.pages, indent=2).encode())
+        write_phase_states(self.folder, self.pages)
 
     def _finish(self) -> Monitored:
-        tables: list[pd.DataFrame] = []
+        rows: list[dict[str, Any]] = []
         epochs = steps = 0
         for name in self.trained:
             before = epochs
-            path = phase_folder(self.folder, name) / HISTORY
-            if path.is_file():
-                table = pd.read_csv(path)
-                table.insert(1, "phase", name)
-                table["epoch"] += epochs
-                table["step"] += steps
-                tables.append(table)
-                steps = int(table["step"].max())
+            for row in read_history(phase_folder(self.folder, name)):
+                moved = {"epoch": row["epoch"] + epochs, "phase": name, "step": row["step"] + steps}
+                rows.append(moved | {column: value for column, value in row.items() if column not in moved})
+            steps = rows[-1]["step"] if rows else 0
             epochs += self.pages[name]["epochs"]
-        if tables:
-            write_atomically(self.folder / HISTORY, csv_of(pd.concat(tables)).encode())
+        if rows:
+            write_history(self.folder / HISTORY, rows)
         page = self.pages[self.trained[-1]]
         best = best_checkpoint(self.folder)
         write_atomically(best, self._best(self.trained[-1]).read_bytes())
@@ -213,7 +205,7 @@ def check_phase_checkpoints(folder: Path) -> None:
         ConfigError: A checkpoint that is needed is damaged or gone.
         DataError: `phases.json` is damaged.
     """
-    pages = read_json(folder / PHASES) if (folder / PHASES).is_file() else {}
+    pages = read_phase_states(folder)
     trained = [name for name, page in pages.items() if page["status"] in TRAINED]
     for name in trained[-1:]:  # the next phase begins with its weights
         try:

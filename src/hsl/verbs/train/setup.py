@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from hsl.callbacks.object_scores import ObjectScores
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
-from hsl.run_folder.checkpoint_io import AtomicCheckpointIO
+from hsl.run_folder.checkpoint import AtomicCheckpointIO
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.train.preview import check_batch_norm, check_batches, check_monitored, check_parts
 
@@ -120,6 +120,6 @@ def _check_strategy(cfg: DictConfig, trainer: lightning.Trainer) -> None:
         )
     if not isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
         raise ConfigError(
-            "`trainer.plugins` should keep `hsl.run_folder.checkpoint_io.AtomicCheckpointIO`, which never leaves "
+            "`trainer.plugins` should keep `hsl.run_folder.checkpoint.AtomicCheckpointIO`, which never leaves "
             f"half a checkpoint. Found `trainer.plugins = {cfg.trainer.plugins}`. Add yours beside it."
         )

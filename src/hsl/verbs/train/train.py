@@ -24,12 +24,12 @@ from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes, bits_of
 from hsl.data.prepared import PreparedData
-from hsl.files.io import write_atomically
+from hsl.files.split_file import write_split
 from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
 from hsl.run_folder.claim import RunFolder, find_run_folder
-from hsl.run_folder.layout import AUDIT, SPLITS
-from hsl.run_folder.splits import write_parts
+from hsl.run_folder.layout import SPLITS
+from hsl.run_folder.parts import write_audit, write_parts
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
@@ -140,8 +140,8 @@ def _write_inputs(folder: RunFolder, cfg: DictConfig, data: PreparedData) -> Non
 
 def write_split_and_audit(folder: Path, data: PreparedData) -> None:
     """Leave the fold assignment, the audit and the comparison of the parts in the run folder."""
-    write_atomically(folder / SPLITS, data.fold_assignment.to_json().encode())
-    write_atomically(folder / AUDIT, data.audit.to_json().encode())
+    write_split(folder / SPLITS, data.fold_assignment)
+    write_audit(folder, data.audit.to_json())
     write_contact_sheets(data.audit, data.catalogue, folder / "audit")
     write_parts(folder, part_tests(data))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hsl.run_folder.result_page import result_page, write_result_page
+from hsl.run_folder.scores import result_page, write_metrics
 
 CONFIG = {"name": "steel", "fold": 1, "seed": 3, "optimizer": {"lr": 1e-5}, "odd": math.inf}
 METRICS: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_the_page_repeats_what_the_files_say(folder: Path) -> None:
 def test_the_file_is_strict_json_and_equals_the_page(folder: Path) -> None:
     test = {"plain": {"miou": 0.25}}
     metrics = {**METRICS, "parts": {**METRICS["parts"], "test": test}}
-    write_result_page(folder, metrics)
+    write_metrics(folder, metrics)
     stored = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
     assert stored == result_page(folder, metrics)
     assert stored["test"] == test

@@ -3,7 +3,7 @@ import pytest
 
 from hsl.errors import DataError
 from hsl.reports.scores import picture_counts
-from hsl.run_folder.image_predictions import read_image_predictions
+from hsl.run_folder.pictures import read_image_predictions
 
 HEAD = "id,group,part,inference,head,target,prediction,correct,loss,probability/a,probability/b"
 
@@ -13,7 +13,7 @@ def read(tmp_path):
     def go(*lines, several=False, head=HEAD):
         path = tmp_path / "image_predictions.csv"
         path.write_text("\n".join([head, *lines]) + "\n")
-        return read_image_predictions(path, "classification", ["a", "b"], several)
+        return read_image_predictions(tmp_path, "classification", ["a", "b"], several)
 
     return go
 
@@ -68,8 +68,9 @@ def test_what_is_wrong_is_named(read, lines, reason):
 def test_missing_columns_and_files(read, tmp_path):
     with pytest.raises(DataError, match=r"should have the columns correct, probability/b"):
         read("p0", head="id,group,part,inference,head,target,prediction,probability/a")
-    with pytest.raises(DataError, match=r"none\.csv` is missing"):
-        read_image_predictions(tmp_path / "none.csv", "classification", ["a"], False)
-    (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(DataError, match=r"empty\.csv` cannot be read"):
-        read_image_predictions(tmp_path / "empty.csv", "classification", ["a"], False)
+    (tmp_path / "image_predictions.csv").write_text("")
+    with pytest.raises(DataError, match=r"image_predictions\.csv` cannot be read"):
+        read_image_predictions(tmp_path, "classification", ["a"], False)
+    (tmp_path / "image_predictions.csv").unlink()
+    with pytest.raises(DataError, match=r"image_predictions\.csv` is missing"):
+        read_image_predictions(tmp_path, "classification", ["a"], False)

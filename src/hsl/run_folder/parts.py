@@ -1,39 +1,13 @@
-"""``splits.json`` and ``parts.json``: who is in which fold, and whether the parts hold the same classes."""
+"""``audit.json`` and ``parts.json``: what was looked at before a training."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
 
-from hsl.files.io import write_atomically
-from hsl.run_folder.find import read_page
-from hsl.run_folder.layout import PARTS
-
-
-class Fold(BaseModel):
-    """One entry of ``splits.json``."""
-
-    name: str
-    train: list[str]
-    val: list[str]
-
-
-class Split(BaseModel):
-    """``splits.json``."""
-
-    method: str
-    groups: str | None = None
-    folds: list[Fold]
-    test: list[str]
-    sha256: str
-
-    @property
-    def assignment(self) -> str:
-        """Names who is in which fold; ``sha256`` names the pictures alone."""
-        parts = [[sorted(fold.train), sorted(fold.val)] for fold in self.folds] + [[sorted(self.test)]]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+from hsl.files.io import Page, read_json, write_atomically
+from hsl.run_folder.layout import AUDIT, PARTS
+from hsl.run_folder.provenance import read_page
 
 
 class PartTest(BaseModel):
@@ -68,6 +42,20 @@ class PartTests(BaseModel):
     fold: int
     unit: str
     tests: list[PartTest]
+
+
+def write_audit(folder: Path, text: str) -> None:
+    """Leave an audit in a folder: see `hsl.data.audit.audit.Audit`."""
+    write_atomically(folder / AUDIT, text.encode())
+
+
+def read_audit(folder: Path) -> Page:
+    """What `write_audit` left.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return read_json(folder / AUDIT)
 
 
 def write_parts(folder: Path, found: PartTests) -> None:
