@@ -39,15 +39,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def data_of(*parts: str) -> Any:
-    return SimpleNamespace(
+    prepared = SimpleNamespace(
         evaluation_parts=parts,
         classes={"segmentation": CLASSES},
         image_classes={},
         heads=SimpleNamespace(overlapping=False),
         group=lambda name: f"group of {name}",
-        original=lambda name: None,
         pixels_per_part=lambda: {"train": np.array([5, 5, 1])},
     )
+    return SimpleNamespace(prepared=prepared, original=lambda name: None)
 
 
 def pixels_of(matrix: list[list[int]]) -> tuple[list[int], list[int]]:
