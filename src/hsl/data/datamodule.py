@@ -19,7 +19,7 @@ from hsl.data.files.records import Record
 from hsl.data.files.unchanged import Unchanged
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.loading.cache import PictureCache
-from hsl.data.loading.class_counts import shown_classes
+from hsl.data.loading.class_counts import mask_presence
 from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.sampling import Sampling
@@ -202,7 +202,7 @@ class DataModule(LightningDataModule):
             labels=labels, fill_masks=data.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
-        chances = sampling.chances(ids, shown_classes(data.heads, data.scan, ids)) if shuffle and sampling else None
+        chances = sampling.chances(ids, mask_presence(data.heads, data.scan, ids)) if shuffle and sampling else None
         order = BatchOrder(
             len(ids), self.loading.batch_size, shuffle=shuffle, seed=seed, sizes=own_sizes, chances=chances
         )

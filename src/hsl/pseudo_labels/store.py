@@ -115,7 +115,7 @@ class LabelFolder:
         if not self._in_run:
             check_labels_free(self.path, self._overwrite)  # once more: labelling takes long
         self._log.close()
-        write_atomically(self._work / TABLE, table_of(list(self.rows.values())).encode())
+        write_atomically(self._work / TABLE, labels_csv(list(self.rows.values())).encode())
         page = {"format": FORMAT, **json.loads(self._settings), "created": datetime.now(UTC).isoformat("T", "seconds")}
         page["folder"] = str(self.path.resolve())  # from which on paths are found again that moved with it
         write_atomically(self._work / PAGE, json.dumps(page, indent=1, ensure_ascii=False).encode())
@@ -188,7 +188,7 @@ def read_confidence(folder: Path, name: str) -> NDArray[np.float32]:
     return _read_png(folder / "confidence" / f"{name}.png").astype(np.float32) / np.float32(255)
 
 
-def table_of(rows: Sequence[LabelRow]) -> str:
+def labels_csv(rows: Sequence[LabelRow]) -> str:
     """The text of ``labels.csv``."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")

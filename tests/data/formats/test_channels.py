@@ -14,7 +14,7 @@ from hsl.data.audit.audit import audit
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.scan import scan
 from hsl.data.formats.channels import read_channels
-from hsl.data.loading.class_counts import shown_classes
+from hsl.data.loading.class_counts import mask_presence
 from hsl.data.loading.transforms import masks_by_head
 from hsl.data.splits.folds import kfold
 from hsl.data.splits.grouping import GroupedImages
@@ -227,7 +227,7 @@ def test_split_audit_and_counts_are_by_channel(root: Path) -> None:
         assert counts[channel].sum(1).tolist() == [204] * 9
     assert counts["segmentation"].sum(1).tolist() == [3 * 204] * 9
     how = {"groups": None, "stratify": "rarest_class", "test_from": "fraction", "test_fraction": 0.0, "seed": 0}
-    seen = shown_classes(heads, found, [record.id for record in catalogue.records])
+    seen = mask_presence(heads, found, [record.id for record in catalogue.records])
     assert seen.tolist() == units.present.tolist()
     split = kfold(catalogue, found, num_folds=3, **how)
     for fold in range(3):

@@ -14,7 +14,7 @@ from hsl.data.labels.label_table import LabelRow, read_labels
 from hsl.data.loading.sampling import HardExamples
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
-from hsl.pseudo_labels.store import table_of
+from hsl.pseudo_labels.store import labels_csv
 from hsl.reports.page.pictures import write_examples
 from hsl.reports.tables.score_tables import Column, Table
 from hsl.run_folder.pictures import (
@@ -77,9 +77,9 @@ def test_examples(tmp_path: Path) -> None:
 
 def test_pseudo_labels(tmp_path: Path) -> None:
     rows = [LabelRow(name, "=rust", "A", 0.5, 0, 0, True, "@x", "-y.png") for name in sorted(IDS)]
-    (tmp_path / "labels.csv").write_text(table_of(rows), encoding="utf8")
+    (tmp_path / "labels.csv").write_text(labels_csv(rows), encoding="utf8")
     (tmp_path / "labels.json").write_text('{"data": "x", "classes": ["a"]}')
-    assert neutral(table_of(rows))
+    assert neutral(labels_csv(rows))
     image = str(tmp_path / "-y.png")  # a relative path is one in the folder of the labels
     assert list(read_labels(tmp_path).rows) == [replace(row, image=image) for row in rows]
 

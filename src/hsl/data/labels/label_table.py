@@ -75,7 +75,7 @@ def read_labels(folder: Path) -> LabelTable:
         DataError: A file is missing or damaged, a column is missing, or a row contradicts itself.
     """
     content = _read(folder / "labels.csv")
-    facts = read_json(folder / PAGE)
+    facts = read_labels_json(folder / PAGE)
     if not isinstance(facts, dict) or not {"data", "classes"} <= facts.keys():
         raise DataError(f"`{folder / PAGE}` should hold data and classes. {_ANEW}")
     was = facts.get("folder")
@@ -109,7 +109,7 @@ def read_labels_page(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: It is missing, damaged, or of another format.
     """
-    page: dict[str, Any] = read_json(folder / PAGE, _ANEW)
+    page: dict[str, Any] = read_labels_json(folder / PAGE, _ANEW)
     if page.get("format") != FORMAT:
         raise DataError(f"`{folder / PAGE}` should have format {FORMAT}. Found {page.get('format')}. {_ANEW}")
     return page
@@ -196,7 +196,7 @@ def _read(path: Path) -> bytes:
         raise DataError(f"`{path}` cannot be read: {error.strerror}. Make it with `hsl label`.") from error
 
 
-def read_json(path: Path, way_out: str = "Move it away and make it anew.") -> Any:
+def read_labels_json(path: Path, way_out: str = "Move it away and make it anew.") -> Any:
     """The content of a JSON file.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hsl.data.labels.label_table import TIERS, LabelRow, LabelTable, read_json, read_labels
+from hsl.data.labels.label_table import TIERS, LabelRow, LabelTable, read_labels, read_labels_json
 from hsl.errors import DataError
 
 REVIEW = "review.json"
@@ -179,7 +179,7 @@ def read_review(labels: LabelTable) -> Review | None:
     if not path.exists():
         return None
     try:
-        review = Review.model_validate(read_json(path))
+        review = Review.model_validate(read_labels_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -30,7 +30,7 @@ def presence(heads: Heads, scan: Scan, ids: Sequence[str], labels: ImageLabels |
     return found if labels is None else found | {HEAD: labels.count_known(rows.tolist())}
 
 
-def shown_classes(heads: Heads, scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
+def mask_presence(heads: Heads, scan: Scan, ids: Sequence[str]) -> NDArray[np.bool_]:
     """``(N, C)``: whether a picture's mask shows a class of the data set."""
     counts = scan.class_counts[scan.rows(ids)]
     num_classes = len(heads.classes[heads.global_head]) if heads.overlapping else heads.num_source_classes

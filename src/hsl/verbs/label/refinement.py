@@ -21,8 +21,8 @@ from hsl.data.labels.label_table import (
     LabelTable,
     check_origin,
     place_of,
-    read_json,
     read_labels,
+    read_labels_json,
     read_labels_page,
 )
 from hsl.errors import DataError
@@ -189,7 +189,7 @@ def _predicted(
 
 def _write_log(folder: LabelFolder, moved: _Moved, number: int) -> dict[str, Any]:
     """The log of all rounds as JSON, CSV and plot, and the comparison of each picture; returns this round's entry."""
-    earlier: list[dict[str, Any]] = [] if moved.previous == moved.first else read_json(moved.previous / LOG)
+    earlier: list[dict[str, Any]] = [] if moved.previous == moved.first else read_labels_json(moved.previous / LOG)
     rows: list[LabelRow] = list(folder.rows.values())
     pictures = moved.pictures(rows)
     since_previous = np.sum(list(moved.since_previous.values()), axis=0)
