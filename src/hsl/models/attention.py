@@ -15,11 +15,10 @@ class TaskAttention(nn.Module):
     .. math:: e = W\,\mathrm{softmax}(Q K^\top / \sqrt{d})\,V, \quad g = \sigma(G [q, e]), \quad
         y = (1 - g) \odot x + g \odot e
 
-    The queries ``Q`` come from the task, keys ``K`` and values ``V`` from every other task. All three, and the
-    gate, live at a pooled resolution, see `pool`. ``e`` and ``g`` are then upsampled, so whatever is finer than a
-    token comes from ``x`` alone. Each other task has
-    its own projection to keys and values. Source of the attention: Vaswani et al. 2017, "Attention Is All You
-    Need", equation 1 and section 3.2.2 (several heads).
+    The queries ``Q`` come from the task, keys ``K`` and values ``V`` from every other task. All three, and the gate,
+    are computed at a pooled resolution, see `pool`. ``e`` and ``g`` are then upsampled, so whatever is finer than a
+    token comes from ``x`` alone. Each other task has its own projection to keys and values. Source of the attention:
+    Vaswani et al. 2017, "Attention Is All You Need", equation 1 and section 3.2.2 (several heads).
 
     Args:
         channels: channels of the task's map, a multiple of ``num_heads``.

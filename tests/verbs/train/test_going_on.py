@@ -41,7 +41,7 @@ def content(folder: Path) -> dict[str, str]:
 def unscored() -> Iterator[None]:
     """The training only."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hsl.verbs.train.train, "score", lambda *_: None)
+        patch.setattr(hsl.verbs.train.train, "score_checkpoint", lambda *_: None)
         yield
 
 

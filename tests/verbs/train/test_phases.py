@@ -102,7 +102,7 @@ class Start(Callback):
 @pytest.fixture
 def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     """The training only; what is scored behind it is looked at elsewhere."""
-    monkeypatch.setattr("hsl.verbs.train.train.score", lambda *_: None)
+    monkeypatch.setattr("hsl.verbs.train.train.score_checkpoint", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

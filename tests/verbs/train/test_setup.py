@@ -63,7 +63,7 @@ def test_a_run_of_phases_builds_no_trainer_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(training, "instantiate", lambda _: pytest.fail("built"))
     monkeypatch.setattr(training, "write_split_and_audit", lambda *_: None)
     scored: list[object] = []
-    monkeypatch.setattr(training, "score", lambda *given: scored.append(given[-1]))
+    monkeypatch.setattr(training, "score_checkpoint", lambda *given: scored.append(given[-1]))
     cfg, data = OmegaConf.create({"callbacks": {}, "phases": {"A": {}}}), SimpleNamespace(prepared=None)
     folder = SimpleNamespace(path=Path("run"), write_config=lambda _: None)
     assert training._fit(folder, cfg, data, None, None) == 0.5  # type: ignore[arg-type]

@@ -35,9 +35,8 @@ class Transform(Protocol):
 class TrainingTransform:
     """A chain of albumentations whose every random draw follows from the key of the sample.
 
-    All parts draw from one pair of generators. (``Compose.set_random_seed`` would give each part its own,
-    equally
-    seeded: a picture would then be flipped upside down exactly when it is flipped left to right.)
+    All parts draw from one pair of generators. (``Compose.set_random_seed`` would give each part its own, all with one
+    seed: an image would then be flipped upside down exactly when it is flipped left to right.)
 
     Args:
         parts: Applied in this order.

@@ -49,10 +49,10 @@ class EightPartLoss(nn.Module, Loss):
     | ``total_variation`` | mean absolute difference of neighbouring probabilities | |
     | ``small_hole`` | ``p (1 - d) + (1 - p) d`` with the 3x3 mean ``d`` of p | |
 
-    The formulas stand at the functions of ``eight_part_pixels`` and ``eight_part_embeddings``. Sums run over batch and
-    space at once, ignored pixels count nowhere, and all runs in float32 under automatic mixed precision. A part
-    without a pixel to count is 0 with a gradient path. Probabilities that choose pixels (pseudo-labels, negatives)
-    carry no gradient.
+    The formulas stand in the docstrings of ``pixel_parts`` and ``embedding_parts``. Sums run over batch and space at
+    once, ignored pixels count nowhere, and all parts run in float32 under automatic mixed precision. A part without a
+    pixel to count is 0 with a gradient path. Probabilities that choose pixels (pseudo-labels, negatives) carry no
+    gradient.
 
     Full labels: without ``batch["unlabelled"]`` each 0 of the mask is background, ``segmentation`` is BCE plus Dice
     over all valid pixels, and neither thresholds nor ``opening`` act on it.
@@ -64,7 +64,7 @@ class EightPartLoss(nn.Module, Loss):
         t_neg: an unlabelled pixel with p below it is a pseudo-negative; in [0, t_pos).
         pseudo_weight: of pseudo-labelled pixels in ``segmentation``.
         rest_weight: of the other unlabelled pixels, times one minus the annotated object share of the picture.
-        opening: odd side of the square that opens the pseudo-masks, 0 or 1 is off; see ``eight_part_labels.opened``.
+        opening: odd side of the square that opens the pseudo-masks, 0 or 1 is off; see ``weak_labels.opened``.
         batch_weight: of the pull to the prototype of the batch.
         t_contrast: see above, in (0, 1].
         temperature: of InfoNCE, above 0.
