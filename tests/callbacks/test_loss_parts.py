@@ -49,7 +49,7 @@ def by_hand(state: dict[str, torch.Tensor], batch: Any) -> dict[str, tuple[float
     """Value and gradient norm of each weighted part, by a backward pass of nothing else."""
     found = {}
     for name, weight in Loss.weights.items():
-        network = Network(["segmentation"])
+        network = Network(())
         network.load_state_dict(state)
         value = weight * Loss(None, None)(network(batch["image"]), batch)[name]
         value.backward()

@@ -17,7 +17,7 @@ HEAD = "segmentation"
 
 
 def trainer_of(epoch: int, *, sanity: bool = False, rank: int = 0, world: int = 1) -> Any:
-    data = SimpleNamespace(classes={HEAD: ("clean", "crack")}, instances=lambda name: None)
+    data = SimpleNamespace(prepared=SimpleNamespace(classes={HEAD: ("clean", "crack")}, instances=lambda name: None))
     return SimpleNamespace(
         current_epoch=epoch, sanity_checking=sanity, global_rank=rank, world_size=world, datamodule=data
     )

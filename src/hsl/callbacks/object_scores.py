@@ -57,7 +57,7 @@ class ObjectScores(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         path = of_rank(self.path, trainer.global_rank) if trainer.world_size > 1 else self.path
-        num_classes = len(cast(Any, trainer).datamodule.classes[self.head])
+        num_classes = len(cast(Any, trainer).datamodule.prepared.classes[self.head])
         self._pool = open_pool(path, self.metrics, self.workers, num_classes)
 
     def on_validation_batch_end(
