@@ -38,6 +38,7 @@ class Score:
         unit: ``%`` is a share from 0 to 1, shown in per cent; empty: a plain number.
         per_class: whether it is a score of each class, ``also`` beside one of all, or ``only``.
         logged: whether a validation logs it, so that it can be monitored; the others are of the final evaluation.
+        tabled: of an image score, whether every table has a column of it; else only that of which it decides the rank.
         listed: whether `hsl runs` has a column of it.
     """
 
@@ -52,6 +53,7 @@ class Score:
     unit: Literal["%", "", "pixels", "bits"] = "%"
     per_class: Literal["no", "also", "only"] = "no"
     logged: bool = True
+    tabled: bool = True
     listed: bool = False
 
     @property
@@ -136,13 +138,13 @@ _SCORES = (
             "no known label: NaN", listed=True),
     _images("balanced_accuracy", "balanced accuracy", "mean recall of the classes that some picture shows"),
     _images("macro_f1", "macro F1", "mean F1 over the classes that occur in truth or prediction", _MACRO, listed=True),
-    _images("macro_precision", "macro precision", "mean precision over the same classes", _MACRO),
-    _images("macro_recall", "macro recall", "mean recall over the same classes", _MACRO),
+    _images("macro_precision", "macro precision", "mean precision over the same classes", _MACRO, tabled=False),
+    _images("macro_recall", "macro recall", "mean recall over the same classes", _MACRO, tabled=False),
     _images("micro_f1", "micro F1", "from TP, FP and FN summed over the classes"),
-    _images("micro_precision", "micro precision", "the same"),
-    _images("micro_recall", "micro recall", "the same"),
+    _images("micro_precision", "micro precision", "the same", tabled=False),
+    _images("micro_recall", "micro recall", "the same", tabled=False),
     _images("exact_match", "exact match",
-            "pictures with every class right / pictures; with one class per picture the accuracy"),
+            "pictures with every class right / pictures; with one class per picture the accuracy", tabled=False),
     _curves("macro_auroc", "AUROC", "mean over classes of `auroc`", _NO_CURVE),
     _curves("macro_average_precision", "average precision", "mean over classes of `average_precision`", _NO_CURVE),
     _curves("auroc", "AUROC", "area under the ROC curve of the class against all others",

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.metrics.catalogue import score_names
+from hsl.metrics.catalogue import SCORES, score_names
 from hsl.metrics.images.image_counts import ImageCounts
 from hsl.metrics.images.image_scores import image_scores
 from hsl.metrics.pixels.formulas import Floats, confusion_scores
@@ -20,7 +20,7 @@ from hsl.run_folder.scores import StoredHead
 
 CURVES = score_names("images", "curves")
 IMAGE_METRICS = score_names("images")
-SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_auroc", "macro_average_precision")
+SHOWN = tuple(name for name in IMAGE_METRICS if SCORES[name].tabled)
 IMAGE_PER_CLASS = score_names("images", per_class=True)
 Counts = PixelCounts | ImageCounts
 INFERENCES = ("plain", "tta")
@@ -105,7 +105,7 @@ def _of_image_head(run: Run, on: ScoredOn, stored: StoredHead) -> Scores:
     found = Scores.of_counts(picture_counts(pictures).total)
     by_definition = image_scores(pictures.probabilities, pictures.labels)
     curves = {name: by_definition[name] for name in CURVES}
-    areas = {name: by_definition["per_class"][name] for name in ("auroc", "average_precision")}
+    areas = {name: by_definition["per_class"][name] for name in score_names("images", "curves", per_class=True)}
     return Scores({**found.overall, **curves}, {**found.per_class, **areas}, thresholds)
 
 

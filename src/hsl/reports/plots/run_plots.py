@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from hsl.files.io import write_atomically
+from hsl.reports.tables.titles import title_of
 
 STYLE: Any = {
     "text.parse_math": False,  # names hold dollar signs
@@ -106,7 +107,7 @@ def iou_per_class(
         for row in np.flatnonzero(np.isnan(list(series.values())).all(axis=0)):
             axes.text(1, int(row), "in neither truth nor prediction", va="center", color=GREY, fontsize=7.5)
         _name_rows(axes, classes, title)
-        axes.set(xlim=(0, 100), xlabel="IoU (%)")
+        axes.set(xlim=(0, 100), xlabel=title_of("iou"))
         axes.xaxis.grid(True)
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         save_figure(figure, path)

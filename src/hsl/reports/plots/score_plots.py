@@ -147,7 +147,7 @@ def class_plot(iou: Mapping[str, Sequence[float]], classes: Sequence[str], part:
             value = share[row, column]
             colour = "white" if value > 60 else INK
             axes.text(int(column), int(row), f"{value:.1f}", ha="center", va="center", fontsize=7.5, color=colour)
-        figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02).set_label("IoU (%)")
+        figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02).set_label(title_of("iou"))
         settled(figure)
     rows = [
         (label, name, None if math.isnan(value) else value)

@@ -24,6 +24,7 @@ from hsl.reports.plots.score_plots import (
     shorts,
 )
 from hsl.reports.statistics.paired_tests import Summary
+from hsl.reports.tables.titles import title_of
 from hsl.run_folder.run import ScoredOn
 
 PANELS = 3  # side by side
@@ -62,7 +63,7 @@ def task_plot(models: Sequence[Model], on: ScoredOn) -> Plot | None:
         if polar:
             _name_spokes(axes, tasks, top)
         else:
-            axes.set(ylabel="mIoU (%)", ylim=(0, None))
+            axes.set(ylabel=title_of("miou"), ylim=(0, None))
             axes.set_xticks(range(len(tasks)), tasks)
             axes.grid(axis="y")
         legend_below(figure, len(found))
@@ -203,7 +204,7 @@ def task_curves_plot(models: Sequence[Model]) -> Plot | None:
             axes.set_title(short(task, 24))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.grid(True)
-        name_panels(panels, len(tasks), columns, "epoch", "val mIoU (%)")
+        name_panels(panels, len(tasks), columns, "epoch", f"val {title_of('miou')}")
         handles = [drawn[i] for i in sorted(drawn)]
         names = list(shorts(models[i].label for i in sorted(drawn)).values())
         figure.legend(handles, names, loc="outside lower left", ncols=min(3, len(names)), fontsize=8)

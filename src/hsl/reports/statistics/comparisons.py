@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hsl.metrics.catalogue import better
+from hsl.metrics.catalogue import SCORES, better
 from hsl.reports.models import Model
 from hsl.reports.paired_pictures import NotPairedError, PairedScores, common_folds, paired_scores
 from hsl.reports.scores import CURVES
@@ -18,7 +18,7 @@ from hsl.reports.statistics.verdicts import NO_DIFFERENCE, Trainings, Verdict, s
 from hsl.run_folder.run import ScoredOn
 
 MEAN = "mean over pictures"
-BESIDE = {"exact_match": "exact match", "macro_f1": "macro F1"}  # of image heads
+BESIDE = ("exact_match", "macro_f1")  # of image heads
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _draft(first: Model, second: Model, seen: _Seen) -> Draft:
         mean = Contrast(own, MeanOverPictures.of(values, own), bounds=(-most, most))
         return Draft(comparison, contrast(seen.metric), {MEAN: mean})
     same = {seen.metric, *(["exact_match"] if not first.several and seen.metric == "accuracy" else [])}
-    beside = {title: contrast(name) for name, title in BESIDE.items() if name not in same}
+    beside = {SCORES[name].title: contrast(name) for name in BESIDE if name not in same}
     return Draft(comparison, contrast(seen.metric), {title: one for title, one in beside.items() if one})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hsl.metrics.catalogue import score_names
+from hsl.metrics.catalogue import SCORES, score_names
 from hsl.reports.models import Model
 from hsl.reports.objects import (
     CLUSTERING,
@@ -53,15 +53,12 @@ OVER_FOLDS = (
     "mean ± sample standard deviation over folds, the counts of a fold pooled over its pictures; PQ, SQ, RQ and AP "
     "are means over the classes that have them. Formulas, and what an object is, under the table of pooled objects."
 )
-SCORES = "PQ = SQ x RQ = IoU sum / (TP + FP/2 + FN/2), RQ = TP / (TP + FP/2 + FN/2), a match needs an IoU above 0.5"
+FORMULAS = f"PQ = {SCORES['pq'].formula}, RQ = {SCORES['rq'].formula}, a match needs an IoU above 0.5"
 PRECISION = (
-    " AP (Caicedo 2019): TP / (TP + FP + FN) with matches above an IoU of 0.5, 0.55, ..., 0.95, and the mean of these; "
-    "objects of a class map have no score, so this is not the AP of COCO, which ranks them by one."
+    f" AP (Caicedo 2019): {SCORES['object_ap'].formula}; objects of a class map have no score, so this is not the AP "
+    "of COCO, which ranks them by one."
 )
-AJI = (
-    " AJI (Kumar 2017), areas in place of counts: sum of the intersections of each true object with the predicted one "
-    "of the largest IoU / (sum of their unions + area of the predicted objects that none took)."
-)
+AJI = f" AJI (Kumar 2017), areas in place of counts: {SCORES['aji'].formula}."
 OVER_PICTURES = (
     "median, 95th percentile and mean over the pictures in which truth or prediction holds the class (scored), in "
     "pixels. Where only the truth (missed) or only the prediction (spurious) holds it, the distance is the picture's "
@@ -102,7 +99,7 @@ def object_tables(models: Sequence[Model], on: ScoredOn) -> list[Table]:
     known = {"aji": areas, "object_ap": strict}
     columns = [column for column in OBJECTS if known.get(column.key.rstrip("0123456789"), True)]
     quality = partial(_quality, columns)
-    formula = f"{SCORES}; {objects_are(models, on)}.{PRECISION * strict}{AJI * areas}"
+    formula = f"{FORMULAS}; {objects_are(models, on)}.{PRECISION * strict}{AJI * areas}"
     objects, distances = f"{where}; {POOLED} {formula}", f"Distances of contours, {where}; {OVER_PICTURES}"
     tables = [
         _by_class("objects", f"Panoptic quality, {objects}", columns, "panoptic", quality, found),
