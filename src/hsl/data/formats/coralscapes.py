@@ -16,8 +16,8 @@ from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
-from hsl.data.formats.official_parts import PARTS
 from hsl.data.formats.picture_files import find_masks, find_pictures
+from hsl.data.formats.tables import PARTS
 
 IMAGES, MASKS = "leftImg8bit", "gtFine"
 CLASSES = (

@@ -13,7 +13,6 @@ from hsl.batch import IGNORE_INDEX
 from hsl.data.class_names import unfit_names
 from hsl.data.formats.findings import Findings, did_you_mean, nearest, shown
 from hsl.data.formats.picture_files import is_dangling, misnamed
-from hsl.data.formats.unique_keys import UniqueKeyLoader
 from hsl.files.io import read_regular
 
 IGNORE = "ignore"
@@ -30,6 +29,22 @@ _HOW_TO_WRITE = {
     "classes": "Write one that lists the names of the classes, index 0 first: `classes: [background, crack]`.",
     "channels": "Write one that lists the names of the channels in their order: `channels: [leaf, symptom]`.",
 }
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """As the safe loader, but a key that is there twice is an error with its line: that one takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                name = (key.tag, key.value)
+                if name in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.constructor.ConstructorError(None, None, f"line {line} has the key `{key.value}` again")
+                seen.add(name)
+        content: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return content
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.description import read_description
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.official_parts import PARTS, official_part
 from hsl.data.formats.picture_files import NotRead, check_root, find_masks, find_pictures, misnamed, read_input
-from hsl.data.formats.tables import read_table
+from hsl.data.formats.tables import PARTS, official_part, read_table
 
 
 def read_folder(root: str | Path, masks_optional: bool = False) -> Catalogue:

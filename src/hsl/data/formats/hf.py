@@ -15,7 +15,7 @@ from hsl.config.ranges import NonNegativeInt
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.description import describe
 from hsl.data.formats.findings import Findings, did_you_mean
-from hsl.data.formats.official_parts import official_part
+from hsl.data.formats.tables import official_part
 from hsl.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Tables as people and spreadsheets write them: CSV with commas, semicolons or tabs, in UTF-8 or UTF-16."""
+"""Tables as people and spreadsheets write them (CSV of any usual separator and encoding), and words for official parts."""
 
 import codecs
 import csv
@@ -16,6 +16,12 @@ from hsl.files.cells import original
 from hsl.files.io import read_regular
 
 GROUP = "group"
+PARTS = ("train", "val", "test")
+_PART_WORDS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 SEPARATORS = ",;\t|"
 _NEAR = 0.79  # of a column's name to one that is read: `Group`, `groups`, `gruop`, but not `group_id`
 _HOW = 'Save it as "CSV UTF-8".'
@@ -124,6 +130,16 @@ def known_id(written: str, ids: Collection[str]) -> str:
     stem, dot, suffix = name.rpartition(".")
     candidates = [whole, name, *([stem] if dot and f".{suffix.lower()}" in PICTURE_SUFFIXES else [])]
     return next((each for each in candidates if each in ids), whole)
+
+
+def official_part(word: str) -> str | None:
+    """The part that a word means, whatever its case; ``None`` where it means none.
+
+    Example:
+        >>> official_part("Validation"), official_part("fold 1")
+        ('val', None)
+    """
+    return _PART_WORDS.get(word.strip().casefold())
 
 
 def _guess(id_: str, ids: Collection[str]) -> str:

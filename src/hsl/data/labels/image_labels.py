@@ -49,11 +49,11 @@ class ImageLabels:
 
     def count(self, places: Sequence[int]) -> NDArray[np.int64]:
         """``int64 (K,)``: pictures that show each class, among those at ``places``."""
-        return self.shown()[list(places)].sum(0, dtype=np.int64)
+        return np.asarray(self.shown()[list(places)].sum(0, dtype=np.int64))
 
     def count_known(self, places: Sequence[int]) -> NDArray[np.int64]:
         """``int64 (K,)``: pictures of which it is known whether they show the class, among those at ``places``."""
-        return self.known()[list(places)].sum(0, dtype=np.int64)
+        return np.asarray(self.known()[list(places)].sum(0, dtype=np.int64))
 
 
 def read_image_labels(

@@ -182,7 +182,7 @@ class TrainingObjects:
         del name
         targets = {}
         if DISTANCE in self.targets:
-            targets[DISTANCE] = maps[DISTANCE] / np.float32(255)
+            targets[DISTANCE] = maps[DISTANCE].astype(np.float32) / np.float32(255)
         if PICTURE in self.targets:
             targets[PICTURE] = np.empty(0, np.float32)
         found: Annotations = {"targets": targets} if targets else {}

@@ -91,7 +91,7 @@ class PictureDataset(Dataset[Sample]):
             sample["labels"] = {head: values[place] for head, values in self._image_labels.items()}
         if self._labels is not None:
             annotations: Any = self._labels.annotate(source, self._head, masks[self._head], maps)
-            cast(Any, sample).update(default_convert(annotations))
+            cast(Any, sample).update(default_convert(annotations))  # type: ignore[no-untyped-call]
         return sample
 
 
