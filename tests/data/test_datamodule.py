@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from hsl.config.calls import check_calls
 from hsl.data.audit.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
@@ -174,6 +176,22 @@ def test_class_counts_are_those_of_the_training_part(data: DataModule, root: Pat
     assert counts[255] > 0
     assert data.prepared.class_counts["segmentation"].tolist() == counts[:3].tolist()
     assert data.prepared.class_counts["segmentation"].dtype == np.int64
+
+
+def test_what_was_prepared_is_one_frozen_value(data: DataModule) -> None:
+    assert data.prepared is data.prepared
+    with pytest.raises(FrozenInstanceError):
+        data.prepared.fold = 1  # type: ignore[misc]
+
+
+def test_settings_are_checked_as_if_they_were_arguments(make: Callable[..., DataModule], root: Path) -> None:
+    node = {"_target_": "hsl.data.datamodule.DataModule", "root": str(root), "fold": 0, "batch_size": "x", "colour": 1}
+    with pytest.raises(ConfigError) as error:
+        check_calls({"data": node})
+    for found in ("`data.batch_size = x`", "`data.colour` should be a key of `data`", "Add `+data.image_size=...`"):
+        assert found in str(error.value)
+    with pytest.raises(TypeError, match="colour"):
+        make(colour=1)
 
 
 def test_audit_stops_the_run_and_can_be_read(make: Callable[..., DataModule], root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables as people and spreadsheets write them (CSV of any usual separator and encoding), and words for official parts."""
+"""Tables as people and spreadsheets write them: CSV of any usual separator and encoding; words for official parts."""
 
 import codecs
 import csv
