@@ -313,6 +313,14 @@ def test_another_predictor_is_asked_and_answers_in_float32() -> None:
     assert logits[0, :, 0].tolist() == [[2.0, 1.0], [1.0, 2.0]]
 
 
+def test_a_test_asks_every_predictor_and_none_is_the_tasks_own() -> None:
+    task = task_of()
+    task.inferences = {"plain": None, "doubled": lambda network, images: {"segmentation": 2 * images[:, :2]}}
+    found = task.test_step(batch_of([[0, 1]], segmentation=[[0, 1]]), 0)
+    assert list(found) == ["plain", "doubled"]
+    assert found["doubled"]["segmentation"].tolist() == (2 * found["plain"]["segmentation"]).tolist()
+
+
 def test_the_schedule_is_stepped_once_per_optimizer_step() -> None:
     task = task_of()
     task._trainer = SimpleNamespace(  # type: ignore[assignment]
