@@ -131,6 +131,17 @@ def test_no_callback_is_known_by_the_name_of_its_option() -> None:
                 assert not used, f"{path}:{node.lineno} asks for {used}"
 
 
+def test_no_head_is_guessed_and_no_callback_computes_the_model() -> None:
+    """What a head is stands in `hsl.heads.Head`; the task predicts and hands the outputs on."""
+    for path in FILES:
+        text, place = path.read_text(encoding="utf8"), room(path)
+        asked = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+        assert place not in ("inference", "callbacks", "verbs") or not asked & {"ndim", "dim"}, path
+        called = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
+        computing = {name for name in called if name.endswith((".predict", ".network", ".forward", "ing_step"))}
+        assert place != "callbacks" or not computing, f"{path}: {computing}"
+
+
 def test_train_script_is_short() -> None:
     assert len((SOURCE.parents[1] / "train.py").read_text(encoding="utf8").splitlines()) <= 25
 
