@@ -1,4 +1,7 @@
-"""`hsl audit`: a data set and its split, checked without training."""
+"""`hsl audit`: a data set and its split, checked without training, and without torch."""
+
+import inspect
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -6,7 +9,7 @@ from omegaconf import DictConfig
 from hsl.config.validation import validate
 from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.audit.table import print_table
-from hsl.data.prepared import PreparedData
+from hsl.data.prepared import DataSource
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
@@ -19,9 +22,9 @@ from hsl.verbs.train.part_counts import part_tests
 def audit(cfg: DictConfig) -> None:
     """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
     validate(cfg)
-    settings = instantiate(cfg.data)
+    source: DataSource = instantiate(cfg.data)
     with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
-        data: PreparedData = settings.prepared
+        data = source.read()
         findings = data.audit
         write_audit(output.work, findings.to_json())
         write_contact_sheets(findings, data.catalogue, output.work)
@@ -33,3 +36,19 @@ def audit(cfg: DictConfig) -> None:
         say(sentence)
     say(f"{output.path / AUDIT}")
     findings.raise_if_stopped()
+
+
+def data_source(**settings: Any) -> DataSource:
+    """What ``data`` is here: the settings of a data option that choose pictures, split and labels."""
+    return DataSource(**{name: settings[name] for name in _SETTINGS if name in settings})
+
+
+def unbuilt(**settings: Any) -> None:
+    """What ``augmentation`` and ``encoder`` are here: named as for a run, but not needed."""
+
+
+_SETTINGS = inspect.signature(DataSource).parameters
+_OTHERS = inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD)  # how a run loads the pictures
+# a wrong type in a config is then found before anything is read
+data_source.__signature__ = inspect.Signature([*_SETTINGS.values(), _OTHERS])  # type: ignore[attr-defined]
+data_source.__annotations__ = {each.name: each.annotation for each in _SETTINGS.values()}
