@@ -53,6 +53,15 @@ class UserError(ValueError):
     """A mistake that the user can fix: shown as one sentence, exit code 2, no traceback."""
 
 
+class NonFiniteLogitsError(UserError, ArithmeticError):
+    """A head gave NaN or an infinite value. The message names it, the images and the place."""
+
+    ADVICE = (
+        "Look at these images; if they are sound, train again with a lower `optimizer.lr`, or with "
+        "`trainer.precision=32`."
+    )
+
+
 class ConfigError(UserError):
     """A value in the configuration breaks a rule."""
 

@@ -10,7 +10,8 @@ import torch
 
 from hsl.errors import ConfigError
 from hsl.metrics.catalogue import SCORES, better, read_mode, score_names, with_tables
-from hsl.metrics.images.image_scores import ImageScores, image_scores
+from hsl.metrics.images.image_scores import image_scores
+from hsl.metrics.images.imagewise import ImageScores
 from hsl.metrics.objects.average_precision import NAMED
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsl.errors import UserError
-from hsl.metrics.finite import NonFiniteLogitsError, broken_images, check_count, check_outputs
-from hsl.metrics.images.image_scores import ImageScores, image_scores, probabilities_of
+from hsl.errors import NonFiniteLogitsError, UserError
+from hsl.metrics.finite import broken_images, check_count, check_outputs
+from hsl.metrics.images.image_scores import image_scores
+from hsl.metrics.images.imagewise import ImageScores, probabilities_of
 from hsl.metrics.objects.watershed import split_objects
 from hsl.metrics.pixels.calibration import calibrate
 from hsl.metrics.pixels.pixelwise import Pixelwise

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from hsl.errors import UserError
-from hsl.metrics.finite import NonFiniteLogitsError
+from hsl.errors import NonFiniteLogitsError, UserError
 from hsl.tasks.finite import NonFiniteLossError, check_finite
 
 PLACE = "training, epoch 2, step 12"

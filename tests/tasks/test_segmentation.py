@@ -15,13 +15,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
-from hsl.errors import ConfigError
+from hsl.errors import ConfigError, NonFiniteLogitsError
 from hsl.heads import Head, Problem
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
 from hsl.losses import protocols
-from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.finite import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask

@@ -18,7 +18,7 @@ from hsl.heads import Head, Problem, of_kind
 from hsl.inference.channels import channel_codes
 from hsl.inference.global_space import read_as
 from hsl.inference.predictor import Predictor
-from hsl.metrics.images.image_scores import probabilities_of
+from hsl.metrics.images.imagewise import probabilities_of
 from hsl.metrics.objects.watershed import objects_of
 from hsl.metrics.pixels.formulas import States, confusion_scores
 from hsl.metrics.pixels.overlapping import pool_channels

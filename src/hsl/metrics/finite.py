@@ -5,15 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hsl.errors import UserError
-
-ADVICE = (
-    "Look at these images; if they are sound, train again with a lower `optimizer.lr`, or with `trainer.precision=32`."
-)
-
-
-class NonFiniteLogitsError(UserError, ArithmeticError):
-    """A head gave NaN or an infinite value. The message names it, the images and the place."""
+from hsl.errors import NonFiniteLogitsError
 
 
 def broken_images(outputs: Tensor) -> Tensor:
@@ -66,7 +58,9 @@ def refuse(outputs: Mapping[str, Tensor], broken: Sequence[Sequence[bool]], ids:
             value = values[~values.isfinite()][0].item()
             found.append(f"`{value}` in `{head}` for {', '.join(names)}")
     if found:
-        raise NonFiniteLogitsError(f"Every output should be finite. Found {'; '.join(found)} ({place}). {ADVICE}")
+        raise NonFiniteLogitsError(
+            f"Every output should be finite. Found {'; '.join(found)} ({place}). {NonFiniteLogitsError.ADVICE}"
+        )
 
 
 def check_on_host(logits: Tensor) -> None:
@@ -86,4 +80,6 @@ def check_count(broken: Tensor) -> None:
         NonFiniteLogitsError: says in how many images.
     """
     if number := int(broken):
-        raise NonFiniteLogitsError(f"Every logit should be finite. Found others in {number} images. {ADVICE}")
+        raise NonFiniteLogitsError(
+            f"Every logit should be finite. Found others in {number} images. {NonFiniteLogitsError.ADVICE}"
+        )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from hsl.batch import Objectives, Outputs
-from hsl.errors import UserError
-from hsl.metrics.finite import ADVICE, broken_images, refuse
+from hsl.errors import NonFiniteLogitsError, UserError
+from hsl.metrics.finite import broken_images, refuse
 
 
 class NonFiniteLossError(UserError, ArithmeticError):
@@ -45,5 +45,6 @@ def check_finite(outputs: Outputs, objectives: Objectives, ids: Sequence[str], p
     if broken:
         found = ", ".join(f"`{name} = {value}`" for name, value in broken.items())
         raise NonFiniteLossError(
-            f"Every objective should be finite. Found {found} for {', '.join(ids)} ({place}). {ADVICE}"
+            f"Every objective should be finite. Found {found} for {', '.join(ids)} ({place}). "
+            f"{NonFiniteLogitsError.ADVICE}"
         )

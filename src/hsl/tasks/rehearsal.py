@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hsl.batch import IGNORE_INDEX, UNKNOWN_LABEL, Batch, Outputs
-from hsl.metrics.images.image_scores import ImageScores
+from hsl.metrics.images.imagewise import ImageScores
 from hsl.tasks.segmentation import SegmentationTask
 
 SURE = 10.0

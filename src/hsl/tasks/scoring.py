@@ -11,7 +11,7 @@ from hsl.batch import Batch, Outputs
 from hsl.errors import ConfigError
 from hsl.heads import Problem, of_kind
 from hsl.inference.global_space import read_as
-from hsl.metrics.images.image_scores import ImageScores
+from hsl.metrics.images.imagewise import ImageScores
 from hsl.metrics.pixels.formulas import pixel_scores
 from hsl.metrics.pixels.overlapping import pool_channels
 from hsl.metrics.pixels.pixelwise import Pixelwise

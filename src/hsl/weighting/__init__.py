@@ -13,3 +13,5 @@ state outside of the checkpoint, and gives the weights of the formula for norms 
 
 torchjd stays the oracle of the tests for all that it can solve.
 """
+
+MAX_FAILURES = 0.01  # share of the steps past which a run is degraded; here since a report reads it without torch

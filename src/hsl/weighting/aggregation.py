@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
+from hsl.weighting import MAX_FAILURES
 from hsl.weighting.base import add, mean_over_devices, num_devices
 from hsl.weighting.gramian import SolverError
 from hsl.weighting.shared_gradients import (
@@ -21,8 +22,6 @@ from hsl.weighting.shared_gradients import (
     replace,
     scale_inputs,
 )
-
-MAX_FAILURES = 0.01  # share of the steps past which a run is degraded
 
 
 class Aggregation(SharedGradients):

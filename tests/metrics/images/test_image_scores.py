@@ -3,7 +3,8 @@ import pytest
 import torch
 from sklearn import metrics
 
-from hsl.metrics.images.image_scores import ImageScores, image_scores
+from hsl.metrics.images.image_scores import image_scores
+from hsl.metrics.images.imagewise import ImageScores
 
 
 def single() -> tuple[np.ndarray, np.ndarray]:

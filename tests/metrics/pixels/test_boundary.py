@@ -13,10 +13,10 @@ from torch import Tensor
 from hsl.metrics.pixels.boundary import (
     boundary_counts,
     boundary_maps,
-    boundary_width,
     contour_map,
     dilate,
 )
+from hsl.metrics.pixels.contours import boundary_width
 from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, boundary_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
@@ -175,11 +175,6 @@ def test_dilate_equals_a_maximum(radius: int) -> None:
 def test_contours_by_hand() -> None:
     classes = torch.tensor([[0, 0, 0, 255], [0, 0, 1, 255], [0, 0, 0, 255]], dtype=torch.uint8)
     assert contour_map(classes).int().tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0]]
-
-
-@pytest.mark.parametrize(("height", "width", "expected"), [(512, 512, 14), (1, 1, 1), (1024, 2048, 46)])
-def test_boundary_width(height: int, width: int, expected: int) -> None:
-    assert boundary_width(height, width) == expected
 
 
 def update(metric: Pixelwise, prediction: Tensor, target: Tensor, size: Tensor | None = None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hsl.metrics.pixels.boundary import boundary_width
+from hsl.metrics.pixels.contours import boundary_width
 from hsl.metrics.pixels.counts import confusion_matrix
 from hsl.metrics.pixels.formulas import calibration_scores, confusion_scores, dice_empty_one, error_breakdown
 from hsl.metrics.pixels.pixelwise import Pixelwise

@@ -21,38 +21,6 @@ def masks():
     return prediction, truth
 
 
-def test_contours_are_found_missed_or_spurious():
-    prediction, truth = masks()
-    errors = thumbnails.contour_errors(prediction, truth, 2)
-    assert set(np.unique(errors[:30])) == {0, 1}
-    assert set(np.unique(errors[35:])) == {0, 2}
-    mirrored = thumbnails.contour_errors(truth, prediction, 2)
-    assert (mirrored == np.array([0, 1, 3, 2])[errors]).all()
-    assert not thumbnails.contour_errors(truth * 0, truth * 0, 2).any()
-
-
-def test_the_counts_are_those_of_boundary_f1():
-    rng = np.random.default_rng(0)
-    truth, prediction = (np.repeat(np.repeat(rng.integers(0, 3, (6, 8)), 10, 0), 10, 1) for _ in range(2))
-    truth, prediction = truth.astype(np.uint8), prediction.astype(np.uint8)
-    errors = thumbnails.contour_errors(prediction, truth, 3)
-
-    def contour(mask):
-        edge = np.zeros(mask.shape, dtype=bool)
-        padded = np.pad(mask, 1, mode="edge")
-        for down in range(3):
-            for right in range(3):
-                edge |= padded[down : down + mask.shape[0], right : right + mask.shape[1]] != mask
-        return edge
-
-    d = 2  # 2 % of the diagonal of 60 x 80
-    true, predicted = contour(truth), contour(prediction)
-    for y, x in np.argwhere(true & ~predicted):
-        window = slice(max(0, y - d), y + d + 1), slice(max(0, x - d), x + d + 1)
-        hit = (predicted[window] & (prediction[window] == truth[y, x])).any()
-        assert errors[y, x] == (1 if hit else 3)
-
-
 def test_thin_lines_stay_visible_in_a_small_picture():
     truth = np.zeros((1000, 2000), dtype=np.uint8)
     truth[500, 500:1500] = 1

@@ -1,6 +1,5 @@
 """Where boundaries agree: what boundary IoU and boundary F1 are counted from."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX
+from hsl.metrics.pixels.contours import neighbours
 from hsl.metrics.pixels.counts import flag_counts
-
-WIDTH_RATIO = 0.02
 
 
 class BoundaryMaps(NamedTuple):
@@ -31,16 +29,6 @@ class BoundaryMaps(NamedTuple):
     hit_predicted: Tensor
 
 
-def boundary_width(height: int, width: int, ratio: float = WIDTH_RATIO) -> int:
-    """The distance d in pixels: a share of the picture's diagonal, at least 1.
-
-    Example:
-        >>> boundary_width(512, 512)
-        14
-    """
-    return max(1, round(ratio * math.hypot(height, width)))
-
-
 def contour_map(classes: Tensor) -> Tensor:
     """Pixels with a neighbour (of eight) of another class; pixels with ``IGNORE_INDEX`` make no contour.
 
@@ -52,7 +40,7 @@ def contour_map(classes: Tensor) -> Tensor:
     """
     valid = classes != IGNORE_INDEX
     result = torch.zeros_like(valid)
-    for first, second in _neighbours(classes.shape):
+    for first, second in neighbours(classes.shape):
         differ = (classes[first] != classes[second]) & valid[first] & valid[second]
         result[first] |= differ
         result[second] |= differ
@@ -132,19 +120,6 @@ def sizes_of(target: Tensor, size: Tensor | None) -> Sequence[tuple[int, int]]:
     if size is None:
         return [(target.shape[1], target.shape[2])] * len(target)
     return [(int(height), int(width)) for height, width in size.tolist()]
-
-
-def _neighbours(shape: torch.Size) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Views that lay each pixel beside its right, lower, lower right and lower left neighbour."""
-    height, width = shape
-    up, down, left, right = slice(0, height - 1), slice(1, height), slice(0, width - 1), slice(1, width)
-    every = slice(None)
-    return [
-        ((every, left), (every, right)),
-        ((up, every), (down, every)),
-        ((up, left), (down, right)),
-        ((up, right), (down, left)),
-    ]
 
 
 def _hits(

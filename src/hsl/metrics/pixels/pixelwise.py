@@ -7,13 +7,12 @@ from torchmetrics import Metric
 from hsl.config.ranges import PositiveFloat, PositiveInt
 from hsl.metrics.finite import broken_images, check_count
 from hsl.metrics.pixels.boundary import (
-    WIDTH_RATIO,
     boundary_counts,
     boundary_maps,
-    boundary_width,
     sizes_of,
 )
 from hsl.metrics.pixels.calibration import calibrate
+from hsl.metrics.pixels.contours import WIDTH_RATIO, boundary_width
 from hsl.metrics.pixels.counts import NO_STRAY, check_strays, pair_counts, read_target
 from hsl.metrics.pixels.formulas import BOUNDARY_COUNTS, NUM_BINS, STATES, States, pixel_scores
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -15,7 +14,7 @@ from hsl.batch import IGNORE_INDEX
 from hsl.data.files.decode_masks import decode_mask
 from hsl.errors import DataError
 from hsl.files.io import read_bytes
-from hsl.metrics.pixels.boundary import boundary_maps, boundary_width, dilate
+from hsl.metrics.pixels.contours import contour_errors, dilated
 from hsl.reports.page.pictures import mask_picture
 
 SIDE = 320  # pixels of the longer side
@@ -61,28 +60,6 @@ def resized(classes: Picture, shape: tuple[int, ...]) -> Picture:
     return np.asarray(Image.fromarray(classes).resize((width, height), Image.Resampling.NEAREST))
 
 
-def contour_errors(prediction: Picture, truth: Picture, num_classes: int) -> Picture:
-    """Where the contours agree, by the rule of boundary F1 with d = 2 % of the diagonal.
-
-    Args:
-        prediction: class indices ``(H, W)``.
-        truth: the same, with ``IGNORE_INDEX``.
-        num_classes: C.
-
-    Returns:
-        ``uint8 (H, W)``: 1 a contour pixel of truth or prediction within d of the other's contour of the same
-        class, 2 a predicted contour pixel that is not, 3 a true one that is not, 0 elsewhere.
-    """
-    width = boundary_width(*truth.shape)
-    predicted, true = (torch.from_numpy(np.array(mask)) for mask in (prediction, truth))
-    maps = boundary_maps(predicted, true, num_classes, width)
-    errors = (maps.hit_true | maps.hit_predicted).to(torch.uint8)
-    errors[maps.contour_predicted & ~maps.hit_predicted] = 2
-    errors[maps.contour_true & ~maps.hit_true] = 3
-    result: Picture = errors.numpy()
-    return result
-
-
 def boundary_errors(prediction: Picture, truth: Picture, num_classes: int, picture: Picture | None) -> str:
     """`contour_errors` drawn over the faded picture: lines stay visible at any size.
 
@@ -92,14 +69,14 @@ def boundary_errors(prediction: Picture, truth: Picture, num_classes: int, pictu
         num_classes: C.
         picture: RGB ``(H, W, 3)`` of any size; none for a plain ground.
     """
-    errors = torch.from_numpy(contour_errors(prediction, truth, num_classes))
+    errors = contour_errors(prediction, truth, num_classes)
     width, height = _size(truth.shape)
     radius = max(1, round(max(truth.shape) / max(width, height) / 2)) if max(truth.shape) > SIDE else 0
     canvas = (
         np.full((height, width, 3), 40, dtype=np.uint8) if picture is None else _faded(_shrink(picture, truth.shape))
     )
     for value, colour in ((1, HIT), (2, SPURIOUS), (3, MISSED)):
-        mask = dilate(errors == value, radius).numpy().astype(np.uint8)
+        mask = dilated(errors == value, radius).astype(np.uint8)
         canvas[resized(mask, (height, width)) > 0] = list(bytes.fromhex(colour[1:]))
     return _jpeg(canvas)
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hsl.reports.models import Model
 from hsl.run_folder.history import Series, WeightingSteps
-from hsl.weighting.aggregation import MAX_FAILURES
+from hsl.weighting import MAX_FAILURES
 
 IMBALANCE = 5.0  # largest over smallest median norm past which balancing methods are worth a run
 CONFLICT = 0.3  # share of the steps with a cosine below 0 past which projecting ones are

@@ -13,7 +13,8 @@ from torch import Tensor
 from hsl.data.files.decoding import Decoding
 from hsl.data.labels.image_labels import HEAD
 from hsl.metrics.finite import check_outputs
-from hsl.metrics.images.image_scores import predicted_labels, probabilities_of
+from hsl.metrics.images.image_scores import predicted_labels
+from hsl.metrics.images.imagewise import probabilities_of
 from hsl.pseudo_labels.gradcam import class_activation
 from hsl.reports.analysis.heat_maps import Picture, heat_map, heat_overlay
 from hsl.reports.analysis.numbers import Attention, ClassAttention, StageActivations, attention_share

@@ -25,13 +25,12 @@ from hsl.data.files.run_lengths import encode_classes
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
-from hsl.errors import ConfigError, DataError, UserError
+from hsl.errors import ConfigError, DataError, NonFiniteLogitsError, UserError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
 from hsl.heads import Head, of_kind
-from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.metrics.objects.watershed import objects_of
 from hsl.reports.page import pictures
 from hsl.run_folder.layout import best_checkpoint

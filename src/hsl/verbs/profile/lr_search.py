@@ -22,11 +22,10 @@ from hsl.config.calls import check_calls, check_values
 from hsl.config.ranges import KEYS
 from hsl.config.validation import validate
 from hsl.data.datamodule import DataModule
-from hsl.errors import ConfigError
+from hsl.errors import ConfigError, NonFiniteLogitsError
 from hsl.files.cells import neutral
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
-from hsl.metrics.finite import NonFiniteLogitsError
 from hsl.reports.plots.run_plots import learning_rate_search
 from hsl.tasks.finite import NonFiniteLossError
 from hsl.terminal import say

@@ -12,7 +12,8 @@ from hsl.callbacks.evaluation import Evaluation, ImageResult
 from hsl.data.prepared import PreparedData
 from hsl.errors import DataError
 from hsl.heads import Head
-from hsl.metrics.images.image_scores import image_scores, one_hot_labels, predicted_labels, probabilities_of
+from hsl.metrics.images.image_scores import image_scores, one_hot_labels, predicted_labels
+from hsl.metrics.images.imagewise import probabilities_of
 from hsl.run_folder.layout import METRICS
 from hsl.run_folder.pictures import class_names, write_image_predictions
 from hsl.run_folder.scores import read_metrics
