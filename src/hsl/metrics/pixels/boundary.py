@@ -78,7 +78,7 @@ def boundary_maps(prediction: Tensor, classes: Tensor, num_classes: int, width: 
 
     Args:
         prediction: ``uint8 (H, W)``.
-        classes: ``uint8 (H, W)``: see ``functional.Labels``.
+        classes: ``uint8 (H, W)``: see ``counts.Labels``.
         num_classes: C.
         width: d in pixels, at least 1.
 

@@ -34,7 +34,7 @@ def calibrate(
 
     Args:
         logits: ``(B, C, H, W)``, C at most 255.
-        classes: ``uint8 (B, H, W)``: see ``functional.Labels``.
+        classes: ``uint8 (B, H, W)``: see ``counts.Labels``.
         num_bins: M; 15 in Guo et al. 2017.
         prediction: integers ``(B, H, W)``, where the predicted class is not the most probable one; its probability then
             takes the place of the top one.
