@@ -65,7 +65,7 @@ def test_a_table_that_is_old_is_renewed() -> None:
     [
         ("val/miou", "max"), ("val/loss", "min"), ("train/loss/dice", "min"), ("val/ece", "min"),
         ("val/miou/genus", "max"), ("val/error_missed_interior/health", "min"), ("hd95", "min"),
-        ("test/dice_empty_one", "max"), ("val/dream", None),
+        ("test/dice_empty_one", "max"), ("test/iou/crack", "max"), ("val/dream", None),
         ("miou", "max"), ("val", None), ("", None), ("val/", None),
     ],
 )  # fmt: skip
