@@ -20,7 +20,7 @@ def names(number):
 
 def test_confusion_matrix_shows_shares_of_the_true_class(tmp_path):
     matrix = np.array([[990, 10, 0], [30, 10, 0], [0, 0, 0]])
-    plots.confusion_matrix(matrix, CLASSES, tmp_path / "m.svg", title="fold 1")
+    plots.confusion_plot(matrix, CLASSES, tmp_path / "m.svg", title="fold 1")
     shown = texts(tmp_path / "m.svg")
     for text in ("99.0", "1.0", "75.0", "25.0", "no pixel of this class", "fold 1", "predicted class"):
         assert text in shown
@@ -30,7 +30,7 @@ def test_confusion_matrix_shows_shares_of_the_true_class(tmp_path):
 
 
 def test_a_small_share_is_not_shown_as_zero(tmp_path):
-    plots.confusion_matrix(np.array([[999_999, 1], [0, 1]]), ["a", "b"], tmp_path / "m.svg")
+    plots.confusion_plot(np.array([[999_999, 1], [0, 1]]), ["a", "b"], tmp_path / "m.svg")
     shown = texts(tmp_path / "m.svg")
     assert "<0.1" in shown or "&lt;0.1" in shown
     assert "100" in shown
@@ -41,7 +41,7 @@ def test_a_small_share_is_not_shown_as_zero(tmp_path):
 def test_every_plot_draws_any_number_of_classes(tmp_path, number):
     rng = np.random.default_rng(number)
     matrix = rng.integers(0, 1000, (number, number))
-    plots.confusion_matrix(matrix, names(number), tmp_path / "a.png")
+    plots.confusion_plot(matrix, names(number), tmp_path / "a.png")
     iou = {"plain": rng.random(number).tolist(), "tta": [None] * number}
     plots.iou_per_class(iou, names(number), tmp_path / "b.png")
     plots.class_distribution({"train": matrix.sum(1)}, names(number), tmp_path / "c.png")
@@ -55,7 +55,7 @@ def test_every_plot_draws_any_number_of_classes(tmp_path, number):
 
 def test_nothing_counted_is_no_crash(tmp_path):
     empty = np.zeros((3, 3), dtype=np.int64)
-    plots.confusion_matrix(empty, CLASSES, tmp_path / "a.svg")
+    plots.confusion_plot(empty, CLASSES, tmp_path / "a.svg")
     plots.iou_per_class({"plain": [None] * 3}, CLASSES, tmp_path / "b.svg")
     plots.class_distribution({"train": empty[0], "val": empty[0]}, CLASSES, tmp_path / "c.svg")
     assert texts(tmp_path / "a.svg").count("no pixel of this class") == 3
@@ -122,7 +122,7 @@ def test_percent(value, text):
 def test_names_of_classes_are_no_formulas(tmp_path):
     """An unknown command between two dollar signs would stop the drawing after the training."""
     names = ["background", "a$", "$\\frac$", "<b>&", "a_b^{", "100 %", "[/red]"]
-    plots.confusion_matrix(np.eye(7, dtype=np.int64), names, tmp_path / "a.png", "val")
+    plots.confusion_plot(np.eye(7, dtype=np.int64), names, tmp_path / "a.png", "val")
     plots.iou_per_class({"plain": [0.5] * 7}, names, tmp_path / "b.png", "val")
     plots.class_distribution({"train": np.arange(1, 8)}, names, tmp_path / "c.png")
     assert len(list(tmp_path.iterdir())) == 3

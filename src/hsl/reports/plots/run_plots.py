@@ -39,7 +39,7 @@ NO_SCORES = ("val/loss", "val/error_", "val/ece", "val/nll", "val/brier")
 MANY_CLASSES = 20  # above it cells carry no numbers
 
 
-def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str = "") -> None:
+def confusion_plot(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str = "") -> None:
     """Where the pixels of each class go, in per cent of the class (rows sum to 100).
 
     Args:
@@ -55,7 +55,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str], path:
 def draw_confusion(
     confusion: NDArray[np.int64], classes: Sequence[str], title: str = "", unit: str = "pixel"
 ) -> Figure:
-    """The figure of `confusion_matrix`; ``unit`` is what was counted."""
+    """The figure of `confusion_plot`; ``unit`` is what was counted."""
     num_classes, total = len(classes), confusion.sum(axis=1)
     share = np.divide(confusion * 100.0, total[:, None], out=np.full(confusion.shape, np.nan), where=total[:, None] > 0)
     cell = 0.5 if num_classes <= MANY_CLASSES else 0.24

@@ -201,7 +201,7 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> 
     shown = tables[part]
     first = next(iter(shown))
     confusion = np.array(shown[first]["confusion"], dtype=np.int64)
-    plots.confusion_matrix(confusion, classes, folder / "confusion_matrix.png", f"{part}, {first}")
+    plots.confusion_plot(confusion, classes, folder / "confusion_matrix.png", f"{part}, {first}")
     ious = {name: [row["iou"] for row in one["per_class"].values()] for name, one in shown.items()}
     plots.iou_per_class(ious, classes, folder / "iou_per_class.png", part)
     plots.class_distribution(data.prepared.pixels_per_part(), classes, folder / "class_distribution.png")
