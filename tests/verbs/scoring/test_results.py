@@ -32,7 +32,7 @@ EMPTY = [[0] * 3] * 3  # every pixel ignored
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The plots are tested in their own room: here their arguments are kept."""
     drawn: dict[str, Any] = {}
-    for name in ("confusion_matrix", "iou_per_class", "class_distribution", "training_curves"):
+    for name in ("confusion_plot", "iou_per_class", "class_distribution", "training_curves"):
         monkeypatch.setattr(plots, name, lambda *args, name=name: drawn.update({name: args}))
     monkeypatch.setattr(pictures, "write_examples", lambda *args: drawn.update({"examples": args}))
     return drawn
@@ -159,8 +159,8 @@ def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any], monkeypat
     for part in (val, test):
         monkeypatch.setattr(part, "examples", lambda: ([example], []))
     write_results(tmp_path, [evaluation_of("plain", val, test)], data_of("val", "test"), MONITORED)
-    assert drawn["confusion_matrix"][0].tolist() == GOOD
-    assert drawn["confusion_matrix"][3] == "test, plain"
+    assert drawn["confusion_plot"][0].tolist() == GOOD
+    assert drawn["confusion_plot"][3] == "test, plain"
     np.testing.assert_allclose(drawn["iou_per_class"][0]["plain"], [3 / 4, 4 / 5, math.nan])
     assert drawn["training_curves"][0] == {"epoch": [0, 1], "val/miou": [0.25, 0.5]}
     assert drawn["training_curves"][2:] == ("val/miou", 2)
