@@ -45,7 +45,7 @@ def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp
         f"tables/{table}.{suffix}" for table in tables for suffix in ("csv", "md", "tex")
     ]
     assert [name for name in names if name.startswith("plots/")] == [
-        f"plots/ranking.{suffix}" for suffix in ("csv", "pdf", "png", "svg")
+        f"plots/ranking.{suffix}" for suffix in ("csv", "png", "svg")
     ]
     results = json.loads((page.parent / "cv_results.json").read_text())
     assert [model["label"] for model in results["models"]] == ["b", "a"]

@@ -21,9 +21,9 @@ def plot_of(name="a", on_card=False):
 
 
 @pytest.mark.filterwarnings("error")
-def test_every_plot_is_saved_three_times_with_its_data(tmp_path):
+def test_every_plot_is_saved_in_each_format_with_its_data(tmp_path):
     before = dict(matplotlib.rcParams)
-    save_plots([plot_of("a"), plot_of("b")], tmp_path)
+    save_plots([plot_of("a"), plot_of("b")], tmp_path, formats=["pdf", "png", "svg"])
     heads = {"pdf": b"%PDF-", "png": b"\x89PNG\r", "svg": b"<?xml"}
     assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{k}" for n in "ab" for k in [*heads, "csv"]}
     for kind, head in heads.items():
@@ -33,9 +33,22 @@ def test_every_plot_is_saved_three_times_with_its_data(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
+def test_the_file_and_the_page_share_one_drawing(tmp_path, monkeypatch):
+    drawn = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *to, **how: drawn.append(how["format"]) or save(self, *to, **how)
+    )
+    plot = plot_of()
+    save_plots([plot], tmp_path)
+    assert "fill: #ffffff" in (tmp_path / "a.svg").read_text()
+    assert "fill: #ffffff" not in plot.svg  # the page shows through
+    assert sorted(drawn) == ["png", "svg"]
+
+
 def test_the_same_data_give_the_same_files(tmp_path):
     for folder in ("one", "two"):
-        save_plots([plot_of()], tmp_path / folder)
+        save_plots([plot_of()], tmp_path / folder, formats=["pdf", "png", "svg"])
     for kind in ("pdf", "png", "svg", "csv"):
         assert (tmp_path / "one" / f"a.{kind}").read_bytes() == (tmp_path / "two" / f"a.{kind}").read_bytes()
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ _STAMPS: dict[str, dict[str, None]] = {
     "png": {"Software": None},
 }
 FORMATS = (*_STAMPS, "tiff")
+DPI = 160
 MIN_DPI, MAX_DPI = 50, 2400
 LARGEST_SIDE = 2**16 - 1  # pixels that matplotlib draws
 
@@ -74,10 +76,15 @@ class Plot:
     rows: Sequence[Sequence[str | float | None]]
     on_card: bool = False
 
+    @cached_property
+    def svg_file(self) -> str:
+        """The SVG file, drawn once for the folder and for the page."""
+        return _render(self.figure, "svg").decode()
+
     @property
     def svg(self) -> str:
         """An ``<svg>`` element to stand inside HTML: no outside reference, no id that a second plot also has."""
-        text = _DROPPED.sub("", _render(self.figure, "svg").decode())
+        text = _DROPPED.sub("", self.svg_file).replace('style="fill: #ffffff"', 'style="fill: none"', 1)
         used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
 
         def rename(match: re.Match[str]) -> str:
@@ -124,7 +131,7 @@ def check_plot_files(dpi: Any, formats: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def save_plots(plots: Sequence[Plot], folder: Path, dpi: int = 160, formats: Sequence[str] = tuple(_STAMPS)) -> None:
+def save_plots(plots: Sequence[Plot], folder: Path, dpi: int = DPI, formats: Sequence[str] = ("png", "svg")) -> None:
     """Write every plot in all formats, and its data as ``NAME.csv``.
 
     Args:
@@ -147,15 +154,20 @@ def save_plots(plots: Sequence[Plot], folder: Path, dpi: int = 160, formats: Seq
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every table of every font that it embeds
     for plot in plots:
         for kind in formats:
-            content = _tiff(plot.figure, dpi) if kind == "tiff" else _render(plot.figure, kind, "white", dpi)
-            write_atomically(folder / f"{plot.name}.{kind}", content)
+            write_atomically(folder / f"{plot.name}.{kind}", _content(plot, kind, dpi))
         write_atomically(folder / f"{plot.name}.csv", plot.csv().encode())
 
 
-def _render(figure: Figure, kind: str, facecolor: str = "none", dpi: int = 160) -> bytes:
+def _content(plot: Plot, kind: str, dpi: int) -> bytes:
+    if kind == "svg" and dpi == DPI:
+        return plot.svg_file.encode()
+    return _tiff(plot.figure, dpi) if kind == "tiff" else _render(plot.figure, kind, dpi)
+
+
+def _render(figure: Figure, kind: str, dpi: int = DPI) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(REPORT_STYLE):
-        figure.savefig(buffer, format=kind, dpi=dpi, facecolor=facecolor, metadata=_STAMPS[kind])
+        figure.savefig(buffer, format=kind, dpi=dpi, facecolor="white", metadata=_STAMPS[kind])
     return buffer.getvalue()
 
 
