@@ -7,7 +7,7 @@ from hsl.metrics.pixels import formulas
 from hsl.metrics.pixels.pixelwise import STATES
 from hsl.reports.scores import total_counts
 from hsl.run_folder.objects import NUM_THRESHOLDS
-from hsl.run_folder.pixel_counts import NUM_BINS, NUM_COUNTS, Pictures, _shapes, read_pixel_counts
+from hsl.run_folder.pixel_counts import NUM_BINS, NUM_COUNTS, _shapes, read_pixel_counts
 from hsl.run_folder.run import ScoredOn, read_run
 
 
@@ -18,12 +18,6 @@ def test_the_schema_is_that_of_the_metrics():
     assert set(_shapes(3)) == set(STATES)
 
 
-def test_some_pictures_in_any_order():
-    pictures = Pictures(["a", "b", "c"], {"nll": np.array([1.0, 2.0, 4.0])})
-    assert pictures.pick(["c", "a"]).arrays["nll"].tolist() == [4, 1]
-    assert pictures.totals["nll"] == 7
-
-
 def test_a_run_gives_its_pictures_apart_and_together(make_run):
     run = read_run(make_run(confusion=[[90, 10, 0], [0, 50, 0], [0, 0, 0]], tta=[[150, 0, 0], [0, 0, 0], [0, 0, 0]]))
     assert total_counts(run, ScoredOn("val")).confusion.tolist() == [[90, 10, 0], [0, 50, 0], [0, 0, 0]]
@@ -31,7 +25,7 @@ def test_a_run_gives_its_pictures_apart_and_together(make_run):
     assert total_counts(run, ScoredOn("test")) is None
     pictures = run.pictures["val", "plain"]
     assert list(pictures.ids) == ["p0_0", "p0_1", "p0_2", "p0_3"]
-    assert pictures.pick(["p0_3"]).confusion[0].tolist() == [[22, 2, 0], [0, 12, 0], [0, 0, 0]]
+    assert pictures.confusion[3].tolist() == [[22, 2, 0], [0, 12, 0], [0, 0, 0]]
     # 140 right pixels at 0.97, 10 wrong at 0.63: |140 - 135.8| + 6.3 over 150
     assert total_counts(run, ScoredOn("val")).scores()["ece"] == pytest.approx((4.2 + 6.3) / 150)
 

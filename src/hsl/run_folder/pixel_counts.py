@@ -28,11 +28,6 @@ class Pictures:
     arrays: Mapping[str, NDArray[Any]]
 
     @cached_property
-    def places(self) -> Mapping[str, int]:
-        """Id to place."""
-        return {name: i for i, name in enumerate(self.ids)}
-
-    @cached_property
     def totals(self) -> Mapping[str, NDArray[Any]]:
         """The sums over the pictures."""
         return {name: array.sum(0) for name, array in self.arrays.items()}
@@ -42,11 +37,6 @@ class Pictures:
         """``(N, C, C)``, rows the truth."""
         matrices: NDArray[np.int64] = self.arrays["matrices"].sum(1)
         return matrices
-
-    def pick(self, ids: Sequence[str]) -> "Pictures":
-        """Some of the pictures, in that order."""
-        chosen = [self.places[name] for name in ids]
-        return Pictures(ids, {name: array[chosen] for name, array in self.arrays.items()})
 
 
 def write_pixel_counts(path: Path, pictures: Mapping[tuple[str, str], Pictures]) -> None:

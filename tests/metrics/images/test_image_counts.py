@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from hsl.metrics.images.image_counts import COUNTED, ImageCounts, averaged
+from hsl.metrics.images.image_counts import COUNTED, ImageCounts
 
 
 def one_hot(places, num_classes):
@@ -97,11 +97,9 @@ def test_weighted_sums_are_the_scores_of_the_pictures_drawn(single):
     assert (counts.num_pictures, counts.width) == (60, 12)
 
 
-def test_runs_that_saw_a_picture_are_averaged():
+def test_counts_add_up_and_scale():
     first = ImageCounts.of(one_hot([0, 1], 2), one_hot([0, 0], 2) == 1, several=False)
-    second = ImageCounts.of(one_hot([1], 2), one_hot([1], 2) == 1, several=False)
-    found = averaged([([0, 1], first), ([1], second)], 2)
-    assert found.right.tolist() == [1.0, 0.5]
-    assert found.known.tolist() == [1.0, 1.0]
-    assert found.fp.tolist() == [[0.0, 0.0], [0.5, 0.0]]
-    assert (first + first * 2).total.score("accuracy") == 0.5
+    second = ImageCounts.of(one_hot([1, 1], 2), one_hot([1, 1], 2) == 1, several=False)
+    found = first + second * 2
+    assert found.right.tolist() == [3.0, 2.0]
+    assert found.total.score("accuracy") == 5 / 6

@@ -124,23 +124,6 @@ class ImageCounts:
         return [getattr(self, each.name) for each in fields(self) if each.name != "several"]
 
 
-def averaged(parts: Sequence[tuple[Sequence[int], ImageCounts]], number: int) -> ImageCounts:
-    """Counts of ``number`` pictures, the mean over the runs that scored each.
-
-    Args:
-        parts: for each run the places of its pictures, and their counts; every place is in one of them at least.
-        number: of pictures.
-    """
-    times = np.zeros(number)
-    sums = [np.zeros((number, *array.shape[1:])) for array in parts[0][1].arrays]
-    for places, counts in parts:
-        times[list(places)] += 1
-        for total, array in zip(sums, counts.arrays, strict=True):
-            total[list(places)] += array
-    means = [total / times.reshape(-1, *[1] * (total.ndim - 1)) for total in sums]
-    return ImageCounts(parts[0][1].several, *means)
-
-
 def _ratio(part: Floats, whole: Floats) -> Floats:
     ratio: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
     return ratio
