@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hsl.metrics.pixels.formulas import Floats
 from hsl.metrics.pixels.pixel_counts import PixelCounts
 from hsl.reports.models import Model
-from hsl.reports.scores import Counted, Counts, counted, groups_of
+from hsl.reports.scores import Counted, Counts, counted, picture_groups
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.run_folder.layout import PROVENANCE, SPLITS
 from hsl.run_folder.run import Run, ScoredOn
@@ -135,7 +135,7 @@ def paired_scores(model: Model, folds: Sequence[int], on: ScoredOn, metric: str)
     values: dict[str, list[float]] = {}
     groups: dict[str, str] = {}
     for fold in folds:
-        found = [groups_of(run, on) for run in model.seeds(fold)]
+        found = [picture_groups(run, on) for run in model.seeds(fold)]
         if not all(found) or len({frozenset(rows) for rows in found}) > 1:
             what = "image predictions" if model.of_images else "per-image rows"
             raise NotPairedError(f"{model.label} has no complete {what} for {on} in fold {fold}")

@@ -123,7 +123,7 @@ def total_counts(run: Run, on: ScoredOn) -> Counts | None:
     return None if found is None else found.counts.total
 
 
-def groups_of(run: Run, on: ScoredOn) -> dict[str, str]:
+def picture_groups(run: Run, on: ScoredOn) -> dict[str, str]:
     """Id to the group of every picture that was scored."""
     if not run.of_images:
         return {name: row.group for name, row in run.images.get(on, {}).items()}

@@ -8,7 +8,7 @@ from scipy import stats
 
 from hsl.errors import DataError
 from hsl.reports.statistics.paired_tests import holm
-from hsl.reports.statistics.part_tests import EVERY, PartCounts, compare_parts, differs, verdict
+from hsl.reports.statistics.part_tests import EVERY, PartCounts, compare_parts, differs, part_verdict
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.run_folder.parts import PartTests, read_parts, write_parts
 
@@ -36,7 +36,7 @@ def test_the_numbers_are_those_of_scipy_adjusted_by_holm():
         assert (test.p, test.adjusted_p) == pytest.approx((value, adjusted[name]))
         assert test.cramers_v == pytest.approx(stats.contingency.association(np.array(tables[name]), method="cramer"))
     clean = found_of(tests, "shown", "clean")
-    assert (clean.p, verdict(clean)) == (None, "not tested: every one shows it")
+    assert (clean.p, part_verdict(clean)) == (None, "not tested: every one shows it")
     assert [list(test.groups) for test in tests if test.of == "pixels"] == [
         ["train", "val"], ["train", "test"], ["val", "test"],
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_the_numbers_are_those_of_scipy_adjusted_by_holm():
 def test_a_verdict_needs_an_effect_and_a_p(shares, num, said):
     parts = {name: part([1, share], n) for name, share, n in zip(("train", "val"), shares, num, strict=True)}
     test = found_of(compare_parts("h", ["a", "b"], parts, "groups"), "shown", "b")
-    assert verdict(test) == said
+    assert part_verdict(test) == said
     assert differs(test) == said.startswith("unlike")
 
 
@@ -87,7 +87,7 @@ def test_groups_of_which_nothing_is_known_are_in_no_count():
     assert test.groups == {"train": 40, "val": 20}
     nothing = PartCounts(other.pixels * 0, other.shown, known & False)
     tests = compare_parts("h", ["a", "b"], {"train": one, "val": nothing}, "groups")
-    assert {verdict(test) for test in tests} == {
+    assert {part_verdict(test) for test in tests} == {
         "not tested: a part has no valid pixel",
         "not tested: fewer than two parts, or classes, with known groups",
     }
@@ -96,7 +96,7 @@ def test_groups_of_which_nothing_is_known_are_in_no_count():
 def test_too_few_groups_to_deal_are_not_tested_but_have_a_divergence():
     parts = {"train": part([1, 0.5], 14), "val": part([1, 1], 1)}
     test = found_of(compare_parts("h", ["a", "b"], parts, "groups"), "pixels")
-    assert verdict(test) == "not tested: so few groups can be dealt in 15 ways, at least 20 are needed"
+    assert part_verdict(test) == "not tested: so few groups can be dealt in 15 ways, at least 20 are needed"
     assert test.divergence > 0
     assert test.p is None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hsl.files.io import write_atomically
-from hsl.reports.page.report_page import environment
+from hsl.reports.page.report_page import page_templates
 from hsl.reports.plots.palette import SERIES, SERIES_DARK
 from hsl.reports.plots.score_plots import slug
 from hsl.reports.tables.score_tables import Table
@@ -48,6 +48,6 @@ def write_overview(path: Path, parts: Sequence[Overview], strays: Sequence[str])
         for i, part in enumerate(parts, start=1)
     ]
     numbers: dict[str, list[str]] = {"class": [], "group": [], "model": []}
-    template = environment(numbers).get_template("overview.html.j2")
+    template = page_templates(numbers).get_template("overview.html.j2")
     content = template.render(parts=named, strays=strays, series=SERIES, series_dark=SERIES_DARK)
     write_atomically(path, content.encode())

@@ -90,7 +90,7 @@ def write_page(
     first = dense[0].classes if dense else []
     groups = _groups(runs)
     numbers = {"class": classes, "group": groups, "model": [model.label for model in models]}
-    templates = environment(numbers)
+    templates = page_templates(numbers)
     script = templates.get_template("table.js").render()
     packages = facts.package_rows(runs)
     content = templates.get_template("page.html.j2").render(
@@ -187,7 +187,7 @@ def attributes(names: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequenc
     )
 
 
-def environment(numbers: Mapping[str, Sequence[str]]) -> Environment:
+def page_templates(numbers: Mapping[str, Sequence[str]]) -> Environment:
     """The templates; ``numbers`` are the lists of classes, groups and models that the filters know."""
     found = Environment(
         loader=PackageLoader("hsl.reports", "html"),

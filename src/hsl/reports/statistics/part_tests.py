@@ -44,7 +44,7 @@ def differs(test: PartTest) -> bool:
     return test.adjusted_p is not None and test.adjusted_p < LEVEL and _size(test) != "negligible"
 
 
-def verdict(test: PartTest) -> str:
+def part_verdict(test: PartTest) -> str:
     """What follows, from size and p together."""
     if test.reason:
         return f"not tested: {test.reason}"
@@ -67,7 +67,7 @@ def sentence(test: PartTest, unit: str) -> str:
     what = {"pixels": f"Pixels of the classes, {parts}", "classes": f"Classes of the {unit}, {parts}"}
     shares = _listed([f"{100 * share:.0f} % of {part}" for part, share in test.shares.items()])
     shown = f"`{test.subject}`: shown by {shares or 'nothing known'}"
-    return f"{what.get(test.of, shown)}: {verdict(test)}{told}."
+    return f"{what.get(test.of, shown)}: {part_verdict(test)}{told}."
 
 
 def compare_parts(

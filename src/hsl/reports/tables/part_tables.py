@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hsl.reports.statistics.part_tests import differs, sentence, verdict
+from hsl.reports.statistics.part_tests import differs, part_verdict, sentence
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.run_folder.parts import PartTest, PartTests
 from hsl.run_folder.run import Run
@@ -49,7 +49,7 @@ def _row(one: PartTests, test: PartTest) -> list[Cell]:
         for part, number in test.groups.items()
     )
     numbers: list[Cell] = [test.cramers_v, test.divergence, test.adjusted_p, test.p, test.chi2, test.freedom]
-    return [test.head, WHAT[test.of].format(unit=one.unit), test.subject, parts, verdict(test), *numbers]
+    return [test.head, WHAT[test.of].format(unit=one.unit), test.subject, parts, part_verdict(test), *numbers]
 
 
 def told(one: PartTests) -> list[str]:
