@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that the test moves, and an environment that is not asked for."""
     clock = Clock()
     monkeypatch.setattr(provenance, "time", clock)
-    monkeypatch.setattr(provenance, "environment", lambda: {"python": "3.x"})
+    monkeypatch.setattr(provenance, "run_environment", lambda: {"python": "3.x"})
     return clock
 
 
@@ -122,7 +122,7 @@ def test_without_git_the_state_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
         raise FileNotFoundError
 
     monkeypatch.setattr(provenance, "subprocess", SimpleNamespace(run=missing))
-    facts = provenance.environment()
+    facts = provenance.run_environment()
     assert facts["git"] == {"commit": None, "dirty": None}
     assert set(facts["packages"]) == set(provenance.PACKAGES)
     json.dumps(facts)
@@ -143,7 +143,7 @@ def test_git_state(monkeypatch: pytest.MonkeyPatch, changes: str | None, state: 
         return SimpleNamespace(returncode=0, stdout="abc\n" if "rev-parse" in command else changes)
 
     monkeypatch.setattr(provenance, "subprocess", SimpleNamespace(run=run))
-    assert provenance.environment()["git"] == state
+    assert provenance.run_environment()["git"] == state
 
 
 def packages(*pairs: tuple[str | None, str]) -> list[Any]:
@@ -154,18 +154,18 @@ def test_cuda_and_a_hash_of_everything_that_is_installed(monkeypatch: pytest.Mon
     """Order, case, dashes, folders without a name and one that is listed twice make no difference; a version does."""
     listed = packages(("Torch_Vision", "1.0"), ("numpy", "2.1"), (None, "0"), ("numpy", "2.1"))
     monkeypatch.setattr(provenance.metadata, "distributions", lambda: listed)
-    found = provenance.environment()
+    found = provenance.run_environment()
     expected = hashlib.sha256(b"numpy==2.1\ntorch-vision==1.0").hexdigest()
     assert found["installed"] == {"count": 2, "sha256": expected}
     assert (found["cuda"], found["cudnn"]) == (torch.version.cuda, torch.backends.cudnn.version())
     monkeypatch.setattr(
         provenance.metadata, "distributions", lambda: packages(("numpy", "2.1"), ("torch.vision", "1.0"))
     )
-    assert provenance.environment()["installed"]["sha256"] == expected
+    assert provenance.run_environment()["installed"]["sha256"] == expected
     monkeypatch.setattr(
         provenance.metadata, "distributions", lambda: packages(("numpy", "2.2"), ("torch.vision", "1.0"))
     )
-    assert provenance.environment()["installed"]["sha256"] != expected
+    assert provenance.run_environment()["installed"]["sha256"] != expected
 
 
 def test_the_hash_is_that_of_the_metadata_files() -> None:
@@ -175,7 +175,7 @@ def test_the_hash_is_that_of_the_metadata_files() -> None:
         for file in [*folder.glob("*.dist-info/METADATA"), *folder.glob("*.egg-info/PKG-INFO")]:
             head = dict(re.findall(r"^(Name|Version): (.*)$", file.read_text(encoding="utf8"), re.MULTILINE)[:2])
             lines.add(f"{re.sub('[-_.]+', '-', head['Name']).lower()}=={head['Version']}")
-    found = provenance.environment()["installed"]
+    found = provenance.run_environment()["installed"]
     joined = "\n".join(sorted(lines)).encode()
     assert found == {"count": len(lines), "sha256": hashlib.sha256(joined).hexdigest()}
 

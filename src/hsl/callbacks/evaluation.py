@@ -32,7 +32,7 @@ network has a distance head, its map of predicted object ids."""
 
 
 @dataclass(frozen=True)
-class Example:
+class KeptPrediction:
     """One picture's prediction, kept because its score is among the best or the worst."""
 
     id: str
@@ -151,8 +151,8 @@ class PartResult:
         self.ids: list[str] = []
         self.counts: list[States] = []
         self.confidences: list[float] = []
-        self._best: list[Example] = []
-        self._worst: list[Example] = []
+        self._best: list[KeptPrediction] = []
+        self._worst: list[KeptPrediction] = []
         self._num_scored = 0
         self._num_examples = num_examples
 
@@ -218,11 +218,11 @@ class PartResult:
         if np.isnan(miou):
             return
         self._num_scored += 1
-        example = Example(name, miou, class_map, confidence.cpu().numpy())
+        example = KeptPrediction(name, miou, class_map, confidence.cpu().numpy())
         self._best = heapq.nlargest(self._num_examples, [*self._best, example], key=lambda one: one.order)
         self._worst = heapq.nsmallest(self._num_examples, [*self._worst, example], key=lambda one: one.order)
 
-    def examples(self) -> tuple[Sequence[Example], Sequence[Example]]:
+    def examples(self) -> tuple[Sequence[KeptPrediction], Sequence[KeptPrediction]]:
         """Best pictures, best first, and worst pictures, worst first; none is in both."""
         half = self._num_scored // 2  # few pictures: the better half and the worse half
         return self._best[: self._num_scored - half], self._worst[:half]

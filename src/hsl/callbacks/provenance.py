@@ -36,7 +36,7 @@ class Provenance(Callback):
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
         earlier = read_provenance(folder)
-        self.facts = {**facts, **environment(), "started": earlier.get("started", _now())}
+        self.facts = {**facts, **run_environment(), "started": earlier.get("started", _now())}
         self._spent = float(earlier.get("wall_time_s", 0.0))
         self._start = time.monotonic()
 
@@ -80,7 +80,7 @@ class Provenance(Callback):
         write_provenance(self.folder, page)
 
 
-def environment() -> dict[str, Any]:
+def run_environment() -> dict[str, Any]:
     """Git state, package versions, CUDA, hardware and command of this process.
 
     ``installed`` is the number of all installed packages and the SHA-256 of their names and versions, so that two runs

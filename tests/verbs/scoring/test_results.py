@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hsl.batch import IGNORE_INDEX
-from hsl.callbacks.evaluation import Evaluation, Example, PartResult
+from hsl.callbacks.evaluation import Evaluation, KeptPrediction, PartResult
 from hsl.errors import ConfigError
 from hsl.files.split_file import Fold, Split
 from hsl.metrics.pixels.pixelwise import Pixelwise
@@ -154,7 +154,7 @@ def test_pictures_that_the_pool_could_not_score_are_named(tmp_path: Path, drawn:
 
 def test_the_last_part_is_drawn(tmp_path: Path, drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "history.csv").write_text("epoch,val/miou\n0,0.25\n1,0.5\n")
-    example = Example("t1", 1.0, np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
+    example = KeptPrediction("t1", 1.0, np.zeros((1, 1), np.uint8), np.ones((1, 1), np.float32))
     val, test = result_of(v1=POOR), result_of(t1=GOOD)
     for part in (val, test):
         monkeypatch.setattr(part, "examples", lambda: ([example], []))
