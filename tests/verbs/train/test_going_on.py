@@ -235,5 +235,5 @@ def test_pages_without_a_key(tiny: Make, root: Path, capsys: pytest.CaptureFixtu
         train(tiny(*base))
     (folder / "provenance.json").write_text(json.dumps(facts))
     (folder / "metrics.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"metrics\.json` should have the key `monitor`"):
+    with pytest.raises(ValueError, match=r"metrics\.json`: `monitor`: Field required"):
         train(tiny(*base))
