@@ -45,7 +45,7 @@ class Problem:
         heads: all that are scored: those of the network, the tasks of `readings`, and the dense head in which models
             with different heads are scored alike where it is no head of the network.
         class_counts: pixels (image head: images) per class of every head of the network, over the training part.
-        presence_pixels: the most a class could have had of them; see `hsl.data.loading.class_counts.presence`.
+        presence_pixels: the most a class could have had of them; see `hsl.data.loading.sampling.presence`.
         fuse: makes the logits of that shared head from those of the others; ``None``: there is nothing to fuse.
         readings: task -> ``int64 (S,)``: how it reads the classes of the one dense head, on which it is scored too;
             see `hsl.inference.global_space.read_as`.

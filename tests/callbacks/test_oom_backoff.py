@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from hsl.callbacks.oom_backoff import MemoryExhaustedError, OomBackoff
 from hsl.errors import ConfigError
-from hsl.models.checkpointing import checkpoint_gradients, checkpoint_network
+from hsl.models.network import checkpoint_gradients, checkpoint_network
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gramian import PCGrad

@@ -25,7 +25,7 @@ LEGAL = {
     "minimum": "a score of your own may be negative; none is a number that is not reached",
     "baseline": "see minimum",
     "devices": "-1 is all of them; Lightning knows what the machine has, and is asked before there is a run folder",
-    "tiers": "of labels: see `hsl.pseudo_labels.judgement`; of encoders: one that no encoder is below is never chosen",
+    "tiers": "of labels: see `hsl.pseudo_labels.quality`; of encoders: one that no encoder is below is never chosen",
     "size_multiple": "evaluate and predict: the run's own takes its place",
     "value_range": "pictures of floating point may have any two, see `hsl.data.arguments`",
 }

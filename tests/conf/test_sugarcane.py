@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig
 from tests.conftest import composed
 
-from hsl.pseudo_labels.judgement import Judgement
+from hsl.pseudo_labels.quality import Judgement
 from hsl.verbs.label.settings import present_sources
 
 CLASSES = ("background", "healthy", "structural", "surface", "degradation")

@@ -8,8 +8,8 @@ from torch import nn
 
 from hsl.errors import ConfigError
 from hsl.models.cbam import CBAM, ChannelAttention, SpatialAttention
-from hsl.models.checkpointing import checkpoint_gradients
 from hsl.models.encoders import Encoder, build_encoder
+from hsl.models.network import checkpoint_gradients
 
 NORMALIZATION = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 NAMES = ["test_convnext", "test_efficientnet", "test_resnet", "mobilenetv3_small_050", "tu-densenet121"]

@@ -3,8 +3,8 @@ import timm
 import torch
 
 from hsl.errors import ConfigError
-from hsl.models.checkpointing import checkpoint_gradients
 from hsl.models.encoders import build_encoder
+from hsl.models.network import checkpoint_gradients
 from hsl.models.plain_pyramid import PlainPyramid, build_plain_pyramid
 
 STATISTICS = {"mean": [0.5] * 3, "std": [0.5] * 3}

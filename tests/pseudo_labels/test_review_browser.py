@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from hsl.pseudo_labels.agreement import Agreement, write_agreement
+from hsl.pseudo_labels.refine import Agreement, write_agreement
 from hsl.pseudo_labels.spot_check import keep_answer
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"

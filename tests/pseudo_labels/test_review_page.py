@@ -17,7 +17,7 @@ import uvicorn
 from PIL import Image
 
 from hsl.data.labels.review import Settings
-from hsl.pseudo_labels.agreement import Agreement, write_agreement
+from hsl.pseudo_labels.refine import Agreement, write_agreement
 from hsl.pseudo_labels.review_page import LONGEST, build_app
 from hsl.pseudo_labels.spot_check import begin, go_on
 

@@ -12,7 +12,7 @@ import pytest
 
 from hsl.data.labels.review import Settings, Thresholds, checked
 from hsl.errors import ConfigError, DataError
-from hsl.pseudo_labels.agreement import Agreement, write_agreement
+from hsl.pseudo_labels.refine import Agreement, write_agreement
 from hsl.pseudo_labels.spot_check import begin, go_on, keep_answer
 
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError, UserError
-from hsl.models.checkpointing import checkpoint_network
+from hsl.models.network import checkpoint_network
 from hsl.run_folder.history import append_memory_event
 from hsl.run_folder.layout import of_rank
 from hsl.weighting.base import Weighting

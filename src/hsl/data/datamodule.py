@@ -16,13 +16,12 @@ from hsl.config.ranges import Limit, PositiveInt, Seed
 from hsl.data.arguments import check_arguments
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
-from hsl.data.files.unchanged import Unchanged
+from hsl.data.files.scan import Unchanged
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.loading.cache import PictureCache
-from hsl.data.loading.class_counts import mask_presence
 from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
-from hsl.data.loading.sampling import Sampling
+from hsl.data.loading.sampling import Sampling, mask_presence
 from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
 from hsl.data.loading.workers import choose_num_workers
 from hsl.data.patches.patch_sampling import TrainingPatches

@@ -20,7 +20,7 @@ from hsl.data.files.scan import Scan, scan
 from hsl.data.labels.image_labels import HEAD, ImageLabels, read_image_labels
 from hsl.data.labels.object_labels import ObjectLabels
 from hsl.data.labels.pseudo_labels import PseudoLabels, TrainingLabels
-from hsl.data.loading.class_counts import Counts, class_counts, presence
+from hsl.data.loading.sampling import Counts, class_counts, presence
 from hsl.data.patches.patch_sampling import PatchSampling
 from hsl.data.splits.folds import stored_split
 from hsl.data.tasks import Heads, heads_of
@@ -165,12 +165,12 @@ class PreparedData:
 
     @property
     def class_counts(self) -> Counts:
-        """How often each class occurs in the training part; see `hsl.data.loading.class_counts`."""
+        """How often each class occurs in the training part; see `hsl.data.loading.sampling`."""
         return class_counts(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     @property
     def presence_pixels(self) -> Counts:
-        """What a class could at most have got in the training part; see `hsl.data.loading.class_counts.presence`."""
+        """What a class could at most have got in the training part; see `hsl.data.loading.sampling.presence`."""
         return presence(self.heads, self.scan, self.parts["train"], self.image_labels)
 
     def pixels_per_part(self) -> dict[str, NDArray[np.int64]]:

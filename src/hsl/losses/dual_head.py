@@ -23,7 +23,7 @@ class DualHeadLoss(nn.Module, Loss):
     Args:
         classification: called with ``class_counts`` and ``presence_pixels``; the loss of the image head.
         class_counts: head -> counts in the training part of the fold.
-        presence_pixels: head -> see `hsl.data.loading.class_counts.presence`.
+        presence_pixels: head -> see `hsl.data.loading.sampling.presence`.
         weights: of both objectives, for the weighting; 0.4 and 0.6 where both heads learn.
         activation: ``softmax``: a pixel has one class; ``sigmoid``: the channels are independent of each other, and
             cross-entropy is the binary one, the mean over channels. The prediction is the largest channel in both.

@@ -1,10 +1,12 @@
 """The network: one encoder, one decoder, named heads."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hsl.batch import Outputs
 from hsl.errors import ConfigError
@@ -12,6 +14,42 @@ from hsl.heads import Head, Kind, of_kind
 from hsl.models.decoders import Decoder, Features
 from hsl.models.encoders import Encoder
 from hsl.models.multitask_decoders import MultitaskDecoder
+
+
+def checkpoint_network(network: nn.Module) -> None:
+    """Checkpoint the gradients of the encoder, see `checkpoint_gradients`, and of the decoder as a whole.
+
+    Args:
+        network: an `hsl.models.network.SegmentationNetwork`; one of image heads alone has no decoder.
+    """
+    checkpoint_gradients(network.get_submodule("encoder"))
+    if getattr(network, "decoder", None) is not None:
+        _run_again(network.get_submodule("decoder"))
+
+
+def checkpoint_gradients(encoder: nn.Module) -> None:
+    """Keep only the borders of the encoder's stages, or where it has no such switch only its input and output.
+
+    Gradients are the same (Chen 2016, "Training Deep Nets with Sublinear Memory Cost"); the encoder's forward pass is
+    run twice. Running statistics of batch norm see each batch twice; who calls the backward pass takes that back.
+
+    Args:
+        encoder: an `hsl.models.encoders.Encoder`, or any module.
+    """
+    # smp wraps timm's networks in `model`; its own encoders may inherit timm's switch without reading it
+    network = getattr(getattr(encoder, "body", None), "model", None)
+    for one in (network, getattr(network, "model", None)):  # the second: where timm wraps a network once more
+        switch = getattr(one, "set_grad_checkpointing", None)
+        if switch is not None:
+            switch(True)
+            return
+    _run_again(encoder)
+
+
+def _run_again(module: nn.Module) -> None:
+    """Keep the input and the output of a module only."""
+    module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False)
+
 
 MakeHead = Callable[..., nn.Module]
 Share = Callable[[Features], Features]

@@ -26,7 +26,7 @@ from hsl.data.files.decode_masks import decode_mask
 from hsl.data.labels.label_table import LabelRow, LabelTable
 from hsl.data.labels.review import Answer, Review
 from hsl.errors import DataError
-from hsl.pseudo_labels.agreement import read_agreement
+from hsl.pseudo_labels.refine import read_agreement
 from hsl.pseudo_labels.spot_check import go_on, keep_answer
 
 LONGEST = 1600

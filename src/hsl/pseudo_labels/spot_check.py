@@ -11,7 +11,7 @@ from hsl.data.labels.label_table import LabelTable, read_labels
 from hsl.data.labels.review import REVIEW, Answer, Review, Settings, judge_labels, read_review, sample
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import write_atomically
-from hsl.pseudo_labels.agreement import read_agreement
+from hsl.pseudo_labels.refine import read_agreement
 
 
 def begin(folder: Path, settings: Settings) -> tuple[LabelTable, Review]:

@@ -11,9 +11,8 @@ from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
 from hsl.run_folder.layout import METRICS, best_checkpoint
 from hsl.terminal import say
-from hsl.verbs.opening.building import build_task, without_weights
+from hsl.verbs.opening.building import build_task, choose_predictor, num_examples, without_weights
 from hsl.verbs.opening.opening import building_from, open_run, place_data
-from hsl.verbs.opening.predictors import choose_predictor, num_examples
 from hsl.verbs.scoring.results import Monitored, check_same_classes, check_same_split
 from hsl.verbs.scoring.score import score_checkpoint
 from hsl.verbs.train.earlier_runs import check_same_range

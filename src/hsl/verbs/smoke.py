@@ -16,7 +16,7 @@ from hsl.console import PlainConsole
 from hsl.errors import DataError, UserError
 from hsl.models.network import SegmentationNetwork
 from hsl.terminal import say
-from hsl.verbs.profile.trials import random_pictures, trial_loss, with_encoder
+from hsl.verbs.profile.memory import random_pictures, trial_loss, with_encoder
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from hsl.errors import ConfigError
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.terminal import say
+from hsl.verbs.profile.memory import with_encoder
 from hsl.verbs.profile.profile import MIB, check_table_free, keep, measure, read_profiles
-from hsl.verbs.profile.trials import with_encoder
 
 ONE_BY_ONE = """\
 #!/bin/bash

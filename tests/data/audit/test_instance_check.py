@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from tests.data.labels._inputs import write_data
 
 from hsl.data.audit import instance_check as module
-from hsl.data.audit.instance_check import check_instances
-from hsl.data.audit.instance_maps import InstanceMap, read_instance_map
+from hsl.data.audit.instance_check import InstanceMap, check_instances, read_instance_map
 from hsl.data.formats.folder import read_folder
 from hsl.errors import DataError
 

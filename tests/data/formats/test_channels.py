@@ -14,7 +14,7 @@ from hsl.data.audit.audit import audit
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.scan import scan
 from hsl.data.formats.channels import read_channels
-from hsl.data.loading.class_counts import mask_presence
+from hsl.data.loading.sampling import mask_presence
 from hsl.data.loading.transforms import masks_by_head
 from hsl.data.splits.folds import kfold
 from hsl.data.splits.grouping import GroupedImages

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hsl.data.labels.distance_maps import distance_map
+from hsl.data.labels.object_labels import distance_map
 from hsl.metrics.objects.watershed import split_objects
 
 

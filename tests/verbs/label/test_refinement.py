@@ -22,7 +22,7 @@ from hsl.data.labels.label_table import LabelRow, read_labels, read_labels_page
 from hsl.data.loading.transforms import training_transform
 from hsl.data.splits.folds import kfold
 from hsl.errors import DataError
-from hsl.pseudo_labels.agreement import read_agreement
+from hsl.pseudo_labels.refine import read_agreement
 from hsl.pseudo_labels.store import LabelFolder, read_confidence, read_mask
 from hsl.verbs.label.refinement import kept_round, next_round, refine_round
 

@@ -27,7 +27,7 @@ import lightning
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from hsl.verbs.opening.building import build_task
-from hsl.verbs.opening.predictors import load_checkpoint_weights
+from hsl.verbs.opening.building import load_checkpoint_weights
 
 run, devices = Path(sys.argv[1]), int(sys.argv[2])
 cfg = OmegaConf.load(run / "config.yaml")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.data.datamodule import DataModule
-from hsl.data.loading.class_counts import class_counts
+from hsl.data.loading.sampling import class_counts
 from hsl.errors import ConfigError, DataError
 from hsl.tasks.rehearsal import logged_values
 from hsl.tasks.segmentation import SegmentationTask

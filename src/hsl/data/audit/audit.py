@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hsl.config.ranges import FractionAboveZero
-from hsl.data.audit.copies import copied_pictures
-from hsl.data.audit.near_duplicates import ORIENTATIONS, is_blank, stored_near_duplicates
+from hsl.data.audit.near_duplicates import ORIENTATIONS, copied_pictures, is_blank, stored_near_duplicates
 from hsl.data.audit.pixel_values import picture_values
 from hsl.data.audit.rules import (
     STOP,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,3 +208,36 @@ def _load(path: Path) -> dict[str, Reading]:
             columns[0], columns[1], columns[2], columns[3].tolist(), *columns[4:6], columns[6].tolist(), strict=True
         )
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Unchanged:
+    """Refuses a record whose picture or mask is not the one that was scanned.
+
+    A stamp costs one look at the file's status. Where it differs the bytes are compared, because a copy, a link or new
+    permissions change a stamp too.
+    """
+
+    scanned: dict[str, tuple[str, str, str]]
+
+    @classmethod
+    def since(cls, scan: Scan) -> Self:
+        """Stamp and hashes of every record of a scan."""
+        return cls(dict(zip(scan.ids, zip(scan.stamps, scan.content, scan.mask_content, strict=True), strict=True)))
+
+    def __call__(self, record: Record) -> None:
+        """Look at a record.
+
+        Raises:
+            DataError: Its picture or mask has changed, or is gone.
+        """
+        stamp, *contents = self.scanned[record.id]
+        if stamp_of(record) == stamp:
+            return
+        for source, content in zip((record.image, record.mask), contents, strict=True):
+            if source is not None and hashlib.sha256(source.read()).hexdigest() != content:
+                raise DataError(
+                    f"`{source.name}` has changed since the run read it first. Put the old file back and go on with "
+                    "`resume=last`, or start a new run."
+                )
+        self.scanned[record.id] = (stamp_of(record), contents[0], contents[1])

@@ -58,7 +58,7 @@ def hv(prediction: Tensor, target: Tensor, pixels: Pixels) -> Tensor:
 
     Args:
         prediction: ``(B, 1, H, W)``, compared as it is.
-        target: ``(B, H, W)`` in [0, 1], see ``hsl.data.labels.distance_maps``.
+        target: ``(B, H, W)`` in [0, 1], see ``hsl.data.labels.object_labels``.
         pixels: says which pixels lie inside an object.
     """
     return _per(_squared_error(as_float(prediction[:, 0]), target, pixels.positive), pixels.positive.sum())

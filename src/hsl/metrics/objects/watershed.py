@@ -34,7 +34,7 @@ def split_objects(
 
     Args:
         probabilities: ``(H, W)`` of the object class.
-        distances: ``(H, W)``, predicted; normalised per object, see ``hsl.data.labels.distance_maps``. Values outside
+        distances: ``(H, W)``, predicted; normalised per object, see ``hsl.data.labels.object_labels``. Values outside
             [0, 1] are allowed.
         threshold: in [0, 1).
         marker_height: in (0, 1). Lower cuts more.

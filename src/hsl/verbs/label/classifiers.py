@@ -26,9 +26,8 @@ from hsl.pseudo_labels.gradcam import class_activation
 from hsl.run_folder.layout import SPLITS, best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.building import rebuild_task
+from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
-from hsl.verbs.opening.predictors import load_checkpoint_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,9 +28,18 @@ from hsl.data.labels.label_table import (
 from hsl.errors import DataError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
-from hsl.pseudo_labels.agreement import Agreement, write_agreement
-from hsl.pseudo_labels.judgement import Judgement
-from hsl.pseudo_labels.refine import Decision, changed_share, decide, flagged, mean_iou, transitions, upgraded
+from hsl.pseudo_labels.quality import Judgement
+from hsl.pseudo_labels.refine import (
+    Agreement,
+    Decision,
+    changed_share,
+    decide,
+    flagged,
+    mean_iou,
+    transitions,
+    upgraded,
+    write_agreement,
+)
 from hsl.pseudo_labels.store import LabelFolder, read_mask
 from hsl.reports.plots.drift_plot import drift_plot
 from hsl.tasks.segmentation import SegmentationTask

@@ -38,9 +38,8 @@ from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
-from hsl.verbs.opening.building import rebuild_task
+from hsl.verbs.opening.building import choose_predictor, load_checkpoint_weights, rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
-from hsl.verbs.opening.predictors import choose_predictor, load_checkpoint_weights
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
 from hsl.verbs.scoring.image_results import image_row, stored_thresholds

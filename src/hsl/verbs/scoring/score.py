@@ -14,7 +14,7 @@ from hsl.data.datamodule import DataModule
 from hsl.reports.page.pictures import colours_of
 from hsl.run_folder.layout import OBJECTS
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.predictors import load_checkpoint_weights
+from hsl.verbs.opening.building import load_checkpoint_weights
 from hsl.verbs.scoring.class_maps import object_scores, save_class_maps
 from hsl.verbs.scoring.results import Monitored, write_results
 from hsl.verbs.train.setup import trainer_of

@@ -22,7 +22,7 @@ from hsl.run_folder.layout import BEST, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
-from hsl.verbs.opening.predictors import fill_task
+from hsl.verbs.opening.building import fill_task
 from hsl.verbs.scoring.results import check_same_split
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
-from hsl.data.loading.class_counts import class_counts
+from hsl.data.loading.sampling import class_counts
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
 from hsl.heads import Head

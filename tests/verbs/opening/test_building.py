@@ -9,7 +9,7 @@ from torch import nn
 
 from hsl.errors import ConfigError
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.predictors import load_checkpoint_weights
+from hsl.verbs.opening.building import load_checkpoint_weights
 
 
 def task() -> SegmentationTask:
