@@ -1,4 +1,4 @@
-"""Run folders with known confusion matrices, written in the layout that every run leaves."""
+"""Run folders with known confusion matrices, written by what writes those of a training."""
 
 import csv
 import hashlib
@@ -7,11 +7,13 @@ import json
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 
+from hsl.files.io import null_for_nan
+from hsl.files.row_file import RowFile
+from hsl.files.split_file import Split, write_split
 from hsl.metrics.images.image_scores import image_scores
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.failures import object_failures
@@ -21,6 +23,13 @@ from hsl.metrics.pixels.formulas import add_states, pixel_scores
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.metrics.pool.worker import encode, json_ready
 from hsl.reports.page import pictures
+from hsl.run_folder import layout
+from hsl.run_folder.history import append_step, read_history, write_history
+from hsl.run_folder.parts import write_audit
+from hsl.run_folder.pictures import class_names, write_image_predictions, write_images
+from hsl.run_folder.pixel_counts import Pictures, write_pixel_counts
+from hsl.run_folder.provenance import write_config, write_provenance
+from hsl.run_folder.scores import write_metrics
 
 CLASSES = ["background", "crack", "stain"]
 
@@ -89,7 +98,7 @@ def run_maker(tmp_path):
         folder = tmp_path / "outputs" / name / f"fold{fold}" / f"{time}-s{seed}"
         folder.mkdir(parents=True)
         content = {"name": name, "fold": fold, "seed": seed, "encoder": {"name": encoder}, "lr": 0.001}
-        (folder / "config.yaml").write_text(yaml.safe_dump({**content, **(config or {})}))
+        write_config(folder, OmegaConf.create({**content, **(config or {})}))
         split = split_of() if split is None else split
         facts = {
             "status": status,
@@ -100,15 +109,27 @@ def run_maker(tmp_path):
             "git": {"commit": "0123456789abcdef", "dirty": False},
             "command": f"train.py encoder={encoder} fold={fold}",
         }
-        (folder / "provenance.json").write_text(json.dumps({**facts, **(provenance or {})}))
-        (folder / "splits.json").write_text(json.dumps(split))
-        history = "epoch,lr,train/loss,val/loss,val/miou\n0,0.001,1.0,1.1,0.3\n1,0.001,0.8,0.9,0.5\n"
-        (folder / "history.csv").write_text(history)
+        write_provenance(folder, {**facts, **(provenance or {})})
+        write_split(folder / layout.SPLITS, Split.from_json(json.dumps(split), "split"))
+        write_curves(folder, [0.3, 0.5], [1.0, 0.8])
         if status == "finished":
             write_scores(folder, split, fold, confusion or confusion_of(50, 50), tta, test, rows)
         return folder
 
     return make
+
+
+def write_curves(folder, miou, loss):
+    """The history of as many epochs; the loss on the validation part is larger by 0.1."""
+    rows = [
+        {"epoch": epoch, "lr": 0.001, "train/loss": loss[epoch], "val/loss": loss[epoch] + 0.1, "val/miou": value}
+        for epoch, value in enumerate(miou)
+    ]
+    write_history(folder / layout.HISTORY, rows)
+
+
+def stored_metrics(folder):
+    return json.loads((folder / layout.METRICS).read_text())
 
 
 def write_scores(folder, split, fold, confusion, tta, test, rows):
@@ -120,15 +141,15 @@ def write_scores(folder, split, fold, confusion, tta, test, rows):
     page = {
         "monitor": {"name": "val/miou", "mode": "max", "value": 0.5, "epoch": 1},
         "classes": CLASSES,
+        "task_classes": {},
+        "image_classes": {},
         "parts": parts,
     }
-    (folder / "metrics.json").write_text(json.dumps(page))
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["id", "group", "part", "inference", "miou", "pixel_accuracy", "confidence"])
-    for name, group, miou in image_rows(split, fold) if rows is None else rows:
-        table.writerow([name, group, "val", "plain", miou, 0.9, 0.8])
-    (folder / "per_image.csv").write_text(text.getvalue())
+    write_metrics(folder, page)
+    where = {"part": "val", "inference": "plain", "pixel_accuracy": 0.9, "confidence": 0.8}
+    given_rows = image_rows(split, fold) if rows is None else rows
+    if given_rows:
+        write_images(folder, [{"id": name, "group": group, "miou": miou, **where} for name, group, miou in given_rows])
     ids = {"val": split["folds"][fold]["val"], "test": split["test"] or ["t0", "t1"]}
     given = {("val", "plain"): confusion, ("val", "tta"): tta, ("test", "plain"): test}
     write_counts(folder, {key: (ids[key[0]], matrix) for key, matrix in given.items() if matrix is not None})
@@ -160,17 +181,10 @@ def counts_of(confusion, num_pictures):
     }
 
 
-def write_counts(folder, parts, name="pixel_counts"):
-    """``pixel_counts.npz``; ``parts`` maps (part, inference) to ids and the confusion matrix they add up to."""
-    stored = [counts_of(matrix, len(ids)) for ids, matrix in parts.values()]
-    keys = [(part, inference) for (part, inference), (ids, _) in parts.items() for _ in ids]
-    np.savez_compressed(
-        folder / f"{name}.npz",
-        ids=np.array([each for ids, _ in parts.values() for each in ids]),
-        part=np.array([part for part, _ in keys]),
-        inference=np.array([inference for _, inference in keys]),
-        **{key: np.concatenate([each[key] for each in stored]) for key in stored[0]},
-    )
+def write_counts(folder, parts, name=layout.PIXEL_COUNTS):
+    """``parts`` maps (part, inference) to ids and the confusion matrix they add up to."""
+    counted = {on: Pictures(ids, counts_of(matrix, len(ids))) for on, (ids, matrix) in parts.items()}
+    write_pixel_counts(folder / name, counted)
 
 
 @pytest.fixture
@@ -181,19 +195,20 @@ def add_tasks():
     """
 
     def add(folder, right, fold=0, split=None, part="val"):
-        page = json.loads((folder / "metrics.json").read_text())
+        page = stored_metrics(folder)
         ids = (split or split_of())["folds"][fold]["val"] if part == "val" else ["t0", "t1"]
         for task, share in right.items():
             hits = round(100 * share)
             confusion = [[100, 0], [100 - hits, hits]]
-            write_counts(folder, {(part, "plain"): (ids, confusion)}, f"pixel_counts_{task}")
+            write_counts(folder, {(part, "plain"): (ids, confusion)}, layout.task_counts(task))
             page.setdefault("task_classes", {})[task] = ["none", task]
             page["parts"][part]["plain"].setdefault("tasks", {})[task] = scores(confusion, len(ids))
-        (folder / "metrics.json").write_text(json.dumps(page))
-        table = pd.read_csv(folder / "history.csv")
+        write_metrics(folder, page)
+        epochs = [dict(row) for row in read_history(folder)]
         for task, share in right.items():
-            table[f"val/miou/{task}"] = np.linspace(0.1, share / 2, len(table))
-        table.to_csv(folder / "history.csv", index=False)
+            for row, value in zip(epochs, np.linspace(0.1, share / 2, len(epochs)), strict=True):
+                row[f"val/miou/{task}"] = value
+        write_history(folder / layout.HISTORY, epochs)
         return folder
 
     return add
@@ -236,7 +251,7 @@ def add_image_head():
         given=None,
         unknown=(),
     ):
-        page = json.loads((folder / "metrics.json").read_text())
+        page = stored_metrics(folder)
         ids = (split or split_of())["folds"][fold]["val"] if part == "val" else ["t0", "t1"]
         targets, probabilities = given or guesses(ids, skill, several, classes)
         known = np.array([name not in unknown for name in ids])
@@ -244,6 +259,7 @@ def add_image_head():
         found = image_scores(probabilities[known], targets[known], limits)
         per_class = found.pop("per_class")
         stored = {"kind": "multi" if several else "single", **found}
+        stored |= {} if several else {"confusion": found["confusion"].tolist()}
         stored["per_class"] = {
             name: {score: float(values[i]) for score, values in per_class.items()} for i, name in enumerate(classes)
         }
@@ -251,35 +267,27 @@ def add_image_head():
         if not dense:
             page |= {"classes": [], "parts": {part: {"plain": {}}}}
             page["monitor"] = {"name": "val/accuracy", "mode": "max", "value": 0.5, "epoch": 1}
-            for name in ("pixel_counts.npz", "per_image.csv"):
+            for name in (layout.PIXEL_COUNTS, layout.PER_IMAGE):
                 (folder / name).unlink(missing_ok=True)
-            (folder / "history.csv").write_text("epoch,phase,val/accuracy\n0,A,0.3\n1,B,0.5\n")
+            rows = [{"epoch": 0, "phase": "A", "val/accuracy": 0.3}, {"epoch": 1, "phase": "B", "val/accuracy": 0.5}]
+            write_history(folder / layout.HISTORY, rows)
         page["image_classes"] = {"classification": list(classes)}
         page["parts"].setdefault(part, {}).setdefault("plain", {})["image_heads"] = {"classification": stored}
-        (folder / "metrics.json").write_text(json.dumps(without_nan(page)))
-        rows = []
+        write_metrics(folder, null_for_nan(page))
+        path = folder / layout.IMAGE_PREDICTIONS
+        rows = list(csv.DictReader(io.StringIO(path.read_text()))) if path.is_file() else []
         for name, target, one, is_known in zip(ids, targets, probabilities, known, strict=True):
             truth = target == 1 if several else np.arange(len(classes)) == target
             guess = one >= 0.5 if several else np.arange(len(classes)) == one.argmax()
             row = {"id": name, "group": f"g{name[:-1]}{int(name[-1]) // 2}", "part": part, "inference": "plain"}
-            row |= {"head": "classification", "target": "|".join(np.array(classes)[truth]) if is_known else None}
-            row |= {"prediction": "|".join(np.array(classes)[guess]), "loss": 0.1}
+            row |= {"head": "classification", "target": class_names(truth, classes) if is_known else None}
+            row |= {"prediction": class_names(guess, classes), "loss": 0.1}
             row["correct"] = int((truth == guess).all()) if is_known else None
             rows.append(row | {f"probability/{each}": p for each, p in zip(classes, one, strict=True)})
-        path = folder / "image_predictions.csv"
-        table = pd.DataFrame(rows).astype({"correct": "Int64"})
-        table.to_csv(path, mode="a", header=not path.exists(), index=False)
+        write_image_predictions(folder, rows)
         return folder
 
     return add
-
-
-def without_nan(node):
-    if isinstance(node, dict):
-        return {key: without_nan(value) for key, value in node.items()}
-    if isinstance(node, list | np.ndarray):
-        return [without_nan(value) for value in (node if isinstance(node, list) else node.tolist())]
-    return None if isinstance(node, float) and np.isnan(node) else node
 
 
 @pytest.fixture
@@ -290,17 +298,14 @@ def add_weighting():
     """
 
     def add(folder, norms=(), cosines=(), failures=0, num_steps=40, objectives=("genus", "health")):
-        lines = []
         for i in range(num_steps):
             step = 10 * (i + 1)
-            line = {"step": step, "epoch": i // 4}
-            line |= {f"weight/{name}": 1 + 0.01 * i * k for k, name in enumerate(objectives)}
+            line = {f"weight/{name}": 1 + 0.01 * i * k for k, name in enumerate(objectives)}
             if norms:
                 line |= {"solver_failures": min(i, failures), "steps": step, "degraded": 0.0}
                 line |= {f"norm/{name}": value * (0.9, 1.0, 1.1)[i % 3] for name, value in dict(norms).items()}
             line |= {f"cosine/{a}/{b}": values[i % len(values)] for (a, b), values in dict(cosines).items()}
-            lines.append(json.dumps(line) + "\n")
-        (folder / "weighting.jsonl").write_text("".join(lines))
+            append_step(folder / layout.WEIGHTING, step, i // 4, line)
         return folder
 
     return add
@@ -337,10 +342,17 @@ def add_objects():
                 del metrics["surface"]
                 errors["surface"] = {"type": "MemoryError", "message": "no room", "traceback": "..."}
             lines.append(encode(name, part, "00000000", json_ready(metrics), errors))
-        with (folder / "objects.jsonl").open("ab") as file:
-            file.writelines(lines)
+        write_lines(folder, lines)
 
     return add
+
+
+def write_lines(folder, lines):
+    file = RowFile(folder / layout.OBJECTS, resume=True, metrics={"surface", "panoptic", "clustering", "failures"})
+    for line in lines:
+        file.append(line)
+    file.sort()
+    file.close()
 
 
 class Predicted:
@@ -362,7 +374,7 @@ def add_pictures():
 
     def add(folder, best=(0.9,), worst=(0.1,)):
         kinds = [[Predicted(f"p{value}", value) for value in kind] for kind in (best, worst)]
-        pictures.write_examples(folder / "predictions", *kinds, original, CLASSES)
+        pictures.write_examples(folder / layout.PREDICTIONS, *kinds, original, CLASSES)
 
     return add
 
@@ -458,28 +470,23 @@ def fill_run(folder, split, fold, skill):
         shown.append(Predicted(name, scored["miou"]))
         exponents = np.exp(logits - logits.max(0))
         shown[-1].prediction, shown[-1].confidence = guess, (exponents.max(0) / exponents.sum(0)).astype(np.float32)
-    pd.DataFrame(rows).to_csv(folder / "per_image.csv", index=False)
-    (folder / "objects.jsonl").write_bytes(b"".join(lines))
+    write_images(folder, rows)
+    write_lines(folder, lines)
     total = add_states(states)
-    keys = {"ids": list(seen), "part": ["val"] * len(seen), "inference": ["plain"] * len(seen)}
-    np.savez_compressed(
-        folder / "pixel_counts.npz",
-        **{key: np.array(value) for key, value in keys.items()},
-        **{key: np.stack([each[key] for each in states]) for key in states[0]},
-    )
-    page = json.loads((folder / "metrics.json").read_text())
+    arrays = {key: np.stack([each[key] for each in states]) for key in states[0]}
+    write_pixel_counts(folder / layout.PIXEL_COUNTS, {("val", "plain"): Pictures(list(seen), arrays)})
     told = {"num_images": len(seen), "confusion": total["matrices"].sum(0).tolist(), **pixel_scores(total)}
-    (folder / "metrics.json").write_text(json.dumps(page | {"parts": {"val": {"plain": told}}}))
+    write_metrics(folder, null_for_nan(stored_metrics(folder) | {"parts": {"val": {"plain": told}}}))
     shown.sort(key=lambda one: -one.miou)
     half = len(shown) // 2
-    pictures.write_examples(folder / "predictions", shown[:half], shown[half:], lambda name: seen[name][1:], CLASSES)
+    examples = shown[:half], shown[half:]
+    pictures.write_examples(folder / layout.PREDICTIONS, *examples, lambda name: seen[name][1:], CLASSES)
     rng = np.random.default_rng(fold)
     values = skill * (1 - np.exp(-np.arange(12) / 3)) + 0.02 * rng.random(12)
-    history = "".join(f"{epoch},0.001,{1 - value},{1.1 - value},{value}\n" for epoch, value in enumerate(values))
-    (folder / "history.csv").write_text(f"epoch,lr,train/loss,val/loss,val/miou\n{history}")
+    write_curves(folder, values, 1 - values)
     audit = {"stopped": False, "method": "kfold", "groups": "group", "num_pictures": {"train": 8, "val": 4, "test": 0}}
     audit |= {"near_duplicates": "stop", "threshold": 0.98, "num_inside": 2, "num_across": 0, "findings": []}
-    (folder / "audit.json").write_text(json.dumps(audit))
+    write_audit(folder, json.dumps(audit))
     return folder
 
 

@@ -20,7 +20,7 @@ LEVELS = {
     "verbs": 3, "serving": 3,
     "cli": 4,
 }  # fmt: skip
-SHELVES = {"callbacks", "data/formats", "losses", "pseudo_labels", "run_folder"}
+SHELVES = {"callbacks", "data/formats", "losses", "pseudo_labels"}
 """A file an option of a group."""
 NAMES_ONLY = "hsl.run_folder.layout"
 """Every room may import it: it holds the names of files and nothing else."""

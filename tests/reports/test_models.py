@@ -120,7 +120,7 @@ def test_models_are_told_apart_by_config_but_not_by_fold_seed_and_ignored_keys(m
 
 @pytest.mark.parametrize("option", sorted((conf_dir() / "callbacks").glob("*.yaml")), ids=lambda path: path.stem)
 def test_only_a_callback_that_changes_the_training_makes_another_model(make_run, models, option):
-    nodes = yaml.safe_load(option.read_text())
+    nodes = yaml.safe_load(option.read_text().replace("${", "$("))  # a stored config has no interpolations
     make_run(fold=0)
     make_run(fold=1, config={"callbacks": {name: node for name, node in nodes.items() if name != "defaults"}})
     changes = option.stem in ("early_stopping", "best_checkpoint", "rollback_gate")

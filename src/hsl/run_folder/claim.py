@@ -20,7 +20,6 @@ from hsl.run_folder.earlier import chosen_checkpoint, config_identity, differing
 from hsl.run_folder.layout import (
     BEST,
     CHECKPOINTS,
-    CONFIG,
     METRICS,
     OBJECTS_VALIDATION,
     OOM,
@@ -94,10 +93,6 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def write_config(self, cfg: DictConfig) -> None:
-        """Write the resolved config beside everything else."""
-        write_atomically(self.path / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
 
     def result(self, monitor: str) -> float:
         """The monitored value of a finished run."""

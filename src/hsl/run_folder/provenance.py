@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from hsl.config.moved import with_present_targets
@@ -46,6 +47,11 @@ def find_run_folders(patterns: Sequence[str]) -> list[Path]:
                     found.setdefault(Path(here).resolve(), Path(here))
                     folders.clear()
     return sorted(found.values())
+
+
+def write_config(folder: Path, cfg: DictConfig) -> None:
+    """Write the resolved config of a run."""
+    write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

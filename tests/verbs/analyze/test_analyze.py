@@ -158,8 +158,15 @@ def test_several_classes_per_picture_and_a_checkpoint_that_is_broken(tiny: Make,
     run = make_run(tmp_path / "run", tiny, *several)
     with pytest.raises(ConfigError, match=r"has no metrics\.json"):
         analysed(tiny, tmp_path / "out", [run])
-    head = {"classification": {"thresholds": dict.fromkeys(KINDS, 0.999)}}  # so that it says none
-    (run / "metrics.json").write_text(json.dumps({"parts": {"val": {"plain": {"image_heads": head}}}}))
+    thresholds = dict.fromkeys(KINDS, 0.999)
+    head = {"classification": {"kind": "multi", "num_images": 1, "thresholds": thresholds}}  # so that it says none
+    monitor = {"name": "val/macro_f1", "mode": "max", "value": 0.5, "epoch": 0}
+    scores = {
+        "classes": [],
+        "image_classes": {"classification": KINDS},
+        "parts": {"val": {"plain": {"image_heads": head}}},
+    }
+    (run / "metrics.json").write_text(json.dumps({"monitor": monitor, **scores}))
     page = analysed(tiny, tmp_path / "out", [run], "part=train")
     assert page["part"] == "train"
     assert page["runs"][0]["label"] == "both"

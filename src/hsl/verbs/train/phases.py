@@ -23,13 +23,13 @@ from hsl.run_folder.checkpoint import TRAINING, WEIGHTS, read_checkpoint
 from hsl.run_folder.history import read_history, read_phase_states, write_history, write_phase_states
 from hsl.run_folder.layout import (
     CHECKPOINTS,
-    CONFIG,
     HISTORY,
     LAST,
     best_checkpoint,
     last_checkpoint,
     phase_folder,
 )
+from hsl.run_folder.provenance import write_config
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.label.refinement import kept_round, next_round, refine_round
@@ -101,7 +101,7 @@ class PhasedRun:
             default_root_dir=own,
             **_where_it_stopped(last),
         )
-        write_atomically(own / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())
+        write_config(own, cfg)
         try:
             trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         finally:

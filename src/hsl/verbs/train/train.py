@@ -30,6 +30,7 @@ from hsl.models.families import family_of
 from hsl.run_folder.claim import RunFolder, find_run_folder
 from hsl.run_folder.layout import SPLITS
 from hsl.run_folder.parts import write_audit, write_parts
+from hsl.run_folder.provenance import write_config
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
@@ -134,7 +135,7 @@ def _fit_once(
 
 
 def _write_inputs(folder: RunFolder, cfg: DictConfig, data: PreparedData) -> None:
-    folder.write_config(cfg)
+    write_config(folder.path, cfg)
     write_split_and_audit(folder.path, data)
 
 
