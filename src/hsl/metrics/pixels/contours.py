@@ -61,7 +61,7 @@ def dilated(flags: Flags, radius: int) -> Flags:
 def _contours(classes: Mask) -> Flags:
     """Pixels with a neighbour (of eight) of another class; pixels with ``IGNORE_INDEX`` make no contour."""
     valid = classes != IGNORE_INDEX
-    result = np.zeros_like(valid)
+    result: Flags = np.zeros_like(valid)
     for first, second in neighbours(classes.shape):
         differ = (classes[first] != classes[second]) & valid[first] & valid[second]
         result[first] |= differ
