@@ -31,6 +31,7 @@ from hsl.files.names import check_names
 from hsl.metrics.catalogue import read_mode
 from hsl.signals import ended_by_signals
 from hsl.terminal import quieten_handlers, say, visible
+from hsl.verbs.opening.places import check_places
 
 EXIT_USER_ERROR = 2
 TOLD = (UserError, HydraException, OmegaConfBaseException, OSError, MemoryError, RuntimeError)
@@ -160,6 +161,7 @@ def _call_entry(cfg: DictConfig) -> Any:
         _refuse_unread_keys()
         content: Any = OmegaConf.to_container(cfg, resolve=True)
         check_names(content)
+        check_places(content)
         check_calls(content)
         check_values(content, KEYS)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)

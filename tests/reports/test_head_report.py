@@ -10,7 +10,6 @@ from hsl.errors import ConfigError
 from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.plots.plot_files import save_plots
-from hsl.reports.report import report
 from hsl.reports.statistics.comparisons import compare
 from hsl.reports.statistics.paired_tests import Interval, Summary
 from hsl.reports.statistics.ranking import ranked, ranking_table
@@ -19,6 +18,7 @@ from hsl.reports.tables.class_tables import per_class_table, thresholds_table
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.run_tables import folds_table
 from hsl.run_folder.run import ScoredOn
+from hsl.verbs.report import report
 
 CONF = Path(__file__).parents[2] / "conf"
 

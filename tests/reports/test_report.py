@@ -9,9 +9,9 @@ from PIL import Image
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
 from hsl.reports.plots.plot_files import save_plots
-from hsl.reports.report import report
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.run_folder.parts import PartTests, write_parts
+from hsl.verbs.report import report
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

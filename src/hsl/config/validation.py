@@ -85,7 +85,7 @@ class TrainRules(BaseModel):
 def validate(cfg: DictConfig) -> None:
     """Check ranges, types and the rules between groups.
 
-    A config without ``monitor`` (every verb but train) has no such rules and only has to resolve.
+    A config without ``monitor`` (every verb but train) only has to resolve, and to name a fold that there is.
 
     Raises:
         ConfigError: every finding at once: the value, the rule and the way out.
@@ -95,6 +95,8 @@ def validate(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise ConfigError(unresolved(error)) from error
     if "monitor" not in content:
+        if findings := _fold_findings(content):
+            raise ConfigError(" ".join(findings))
         return
     try:
         TrainRules.model_validate(content)
@@ -205,12 +207,11 @@ def _sentence(finding: Any) -> str:
 
 
 def _fold_findings(content: dict[str, Any]) -> list[str]:
-    num_folds = content["data"]["split"].get("num_folds")
-    if num_folds is None or content["fold"] < num_folds:
-        return []
+    num_folds, fold = content.get("data", {}).get("split", {}).get("num_folds"), content.get("fold")
+    if not isinstance(num_folds, int) or not isinstance(fold, int) or fold < num_folds:
+        return []  # types are checked with those of the other arguments
     return [
-        f"`fold` should be in [0, {num_folds}). Found `fold = {content['fold']}`. "
-        "Choose another, or raise `data.split.num_folds`."
+        f"`fold` should be in [0, {num_folds}). Found `fold = {fold}`. Choose another, or raise `data.split.num_folds`."
     ]
 
 

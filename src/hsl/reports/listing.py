@@ -1,6 +1,5 @@
-"""The verb ``runs``: run folders with their key numbers, quick also for hundreds of them."""
+"""Run folders with their key numbers, quick also for hundreds of them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -8,14 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from hsl.errors import ConfigError, DataError
 from hsl.metrics.catalogue import SCORES
 from hsl.run_folder.history import read_history
-from hsl.run_folder.provenance import Facts, find_run_folders, read_facts, run_status
+from hsl.run_folder.provenance import Facts, read_facts, run_status
 from hsl.run_folder.scores import Metrics, StoredScores, read_metrics
-from hsl.terminal import say, visible
+from hsl.terminal import visible
 
 PART, INFERENCE = "val", "plain"  # whose scores are listed
 
@@ -58,23 +55,6 @@ class Row:
 LISTED = tuple(score.name for score in SCORES.values() if score.listed)
 _NAMES = [LISTED if each.name == "scores" else (each.name,) for each in fields(Row)]
 COLUMNS = tuple(name for some in _NAMES for name in some)
-
-
-def runs(cfg: DictConfig) -> None:
-    """Print the run folders below ``cfg.root``, as a table or as JSON.
-
-    Raises:
-        ConfigError: ``filter``, ``sort`` or ``limit`` cannot be understood.
-    """
-    limit = _limit(cfg.limit)
-    found = [read_row(folder) for folder in find_run_folders([str(cfg.root)])]
-    shown = arrange(found, cfg.filter, str(cfg.sort))[:limit]
-    if cfg.json:
-        say(json.dumps([row.cells for row in shown], indent=2))
-    elif found:
-        say(f"{as_text(shown)}\n{len(shown)} of {len(found)} runs")
-    else:
-        say(f"No run folder below `{cfg.root}`.")
 
 
 def read_row(folder: Path) -> Row:
@@ -174,14 +154,6 @@ def _patterns(wanted: str | None) -> list[tuple[str, str]]:
 def _check_column(name: str, setting: str) -> None:
     if name not in COLUMNS:
         raise ConfigError(f"A column should be one of {', '.join(COLUMNS)}. Found `{name}` in `{setting}`.")
-
-
-def _limit(given: Any) -> int | None:
-    if given is None:
-        return None
-    if str(given).isdecimal() and int(given) > 0:
-        return int(given)
-    raise ConfigError(f"`limit` should be a whole number above 0, or null for all runs. Found `limit = {given}`.")
 
 
 def _plain(row: Row, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`hsl report`: from run folders to tables and a page."""
+"""From run folders to tables and a page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from hsl.errors import ConfigError
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
-from hsl.metrics.pixels.pixel_counts import METRICS
 from hsl.reports.cv_results import cv_results, image_results
 from hsl.reports.data_sets import UNNAMED, DataSet, data_sets
-from hsl.reports.gather import gather
 from hsl.reports.head_report import HeadReport, ablation_of, head_report
 from hsl.reports.models import Model, models_of
 from hsl.reports.page.answer import Standing, answer
@@ -24,7 +21,6 @@ from hsl.reports.page.report_page import write_page
 from hsl.reports.plots.image_plots import image_plots
 from hsl.reports.plots.plot_files import check_plot_files, save_plots
 from hsl.reports.plots.report_plots import report_plots
-from hsl.reports.scores import IMAGE_METRICS
 from hsl.reports.statistics.ablation import check_base, find_base
 from hsl.reports.tables.part_tables import parts_of, parts_table
 from hsl.reports.tables.run_tables import phases_table
@@ -46,26 +42,17 @@ class _Written:
     results: Mapping[str, Any]
 
 
-def report(cfg: DictConfig) -> Path:
-    """Compare the models of the runs that match ``cfg.runs`` and write everything into ``cfg.output``.
+def report_on(runs: Sequence[Run], cfg: DictConfig) -> Path:
+    """Compare the models of runs and write everything into ``cfg.output``.
 
     Returns:
         The page.
 
     Raises:
-        ConfigError: ``metric`` or ``image_metric`` is none of the scores, ``base`` no model, ``pareto`` names no two
-            tasks, or ``dpi`` or ``formats`` are none that plots can be saved in.
-        DataError: no run folder matches.
+        ConfigError: ``base`` is no model, ``pareto`` names no two tasks, or ``dpi`` or ``formats`` are none that plots
+            can be saved in.
     """
-    if cfg.metric is not None and cfg.metric not in METRICS:
-        raise ConfigError(f"`metric` should be one of {', '.join(METRICS)}. Found `metric = {cfg.metric}`.")
-    if cfg.image_metric not in IMAGE_METRICS:
-        raise ConfigError(
-            f"`image_metric` should be one of {', '.join(IMAGE_METRICS)}. Found `image_metric = {cfg.image_metric}`."
-        )
     check_plot_files(cfg.dpi, cfg.formats)
-    patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    runs = gather(patterns)
     found, unknown = data_sets(runs)
     if len(found) <= 1:
         found, unknown = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from hsl.reports.report import report
+from hsl.verbs.report import report
 
 pytestmark = [pytest.mark.slow]
 

@@ -24,10 +24,10 @@ from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.galleries import galleries
 from hsl.reports.plots.palette import palette
-from hsl.reports.report import report
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.patches import patches
 from hsl.verbs.predict.predict import predict
+from hsl.verbs.report import report
 from hsl.verbs.train.train import train
 
 CHANNELS = ("leaf", "symptom", "margin")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from iterstrat.ml_stratifiers import IterativeStratification, MultilabelStratifiedKFold
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from hsl.channels import class_pixels
 from hsl.data.files.records import Catalogue
@@ -173,6 +171,10 @@ def deal(units: GroupedImages, num_folds: int, stratify: str | None, seed: int) 
             f"`num_folds` should be at most the number of groups, {len(units.names)}. Found `num_folds = "
             f"{num_folds}`. Set `data.split.num_folds` lower; each group has to stay whole."
         )
+    # scikit-learn takes two seconds to import, and what is wrong with a data set needs none of it
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold
+
     _warn_of_rare_classes(units, num_folds)
     if stratify == "all_classes" and len(units.classes) > 1:
         splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
@@ -204,6 +206,8 @@ def share_out(units: GroupedImages, shares: Sequence[float], seed: int) -> list[
     Returns:
         The ids of each part.
     """
+    from iterstrat.ml_stratifiers import IterativeStratification  # as in `deal`
+
     _warn_of_rare_classes(units, sum(share > 0 for share in shares))
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(units.names))

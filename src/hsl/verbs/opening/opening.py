@@ -17,6 +17,7 @@ from hsl.errors import ConfigError, user_sentence
 from hsl.files.io import read_yaml
 from hsl.models.state_dict import first_line
 from hsl.run_folder.layout import CONFIG, PROVENANCE
+from hsl.verbs.opening.places import config_of
 
 _NEEDED = ("callbacks", "data", "encoder", "trainer", "task.network.encoder", "task.network.heads")
 _SCORING = ("_target_", "_partial_", "accelerator", "precision", "deterministic", "benchmark",
@@ -38,12 +39,8 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
         ConfigError: it is not a run folder, or its config calls what is not allowed or what this version does not have.
         DataError: the config cannot be read.
     """
-    run = Path(path)
-    file = run / CONFIG
-    if not file.is_file():
-        raise ConfigError(
-            f"`run` should be a run folder. Found `run = {path}`, which has no {CONFIG}. They lie below `outputs/`."
-        )
+    file = config_of(path)
+    run = file.parent
     text = read_yaml(file)
     try:
         cfg = OmegaConf.create(text)
