@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError
-from hsl.reports.listing import COLUMNS, LISTED, Row, arrange, as_text, read_row, runs
+from hsl.reports.listing import COLUMNS, LISTED, Row, arrange, as_text, read_row
+from hsl.verbs.runs import runs
 
 
 @pytest.fixture

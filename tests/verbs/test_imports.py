@@ -86,7 +86,7 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
         ("evaluate", "run=nowhere"): "`run` should be a run folder",
         ("predict", "run=nowhere", "input=x", "output=y"): "`run` should be a run folder",
         ("report", "runs=nowhere", "metric=typo"): "`metric` should be one of",
-        ("audit", "data.num_workers=many"): "`data.num_workers` should be",
+        ("audit", "data=folder", "data.root=.", "data.num_workers=many"): "`data.num_workers` should be",
     }
     done = run_without([list(words) for words in mistakes], tmp_path)
     assert done.stdout.count("ends with 2") == len(mistakes), done.stdout + done.stderr
