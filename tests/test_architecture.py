@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -166,6 +167,14 @@ def test_conf_calls_the_files_of_a_run_folder_by_their_names() -> None:
     for path in (SOURCE.parents[1] / "conf" / "callbacks").glob("*.yaml"):
         for found in re.findall(r"\$\{run_dir\}/(?:checkpoints/)?([\w.]+\.\w+)", path.read_text(encoding="utf8")):
             assert found in names, path
+
+
+def test_a_path_without_its_fold_is_one_that_conf_lays_out() -> None:
+    settings = (SOURCE.parents[1] / "conf" / "train.yaml").read_text(encoding="utf8")
+    laid_out = re.findall(r"^run_dir: (\S*\$\{fold\}\S*)", settings, re.MULTILINE)
+    assert len(laid_out) == 1
+    run_dir = laid_out[0].replace("${fold}", "2")
+    assert layout.foldless(f"{run_dir}/{datetime.now().strftime(layout.TIME)}/a", 2) == f"{run_dir[:-1]}*/a"
 
 
 def texts(path: Path) -> Iterator[ast.Constant]:

@@ -24,6 +24,7 @@ from hsl.run_folder.layout import (
     OBJECTS_VALIDATION,
     OOM,
     START,
+    TIME,
     WEIGHTING,
     last_checkpoint,
 )
@@ -205,7 +206,7 @@ def _lock(folder: Path) -> IO[str] | None:
 
 def _rename(unborn: Path, base: Path) -> Path:
     """Name a folder by the time; two processes never get the same name, for no folder takes the place of a full one."""
-    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = datetime.now().strftime(TIME)
     for suffix in ["", *(f"-{i}" for i in range(2, 1000))]:
         try:
             return unborn.rename(base / f"{name}{suffix}")

@@ -28,6 +28,8 @@ START = "start.ckpt"
 CHECKPOINTS = Path("checkpoints")
 PREDICTIONS = Path("predictions")
 """The pictures that are shown, and ``EXAMPLES``, which tells what they show."""
+TIME = "%Y-%m-%d_%H-%M-%S"
+"""What a run folder is called, by when it began; above it lies that of its fold, see ``run_dir`` in conf/."""
 _TIME = r"\d{4}-\d\d-\d\d_[^/\"]*"
 
 
