@@ -13,14 +13,14 @@ HEAVY = frozenset([
     "torch", "lightning", "torchmetrics", "torchvision", "transformers", "timm", "segmentation_models_pytorch",
     "albumentations", "torchjd", "datasets", "pytorch_grad_cam",
 ])  # fmt: skip
-TRAINER = frozenset(["torch", "lightning", "torchmetrics", "albumentations"])
-MODEL = TRAINER | {"timm"}
+LEARNING = frozenset(["torch", "lightning", "torchmetrics", "albumentations", "timm"])
+BUILDING = LEARNING | {"segmentation_models_pytorch"}
 MAY_IMPORT = {
     "audit": frozenset(), "label_review": frozenset(), "options": frozenset(), "patches": frozenset(),
     "report": frozenset(), "runs": frozenset(),
     "label_score": frozenset(["torch"]), "smoke": frozenset(["torch", "timm", "segmentation_models_pytorch"]),
-    "profile": TRAINER, "sweep_plan": TRAINER, "train": TRAINER, "evaluate": MODEL, "predict": MODEL,
-    "analyze": MODEL | {"pytorch_grad_cam"}, "label": MODEL | {"pytorch_grad_cam"},
+    "profile": BUILDING, "sweep_plan": BUILDING, "train": BUILDING, "evaluate": BUILDING, "predict": LEARNING,
+    "analyze": LEARNING | {"pytorch_grad_cam"}, "label": LEARNING | {"pytorch_grad_cam"},
 }  # fmt: skip
 """What the module of a verb imports before it is called; the parts that a config names come on top."""
 
