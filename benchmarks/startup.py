@@ -33,7 +33,8 @@ MISTAKES = {
     "wrong root of audit": ["audit", "data=folder", "data.root=nowhere"],
 }
 TINY = ["encoder=mobilenetv3_small", "encoder.weights=null", "trainer=cpu", "trainer.max_epochs=1", "logger=none",
-        "callbacks.progress=null", f"data.reader.num_pictures={PICTURES}"]  # fmt: skip
+        "callbacks.progress=null", "metrics=none", "data.image_size=64", "data.num_workers=0",
+        f"data.reader.num_pictures={PICTURES}"]  # fmt: skip
 
 
 def run() -> list[dict[str, Any]]:
