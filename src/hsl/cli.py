@@ -24,6 +24,7 @@ from hsl import options
 from hsl.config import mistyped
 from hsl.config.calls import check_calls, check_values
 from hsl.config.ranges import KEYS
+from hsl.config.signatures import check_values_of_ours
 from hsl.config.targets import named_targets
 from hsl.config.validation import validate
 from hsl.errors import TRACEBACK_VARIABLE, ConfigError, UserError, user_sentence
@@ -162,8 +163,9 @@ def _call_entry(cfg: DictConfig) -> Any:
         content: Any = OmegaConf.to_container(cfg, resolve=True)
         check_names(content)
         check_places(content)
-        check_calls(content)
         check_values(content, KEYS)
+        check_values_of_ours(content)
+        check_calls(content)
         entry: Callable[[DictConfig], Any] = hydra.utils.get_method(cfg.entry)
         return entry(cfg)
     except BrokenPipeError:

@@ -62,8 +62,8 @@ def check_values(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         for word in above:
             node = node.get(word) if isinstance(node, dict) else None
         missing = isinstance(node, dict) and node.get(name) is None and type(None) not in typing.get_args(kind)
-        if isinstance(node, dict) and name in node and (missing or not _fits(node[name], kind)):
-            findings.append(_sentence(key, kind, node[name]))
+        if isinstance(node, dict) and name in node and (missing or not fits(node[name], kind)):
+            findings.append(sentence_of(key, kind, node[name]))
     if findings:
         raise ConfigError(" ".join(findings))
 
@@ -114,8 +114,8 @@ def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             meant = f"Did you mean `{path}.{near[0]}`? Else leave it out" if near else "Leave it out"
             preset = "" if "[" in path else f", with `~{path}.{key}` where a preset sets it"
             yield key, f"`{path}.{key}` should be a key of `{path}`. Found `{path}.{key} = {value}`. {meant}{preset}."
-        elif known is not None and value != known.default and not _fits(value, hints.get(key, Any)):
-            yield key, _sentence(f"{path}.{key}", hints[key], value)
+        elif known is not None and value != known.default and not fits(value, hints.get(key, Any)):
+            yield key, sentence_of(f"{path}.{key}", hints[key], value)
     if not node.get("_partial_") and "_args_" not in node:
         given = set(arguments)
         for name, parameter in parameters.items():
@@ -125,7 +125,8 @@ def _findings(path: str, node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield name, f"`{path}.{name}` should be given. Found no value. Add `+{path}.{name}=...`."
 
 
-def _sentence(key: str, annotation: Any, value: Any) -> str:
+def sentence_of(key: str, annotation: Any, value: Any) -> str:
+    """What to say of a value that is not one of the annotated type and range."""
     wanted = _in_words(annotation)
     if isinstance(value, float) and not math.isfinite(value):
         wanted = wanted.replace("a number", "a finite number")
@@ -142,7 +143,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}  # annotations of names that are imported for type checkers alone
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
     """Whether a value of YAML is one of the annotated type and range; true where only a program could tell."""
     if any(True for _ in calls_in(value)) or (value is None and _plain(annotation) not in _SCALARS):
         return True  # a part that is null is one that the verb does without

@@ -1,8 +1,13 @@
-"""Families of encoders: convolution, attention, or both."""
+"""What is known of an encoder before it is built: its family, and the file of its weights. No torch."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
+from hsl.errors import ConfigError
+
+PUBLISHED = ("auto", "imagenet")
+"""Words for weights that others have trained; anything else is a path."""
 Family = Literal["CNN", "transformer", "hybrid", "unknown"]
 
 HYBRID = (
@@ -44,3 +49,18 @@ def family_of(name: str) -> Family:
 def _starts(stem: str, words: Sequence[str]) -> bool:
     """Whether the name, or what stands behind a `_` in it, begins with one of the words."""
     return any(stem.startswith(word) or f"_{word}" in stem for word in words)
+
+
+def weights_file(requested: str) -> Path:
+    """The file, or run folder, that ``encoder.weights`` names where it is no word.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(requested).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            "`encoder.weights` should be auto, imagenet, null, a run folder or the path of a state dict. "
+            f"Found `encoder.weights = {requested}`, which is no file. Correct the path."
+        )
+    return path

@@ -24,6 +24,7 @@ from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 
 from hsl.errors import ConfigError
+from hsl.models.families import PUBLISHED, weights_file
 from hsl.models.plain_pyramid import PlainPyramid
 from hsl.models.state_dict import Filled, fill_encoder, first_line, read_state_dict
 from hsl.run_folder.layout import BEST, CHECKPOINTS, best_checkpoint
@@ -95,13 +96,8 @@ def load_weights(
 
 def locate(name: str, requested: str, package: str | None) -> Origin:
     """Find the file: on disk if `requested` is a path, else in the package, the hub's cache or on the hub."""
-    if requested not in ("auto", "imagenet"):
-        path = Path(requested).expanduser()
-        if not path.is_file():
-            raise ConfigError(
-                "`encoder.weights` should be auto, imagenet, null, a run folder or the path of a state dict. "
-                f"Found `encoder.weights = {requested}`, which is no file. Correct the path."
-            )
+    if requested not in PUBLISHED:
+        path = weights_file(requested)
         return Origin(f"file:{path.name}", path.stem, path, published=False)
     if package is not None and (path_in_package := _file_of_package(package)):
         return Origin(f"package:{package}", path_in_package.stem, path_in_package, published=True)

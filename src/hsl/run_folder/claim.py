@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.errors import ConfigError
 from hsl.files.io import TEMPORARY, clear_temporary, write_atomically
-from hsl.run_folder.earlier import chosen_checkpoint, config_identity, differing, go_on_longer, resumable, same_config
+from hsl.run_folder.earlier import config_identity, differing, go_on_longer, resumable, same_config
 from hsl.run_folder.layout import (
     BEST,
     CHECKPOINTS,
@@ -26,6 +26,7 @@ from hsl.run_folder.layout import (
     START,
     TIME,
     WEIGHTING,
+    chosen_checkpoint,
     last_checkpoint,
 )
 from hsl.run_folder.provenance import read_provenance, write_provenance

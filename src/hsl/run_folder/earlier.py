@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.config.moved import with_first_targets
-from hsl.errors import ConfigError, DataError
+from hsl.errors import DataError
 from hsl.run_folder.checkpoint import TRAINING, read_checkpoint
-from hsl.run_folder.layout import CHECKPOINTS, CONFIG, LAST, PHASES, PROVENANCE, last_checkpoint
+from hsl.run_folder.layout import CONFIG, PROVENANCE, last_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.terminal import say
 
@@ -79,24 +79,6 @@ def resumable(folder: Path) -> Path | None:
     """Where the run of a folder stopped; ``None`` before its first epoch was over."""
     path = last_checkpoint(folder)
     return path if path.is_file() else None
-
-
-def chosen_checkpoint(path: Path) -> Path:
-    """The checkpoint that ``resume`` names: itself, or the last one of a run folder.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if path.is_file():
-        return path
-    inside = [place for place in (last_checkpoint(path), path / LAST) if place.is_file()]
-    if (path / PHASES).is_file() or inside:
-        return inside[0] if inside else last_checkpoint(path)
-    what = f"holds no {CHECKPOINTS / LAST}" if path.is_dir() else "does not exist"
-    raise ConfigError(
-        f"`resume` should be null, last, a run folder or a checkpoint's path. Found `resume = {path}`, which {what}. "
-        f"Run folders keep theirs in `{CHECKPOINTS / LAST}`; `resume=null` starts a new run."
-    )
 
 
 def go_on_longer(

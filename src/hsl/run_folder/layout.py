@@ -1,7 +1,9 @@
-"""Where a run folder lies and how its files are called. Names only, so that every room may know them."""
+"""Where a run folder lies and how its files are called: names alone, so that every room may know them."""
 
 import re
 from pathlib import Path
+
+from hsl.errors import ConfigError
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
@@ -72,3 +74,21 @@ def foldless(value: str, fold: int) -> str:
     ('outputs/cam/fold*/best.ckpt', 'fold20/a')
     """
     return re.sub(rf"(?<![^/\"_-])fold{fold}(?![^/\"_-])(/{_TIME})?", "fold*", value)
+
+
+def chosen_checkpoint(path: Path) -> Path:
+    """The checkpoint that ``resume`` names: itself, or the last one of a run folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if path.is_file():
+        return path
+    inside = [place for place in (last_checkpoint(path), path / LAST) if place.is_file()]
+    if (path / PHASES).is_file() or inside:
+        return inside[0] if inside else last_checkpoint(path)
+    what = f"holds no {CHECKPOINTS / LAST}" if path.is_dir() else "does not exist"
+    raise ConfigError(
+        f"`resume` should be null, last, a run folder or a checkpoint's path. Found `resume = {path}`, which {what}. "
+        f"Run folders keep theirs in `{CHECKPOINTS / LAST}`; `resume=null` starts a new run."
+    )

@@ -7,12 +7,14 @@ from typing import Any
 from hydra.utils import instantiate
 
 from hsl.config.calls import check_calls
+from hsl.data.formats.folder import read_pictures
 from hsl.errors import ConfigError
-from hsl.run_folder.layout import CONFIG
+from hsl.models.families import PUBLISHED, weights_file
+from hsl.run_folder.layout import CONFIG, chosen_checkpoint
 
 
 def check_places(content: Mapping[str, Any]) -> None:
-    """Look for the run folder and the data that a verb is given.
+    """Look for the run folders, checkpoint, weights, pictures and data that a verb is given.
 
     Where nothing lies at ``data.root``, the reader is asked at once: it refuses a missing folder, and draws or fetches
     data that are made there.
@@ -21,11 +23,21 @@ def check_places(content: Mapping[str, Any]) -> None:
         content: a resolved config.
 
     Raises:
-        ConfigError: ``run`` is not a run folder.
-        DataError: the data set cannot be read.
+        ConfigError: there is no such run folder, checkpoint or file of weights.
+        DataError: the data set or the pictures cannot be read.
     """
     if isinstance(run := content.get("run"), str):
         config_of(run)
+    opened = content.get("runs") if "trust" in content else None  # else patterns, which may match nothing
+    for run in [opened] if isinstance(opened, str) else opened or []:
+        config_of(run, "runs")
+    if isinstance(resume := content.get("resume"), str) and resume != "last":
+        chosen_checkpoint(Path(resume))
+    weights = content.get("encoder", {}).get("weights") if "monitor" in content else None
+    if isinstance(weights, str) and weights not in PUBLISHED:
+        weights_file(weights)
+    if isinstance(pictures := content.get("input"), str) and not Path(pictures).exists():
+        read_pictures(pictures)
     data = content.get("data")
     if isinstance(data, dict) and isinstance(root := data.get("root"), str) and not Path(root).exists():
         reader = {"data": {"reader": data["reader"]}}
@@ -33,8 +45,8 @@ def check_places(content: Mapping[str, Any]) -> None:
         instantiate(reader)["data"]["reader"](root)
 
 
-def config_of(run: str) -> Path:
-    """The config of a run folder.
+def config_of(run: str, key: str = "run") -> Path:
+    """The config of a run folder that a key names.
 
     Raises:
         ConfigError: there is none.
@@ -42,6 +54,6 @@ def config_of(run: str) -> Path:
     file = Path(run) / CONFIG
     if not file.is_file():
         raise ConfigError(
-            f"`run` should be a run folder. Found `run = {run}`, which has no {CONFIG}. They lie below `outputs/`."
+            f"`{key}` should be a run folder. Found `{key} = {run}`, which has no {CONFIG}. They lie below `outputs/`."
         )
     return file
