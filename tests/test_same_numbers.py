@@ -119,3 +119,13 @@ def test_a_missing_file_is_refused(sides: tuple[Path, Path], capsys: pytest.Capt
     assert f"runs/demo/fold0/run0/history.csv: only in {sides[0]}\n" in capsys.readouterr().out
     assert compare(sides[1], sides[1] / "none") == 2
     assert compare(sides[0] / "none", sides[0] / "none") == 2
+
+
+def test_last_digits_are_counted_where_they_may_differ(
+    sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace("0.25", "0.2500000000000001")(next(sides[1].rglob("metrics.json")))
+    assert compare(*sides) == 1
+    assert compare(*sides, rounding=1e-12) == 0
+    assert "0 different, 1 by a share of at most 1e-12" in capsys.readouterr().out
+    assert compare(*sides, rounding=1e-17) == 1
