@@ -233,12 +233,13 @@ import sys
 from pathlib import Path
 import lightning, torch
 sys.path.insert(0, sys.argv[1])
-import test_oom_backoff as t
+import _inputs as t
 from hsl.callbacks.oom_backoff import OomBackoff
 from hsl.errors import ConfigError
+from hsl.weighting.scalar import Famo, Fixed
 
 folder, weighting = Path(sys.argv[2]), sys.argv[3]
-made = {"fixed": t.Fixed, "famo": t.Famo}[weighting]
+made = {"fixed": Fixed, "famo": Famo}[weighting]
 
 class Trainer(lightning.Trainer):
     def __init__(self, **options):

@@ -112,8 +112,8 @@ def test_processes_lose_no_answer(write: Write) -> None:
     folder = write("A" * 12)
     begin(folder, Settings(per_class_and_tier=12))
     program = (
-        "import sys; from pathlib import Path; from hsl.pseudo_labels.spot_check import answer\n"
-        "for name in sys.argv[2:]: answer(Path(sys.argv[1]), name, 'accept')"
+        "import sys; from pathlib import Path; from hsl.pseudo_labels.spot_check import keep_answer\n"
+        "for name in sys.argv[2:]: keep_answer(Path(sys.argv[1]), name, 'accept')"
     )
     names = [f"p{i}" for i in range(12)]
     started = [subprocess.Popen([sys.executable, "-c", program, str(folder), *part]) for part in (names[:6], names[6:])]

@@ -1,10 +1,55 @@
-"""What the arguments of the data module should be."""
+"""The arguments of the data module that say how pictures are loaded, and what they should be. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
+from typing import Any
 
+from hsl.config.ranges import Limit, PositiveInt, Seed
 from hsl.data.files.decode import Range
 from hsl.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureForm:
+    """In what form the network sees a picture.
+
+    Args:
+        image_size: Side in pixels, or height and width.
+        augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
+        normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
+        evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
+    """
+
+    image_size: PositiveInt | Sequence[PositiveInt]
+    augmentation: Callable[[tuple[int, int]], Any]
+    normalization: Mapping[str, Sequence[float]]
+    evaluation_size: str = "image_size"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of ``image_size``."""
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return int(height), int(width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How pictures become batches.
+
+    Args:
+        batch_size: The effective batch: pictures per step over all processes.
+        cache: Where decoded pictures are kept: ``"ram"``, ``"disk"`` or ``None``.
+        cache_gigabytes: Bound of the cache, for each process that trains.
+        seed: Of the order and the augmentation.
+        sampling: How often a training picture is drawn; ``None``: each comes once an epoch.
+    """
+
+    batch_size: PositiveInt
+    cache: str | None
+    cache_gigabytes: Limit
+    seed: Seed
+    sampling: Any = None
 
 
 def check_arguments(

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -12,8 +11,7 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 
 from hsl.batch import Batch
-from hsl.config.ranges import Limit, PositiveInt, Seed
-from hsl.data.arguments import check_arguments
+from hsl.data.arguments import Loading, PictureForm, check_arguments
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.files.scan import Unchanged
@@ -21,7 +19,7 @@ from hsl.data.labels.image_labels import HEAD
 from hsl.data.loading.cache import PictureCache
 from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
-from hsl.data.loading.sampling import Sampling, mask_presence
+from hsl.data.loading.sampling import mask_presence
 from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
 from hsl.data.loading.workers import choose_num_workers
 from hsl.data.patches.patch_sampling import TrainingPatches
@@ -29,48 +27,6 @@ from hsl.data.prepared import DataSource, PreparedData
 from hsl.errors import DataError
 
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureForm:
-    """In what form the network sees a picture.
-
-    Args:
-        image_size: Side in pixels, or height and width.
-        augmentation: ``augmentation(image_size) -> Transform`` of the training pictures.
-        normalization: ``mean`` and ``std`` per channel, of pictures in [0, 1].
-        evaluation_size: ``"image_size"``, or ``"source"``: pictures keep their size, batches hold one size only.
-    """
-
-    image_size: PositiveInt | Sequence[PositiveInt]
-    augmentation: Callable[[tuple[int, int]], Transform]
-    normalization: Mapping[str, Sequence[float]]
-    evaluation_size: str = "image_size"
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width of ``image_size``."""
-        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        return int(height), int(width)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """How pictures become batches.
-
-    Args:
-        batch_size: The effective batch: pictures per step over all processes.
-        cache: Where decoded pictures are kept: ``"ram"``, ``"disk"`` or ``None``.
-        cache_gigabytes: Bound of the cache, for each process that trains.
-        seed: Of the order and the augmentation.
-        sampling: How often a training picture is drawn; ``None``: each comes once an epoch.
-    """
-
-    batch_size: PositiveInt
-    cache: str | None
-    cache_gigabytes: Limit
-    seed: Seed
-    sampling: Sampling | None = None
 
 
 class DataModule(LightningDataModule):

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from hsl.config.validation import validate
+from hsl.data.arguments import Loading, PictureForm
 from hsl.data.audit.contact_sheets import write_contact_sheets
 from hsl.data.audit.table import print_table
 from hsl.data.prepared import DataSource
@@ -40,15 +41,17 @@ def audit(cfg: DictConfig) -> None:
 
 def data_source(**settings: Any) -> DataSource:
     """What ``data`` is here: the settings of a data option that choose pictures, split and labels."""
-    return DataSource(**{name: settings[name] for name in _SETTINGS if name in settings})
+    return DataSource(**{name: settings[name] for name in _SOURCE if name in settings})
 
 
 def unbuilt(**settings: Any) -> None:
     """What ``augmentation`` and ``encoder`` are here: named as for a run, but not needed."""
 
 
-_SETTINGS = inspect.signature(DataSource).parameters
-_OTHERS = inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD)  # how a run loads the pictures
-# a wrong type in a config is then found before anything is read
-data_source.__signature__ = inspect.Signature([*_SETTINGS.values(), _OTHERS])  # type: ignore[attr-defined]
-data_source.__annotations__ = {each.name: each.annotation for each in _SETTINGS.values()}
+_SOURCE = inspect.signature(DataSource).parameters
+_SETTINGS = [
+    each for part in (DataSource, PictureForm, Loading) for each in inspect.signature(part).parameters.values()
+]
+# a wrong key or type in a config is then found before anything is read, as in a run
+data_source.__signature__ = inspect.Signature(_SETTINGS)  # type: ignore[attr-defined]
+data_source.__annotations__ = {each.name: each.annotation for each in _SETTINGS}

@@ -20,9 +20,9 @@ TINY = [
 SLOW_PREDICTOR = """
 import sys, time
 stage = sys.argv.pop(1)
-from hsl.data.datamodule import DataModule
+from hsl.data.prepared import DataSource
 from hsl.tasks.segmentation import SegmentationTask
-predict, inspect = SegmentationTask._predict, DataModule.inspect
+predict, read = SegmentationTask._predict, DataSource.read
 
 def slow(where):
     if where == stage:
@@ -33,11 +33,11 @@ def slow_predict(self, batch, predictor=None):
     slow(self.trainer.state.stage.value)
     return predict(self, batch, predictor)
 
-def slow_inspect(self):
+def slow_read(self):
     slow("data")
-    inspect(self)
+    return read(self)
 
-SegmentationTask._predict, DataModule.inspect = slow_predict, slow_inspect
+SegmentationTask._predict, DataSource.read = slow_predict, slow_read
 from hsl.cli import main
 main()
 """
