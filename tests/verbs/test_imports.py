@@ -16,13 +16,13 @@ HEAVY = frozenset([
 LEARNING = frozenset(["torch", "lightning", "torchmetrics", "albumentations", "timm"])
 BUILDING = LEARNING | {"segmentation_models_pytorch"}
 MAY_IMPORT = {
-    "audit": frozenset(), "label_review": frozenset(), "options": frozenset(), "patches": frozenset(),
-    "report": frozenset(), "runs": frozenset(),
     "label_score": frozenset(["torch"]), "smoke": frozenset(["torch", "timm", "segmentation_models_pytorch"]),
     "profile": BUILDING, "sweep_plan": BUILDING, "train": BUILDING, "evaluate": BUILDING, "predict": LEARNING,
     "analyze": LEARNING | {"pytorch_grad_cam"}, "label": LEARNING | {"pytorch_grad_cam"},
 }  # fmt: skip
-"""What the module of a verb imports before it is called; the parts that a config names come on top."""
+"""What the module of a verb imports before it is called; the parts that a config names come on top.
+
+A verb that is not listed (audit, options, report, runs, ...) imports none."""
 
 WITHOUT = """
 import sys
@@ -50,7 +50,7 @@ def run_without(commands: list[list[str]], folder: Path) -> "subprocess.Complete
 def test_each_verb_imports_what_it_needs() -> None:
     imports = {name: _imports(path) for name, path in _modules().items()}
     entries = {path.stem: yaml.safe_load(path.read_text())["entry"] for path in (ROOT / "conf").glob("[!_]*.yaml")}
-    assert entries.keys() == MAY_IMPORT.keys()
+    assert MAY_IMPORT.keys() <= entries.keys()
     for verb, entry in entries.items():
         seen, left = set(), [entry.rpartition(".")[0]]
         while left:
@@ -58,7 +58,7 @@ def test_each_verb_imports_what_it_needs() -> None:
                 seen.add(name)
                 left += imports[name]
         found = {name.partition(".")[0] for module in seen for name in imports[module]} & HEAVY
-        assert found == MAY_IMPORT[verb], verb
+        assert found == MAY_IMPORT.get(verb, frozenset()), verb
 
 
 def test_four_verbs_work_without_torch(tmp_path: Path) -> None:
