@@ -57,7 +57,7 @@ def test_its_keys_are_checked_before_anything_is_built(setting: dict[str, object
         check_calls({"trainer": {**node, **setting}})
 
 
-def test_a_run_of_phases_builds_no_trainer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_phases_builds_no_trainer_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = Monitored("val/miou", "max", 0.5, 2, "phases/A/best.ckpt")
     monkeypatch.setattr(training, "PhasedRun", lambda *_: SimpleNamespace(fit=lambda: best))
     monkeypatch.setattr(training, "instantiate", lambda _: pytest.fail("built"))
@@ -65,6 +65,6 @@ def test_a_run_of_phases_builds_no_trainer_of_its_own(monkeypatch: pytest.Monkey
     scored: list[object] = []
     monkeypatch.setattr(training, "score_checkpoint", lambda *given: scored.append(given[-1]))
     cfg, data = OmegaConf.create({"callbacks": {}, "phases": {"A": {}}}), SimpleNamespace(prepared=None)
-    folder = SimpleNamespace(path=Path("run"), write_config=lambda _: None)
+    folder = SimpleNamespace(path=tmp_path)
     assert training._fit(folder, cfg, data, None, None) == 0.5  # type: ignore[arg-type]
     assert scored == [best]
