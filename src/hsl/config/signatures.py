@@ -13,7 +13,15 @@ from hsl.errors import ConfigError
 
 _OURS = re.compile(r"hsl(\.[A-Za-z_]\w*)+", re.ASCII)
 ROOT = Path(__file__).parents[1]
-KNOWN = {**vars(ranges), "Any": Any, "Callable": Callable, "Literal": Literal, "Mapping": Mapping, "Sequence": Sequence}
+KNOWN = {
+    **{name: one for name, one in vars(ranges).items() if not name.startswith("_")},
+    **{one.__name__: one for one in (int, float, str, bool, list, tuple, dict)},
+    "Any": Any,
+    "Callable": Callable,
+    "Literal": Literal,
+    "Mapping": Mapping,
+    "Sequence": Sequence,
+}
 """What the annotations that are read here may be made of; one with another name is left to `check_calls`."""
 
 
@@ -47,7 +55,7 @@ def _annotations(target: str) -> dict[str, tuple[Any, Any]]:
     file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not _OURS.fullmatch(target) or not file.is_file():
         return {}
-    for node in ast.parse(file.read_text(encoding="utf8")).body:
+    for node in _parsed(file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return next(
                 (_of(one) for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), {}
@@ -57,19 +65,21 @@ def _annotations(target: str) -> dict[str, tuple[Any, Any]]:
     return {}
 
 
+@functools.cache
+def _parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf8"))
+
+
 def _of(function: ast.FunctionDef) -> dict[str, tuple[Any, Any]]:
     given = function.args
     positional = [*given.posonlyargs, *given.args]
     defaults = [None] * (len(positional) - len(given.defaults)) + [*given.defaults, *given.kw_defaults]
     found = {}
     for argument, default in zip([*positional, *given.kwonlyargs], defaults, strict=True):
-        if argument.annotation is not None and _names(argument.annotation) <= KNOWN.keys() | BUILT_IN.keys():
+        if argument.annotation is not None and _names(argument.annotation) <= KNOWN.keys():
             text = compile(ast.Expression(argument.annotation), "<annotation>", "eval")
-            found[argument.arg] = eval(text, {"__builtins__": BUILT_IN, **KNOWN}), _literal(default)
+            found[argument.arg] = eval(text, {"__builtins__": {}, **KNOWN}), _literal(default)
     return found
-
-
-BUILT_IN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 
 
 def _names(annotation: ast.expr) -> set[str]:

@@ -7,7 +7,6 @@ from typing import Any
 from hydra.utils import instantiate
 
 from hsl.config.calls import check_calls
-from hsl.data.formats.folder import read_pictures
 from hsl.errors import ConfigError
 from hsl.models.families import PUBLISHED, weights_file
 from hsl.run_folder.layout import CONFIG, chosen_checkpoint
@@ -37,6 +36,8 @@ def check_places(content: Mapping[str, Any]) -> None:
     if isinstance(weights, str) and weights not in PUBLISHED:
         weights_file(weights)
     if isinstance(pictures := content.get("input"), str) and not Path(pictures).exists():
+        from hsl.data.formats.folder import read_pictures  # every command would wait for OpenCV; few come here
+
         read_pictures(pictures)
     data = content.get("data")
     if isinstance(data, dict) and isinstance(root := data.get("root"), str) and not Path(root).exists():
