@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pandas as pd
+import pytest
 import torch
+
+from hsl.callbacks.last_checkpoint import LastCheckpoint
 
 QUICK = ("callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0")
 """Overrides of a run that is scored once and keeps no pictures."""
+
+SMALL = (
+    *QUICK, "metrics=none", "encoder=mobilenetv3_small", "encoder.weights=null", "+trainer.limit_train_batches=2",
+)  # fmt: skip
+"""Those of a run of which two batches an epoch are enough."""
 
 
 def only_run(root: Path) -> Path:
@@ -31,3 +40,14 @@ def assert_same_training(one: Path, two: Path) -> None:
     torch.testing.assert_close(a["optimizer_states"], b["optimizer_states"], rtol=0, atol=0)
     history = [pd.read_csv(folder / "history.csv") for folder in (one, two)]
     pd.testing.assert_frame_equal(*history, check_exact=True)
+
+
+def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    save = LastCheckpoint.on_train_epoch_end
+
+    def save_then_die(self: LastCheckpoint, trainer: lightning.Trainer, module: Any) -> None:
+        save(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise SystemExit("killed")
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)

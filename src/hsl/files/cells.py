@@ -1,8 +1,14 @@
 """Text in the cells of CSV files: a spreadsheet reads some of it as a formula, and a formula runs commands."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hsl.errors import DataError
+from hsl.files.io import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +47,18 @@ def neutral_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def original_rows(rows: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """The rows of `csv.DictReader` with their original cells and column names."""
     return [{_text(name): _text(cell) for name, cell in row.items()} for row in rows]
+
+
+def read_rows_of_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file with their original cells and column names.
+
+    Raises:
+        DataError: the file is missing, damaged or not a CSV table.
+    """
+    try:
+        return original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise DataError(f"`{path}` is not a CSV table: {error}.") from None
 
 
 def csv_of(frame: "pd.DataFrame") -> str:

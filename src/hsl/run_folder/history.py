@@ -1,7 +1,5 @@
 """What happened while a run was trained: its epochs, the steps of its weighting, phases, a rollback, lost memory."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.errors import DataError
-from hsl.files.cells import csv_of, original_rows
+from hsl.files.cells import csv_of, read_rows_of_table
 from hsl.files.io import Page, parse_json, read_text, write_atomically
 from hsl.run_folder.layout import HISTORY, OOM, PHASES, ROLLBACK, WEIGHTING
 from hsl.run_folder.provenance import optional_page
@@ -67,15 +65,12 @@ def read_history(folder: Path) -> list[Epoch]:
     """The epochs, numbers to their last digit; none before the first was over or with ``callbacks.history=null``.
 
     Raises:
-        DataError: the file is no table of epochs.
+        DataError: the file is not a table of epochs.
     """
     path = folder / HISTORY
     if not path.is_file():
         return []
-    try:
-        rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except csv.Error as error:
-        raise DataError(f"`{path}` is no table: {error}.") from None
+    rows = read_rows_of_table(path)
     if not rows or not isinstance(rows[0].get("epoch"), str):
         raise DataError(f"`{path}` should have rows with the column epoch. Found {len(rows)} rows.")
     return [{name: _value(path, name, text) for name, text in row.items() if name} for row in rows]
@@ -169,7 +164,7 @@ def read_phase_states(folder: Path) -> Page:
     """Name to what is known of the phase; empty without the file.
 
     Raises:
-        DataError: it is no JSON object of objects.
+        DataError: it is not a JSON object of objects.
     """
     page = optional_page(folder / PHASES)
     _check_objects(folder / PHASES, page.values())
@@ -195,7 +190,7 @@ def read_memory_events(path: Path) -> list[dict[str, Any]]:
     """How often memory ran out; empty without the file.
 
     Raises:
-        DataError: it is no JSON list of objects.
+        DataError: it is not a JSON list of objects.
     """
     if not path.is_file():
         return []
@@ -210,7 +205,7 @@ def read_events(folder: Path) -> RunEvents:
     """Phases, rollback and lost memory, as far as their files are there.
 
     Raises:
-        DataError: one is no JSON, or of another shape.
+        DataError: one is not valid JSON, or of another shape.
     """
     memory = read_memory_events(folder / OOM)
     return RunEvents(read_phase_states(folder), read_rollback(folder / ROLLBACK), tuple(memory))

@@ -14,7 +14,7 @@ PerThreshold = Annotated[list[int], Field(min_length=NUM_THRESHOLDS, max_length=
 
 
 class Surface(BaseModel):
-    """``metrics.surface.surface_distances``: one value per class, null for NaN."""
+    """``hsl.metrics.objects.surface.surface_distances``: one value per class, null for NaN."""
 
     hd95: list[float | None]
     assd: list[float | None]
@@ -23,7 +23,7 @@ class Surface(BaseModel):
 
 
 class Panoptic(BaseModel):
-    """``metrics.panoptic.panoptic_counts``: one value per class, of ``tp_above`` one per threshold of AP."""
+    """``hsl.metrics.objects.panoptic.panoptic_counts``: one value per class, of ``tp_above`` one per threshold."""
 
     tp: list[int]
     fp: list[int]
@@ -33,7 +33,7 @@ class Panoptic(BaseModel):
 
 
 class Instances(BaseModel):
-    """``metrics.object_scores.instance_counts``: objects of one class, areas in pixels."""
+    """``hsl.metrics.objects.jaccard.instance_counts``: objects of one class, areas in pixels."""
 
     tp: int
     fp: int
@@ -43,7 +43,7 @@ class Instances(BaseModel):
 
 
 class Clustering(BaseModel):
-    """``metrics.clustering.clustering_scores``: null for NaN."""
+    """``hsl.metrics.objects.clustering.clustering_scores``: null for NaN."""
 
     ari: float | None
     voi: float | None
@@ -52,7 +52,7 @@ class Clustering(BaseModel):
 
 
 class Failures(BaseModel):
-    """``metrics.failures.object_failures``: kind to one count per class, and the largest objects."""
+    """``hsl.metrics.objects.failures.object_failures``: kind to one count per class, and the largest objects."""
 
     false_negatives: dict[str, list[int]]
     false_positives: dict[str, list[int]]

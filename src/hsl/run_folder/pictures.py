@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hsl.errors import DataError
-from hsl.files.cells import csv_of, neutral_row, original, original_rows
+from hsl.files.cells import csv_of, neutral_row, original, original_rows, read_rows_of_table
 from hsl.files.io import read_text, write_atomically
 from hsl.files.names import leaves_folder
 from hsl.run_folder.layout import EXAMPLES, IMAGE_PREDICTIONS, PER_IMAGE
@@ -205,10 +205,7 @@ def read_examples(folder: Path) -> list[Example]:
 
 
 def _read_table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        rows = original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    except csv.Error as error:
-        raise DataError(f"`{path}` is not a CSV table: {error}.") from None
+    rows = read_rows_of_table(path)
     absent = [name for name in needed if rows and rows[0].get(name) is None]
     if absent or not rows:
         raise DataError(f"`{path}` should have rows with the columns {', '.join(needed)}. Found {len(rows)} rows.")

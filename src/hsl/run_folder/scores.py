@@ -1,7 +1,6 @@
 """``metrics.json``: the scores of a run; ``results.json``: all of it that another program may want to open."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hsl.errors import DataError
-from hsl.files.io import write_atomically
+from hsl.files.io import null_for_nan, write_atomically
 from hsl.run_folder.history import read_history
 from hsl.run_folder.layout import CONFIG, METRICS, RESULTS
 from hsl.run_folder.provenance import read_config, read_page
@@ -128,20 +127,12 @@ def result_page(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
         **{part: metrics["parts"].get(part) for part in ("val", "test")},
         "history": read_history(folder),
     }
-    finite: dict[str, Any] = _finite(page)
+    finite: dict[str, Any] = null_for_nan(page)
     return finite
 
 
 def _json(page: Mapping[str, Any]) -> bytes:
     return json.dumps(page, indent=2, allow_nan=False).encode()
-
-
-def _finite(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _finite(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_finite(value) for value in node]
-    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _check_confusion(path: Path, place: str, rows: Sequence[Sequence[int]], size: int) -> None:

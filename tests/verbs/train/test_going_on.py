@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
-from tests.verbs._asserts import only_run
+from tests.verbs._asserts import SMALL, only_run
 
 import hsl.verbs.train.train
 from hsl.errors import ConfigError
@@ -25,11 +25,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"
 )
 
-QUICK = (
-    "callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0", "metrics=none",
-    "encoder=mobilenetv3_small", "encoder.weights=null", "+trainer.limit_train_batches=2",
-)  # fmt: skip
-CONSTANT = (*QUICK, "scheduler=constant")
+CONSTANT = (*SMALL, "scheduler=constant")
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -90,7 +86,7 @@ def test_more_epochs_go_on_in_a_folder_of_their_own(
 def test_a_curve_over_all_epochs_is_told_and_the_way_to_go_on_all_the_same_works(
     tiny: Make, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cosine = (*QUICK, "scheduler=cosine", f"output_root={root}")
+    cosine = (*SMALL, "scheduler=cosine", f"output_root={root}")
     train(tiny(*cosine, "trainer.max_epochs=1"))
     planned: list[RunFolder] = []
     monkeypatch.setattr(hsl.verbs.train.train, "_train_in", lambda folder, *_: planned.append(folder))

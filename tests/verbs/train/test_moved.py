@@ -6,16 +6,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import lightning
 import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
-from tests.verbs._asserts import only_run
+from tests.verbs._asserts import SMALL, interrupt_after_epoch, only_run
 
-from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.predict.predict import predict
 from hsl.verbs.train.train import train
@@ -25,22 +22,6 @@ Make = Callable[..., DictConfig]
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*"
 )
-
-QUICK = (
-    "callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0", "metrics=none",
-    "encoder=mobilenetv3_small", "encoder.weights=null", "+trainer.limit_train_batches=2",
-)  # fmt: skip
-
-
-def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    save = LastCheckpoint.on_train_epoch_end
-
-    def save_then_die(self: LastCheckpoint, trainer: lightning.Trainer, module: Any) -> None:
-        save(self, trainer, module)
-        if trainer.current_epoch == epoch:
-            raise SystemExit("killed")
-
-    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -64,7 +45,7 @@ def assert_same_run(one: Path, two: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(module_tiny: Make) -> Path:
     """A finished run of three epochs."""
-    cfg = module_tiny(*QUICK)
+    cfg = module_tiny(*SMALL)
     train(cfg)
     return only_run(Path(cfg.output_root))
 
@@ -76,7 +57,7 @@ def stopped(module_tiny: Make, whole: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after_epoch(patch, 1)
         with pytest.raises(SystemExit):
-            train(module_tiny(*QUICK, f"output_root={root}"))
+            train(module_tiny(*SMALL, f"output_root={root}"))
     return only_run(root)
 
 
@@ -97,7 +78,7 @@ def test_a_moved_run_ends_like_an_undisturbed_one(
     elif way in ("folder", "checkpoint"):
         moved = shutil.move(only_run(root), tmp_path / "alone")
         resume = moved if way == "folder" else f"{moved}/checkpoints/last.ckpt"
-    train(tiny(*QUICK, f"output_root={root}", f"resume='{resume}'"))
+    train(tiny(*SMALL, f"output_root={root}", f"resume='{resume}'"))
     folder = tmp_path / "alone" if way in ("folder", "checkpoint") else only_run(root)
     assert_same_run(folder, whole)
     assert content(stopped) == before
@@ -118,7 +99,7 @@ def test_a_finished_run_says_so_and_stays(
     before, value = content(root), json.loads((whole / "metrics.json").read_text())["monitor"]["value"]
     monkeypatch.chdir(tmp_path)
     for output_root in (root, os.path.relpath(root)):
-        assert train(tiny(*QUICK, f"output_root={output_root}", f"resume={way.format(run=only_run(root))}")) == value
+        assert train(tiny(*SMALL, f"output_root={output_root}", f"resume={way.format(run=only_run(root))}")) == value
         assert "finished already" in capsys.readouterr().out
     assert content(root) == before
 
@@ -129,7 +110,7 @@ def test_data_that_were_moved_are_the_same_data(tiny: Make, tmp_path: Path, whol
     shutil.copytree(whole.parents[2], root)
     shutil.copytree(demo_root, data)
     before = content(only_run(root))
-    train(tiny(*QUICK, f"output_root={root}", f"data.root={data}", "resume=last"))
+    train(tiny(*SMALL, f"output_root={root}", f"data.root={data}", "resume=last"))
     assert content(only_run(root)) == before
 
 
@@ -158,5 +139,5 @@ def test_a_run_whose_scores_are_gone_is_scored_again(tiny: Make, tmp_path: Path,
     root = tmp_path / "copy"
     shutil.copytree(whole.parents[2], root)
     (only_run(root) / "metrics.json").unlink()
-    train(tiny(*QUICK, f"output_root={root}", "resume=last"))
+    train(tiny(*SMALL, f"output_root={root}", "resume=last"))
     assert_same_run(only_run(root), whole)

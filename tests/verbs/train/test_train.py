@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +14,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from tests.verbs._asserts import QUICK, assert_same_training, only_run, weights
+from tests.verbs._asserts import QUICK, assert_same_training, interrupt_after_epoch, only_run, weights
 
-from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.data.files.run_lengths import encode_classes
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
@@ -188,17 +186,6 @@ def check_predict_leaves_alone(folder: Path, tiny: Make, tmp_path: Path, capsys:
     call(pictures / "c d.PNG", tmp_path / "one")
     assert [path.name for path in (tmp_path / "one" / "masks").iterdir()] == ["c d.png"]
     assert "1 picture done" in capsys.readouterr().out
-
-
-def interrupt_after_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
-    save = LastCheckpoint.on_train_epoch_end
-
-    def save_then_die(self: LastCheckpoint, trainer: lightning.Trainer, module: Any) -> None:
-        save(self, trainer, module)
-        if trainer.current_epoch == epoch:
-            raise SystemExit("killed")
-
-    monkeypatch.setattr(LastCheckpoint, "on_train_epoch_end", save_then_die)
 
 
 def warn_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -1,6 +1,5 @@
 """`hsl analyze`: where trained classifiers look, what their stages give, which pictures they get wrong."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from hsl.config.targets import allowed_targets
 from hsl.config.validation import validate
 from hsl.errors import ConfigError
+from hsl.files.io import null_for_nan
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.analysis.numbers import DEAD_BELOW
 from hsl.reports.analysis.shared_errors import Errors, wrong_pictures
@@ -134,8 +134,8 @@ class Analysis:
             "stages": {
                 str(stride): {
                     "num_channels": stage.num_channels,
-                    "mean": _finite(stage.mean),
-                    "std": _finite(stage.std),
+                    "mean": null_for_nan(stage.mean),
+                    "std": null_for_nan(stage.std),
                     "num_dead": stage.num_dead,
                     "dead_share": stage.dead_share,
                 }
@@ -170,8 +170,5 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _square(values: NDArray[np.float64]) -> list[list[float | None]]:
-    return [[_finite(value) for value in row] for row in values.tolist()]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    square: list[list[float | None]] = null_for_nan(values.tolist())
+    return square

@@ -99,14 +99,13 @@ def _fit(
     folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
 ) -> float | None:
     callbacks = list(make_callbacks(cfg).values())
+    monitored: Monitored | None
     if cfg.phases:
         _write_inputs(folder, cfg, data.prepared)
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
-    elif (
-        chosen := _fit_once(folder, cfg, data, task, [*callbacks, MonitoredValue(cfg.monitor), provenance])
-    ) is not None:
-        monitored = chosen
     else:
+        monitored = _fit_once(folder, cfg, data, task, [*callbacks, MonitoredValue(cfg.monitor), provenance])
+    if monitored is None:
         return None
     score_checkpoint(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
     say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
