@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,22 @@ import numpy as np
 import pytest
 
 from hsl.errors import DataError
-from hsl.files.io import check_archive, read_arrays, read_json, write_arrays, write_atomically
+from hsl.files.io import check_archive, read_arrays, read_bytes, read_json, write_arrays, write_atomically
 
 
 def test_it_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep" / "file", b"new")
     assert (tmp_path / "deep" / "file").read_bytes() == b"new"
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["file"]
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    assert len(read_bytes(tmp_path / "small")) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,8 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         with open(path, "rb", opener=_without_waiting) as file:  # Path.open takes no opener
             status = os.fstat(file.fileno())
             regular, size = stat.S_ISREG(status.st_mode), status.st_size
-            content = file.read(most) if regular and size <= most else b""
+            # not read(most): Python makes room for that many bytes first, and memory may be what ran out
+            content = file.read() if regular and size <= most else b""
     except FileNotFoundError:
         raise DataError(f"`{path}` is missing.") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
