@@ -21,8 +21,8 @@ LEVELS = {
     "verbs": 3, "serving": 3,
     "cli": 4,
 }  # fmt: skip
-SHELVES = {"callbacks", "data/formats", "losses", "pseudo_labels"}
-"""A file an option of a group."""
+SHELVES = {"callbacks", "data/formats", "ensembles", "losses", "pseudo_labels"}
+"""A file an option of a group; of ensembles, a stage."""
 NAMES_ONLY = "hsl.run_folder.layout"
 """Every room may import it: it holds the names of files and nothing else."""
 FORBIDDEN_FILES = {"utils", "helpers", "common", "misc", "factory", "registry", "manager", "engine"}
