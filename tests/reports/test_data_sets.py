@@ -5,8 +5,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hsl.reports.data_sets import UNNAMED, data_sets
-from hsl.reports.gather import gather
 from hsl.reports.plots.plot_files import save_plots
+from hsl.run_folder.run import gather
 from hsl.verbs.report import report
 
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

@@ -7,7 +7,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from hsl.errors import ConfigError
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.plots.plot_files import save_plots
 from hsl.reports.statistics.comparisons import compare
@@ -17,7 +16,7 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.tables.class_tables import per_class_table, thresholds_table
 from hsl.reports.tables.comparison_tables import pairwise_table
 from hsl.reports.tables.run_tables import folds_table
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 from hsl.verbs.report import report
 
 CONF = Path(__file__).parents[2] / "conf"

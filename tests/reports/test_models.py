@@ -9,11 +9,10 @@ from sklearn.metrics import jaccard_score
 
 from hsl.cli import conf_dir
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.paired_pictures import paired_scores
 from hsl.reports.scores import Scores
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 IGNORE = ["name", "fold", "seed"]
 # IoU 90/100 and 45/55; the third class is in neither truth nor prediction

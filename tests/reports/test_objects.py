@@ -7,12 +7,11 @@ import pytest
 from hsl.errors import DataError
 from hsl.metrics.objects.average_precision import pool_precision
 from hsl.metrics.objects.panoptic import panoptic_counts
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
 from hsl.reports.tables.object_tables import EVERY, object_tables
 from hsl.run_folder.objects import ObjectRow, read_objects
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 
 def row_of(name, **metrics):

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import corrected_resampled_t, holm
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 
 @pytest.fixture

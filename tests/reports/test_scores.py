@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.scores import IMAGE_METRICS, Scores
-from hsl.run_folder.run import ScoredOn, read_run
+from hsl.run_folder.run import ScoredOn, gather, read_run
 
 
 @pytest.fixture

@@ -11,10 +11,8 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.variance import variance_table
 from hsl.reports.tables.class_tables import per_class_table, thresholds_table
 from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table
-from hsl.reports.tables.family_table import family_table
 from hsl.reports.tables.object_tables import object_tables
-from hsl.reports.tables.picture_table import picture_table
-from hsl.reports.tables.run_tables import folds_table
+from hsl.reports.tables.run_tables import family_table, folds_table, picture_table
 from hsl.reports.tables.score_tables import Table
 from hsl.reports.tables.task_table import task_table
 from hsl.run_folder.run import ScoredOn

@@ -16,8 +16,7 @@ from hsl.reports.head_report import HeadReport, ablation_of, head_report
 from hsl.reports.models import Model, models_of
 from hsl.reports.page.answer import Standing, answer
 from hsl.reports.page.notes import Note, few_resamples, notes_on, warnings_of
-from hsl.reports.page.overview import Overview, names_of_folders, write_overview
-from hsl.reports.page.report_page import write_page
+from hsl.reports.page.report_page import Overview, names_of_folders, write_overview, write_page
 from hsl.reports.plots.image_plots import image_plots
 from hsl.reports.plots.plot_files import check_plot_files, save_plots
 from hsl.reports.plots.report_plots import report_plots

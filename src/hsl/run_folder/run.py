@@ -14,6 +14,7 @@ from hsl.files.names import below, is_below
 from hsl.files.split_file import Split, read_split
 from hsl.run_folder.history import RunEvents, WeightingSteps, curves, read_events, read_history, read_weighting
 from hsl.run_folder.layout import (
+    CONFIG,
     HISTORY,
     PIXEL_COUNTS,
     PREDICTIONS,
@@ -26,7 +27,7 @@ from hsl.run_folder.objects import ObjectRow, read_objects
 from hsl.run_folder.parts import PartTests, read_parts
 from hsl.run_folder.pictures import Example, ImagePictures, ImageRow, read_examples, read_image_predictions, read_images
 from hsl.run_folder.pixel_counts import Pictures, read_pixel_counts
-from hsl.run_folder.provenance import read_config, run_status
+from hsl.run_folder.provenance import find_run_folders, read_config, run_status
 from hsl.run_folder.scores import Metrics, StoredHead, StoredScores, read_metrics
 
 
@@ -259,3 +260,19 @@ def _or_problem(problems: list[str], read: Any, *arguments: Any) -> Any:
     except DataError as error:
         problems.append(str(error))
         return None
+
+
+def gather(patterns: Sequence[str]) -> list[Run]:
+    """Read every run folder that the globs match, or that lies below a match.
+
+    Raises:
+        DataError: there is none.
+    """
+    folders = find_run_folders(patterns)
+    if not folders:
+        raise DataError(
+            f"`runs` should match at least one run folder. Found none for `{', '.join(patterns)}`. "
+            f"A run folder holds {CONFIG} and {PROVENANCE}; by default it is "
+            "`outputs/<name>/fold<k>/<time>`. Quote the glob: runs='outputs/*'."
+        )
+    return [read_run(folder) for folder in folders]

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from hsl.errors import ConfigError
 from hsl.metrics.pixels.pixel_counts import METRICS
-from hsl.reports.gather import gather
 from hsl.reports.scores import IMAGE_METRICS
+from hsl.run_folder.run import gather
 
 
 def report(cfg: DictConfig) -> Path:

@@ -1,12 +1,11 @@
 import pytest
 
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.failure_gallery import KINDS, failure_counts, failure_gallery, failures_of, worst
 from hsl.reports.page.galleries import chosen, galleries, run_of, stored_pictures
-from hsl.reports.tables.picture_table import picture_table
+from hsl.reports.tables.run_tables import picture_table
 from hsl.run_folder.objects import ObjectRow
-from hsl.run_folder.run import ScoredOn, read_run
+from hsl.run_folder.run import ScoredOn, gather, read_run
 
 CLASSES = ["background", "crack", "stain"]
 

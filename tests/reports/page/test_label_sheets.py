@@ -1,12 +1,15 @@
-"""Sheets and bars of pseudo-labels, looked at by their pixels."""
+"""Sheets and charts of pseudo-labels, looked at by their pixels."""
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
-from hsl.reports.page.label_sheets import COLUMNS, SIDE, Labelled, label_sheet, tier_plot
+from hsl.reports.page.label_sheets import COLUMNS, SIDE, Labelled, drift_plot, label_sheet, tier_plot
 from hsl.reports.plots.palette import palette
+from hsl.reports.plots.run_plots import BLUE, GREEN, ORANGE
 
 CLASSES = ("background", "leaf", "spot")
 
@@ -49,3 +52,29 @@ def test_bars_of_the_tiers(tmp_path: Path) -> None:
     assert drawn(tmp_path / "many.png").shape[0] > drawn(tmp_path / "few.png").shape[0]
     red = drawn(tmp_path / "many.png").reshape(-1, 3) == [0xD5, 0x5E, 0x00]
     assert red.all(1).sum() > 1000  # the bar of tier B
+
+
+ROUNDS = pd.DataFrame(
+    {
+        "round": [0, 1, 2, 3],
+        "drift": [None, 0.22, 0.09, 0.04],
+        "miou": [None, 0.6, 0.8, 0.92],
+        "agreement": [None, 0.6, 0.55, 0.5],
+        "quality": [0.62, 0.75, 0.8, 0.81],
+    }
+)
+
+
+def count(picture: NDArray[np.uint8], colour: str) -> int:
+    return int((picture == tuple(bytes.fromhex(colour[1:]))).all(axis=-1).sum())
+
+
+def test_every_line_is_drawn_and_the_same_rounds_give_the_same_picture(tmp_path: Path) -> None:
+    for name, rounds in {"one": ROUNDS[:2], "three": ROUNDS, "again": ROUNDS}.items():
+        drift_plot(tmp_path / f"{name}.png", rounds, title="Refinement")
+    one, three, again = (drawn(tmp_path / f"{name}.png") for name in ("one", "three", "again"))
+    assert (three == again).all()
+    left, right = three[:, : three.shape[1] // 2], three[:, three.shape[1] // 2 :]
+    assert count(left, BLUE) > count(one[:, : one.shape[1] // 2], BLUE) > 20
+    assert min(count(right, colour) for colour in (BLUE, ORANGE, GREEN)) > 100
+    assert count(left, ORANGE) == count(left, GREEN) == 0

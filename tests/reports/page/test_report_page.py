@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 
 from hsl.metrics.catalogue import SCORES, score_names
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.page.report_page import classes_of, write_page
@@ -15,10 +14,9 @@ from hsl.reports.statistics.comparisons import compare
 from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.tables.class_tables import per_class_table
 from hsl.reports.tables.comparison_tables import pairwise_table
-from hsl.reports.tables.picture_table import picture_table
-from hsl.reports.tables.run_tables import folds_table
+from hsl.reports.tables.run_tables import folds_table, picture_table
 from hsl.reports.tables.score_tables import Column, Table
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 VOID = {"meta", "link", "img", "br", "input"}
 

@@ -3,7 +3,11 @@ import re
 import numpy as np
 import pytest
 
+from hsl.reports.models import models_of
+from hsl.reports.plots.confusion_plots import TOP, confused_plot, confusion_plots, top_pairs
 from hsl.reports.plots.error_plots import breakdown_plot, distance_plot, failure_plot, reliability_plot
+from hsl.reports.plots.image_plots import image_plots
+from hsl.run_folder.run import ScoredOn, gather
 
 MANY = [f"a model with a long name {i}" for i in range(12)]
 
@@ -75,3 +79,121 @@ def test_twelve_models_and_forty_classes():
         width, height = plot.figure.get_size_inches()
         assert width < 9
         assert height < 20
+
+
+CLASSES = ["clean", "crack", "stain", "hole"]
+
+MATRIX = np.array([[900, 60, 30, 0], [20, 70, 10, 0], [5, 0, 0, 5], [0, 0, 0, 0]])
+
+
+def test_rows_are_the_largest_pairs_by_errors_and_by_class():
+    plot = confused_plot(MATRIX, CLASSES, "m", "confused_01_m")
+    rows = {(true, predicted): values for true, predicted, *values in plot.rows}
+    wrong = {(CLASSES[i], CLASSES[j]): int(n) for (i, j), n in np.ndenumerate(MATRIX) if i != j and n}
+    assert {pair: values[0] for pair, values in rows.items()} == wrong
+    assert rows["clean", "crack"][1:] == pytest.approx([100 * 60 / 130, 100 * 60 / 990])
+    assert rows["stain", "hole"][1:] == pytest.approx([100 * 5 / 130, 50])
+    assert plot.rows[0][:2] == ("clean", "crack")
+    names = [[text.get_text() for text in axes.get_yticklabels()] for axes in plot.figure.axes]
+    assert names[0][0] == "clean → crack"
+    assert names[1][:2] == ["stain → clean", "stain → hole"]
+
+
+def test_what_is_written_at_the_bars_and_no_share_above_all():
+    plot = confused_plot(np.array([[1000, 2, 0], [0, 0, 1500], [3, 0, 7]]), ["a", "b", "c"], "m", "p")
+    first, second = ([text.get_text() for text in axes.texts] for axes in plot.figure.axes)
+    assert first[0] == "99.7 % (1 500 pixels)"
+    assert second[:2] == ["100.0 % (1 500 of 1 500 pixels)", "30.0 % (3 of 10 pixels)"]
+    assert max(plot.figure.axes[1].get_xticks()) <= 100
+
+
+def test_classes_that_begin_and_end_alike_have_bars_of_their_own():
+    names = [f"massive and meandering {name} coral of the reef" for name in ("young", "older", "dying")]
+    plot = confused_plot(MATRIX[:3, :3], names, "m", "p")
+    shown = [text.get_text() for text in plot.figure.axes[0].get_yticklabels()]
+    assert len(shown) == len(set(shown)) == (MATRIX[:3, :3] > 0).sum() - 2
+
+
+def test_at_most_ten_pairs_a_panel():
+    matrix = np.random.default_rng(0).integers(1, 99, (8, 8))
+    plot = confused_plot(matrix, [f"c{i}" for i in range(8)], "m", "p", "pictures")
+    assert [len(axes.get_yticklabels()) for axes in plot.figure.axes] == [TOP, TOP]
+    wrong = sorted((matrix * ~np.eye(8, dtype=bool)).ravel(), reverse=True)[:TOP]
+    counts = sorted((row[2] for row in plot.rows), reverse=True)
+    assert counts[:TOP] == wrong
+    assert plot.columns[2] == "pictures"
+
+
+def test_no_chart_of_two_classes_or_without_an_error():
+    assert confused_plot(MATRIX[:2, :2], CLASSES[:2], "m", "p") is None
+    assert confused_plot(np.diag([5, 5, 5]), CLASSES[:3], "m", "p") is None
+    assert top_pairs(np.zeros((3, 3))) == []
+
+
+def test_the_matrix_holds_counts_and_its_name_the_place_in_the_ranking(make_run, tmp_path):
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(name, "net", confusion=[[50, 50, 0], [50, 50, 0], [0, 0, 0]], config={"lr": lr})
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    matrix = list(confusion_plots(models, ScoredOn("val")))[2]
+    assert matrix.name == "confusion_02_net-lr-0.2"
+    assert matrix.rows[0] == ["background", 50, 50, 0]
+
+
+RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
+
+
+@pytest.fixture
+def plots(tmp_path):
+    def draw(**options):
+        runs = gather([str(tmp_path / "outputs")])
+        models = [one.on_images() for one in models_of(runs, ["name", "fold", "seed"], "encoder.name")]
+        places = {model.label: i for i, model in enumerate(models)}
+        return image_plots(models, places, options.get("metric", "accuracy"), ScoredOn("val"))
+
+    return draw
+
+
+def test_all_plots_of_two_models(make_run, add_image_head, plots):
+    truth = np.array([0, 0, 1, 2])
+    for fold in range(2):
+        add_image_head(make_run("a", "a", fold), fold, given=(truth, np.array([RIGHT, WRONG, WRONG, RIGHT])))
+        add_image_head(make_run("b", "b", fold), fold, skill=0.5)
+    found = plots()
+    names = ["image_ranking", "image_per_class", "image_roc", "image_precision_recall"]
+    each = [f"image_{kind}_0{model}" for model in ("1_a", "2_b") for kind in ("confusion", "confused")]
+    assert list(found) == [*names, *each]
+    ranking = {(label, what): value for label, what, value in found["image_ranking"].rows}
+    assert ranking["a", "fold 0"] == 50
+    assert "accuracy (%)" in texts(found["image_ranking"])
+    confusion = found["image_confusion_01_a"]
+    assert confusion.rows == [["healthy", 2, 2, 0], ["miner", 0, 2, 0], ["rust", 2, 0, 0]]
+    bars = {(label, name): mean for label, name, mean, _ in found["image_per_class"].rows}
+    assert bars["a", "healthy"] == pytest.approx(0.5)
+    assert bars["a", "rust"] == 0.0
+    assert not any("mIoU" in text for plot in found.values() for text in [*texts(plot), plot.caption])
+    curve = [(x, y) for label, name, x, y in found["image_roc"].rows if (label, name) == ("a", "healthy")]
+    assert curve == [(0, 0), (0.5, 0.5), (1, 1)]  # of 4 with and 4 without the class half are said to have it
+
+
+def test_a_class_without_a_picture_is_a_row_that_says_so(make_run, add_image_head, plots):
+    add_image_head(make_run(), 0, given=(np.zeros(4, dtype=int), np.array([RIGHT] * 4)))
+    found = plots()
+    (name,) = [name for name in found if name.startswith("image_confusion")]
+    assert "no picture of this class" in texts(found[name])
+    assert [mean for *_, mean, _ in found["image_per_class"].rows] == [1.0, None, None]
+    assert found["image_roc"].rows == []  # every picture is healthy
+
+
+def test_several_classes_have_no_confusion_matrix(make_run, add_image_head, plots):
+    add_image_head(make_run(), 0, several=True)
+    assert list(plots(metric="exact_match")) == [
+        "image_ranking",
+        "image_per_class",
+        "image_roc",
+        "image_precision_recall",
+    ]
+
+
+def test_without_predictions_only_what_the_stored_scores_tell(make_run, add_image_head, plots):
+    (add_image_head(make_run(), 0) / "image_predictions.csv").unlink()
+    assert list(plots()) == ["image_ranking", "image_per_class"]

@@ -3,7 +3,6 @@ import re
 import numpy as np
 import pytest
 
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.plots.report_plots import report_plots
 from hsl.reports.plots.score_plots import (
@@ -14,7 +13,7 @@ from hsl.reports.plots.score_plots import (
     shorts,
     slug,
 )
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 CLASSES = ["background", "crack", "stain"]
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsl.reports.gather import gather
 from hsl.reports.models import Scores, models_of
 from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import corrected_resampled_t, holm
-from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.run import ScoredOn, gather
 
 GOOD_OF = [[[c, 100 - c, 0], [99 - c, c + 1, 0], [0, 0, 0]] for c in (88, 91, 95)]
 GOOD = [[90, 0, 0], [0, 90, 0], [0, 0, 0]]  # mIoU 1

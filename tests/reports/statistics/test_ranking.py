@@ -1,15 +1,27 @@
-import pytest
+import math
+import shlex
 
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from scipy import stats
+
+from hsl.errors import ConfigError
 from hsl.reports.cv_results import cv_results
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
+from hsl.reports.statistics.ablation import ablation_table, changed, check_base, find_base
+from hsl.reports.statistics.comparisons import compare, pooled_estimates
 from hsl.reports.statistics.paired_tests import Interval, Summary
 from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.statistics.resampling import Estimate
-from hsl.run_folder.run import ScoredOn
+from hsl.reports.statistics.variance import variance_components, variance_table
+from hsl.reports.tables.score_tables import interval_cell
+from hsl.run_folder.run import ScoredOn, gather
 
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
+
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
+
 THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
 
 
@@ -108,3 +120,144 @@ def test_the_test_part_is_not_pooled_over_folds(make_run, models):
     assert table.name == "ranking_test"
     assert "miou_pooled" not in [column.key for column in table.columns]
     assert cells(table, "miou") == [Summary(pytest.approx(1 / 3), 0.0, 2)]
+
+
+def test_unequal_numbers_of_seeds_against_the_f_test_of_scipy():
+    folds = [[0.5, 0.52, 0.55], [0.61, 0.64], [0.4, 0.47, 0.44, 0.43]]
+    found = variance_components(folds)
+    within = sum(np.var(fold) * len(fold) for fold in folds) / (9 - 3)
+    between = stats.f_oneway(*folds).statistic * within
+    assert found.seed == pytest.approx(within)
+    assert found.split == pytest.approx((between - within) / ((9 - 29 / 9) / 2))  # 29 = 9 + 4 + 16
+
+
+def test_the_components_are_unbiased():
+    rng = np.random.default_rng(0)
+    cut = []
+    for _ in range(3000):
+        folds = rng.normal(0, 2.0, (4, 1)) + rng.normal(0, 1.0, (4, 3))
+        cut.append(variance_components([fold[: 2 + i % 2].tolist() for i, fold in enumerate(folds)]))
+    assert np.mean([each.seed for each in cut]) == pytest.approx(1.0, rel=0.05)
+    assert np.mean([each.split for each in cut]) == pytest.approx(4.0, rel=0.08)  # hardly ever cut at 0
+
+
+def test_a_negative_component_is_zero_and_said():
+    found = variance_components([[0.0, 1.0], [0.1, 0.9]])
+    assert found.split == 0
+    assert "negative" in found.note
+
+
+def test_what_is_not_known_is_nan_and_said():
+    one_seed = variance_components([[0.5], [0.6], [0.7]])
+    assert math.isnan(one_seed.seed)
+    assert math.isnan(one_seed.split)
+    assert "one seed per fold" in one_seed.note
+    one_fold = variance_components([[0.5, 0.7]])
+    assert one_fold.seed == pytest.approx(0.02)
+    assert math.isnan(one_fold.split)
+    assert "one fold" in one_fold.note
+
+
+def test_the_table(make_run, tmp_path):
+    for fold, seed, right in [(0, 0, 80), (0, 1, 84), (1, 0, 60), (1, 1, 64)]:
+        make_run("a", "a", fold, [[right, 100 - right, 0], [0, 100, 0], [0, 0, 0]], seed=seed)
+        make_run("b", "b", fold, None, seed=0, time=f"t{seed}")
+    make_run("c", "c", status="failed")
+    models = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    table = variance_table(sorted(models, key=lambda m: m.label), "pixel_accuracy", ScoredOn("val"))
+    keys = [column.key for column in table.columns]
+    first, second = (dict(zip(keys, row, strict=True)) for row in table.rows)
+    found = variance_components([[0.9, 0.92], [0.8, 0.82]])
+    assert (first["folds"], first["seeds"], first["score"].mean) == (2, "2", pytest.approx(0.86))
+    assert (first["split_std"], first["seed_std"]) == pytest.approx((math.sqrt(found.split), math.sqrt(found.seed)))
+    assert first["seed_share"] == pytest.approx(found.seed / (found.seed + found.split))
+    assert "not known" in second["note"]
+    assert table.texts[1][keys.index("seed_std")] == "–"
+
+
+WRONG = {"base": 20, "focal": 10, "flat": 40}
+
+
+@pytest.fixture
+def ablated(make_run, tmp_path):
+    for name, wrong in WRONG.items():
+        loss = {"gamma": 2.0} if name == "focal" else {"gamma": 0.0}
+        for fold in range(3):
+            # pictures differ, so that a difference has a spread
+            matrix = [[100 + 7 * fold, wrong, 0], [wrong + fold, 80, 0], [0, 0, 0]]
+            make_run(name, "resnet50", fold, matrix, config={"loss": loss, "decoder": {"name": name == "flat"}})
+    found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    return sorted(found, key=lambda model: -model.summary("miou", ScoredOn("val")).mean)
+
+
+def rows_of(ablated, base):
+    settings = (ScoredOn("val"), 500, 0)
+    pairs = compare(ablated, *settings)
+    means = {model.label: model.summary("miou", ScoredOn("val")) for model in ablated}
+    table = ablation_table(ablated, base, "miou", means, pooled_estimates(ablated, *settings, "miou"), pairs)
+    keys = [column.key for column in table.columns]
+    return pairs, [dict(zip(keys, row, strict=True)) for row in table.rows], table
+
+
+def test_every_variant_against_the_base(ablated):
+    base = find_base(ablated, "base")
+    pairs, (first, *variants), table = rows_of(ablated, base)
+    assert (first["model"], first["changed"], first["difference"]) == (base.label, "the base", None)
+    assert [row["model"] for row in variants] == [model.label for model in ablated if model is not base]
+    assert variants[0]["difference"] > 0 > variants[1]["difference"]
+    for row in variants:
+        pair = next(one for one in pairs if {one.first, one.second} == {base.label, row["model"]})
+        sign = 1 if pair.first == row["model"] else -1
+        assert row["difference"] == pytest.approx(sign * pair.score.mean)
+        assert row["adjusted_p"] == pair.score.adjusted_p, "adjusted for all pairs of the report: one verdict a pair"
+        ends = sorted((sign * pair.score.adjusted.low, sign * pair.score.adjusted.high))
+        assert row["interval_adjusted"] == interval_cell(Interval(0, *ends), "points")
+        assert row["verdict"].startswith("no difference shown" if not pair.verdict.winner else ("better", "worse"))
+        assert row["groups"] == pair.score.num_units
+    assert "Dunnett" in table.caption
+    assert "against the base" in table.to_latex()
+
+
+def test_what_was_changed_is_said(ablated):
+    base = find_base(ablated, "base")
+    found = {model.runs[0].config["name"]: changed(model, base) for model in ablated}
+    assert found == {"base": "the encoder", "focal": "loss.gamma=2.0", "flat": "decoder.name=true"}
+
+
+def test_of_an_exchanged_part_only_the_name_is_said(make_run, tmp_path):
+    parts = {
+        "base": {"_target_": "hsl.Dice", "smooth": 1.0},
+        "other": {"_target_": "hsl.Two", "gamma": 2.0, "pixel": {"_target_": "hsl.Focal"}},
+    }
+    for name, loss in parts.items():
+        make_run(name, confusion=[[5, 1, 0], [1, 5, 0], [0, 0, 0]], config={"loss": loss, "size": len(name)})
+    found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    base, other = (find_base(found, name) for name in parts)
+    assert sorted(changed(other, base).split(", ")) == ["loss=Two", "size=5"]
+
+
+def test_the_base_goes_by_label_or_by_the_name_of_its_runs(ablated):
+    base = find_base(ablated, "base")
+    assert find_base(ablated, base.label) is base
+    assert find_base(ablated, "nothing") is None
+    check_base([ablated], None)
+    check_base([[], ablated], "base")
+
+
+def test_an_unknown_base_lists_the_labels_and_what_it_says_to_type_works(ablated):
+    with pytest.raises(ConfigError, match=r"`base` should be the label.*Found `base = dream`") as caught:
+        check_base([ablated], "dream")
+    (word,) = shlex.split(str(caught.value).split("`")[-2])
+    parsed = OverridesParser.create().parse_override(word).value()
+    assert find_base(ablated, parsed) is ablated[0]
+    with pytest.raises(ConfigError, match=r"there is none. Found `base = dream`\.$"):
+        check_base([[]], "dream")
+
+
+def test_runs_of_one_name_that_are_two_models_are_told_apart_by_label(make_run, tmp_path):
+    for i in range(2):
+        make_run("same", f"e{i}", confusion=[[5, 1, 0], [1, 5, 0], [0, 0, 0]], time=f"2026-01-0{i + 1}_00-00-00")
+    found = models_of(gather([str(tmp_path / "outputs")]), ["name", "fold", "seed"], "encoder.name")
+    with pytest.raises(ConfigError, match=r"`base` should name one model. Found 2.*`e0`, `e1`"):
+        check_base([found], "same")
+    assert find_base(found, "e1").label == "e1"

@@ -20,10 +20,10 @@ from tests.conftest import composed
 from hsl.data.files.decoding import Decoding
 from hsl.data.formats.channels import read_channels
 from hsl.errors import ConfigError
-from hsl.reports.gather import gather
 from hsl.reports.models import models_of
 from hsl.reports.page.galleries import galleries
 from hsl.reports.plots.palette import palette
+from hsl.run_folder.run import gather
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.patches import patches
 from hsl.verbs.predict.predict import predict

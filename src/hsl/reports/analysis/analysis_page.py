@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hsl.reports.tables.markdown import markdown_row, markdown_texts
+from hsl.reports.tables.score_tables import markdown_row, markdown_texts
 
 SHOWN = 30  # ids in a list
 

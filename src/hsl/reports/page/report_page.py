@@ -1,9 +1,10 @@
-"""The report as one HTML file that opens without a network."""
+"""The report as one HTML file that opens without a network, and the page over reports on several data sets."""
 
 import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hsl.reports.page.notes import Note
 from hsl.reports.plots.palette import SERIES, SERIES_DARK, hex_colour
 from hsl.reports.plots.plot_files import Plot
 from hsl.reports.plots.report_plots import pooled_iou
+from hsl.reports.plots.score_plots import slug
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.paired_tests import Summary
 from hsl.reports.statistics.part_tests import differs
@@ -48,6 +50,7 @@ PLACED = (
     "image_thresholds",
     "image_folds",
 )  # tables with a section of their own
+
 NUMBERED = {"class": "class", "group": "group", "model": "model", "first": "model", "second": "model"}
 
 
@@ -218,3 +221,45 @@ def _failures(models: Sequence[Model], classes: Sequence[str], part: str) -> dic
     parts = [each for each in (part, *sorted(kept)) if any(model.objects(ScoredOn(each)) for model in models)]
     chosen = next((each for each in parts if each in kept), next(iter(parts), None))
     return {} if chosen is None else failure_gallery(models, classes, chosen)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is shown of a data set; ``folder`` is where its own report lies."""
+
+    name: str
+    folder: str
+    answers: Mapping[str, Sequence[str]]
+    tables: Sequence[Table]
+
+
+def names_of_folders(names: Sequence[str]) -> list[str]:
+    """A folder for each data set, no two alike.
+
+    >>> names_of_folders(["coral", "coral (split 12ab34cd)", "Coral"])
+    ['coral', 'coral-split-12ab34cd', 'Coral-3']
+    """
+    found: list[str] = []
+    for i, name in enumerate(names, start=1):
+        folder = slug(name).lstrip(".") or "data"
+        taken = {each.lower() for each in found} | {"tables", "plots"}
+        found.append(f"{folder}-{i}" if folder.lower() in taken else folder)
+    return found
+
+
+def write_overview(path: Path, parts: Sequence[Overview], strays: Sequence[str]) -> None:
+    """Render and write the page.
+
+    Args:
+        path: the file.
+        parts: one per data set.
+        strays: what is said of runs whose data set is not known.
+    """
+    named = [
+        replace(part, tables=[replace(table, name=f"{table.name}_{i}") for table in part.tables])
+        for i, part in enumerate(parts, start=1)
+    ]
+    numbers: dict[str, list[str]] = {"class": [], "group": [], "model": []}
+    template = page_templates(numbers).get_template("overview.html.j2")
+    content = template.render(parts=named, strays=strays, series=SERIES, series_dark=SERIES_DARK)
+    write_atomically(path, content.encode())

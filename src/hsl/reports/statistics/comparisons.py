@@ -11,8 +11,7 @@ from hsl.reports.models import Model
 from hsl.reports.paired_pictures import NotPairedError, PairedScores, common_folds, paired_scores
 from hsl.reports.scores import CURVES
 from hsl.reports.statistics.contrasts import Contrast, MeanOverPictures, PooledScore, Units
-from hsl.reports.statistics.effects import Tally, cohens_dz, rank_biserial, tally
-from hsl.reports.statistics.paired_tests import holm, mcnemar, wilcoxon
+from hsl.reports.statistics.paired_tests import Tally, cohens_dz, holm, mcnemar, rank_biserial, tally, wilcoxon
 from hsl.reports.statistics.resampling import Estimate, estimates, judge
 from hsl.reports.statistics.verdicts import NO_DIFFERENCE, Trainings, Verdict, share_scored, trainings_of, verdict
 from hsl.run_folder.run import ScoredOn

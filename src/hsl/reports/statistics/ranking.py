@@ -11,7 +11,7 @@ from hsl.reports.statistics.comparisons import Comparison, decisive
 from hsl.reports.statistics.contrasts import LEAST
 from hsl.reports.statistics.paired_tests import Interval
 from hsl.reports.statistics.resampling import Estimate
-from hsl.reports.tables.family_table import family
+from hsl.reports.tables.run_tables import family
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Field, Table, interval_cell, table_of
 from hsl.reports.tables.titles import difference_kind, kind_of, part_title, title_of, tta_title
 from hsl.run_folder.run import ScoredOn

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hsl.metrics.catalogue import better
 from hsl.reports.statistics.comparisons import Comparison
-from hsl.reports.statistics.effects import Tally
+from hsl.reports.statistics.paired_tests import Tally
 from hsl.reports.tables.score_tables import Cell, Column, Table, interval_cell
 from hsl.reports.tables.titles import difference_kind, kind_of, name_of
 

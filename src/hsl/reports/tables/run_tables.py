@@ -1,10 +1,13 @@
-"""Tables with a row per run: every fold on its own, and the phases of the runs that were trained in several."""
+"""Tables with a row per run, per phase, per image, and per family of encoders."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from hsl.metrics.pixels.pixel_counts import METRICS
+from hsl.models.families import family_of
 from hsl.reports.models import Model
 from hsl.reports.scores import INFERENCES, SHOWN, Scores, counted
+from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Field, Table
 from hsl.reports.tables.titles import kind_of, part_title, title_of, tta_title
 from hsl.run_folder.run import Run, ScoredOn
@@ -96,3 +99,76 @@ def phases_table(models: Sequence[Model]) -> Table | None:
         "The run's scores are those after the last phase that was trained."
     )
     return Table("phases", caption, columns, rows) if rows else None
+
+
+def picture_table(models: Sequence[Model], on: ScoredOn) -> Table:
+    """Per-image mIoU of every model, the worst mean first; several runs that saw a picture are averaged."""
+    ready = [model for model in models if model.finished]
+    scores = {model.label: _scores(model, on) for model in ready}
+    groups = {
+        name: row.group
+        for model in ready
+        for run in model.finished.values()
+        for name, row in run.images.get(on, {}).items()
+    }
+    columns = [Column("picture", "picture"), Column("group", "group")]
+    columns += [Column(f"miou_{i + 1}", f"{model.label} (%)", "share") for i, model in enumerate(ready)]
+    columns += [Column("mean", "mean (%)", "share"), Column("gap", "gap (points)", "share")]
+    rows: list[list[Cell]] = []
+    for name, group in groups.items():
+        values = [each.get(name) for each in scores.values()]
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        gap = max(known) - min(known) if known else None
+        rows.append([name, group, *values, sum(known) / len(known) if known else None, gap])
+    rows.sort(key=lambda row: (row[-2] is None, row[-2] or 0.0, row[0]))
+    caption = (
+        f"Per-image mIoU, {on.part} part, {on.inference} inference: over the classes of the picture, so not the mean "
+        "of the pooled scores. Gap: the best model less the worst."
+    )
+    return Table("pictures", caption, columns, rows)
+
+
+def _scores(model: Model, on: ScoredOn) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    runs: list[Run] = list(model.finished.values())
+    for run in runs:
+        for name, row in run.images.get(on, {}).items():
+            found.setdefault(name, []).append(row.miou)
+    return {name: mean_std(values).mean for name, values in found.items()}
+
+
+def family(model: Model) -> str:
+    """Of the encoder, by its name in the config; ``unknown`` where the run does not say."""
+    config = next((run.config for run in model.runs), {})
+    encoder = config.get("encoder")
+    return family_of(str(encoder.get("name", ""))) if isinstance(encoder, Mapping) else "unknown"
+
+
+def family_table(models: Sequence[Model], on: ScoredOn, metric: str) -> Table | None:
+    """A row per family, in the order of their best models; ``None`` where the models are all of one.
+
+    Args:
+        models: best first.
+        on: part and inference.
+        metric: the score that ranks.
+    """
+    groups: dict[str, list[Model]] = {}
+    for model in models:
+        if model.summary(metric, on).num:
+            groups.setdefault(family(model), []).append(model)
+    if len(groups) < 2:
+        return None
+    columns = [Column("family", "family"), Column("models", "models", "count"), Column("best_model", "best model")]
+    columns += [Column(name, f"{title} {title_of(metric)}", kind_of(metric)) for name, title in
+                (("best", "best"), ("mean", "mean over models:"))]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for name, members in groups.items():
+        means = [model.summary(metric, on).mean for model in members]
+        best = members[0].summary(metric, on)
+        rows.append([name, len(members), members[0].label, best, sum(means) / len(means)])
+    caption = (
+        f"Models by the family of their encoder, {on} inference; mean ± sample standard deviation over "
+        "folds. Families differ in size, pretraining and number of models as well: a difference between their means is "
+        "no verdict on an architecture."
+    )
+    return Table("families", caption, columns, rows)

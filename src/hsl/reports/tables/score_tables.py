@@ -1,8 +1,9 @@
-"""Tables: what a report says in numbers, as CSV, Markdown and LaTeX."""
+"""Tables: what a report says in numbers, as CSV, Markdown and LaTeX; names of data stay text in each."""
 
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,43 @@ from typing import Any, TypeAlias
 from hsl.files.cells import neutral
 from hsl.files.io import write_atomically
 from hsl.reports.statistics.paired_tests import Interval, Summary
-from hsl.reports.tables.markdown import markdown_row, markdown_text
 from hsl.terminal import visible
 
+_ENTITY = re.compile(r"&(?=#?\w+;)")  # any other stands for itself
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, no link, no control character.
+
+    Example:
+        >>> markdown_text("a<b> [c](d)")
+        'a&lt;b> [c]\\\\(d)'
+    """
+    shown = _ENTITY.sub("&amp;", visible(text)).replace("<", "&lt;")
+    return shown.replace("](", "]\\(").replace("]:", "]\\:")
+
+
+def markdown_texts(content: Any) -> Any:
+    """The same for every text and key of nested maps and lists."""
+    if isinstance(content, dict):
+        return {markdown_texts(key): markdown_texts(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [markdown_texts(value) for value in content]
+    return markdown_text(content) if isinstance(content, str) else content
+
+
+def markdown_row(cells: Sequence[Any]) -> str:
+    """A line of a table, of texts that are escaped already; none breaks its cell."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
 NONE = "–"
+
 Cell = str | int | float | Summary | None
 
+
 _FORMATS = {"value": ".4f", "pictures": ".4f", "signed": "+.4f", "effect": "+.2f", "pixels": ".2f"}
+
 
 # What LaTeX would take for a command or cannot print.
 _LATEX = {
@@ -117,6 +148,7 @@ class Table:
 
 
 Field: TypeAlias = tuple[Column, Callable[[Any], Cell]]
+
 """A column, and what is read for it of what a row is about."""
 
 

@@ -41,7 +41,7 @@ from hsl.pseudo_labels.refine import (
     write_agreement,
 )
 from hsl.pseudo_labels.store import LabelFolder, read_mask
-from hsl.reports.plots.drift_plot import drift_plot
+from hsl.reports.page.label_sheets import drift_plot
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.label.label_audit import write_label_audit
