@@ -1,0 +1,94 @@
+"""Classifiers on columns of numbers, for the stages that learn: one class per image or several, gaps in the labels."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hsl.ensembles.rows import Floats, Rows
+
+MakeClassifier: TypeAlias = Callable[[], Any]
+"""Makes an unfitted classifier of scikit-learn's kind, seeded."""
+Predict: TypeAlias = Callable[[Floats], Floats]
+"""``(N, D)`` columns -> ``(N, K)`` probabilities."""
+
+
+def logistic_regression(inverse_penalty: float = 1.0) -> Any:
+    """Multinomial, on columns standardised over the fitted rows; ``inverse_penalty`` is C of scikit-learn."""
+    from sklearn.linear_model import LogisticRegression  # takes two seconds to import: only where it is fitted
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
+
+
+def multilayer_perceptron(hidden: int = 16, penalty: float = 1.0, seed: int = 0) -> Any:
+    """One hidden layer, weight decay, L-BFGS of at most 200 steps, on columns standardised over the fitted rows."""
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    network = MLPClassifier((hidden,), solver="lbfgs", alpha=penalty, max_iter=200, random_state=seed)
+    return make_pipeline(StandardScaler(), network)
+
+
+def gradient_boosting(trees: int = 50, leaves: int = 8, seed: int = 0) -> Any:
+    """Histogram gradient boosting of small trees, without early stopping."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(
+        max_iter=trees, max_leaf_nodes=leaves, l2_regularization=1.0, early_stopping=False, random_state=seed
+    )
+
+
+def learn(make: MakeClassifier, columns: Floats, rows: Rows) -> Predict:
+    """Fit a classifier to what is known of the rows' labels; one against the rest where several may be shown.
+
+    Where nothing can be learnt: a class that no fitted row has gets probability 0, and the one class of all fitted rows
+    1; of several, one that all or none of the rows show gets (rows with it + 1) / (rows + 2).
+
+    Args:
+        make: gives the classifier.
+        columns: ``(N, D)``.
+        rows: N labelled ones; see `Rows.labelled`.
+    """
+    num_classes = len(rows.classes)
+    if not rows.several:
+        known = rows.labels >= 0
+        return _one_class(make, columns[known], rows.labels[known], num_classes)
+    shown = []
+    for truth in rows.truth.T:
+        known = ~np.isnan(truth)
+        shown.append(_shown(make, columns[known], truth[known].astype(np.int64)))
+    return lambda new: np.column_stack([predict(new) for predict in shown])
+
+
+def _one_class(make: MakeClassifier, columns: Floats, labels: Any, num_classes: int) -> Predict:
+    present = np.unique(labels)
+    if len(present) == 1:
+        return lambda new: np.tile(np.eye(num_classes)[present[0]], (len(new), 1))
+    classifier = _fitted(make(), columns, labels)
+
+    def predict(new: Floats) -> Floats:
+        probabilities = np.zeros((len(new), num_classes))
+        probabilities[:, present] = classifier.predict_proba(new)
+        return probabilities
+
+    return predict
+
+
+def _shown(make: MakeClassifier, columns: Floats, truth: Any) -> Predict:
+    if len(np.unique(truth)) < 2:
+        share = (truth.sum() + 1) / (len(truth) + 2)
+        return lambda new: np.full(len(new), share)
+    classifier = _fitted(make(), columns, truth)
+    return lambda new: np.asarray(classifier.predict_proba(new)[:, 1])
+
+
+def _fitted(classifier: Any, columns: Floats, labels: Any) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bounded number of steps is part of the regularisation
+        return classifier.fit(columns, labels)

@@ -1,0 +1,50 @@
+"""Stage 3, stacking: classifiers on the members' probabilities."""
+
+from functools import partial
+
+import numpy as np
+
+from hsl.ensembles.learners import MakeClassifier, gradient_boosting, learn, logistic_regression, multilayer_perceptron
+from hsl.ensembles.nested import Combined, Fit
+from hsl.ensembles.rows import Floats, Rows
+
+
+def stacking(
+    inverse_penalty: float = 1.0,
+    hidden: int = 16,
+    penalty: float = 1.0,
+    trees: int = 50,
+    leaves: int = 8,
+    seed: int = 0,
+) -> dict[str, Fit]:
+    """The variants of the stage: stacked generalisation (Wolpert 1992) with three learners.
+
+    ``logistic``: logistic regression. ``mlp``: a perceptron with a hidden layer. ``gradient_boosting``: histogram
+    gradient boosting. Their inputs are the members' probabilities, next to each other.
+
+    Args:
+        inverse_penalty: C of the logistic regression.
+        hidden: width of the perceptron.
+        penalty: its weight decay.
+        trees: of the gradient boosting.
+        leaves: of each tree.
+        seed: of the learners.
+    """
+    learners: dict[str, MakeClassifier] = {
+        "logistic": partial(logistic_regression, inverse_penalty),
+        "mlp": partial(multilayer_perceptron, hidden, penalty, seed),
+        "gradient_boosting": partial(gradient_boosting, trees, leaves, seed),
+    }
+    return {f"stacking/{name}": partial(stacked, make) for name, make in learners.items()}
+
+
+def stacked(make: MakeClassifier, rows: Rows) -> Combined:
+    """Fit one learner on the probabilities of all members."""
+    rows = rows.labelled()
+    predict = learn(make, side_by_side(rows), rows)
+    return Combined(rows.members, rows.classes, lambda new: predict(side_by_side(new)), {})
+
+
+def side_by_side(rows: Rows) -> Floats:
+    """``(N, M K)``: the members' probabilities of each row."""
+    return np.concatenate(list(rows.probabilities), axis=1)
