@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hsl.cli import conf_dir
 from hsl.config.moved import MOVED, with_first_targets, with_present_targets
 from hsl.config.targets import named_targets
+from hsl.reports.naming import comparable
 from hsl.run_folder.earlier import config_identity, differing
 from hsl.run_folder.provenance import read_config
 from hsl.verbs.opening.opening import open_run
@@ -45,6 +46,19 @@ def test_an_earlier_run_of_this_config_is_this_run(earlier: tuple[DictConfig, Di
     now, before = earlier
     assert config_identity(now) == config_identity(before)
     assert differing(*(OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now))) == {}
+
+
+def test_a_later_setting_makes_another_run_only_where_it_is_used(earlier: tuple[DictConfig, DictConfig]) -> None:
+    now, before = earlier
+    assert now.data.split.stop_fraction == 0
+    del before.data.split.stop_fraction
+    assert config_identity(now) == config_identity(before)
+    configs = [OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now)]
+    assert differing(*configs) == {}
+    assert comparable(with_present_targets(configs[0]), 0, []) == comparable(configs[1], 0, [])
+    now.data.split.stop_fraction = 0.1
+    assert config_identity(now) != config_identity(before)
+    assert comparable(OmegaConf.to_container(now, resolve=True), 0, [])["data.split.stop_fraction"] == "0.1"
 
 
 def test_an_earlier_run_is_opened_and_read(earlier: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where the modules that a stored config names lie now: run folders outlive the floor plan of the house."""
+"""What a stored config means now: its modules have moved, settings came later; run folders outlive the floor plan."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,31 @@ MOVED = {
 """Module that conf/ named first to the one that it names now, both below ``hsl``. An entry stays for ever; who moves a
 module again changes its right side."""
 
+LATER: dict[str, Any] = {"data.split.stop_fraction": 0.0}
+"""Settings that came after the first runs, each with the value that means what was so before it was there."""
+
 _FIRST = {now: first for first, now in MOVED.items()}
+
+
+def without_later(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """A config without the settings of ``LATER`` that change nothing: for identities, so that older runs are the same.
+
+    Args:
+        content: The config, or a node of it.
+        place: Of the node, with dots.
+
+    Example:
+        >>> without_later({"split": {"num_folds": 3, "stop_fraction": 0}}, "data")
+        {'split': {'num_folds': 3}}
+    """
+    kept = {}
+    for name, value in content.items():
+        key = f"{place}.{name}" if place else str(name)
+        if isinstance(value, Mapping):
+            kept[name] = without_later(value, key)
+        elif key not in LATER or value != LATER[key]:
+            kept[name] = value
+    return kept
 
 
 def with_present_targets(content: Any) -> Any:

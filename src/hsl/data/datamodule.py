@@ -89,15 +89,15 @@ class DataModule(LightningDataModule):
         return self._loader("train", self._augment, shuffle=True, num_processed=processed)
 
     def val_dataloader(self) -> Loader:
-        """The validation part as it is evaluated."""
-        return self.part_dataloader("val")
+        """What is looked at in training, as it is evaluated: see `PreparedData.choosing_part`."""
+        return self.part_dataloader(self.prepared.choosing_part)
 
     def test_dataloader(self) -> list[Loader]:
         """One loader for each of `PreparedData.evaluation_parts`."""
         return [self.part_dataloader(part) for part in self.prepared.evaluation_parts]
 
     def part_dataloader(self, part: str) -> Loader:
-        """Any part that is not empty, ``"train"``, ``"val"`` or ``"test"``, as it is evaluated, ordered by size."""
+        """Any part that is not empty, such as ``"train"`` or ``"val"``, as it is evaluated, ordered by size."""
         return self._loader(part, self._evaluate, shuffle=False)
 
     def predict_dataloader(  # type: ignore[override]

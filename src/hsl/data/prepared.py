@@ -130,7 +130,7 @@ class PreparedData:
 
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Ids of ``train``, ``val`` and ``test``."""
+        """Ids of ``train``, ``val`` and ``test``, and of ``stop`` where the fold has such a part."""
         return self.fold_assignment.parts(self.fold)
 
     @cached_property
@@ -160,8 +160,14 @@ class PreparedData:
 
     @property
     def evaluation_parts(self) -> tuple[str, ...]:
-        """The parts that are scored after training: ``val``, and ``test`` where pictures were set apart."""
-        return ("val", "test") if self.parts["test"] else ("val",)
+        """The parts that are scored after training, the one that chooses first: ``stop``, ``val``, ``test``; not all
+        are there."""
+        return tuple(part for part in ("stop", "val", "test") if self.parts.get(part))
+
+    @property
+    def choosing_part(self) -> str:
+        """What is looked at while a model is trained, to choose the epoch and all else: ``stop``, or else ``val``."""
+        return "stop" if "stop" in self.parts else "val"
 
     @property
     def class_counts(self) -> Counts:

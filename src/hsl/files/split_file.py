@@ -11,11 +11,19 @@ from hsl.files.io import read_text, write_atomically
 
 @dataclass(frozen=True)
 class Fold:
-    """Sorted ids to train and to validate with; ``name`` is its number or the group that was left out."""
+    """Sorted ids of one fold.
+
+    Attributes:
+        train: To train with.
+        val: To validate with.
+        name: Its number, or the group that was left out.
+        stop: What left the training part so that it, not ``val``, chooses the epoch; usually empty.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     name: str
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,19 +62,31 @@ class Split:
         return self.folds[number]
 
     def parts(self, number: int) -> dict[str, tuple[str, ...]]:
-        """Ids of ``train``, ``val`` and ``test`` in that fold."""
+        """Ids of ``train``, ``val`` and ``test`` in that fold, and of ``stop`` where it has such a part."""
         fold = self.fold(number)
-        return {"train": fold.train, "val": fold.val, "test": self.test}
+        stop = {"stop": fold.stop} if fold.stop else {}
+        return {"train": fold.train, **stop, "val": fold.val, "test": self.test}
+
+    @property
+    def has_stop_part(self) -> bool:
+        """Whether another part than ``val`` chooses the epoch, in every fold."""
+        return all(fold.stop for fold in self.folds)
 
     @property
     def assignment(self) -> str:
         """Names who is in which fold; ``sha256`` names the pictures alone."""
-        parts = [[sorted(fold.train), sorted(fold.val)] for fold in self.folds] + [[sorted(self.test)]]
+        parts = [
+            [sorted(ids) for ids in (fold.train, fold.val, *([fold.stop] if fold.stop else []))] for fold in self.folds
+        ]
+        parts.append([sorted(self.test)])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of the file."""
         content = {"num_folds": len(self.folds), **asdict(self)}
+        for fold in content["folds"]:
+            if not fold["stop"]:  # the text of a split without such a part is as old as the file
+                del fold["stop"]
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -78,7 +98,10 @@ class Split:
         """
         try:
             content = json.loads(text)
-            folds = tuple(Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"]) for fold in content["folds"])
+            folds = tuple(
+                Fold(tuple(fold["train"]), tuple(fold["val"]), fold["name"], tuple(fold.get("stop", ())))
+                for fold in content["folds"]
+            )
             kept = (content["method"], content.get("seed", 0), content.get("groups"))
             return cls(*kept, folds, tuple(content["test"]), content["sha256"])
         except (KeyError, TypeError, json.JSONDecodeError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hsl.config.moved import without_later
 from hsl.run_folder.layout import foldless
 
 ABSENT = "–"
@@ -63,7 +64,8 @@ def comparable(config: Mapping[str, Any], fold: int, ignore: Sequence[str]) -> d
         fold: its number, which is taken out of the values, see `foldless`.
         ignore: patterns of keys in which the runs may differ.
     """
-    return {key: foldless(value, fold) for key, value in flatten(without_watchers(config), ignore).items()}
+    told = flatten(without_later(without_watchers(config)), ignore)
+    return {key: foldless(value, fold) for key, value in told.items()}
 
 
 def unlike_predictors(configs: Sequence[Mapping[str, Any]]) -> str:

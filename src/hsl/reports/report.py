@@ -92,7 +92,7 @@ def _write_all(
 def _write_report(cfg: DictConfig, found: DataSet, models: Sequence[Model], output: Path) -> _Written:
     """Everything but what is printed."""
     data, runs, base = found.name, found.runs, None if cfg.base is None else find_base(models, str(cfg.base))
-    parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts} | {cfg.part})
+    parts = sorted({part for run in runs if run.metrics for part in run.metrics.parts if part != "stop"} | {cfg.part})
     on = ScoredOn(cfg.part, cfg.inference_name)
     metric = cfg.metric or ("foreground_iou" if any(run.overlapping for run in runs) else "miou")
     settings = (on, parts, cfg.resamples, cfg.seed)

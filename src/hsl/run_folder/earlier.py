@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.config.moved import with_first_targets
+from hsl.config.moved import with_first_targets, without_later
 from hsl.errors import DataError
 from hsl.run_folder.checkpoint import TRAINING, read_checkpoint
 from hsl.run_folder.layout import CONFIG, PROVENANCE, last_checkpoint
@@ -145,7 +145,8 @@ def _earlier(base: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 def _comparable(content: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config without what changes no number."""
-    kept = {key: value for key, value in with_first_targets(content).items() if key not in RUNTIME_KEYS}
+    known = without_later(with_first_targets(content))
+    kept = {key: value for key, value in known.items() if key not in RUNTIME_KEYS}
     if isinstance(kept.get("data"), Mapping):
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in RUNTIME_DATA_KEYS}
     return kept | {group: _without_places(kept[group]) for group in ("logger", "callbacks") if group in kept}

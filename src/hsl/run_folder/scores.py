@@ -68,7 +68,7 @@ class StoredScores(BaseModel, extra="allow"):
 
 
 class Metrics(BaseModel):
-    """``metrics.json``: part (val, test) to inference (plain, tta) to scores.
+    """``metrics.json``: part (stop, val, test) to inference (plain, tta) to scores.
 
     A network of several heads has scores of its own per task, beside those of the space in which they are fused.
     ``classes`` is empty where it has no dense head, ``image_classes`` where it has no image head. ``overlapping``: a
@@ -117,13 +117,15 @@ def result_page(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``name``, ``fold``, ``seed``, ``config``, ``monitor``, ``classes`` and ``task_classes`` and ``image_classes``,
-        ``val`` and ``test`` (inference to scores; null without such a part), ``history`` (a list of epochs).
+        ``val`` and ``test`` (inference to scores; null without such a part; ``stop`` only where there is one),
+        ``history`` (a list of epochs).
     """
     config = read_config(folder)
     page = {
         **{key: config[key] for key in ("name", "fold", "seed")},
         "config": config,
         **{key: metrics[key] for key in ("monitor", "classes", "task_classes", "image_classes")},
+        **{part: scores for part, scores in metrics["parts"].items() if part == "stop"},
         **{part: metrics["parts"].get(part) for part in ("val", "test")},
         "history": read_history(folder),
     }

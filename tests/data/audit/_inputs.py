@@ -28,7 +28,7 @@ class DataSet:
     """Pictures on disk, one group and one part each."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.records, self.parts = folder, [], {"train": [], "val": [], "test": []}
+        self.folder, self.records, self.parts = folder, [], {"train": [], "val": [], "test": [], "stop": []}
 
     def add(self, name: str, part: str, image: np.ndarray, mask: np.ndarray | None = None, suffix: str = "png") -> None:
         if mask is None:
@@ -43,6 +43,6 @@ class DataSet:
 
     def take(self, groups: str | None = "group") -> tuple[Catalogue, Scan, Split]:
         catalogue = Catalogue("pictures", tuple(sorted(self.records, key=lambda r: r.id)), CLASSES)
-        fold = Fold(tuple(self.parts["train"]), tuple(self.parts["val"]), "0")
+        fold = Fold(tuple(self.parts["train"]), tuple(self.parts["val"]), "0", tuple(self.parts["stop"]))
         split = Split("kfold", 0, groups, (fold,), tuple(self.parts["test"]), "sha")
         return catalogue, scan(catalogue, None, 0), split

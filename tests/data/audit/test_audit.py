@@ -53,6 +53,14 @@ def test_an_offline_copy_in_another_part_is_found_in_every_orientation(pictures:
         found.raise_if_stopped()
 
 
+def test_a_copy_in_the_part_that_stops_is_found(pictures: DataSet) -> None:
+    pictures.add("copy", "stop", turned(picture(0), 3), suffix="jpg")
+    found = audit(*pictures.take(), 0)
+    assert found.stopped
+    assert [(pair.first_part, pair.second_part) for pair in found.pairs] == [("stop", "train")]
+    assert found.num_pictures == {"train": 3, "stop": 1, "val": 3, "test": 3}
+
+
 def test_a_copy_with_other_light_size_and_noise_is_found(pictures: DataSet) -> None:
     changed = cv2.resize(picture(1), (160, 120)).astype(float) * 0.6 + 40
     changed += np.random.default_rng(0).normal(0, 8, changed.shape)

@@ -42,8 +42,8 @@ def subject(
     scan = Scan(
         tuple(ids), hashes, hashes, sizes, sizes.copy(), counts, thumbnails, largest, frames, contrast, hashes, {}
     )
-    where = {part: tuple(i for i in ids if parts[i] == part) for part in ("train", "val", "test")}
-    fold = Fold(where["train"], where["val"], "0")
+    where = {part: tuple(i for i in ids if parts[i] == part) for part in ("train", "val", "test", "stop")}
+    fold = Fold(where["train"], where["val"], "0", where["stop"])
     split = Split("kfold", 0, groups, (fold,), where["test"], "sha")
     return Subject(Catalogue("data", tuple(records), classes), scan, split, 0)
 
@@ -205,6 +205,22 @@ def test_a_class_that_no_training_picture_shows() -> None:
     assert finding.files == ("masks/c.png", "masks/d.png")
     assert "2 classes" in finding.message
     assert "scratch (1 in val, 1 in test), crack (nowhere in the data set)" in finding.message
+
+
+def test_the_part_that_stops_is_a_side_like_the_others() -> None:
+    groups = {"a": "x", "b": "y", "c": "x", "d": "z"}
+    masks = {"a": {0: 5}, "b": {0: 5}, "c": {0: 5, 1: 1}, "d": {0: 5, 1: 4}}
+    attributes = {name: {"group": group} for name, group in groups.items()}
+    found = subject(PARTS | {"c": "stop"}, masks=masks, attributes=attributes, groups="group")
+    assert list(found.parts) == ["train", "stop", "val", "test"]
+    (torn,) = shared_groups(found)
+    assert (torn.severity, torn.ids) == ("stop", ("a", "c"))
+    assert "x (stop and train)" in torn.message
+    (absent,) = absent_classes(found, "stop")
+    assert "scratch (1 in stop, 1 in test)" in absent.message
+    copied = replace(found.scan, content=("same", "other", "same", "third"))
+    (twice,) = shared_pictures(replace(found, scan=copied))
+    assert (twice.severity, twice.ids) == ("stop", ("a", "c"))
 
 
 def test_the_background_may_be_absent_as_well() -> None:

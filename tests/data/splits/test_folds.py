@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
 from hsl.data.splits.folds import data_sha256, holdout, kfold, leave_one_group_out, stored_split
+from hsl.data.splits.fractions import fractions
 from hsl.errors import ConfigError, DataError
 from hsl.files.split_file import Fold, Split, read_split
 
@@ -64,7 +65,7 @@ def assert_sound(split: Split, catalogue: Catalogue, attribute: str | None) -> N
     everything = sorted(record.id for record in catalogue.records)
     value = {r.id: r.id if attribute is None else r.attributes[attribute] for r in catalogue.records}
     for fold in split.folds:
-        parts = [fold.train, fold.val, split.test]
+        parts = [fold.train, fold.val, split.test, fold.stop]
         assert sorted(itertools.chain(*parts)) == everything
         assert fold.train
         assert fold.val
@@ -82,11 +83,12 @@ def assert_sound(split: Split, catalogue: Catalogue, attribute: str | None) -> N
     groups=st.sampled_from(["group", None]),
     stratify=st.sampled_from(["rarest_class", "all_classes", None]),
     test_fraction=st.sampled_from([0.0, 0.3]),
+    stop_fraction=st.sampled_from([0.0, 0.2]),
     seed=st.integers(0, 2**31 - 1),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_folds_are_disjoint_cover_keep_groups_whole_and_are_stable(
-    pictures, num_groups, num_folds, groups, stratify, test_fraction, seed
+    pictures, num_groups, num_folds, groups, stratify, test_fraction, stop_fraction, seed
 ) -> None:
     catalogue, scan = data([f"g{number % num_groups}" for number, _ in pictures], [shows for _, shows in pictures])
     arguments = {
@@ -95,6 +97,7 @@ def test_folds_are_disjoint_cover_keep_groups_whole_and_are_stable(
         "stratify": stratify,
         "test_from": "fraction",
         "test_fraction": test_fraction,
+        "stop_fraction": stop_fraction,
         "seed": seed,
     }
     try:
@@ -103,12 +106,20 @@ def test_folds_are_disjoint_cover_keep_groups_whole_and_are_stable(
         # A few large groups cannot always be cut as asked; what matters is that it is said.
         said = str(error)
         event("cannot be cut")
-        if "number of groups" not in said and "Found none" not in said and "enough for one group" not in said:
+        known = ("number of groups", "Found none", "enough for one group", "a training group of every class")
+        if not any(words in said for words in known):
             raise
         return
     assert len(split.folds) == num_folds
     assert_sound(split, catalogue, groups)
     assert bool(split.test) == (test_fraction > 0)
+    plain = kfold(catalogue, scan, **{**arguments, "stop_fraction": 0.0})
+    for fold, without in zip(split.folds, plain.folds, strict=True):
+        assert bool(fold.stop) == (stop_fraction > 0)
+        assert fold.val == without.val  # what is held out does not depend on what stops
+        assert sorted(fold.train + fold.stop) == list(without.train)
+        taught, known = ({c for name in ids for c in pictures[int(name[1:])][1]} for ids in (fold.train, without.train))
+        assert taught == known
     assert kfold(catalogue, scan, **arguments) == split
     assert kfold(*shuffled(catalogue, scan, seed), **arguments) == split
 
@@ -122,6 +133,71 @@ def test_an_ordinary_kfold() -> None:
     assert len(split.test) == 12
     assert split.fold(4) == split.folds[4]
     assert split.parts(1) == {"train": split.folds[1].train, "val": split.folds[1].val, "test": split.test}
+
+
+def test_the_stop_part_has_its_share_of_every_class() -> None:
+    shows = [{0} | ({1} if i % 4 == 0 else set()) | ({2} if i % 10 == 0 else set()) for i in range(400)]
+    catalogue, scan = data([f"g{i // 2}" for i in range(400)], [shows[i - i % 2] for i in range(400)])
+    for fold in kfold(catalogue, scan, groups="group", **FIVE, stop_fraction=0.1).folds:
+        size = len(fold.train) + len(fold.stop)
+        assert len(fold.stop) == pytest.approx(0.1 * size, abs=2)
+        for rare in (1, 2):
+            of, out = (
+                sum(rare in shows[int(name[1:]) // 2 * 2] for name in ids)
+                for ids in (fold.train + fold.stop, fold.stop)
+            )
+            assert out == pytest.approx(0.1 * of, abs=4)
+
+
+def test_every_split_can_have_a_stop_part() -> None:
+    catalogue, scan = sixty()
+    official = data([f"g{i // 2}" for i in range(60)], parts=["train"] * 40 + ["val"] * 10 + ["test"] * 10)
+    by_material = data([f"{'abcdefghij'[i % 10]}{i}" for i in range(60)])
+    found = [
+        (holdout(*official, groups="group", stop_fraction=0.1), official[0], "group"),
+        (fractions(catalogue, scan, val_fraction=0.2, test_fraction=0.1, groups="group", labels=None, seed=0,
+                   stop_fraction=0.1), catalogue, "group"),
+        (leave_one_group_out(*by_material, groups="material", test_fraction=0.0, seed=0, stop_fraction=0.1),
+         by_material[0], "material"),
+    ]  # fmt: skip
+    for split, of, attribute in found:
+        value = {record.id: record.attributes[attribute] for record in of.records}
+        assert split.has_stop_part
+        for fold in split.folds:
+            assert not {value[name] for name in fold.stop} & {value[name] for name in fold.train + fold.val}
+            assert len(fold.stop) == pytest.approx(0.1 * len(fold.train + fold.stop), abs=2)
+
+
+def test_without_a_stop_part_all_is_as_it_was(tmp_path: Path) -> None:
+    catalogue, scan = sixty()
+    split = kfold(catalogue, scan, groups="group", **FIVE)
+    assert hashlib.sha256(split.to_json().encode()).hexdigest()[:16] == "f32a2e084d75aeef"
+    assert split.assignment[:16] == "3a2651fec456d05a"
+    for made in (make, functools.partial(make, stop_fraction=0.0)):
+        stored_split(made, catalogue, scan, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["splits-0c4c31415d7e05cf.json"]
+    other = kfold(catalogue, scan, groups="group", **FIVE, stop_fraction=0.1)
+    stored_split(functools.partial(make, stop_fraction=0.1), catalogue, scan, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert other.assignment != split.assignment
+    assert Split.from_json(other.to_json(), "splits.json") == other
+    assert other.parts(1) == {
+        "train": other.folds[1].train, "stop": other.folds[1].stop, "val": split.folds[1].val, "test": split.test
+    }  # fmt: skip
+
+
+def test_a_stop_part_that_cannot_be() -> None:
+    lone = data([f"g{i}" for i in range(30)], [{0, 1, 2} if i == 0 else {0} for i in range(30)])
+    with pytest.raises(
+        DataError, match=r"`stop_fraction` should leave a training group of every class.*fold `0`.*scratch"
+    ):
+        kfold(*lone, groups="group", **{**FIVE, "test_fraction": 0.0, "stratify": None, "seed": 2}, stop_fraction=0.95)
+    with pytest.raises(
+        DataError, match=r"`stop_fraction` should be enough for one group.*`data\.split\.stop_fraction`"
+    ):
+        kfold(*sixty(), groups="group", **FIVE, stop_fraction=0.001)
+    with pytest.raises(ConfigError, match=r"`stop_fraction` should be in \[0, 1\)"):
+        kfold(*sixty(), groups="group", **FIVE, stop_fraction=1.0)
 
 
 def test_another_seed_is_another_assignment() -> None:

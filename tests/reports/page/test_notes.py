@@ -100,7 +100,16 @@ def test_commits(make_run, notes):
 
 def test_the_test_part_is_not_called_optimistic(make_run, notes):
     make_run("a", "a")
+    assert any("optimistic" in note.text for note in notes("val"))
     assert not any("optimistic" in note.text for note in notes("test"))
+
+
+def test_nor_is_the_validation_part_where_another_one_chose(make_run, notes, split_of):
+    split = split_of(per_fold=6)
+    for fold in split["folds"]:
+        fold["train"], fold["stop"] = fold["train"][:-2], fold["train"][-2:]
+    make_run("a", "a", split=split)
+    assert not any("optimistic" in note.text for note in notes("val"))
 
 
 def test_a_metrics_file_that_contradicts_itself(make_run, notes):

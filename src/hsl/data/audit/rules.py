@@ -17,7 +17,6 @@ from hsl.data.splits.grouping import name_some
 from hsl.files.split_file import Split
 
 STOP, WARN = "stop", "warn"
-_PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Subject:
 
     @cached_property
     def parts(self) -> Mapping[str, tuple[str, ...]]:
-        """Ids by part, ``train``, ``val`` and ``test``."""
+        """Ids by part, see `Split.parts`."""
         return self.split.parts(self.fold)
 
     @cached_property
@@ -250,7 +249,7 @@ def absent_classes(subject: Subject, severity: str) -> list[Finding]:
     named = []
     for index in absent.tolist():
         holders = {scan.ids[row] for row in np.flatnonzero(present[:, index])}
-        in_part = {part: len(holders.intersection(subject.parts[part])) for part in ("val", "test")}
+        in_part = {part: len(holders.intersection(ids)) for part, ids in subject.parts.items()}
         where = [f"{number} in {part}" for part, number in in_part.items() if number]
         named.append(f"{classes[index]} ({', '.join(where) or 'nowhere in the data set'})")
     message = (
@@ -268,12 +267,12 @@ def absent_image_classes(subject: Subject, severity: str, columns: str | Sequenc
         return []
     records = subject.catalogue.records
     labels = read_image_labels(columns, records)
-    places = {part: [i for i, record in enumerate(records) if part in subject.part_of[record.id]] for part in _PARTS}
-    counts = {part: labels.count(where).tolist() for part, where in places.items()}
+    place = {record.id: i for i, record in enumerate(records)}
+    counts = {part: labels.count([place[name] for name in ids]).tolist() for part, ids in subject.parts.items()}
     absent = [k for k, number in enumerate(counts["train"]) if not number]
     if not absent:
         return []
-    where = [", ".join(f"{counts[part][k]} in {part}" for part in ("val", "test") if counts[part][k]) for k in absent]
+    where = [", ".join(f"{counts[part][k]} in {part}" for part in subject.parts if counts[part][k]) for k in absent]
     named = [
         f"{labels.classes[k]} ({found or 'nowhere in the data set'})" for k, found in zip(absent, where, strict=True)
     ]

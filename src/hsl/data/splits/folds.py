@@ -5,9 +5,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hsl.config.moved import without_later
 from hsl.config.ranges import FractionBelowOne, PositiveInt, Seed
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
@@ -30,6 +34,7 @@ def kfold(
     test_fraction: FractionBelowOne,
     seed: Seed,
     labels: str | Sequence[str] | None = None,
+    stop_fraction: FractionBelowOne = 0.0,
 ) -> Split:
     """K folds of whole groups, after the test pictures have left.
 
@@ -49,6 +54,7 @@ def kfold(
         seed: Two seeds make two assignments.
         labels: Columns of labels whose classes count instead of those of the masks, see
             `hsl.data.labels.image_labels.group_pictures`.
+        stop_fraction: Share of each fold's training pictures that chooses the epoch, see `set_stop_apart`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -71,21 +77,24 @@ def kfold(
                 catalogue.name,
             )
     vals = enumerate(deal(units.without(test), num_folds, stratify, seed))
-    return assemble("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
+    split = assemble("kfold", catalogue, scan, groups, seed, test, {str(i): val for i, val in vals})
+    return set_stop_apart(split, units, stop_fraction, stratify is not None)
 
 
-def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
+def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None, stop_fraction: FractionBelowOne = 0.0) -> Split:
     """The official training, validation and test parts, as one fold.
 
     Args:
         catalogue: The data set; every record names its part.
         scan: Its scan.
         groups: The attribute that the audit expects to be whole; ``None``: each picture by itself.
+        stop_fraction: Share of the training pictures that chooses the epoch, see `set_stop_apart`.
 
     Raises:
+        ConfigError: An argument is outside its range.
         DataError: The attribute is missing, a record has no official part, or a part is empty.
     """
-    GroupedImages.of(catalogue, scan, groups)
+    units = GroupedImages.of(catalogue, scan, groups)
     without = [record.id for record in catalogue.records if record.split not in ("train", "val", "test")]
     if len(without) == len(catalogue.records):
         raise DataError(
@@ -104,11 +113,18 @@ def holdout(catalogue: Catalogue, scan: Scan, *, groups: str | None) -> Split:
             instead += "`data/split=kfold data.split.test_from=official`, which validates on folds of the rest."
         raise DataError(f"`{catalogue.name}` should have official validation pictures. Found none{instead}")
     val, test = ([r.id for r in catalogue.records if r.split == part] for part in ("val", "test"))
-    return assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
+    split = assemble("holdout", catalogue, scan, groups, 0, test, {"0": val})
+    return set_stop_apart(split, units, stop_fraction, True)
 
 
 def leave_one_group_out(
-    catalogue: Catalogue, scan: Scan, *, groups: str, test_fraction: FractionBelowOne, seed: Seed
+    catalogue: Catalogue,
+    scan: Scan,
+    *,
+    groups: str,
+    test_fraction: FractionBelowOne,
+    seed: Seed,
+    stop_fraction: FractionBelowOne = 0.0,
 ) -> Split:
     """One fold per value of an attribute (material, content, site ...): it validates, all others train.
 
@@ -118,7 +134,8 @@ def leave_one_group_out(
         groups: The attribute.
         test_fraction: Share of the pictures for the test in [0, 1): whole values leave first, as nearly as
             that goes.
-        seed: Draws the test values; of no effect without them.
+        seed: Draws the values of test and stop; of no effect without them.
+        stop_fraction: Share of each fold's training pictures that chooses the epoch, see `set_stop_apart`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -135,7 +152,8 @@ def leave_one_group_out(
             "`data.split.groups`, or a smaller `data.split.test_fraction`."
         )
     named = {name: rest.ids_of([number]) for number, name in enumerate(rest.names)}
-    return assemble("leave_one_group_out", catalogue, scan, groups, seed, test, named)
+    split = assemble("leave_one_group_out", catalogue, scan, groups, seed, test, named)
+    return set_stop_apart(split, units, stop_fraction, False)
 
 
 def stored_split(
@@ -177,6 +195,7 @@ def _key(make: Callable[[Catalogue, Scan], Split], catalogue: Catalogue, scan: S
     function, arguments = make, {}
     if isinstance(make, functools.partial):
         function, arguments = make.func, dict(make.keywords)
+    arguments = without_later(arguments, "data.split")  # what was stored before a setting was there is found
     attribute = arguments.get("groups")
     said = sorted((r.id, r.attributes.get(attribute or ""), r.split) for r in catalogue.records)
     name = f"{function.__module__}.{function.__qualname__}"
@@ -206,6 +225,41 @@ def assemble(
                 )
         folds.append(Fold(tuple(sorted(train)), tuple(sorted(val)), name))
     return Split(method, seed, groups, tuple(folds), tuple(sorted(test)), data_sha256(scan))
+
+
+def set_stop_apart(split: Split, units: GroupedImages, fraction: float, stratified: bool) -> Split:
+    """The same folds with a share of the training part of each as its part ``stop``, drawn as by `set_apart`.
+
+    It chooses the epoch and stops the training, so that ``val`` stays as untouched as the test part.
+
+    Args:
+        split: An assignment without such parts; its seed draws them.
+        units: The pictures of the data set.
+        fraction: Share of the training pictures in [0, 1), met as nearly as whole groups allow; 0: no such part.
+        stratified: ``False`` draws from all groups alike.
+
+    Raises:
+        ConfigError: The fraction is outside its range.
+        DataError: It is less than a group, or takes the last training group of a class.
+    """
+    check_argument("stop_fraction", 0 <= fraction < 1, "in [0, 1)", fraction)
+    if fraction == 0:
+        return split
+    folds = []
+    for fold in split.folds:
+        whole = units.without(set(units.ids).difference(fold.train))
+        stop = set_apart(whole, fraction, split.seed, stratified, "stop_fraction")
+        rest = whole.without(stop)
+        lost = np.flatnonzero(whole.present.any(axis=0) & ~rest.present.any(axis=0)).tolist()
+        if lost or not rest.ids:
+            named = name_some([units.classes[i] for i in lost]) or "any class"
+            raise DataError(
+                f"`stop_fraction` should leave a training group of every class. Found `stop_fraction = {fraction}`, "
+                f"which leaves fold `{fold.name}` none of {named}. Set `data.split.stop_fraction` to 0 or to a smaller "
+                "share."
+            )
+        folds.append(replace(fold, train=rest.ids, stop=tuple(sorted(stop))))
+    return replace(split, folds=tuple(folds))
 
 
 def _fraction(value: float) -> float:

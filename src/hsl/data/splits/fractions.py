@@ -6,7 +6,7 @@ from hsl.config.ranges import FractionAboveZero, FractionBelowOne, Seed
 from hsl.data.files.records import Catalogue
 from hsl.data.files.scan import Scan
 from hsl.data.labels.image_labels import group_pictures
-from hsl.data.splits.folds import assemble, check_argument
+from hsl.data.splits.folds import assemble, check_argument, set_stop_apart
 from hsl.data.splits.grouping import share_out
 from hsl.errors import DataError
 from hsl.files.split_file import Split
@@ -21,6 +21,7 @@ def fractions(
     groups: str | None,
     labels: str | Sequence[str] | None,
     seed: Seed,
+    stop_fraction: FractionBelowOne = 0.0,
 ) -> Split:
     """One fold of whole groups: a share validates, a share is for the test, the rest trains.
 
@@ -36,6 +37,7 @@ def fractions(
         labels: Whose classes count, see `hsl.data.labels.image_labels.group_pictures`: columns of labels, or
             ``None`` for the masks.
         seed: Two seeds make two assignments.
+        stop_fraction: Share of the training pictures that chooses the epoch, see `set_stop_apart`.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -53,4 +55,5 @@ def fractions(
             f"{len(units.names)} groups. Set `data.split.val_fraction` and `data.split.test_fraction` larger, or "
             "`data.split.groups=null` if no two pictures show the same thing."
         )
-    return assemble("fractions", catalogue, scan, groups, seed, parts["test"], {"0": parts["validation"]})
+    split = assemble("fractions", catalogue, scan, groups, seed, parts["test"], {"0": parts["validation"]})
+    return set_stop_apart(split, units, stop_fraction, True)

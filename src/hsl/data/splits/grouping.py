@@ -109,7 +109,9 @@ def official_test(catalogue: Catalogue) -> list[str]:
     return ids
 
 
-def set_apart(units: GroupedImages, fraction: float, seed: int, stratified: bool) -> list[str]:
+def set_apart(
+    units: GroupedImages, fraction: float, seed: int, stratified: bool, name: str = "test_fraction"
+) -> list[str]:
     """Draw whole groups that hold a share of the pictures.
 
     The strata (groups of the same rarest class) are gone through from the smallest to the largest. Of each,
@@ -121,6 +123,7 @@ def set_apart(units: GroupedImages, fraction: float, seed: int, stratified: bool
         fraction: Share of the pictures in [0, 1).
         seed: Of the drawing.
         stratified: ``False`` draws from all groups alike.
+        name: What the share is called in ``data.split``.
 
     Raises:
         DataError: The share is not 0, and smaller than what the smallest group would be.
@@ -144,8 +147,8 @@ def set_apart(units: GroupedImages, fraction: float, seed: int, stratified: bool
     drawn += _nearest(members, sizes[members], fraction * len(units.ids) - sizes[drawn].sum())
     if not drawn:
         raise DataError(
-            f"`test_fraction` should be enough for one group. Found `test_fraction = {fraction}` of "
-            f"{len(units.ids)} pictures in {len(units.names)} groups. Set `data.split.test_fraction` to 0 "
+            f"`{name}` should be enough for one group. Found `{name} = {fraction}` of "
+            f"{len(units.ids)} pictures in {len(units.names)} groups. Set `data.split.{name}` to 0 "
             "or to a larger share."
         )
     return units.ids_of(drawn)

@@ -16,7 +16,7 @@ NAMED = 3
 class AuditSummary:
     """What ``audit.json`` of one or more runs says, and which runs say it.
 
-    ``pictures``: train, val, test; ``findings``: (rule, severity, message), and of rules that did not look at all
+    ``pictures``: how many in each part; ``findings``: (rule, severity, message), and of rules that did not look at all
     there is (rule, state, reason).
     """
 

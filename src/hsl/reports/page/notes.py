@@ -220,7 +220,8 @@ def _method(models: Sequence[Model], part: str) -> Iterator[Note]:
             )
         if len(model.folds) == 1:
             yield Note("info", f"{model.label}: one fold only, so there is no spread over folds.")
-    if part == "val" and any(model.finished for model in models):
+    splits = [run.split for model in models for run in model.finished.values()]
+    if part == "val" and not all(split is not None and split.has_stop_part for split in splits):
         yield Note(
             "info",
             "The validation part chose each run's checkpoint (early stopping, best epoch), so its scores are "

@@ -119,7 +119,7 @@ def class_distribution(
     """Share of the labelled pixels that each class takes, per part, on a logarithmic axis.
 
     Args:
-        pixels: up to three parts (``train``, ``val``, ``test``) to pixel counts ``int64 (C,)``, ignored
+        pixels: part (``train``, ``stop``, ``val``, ``test``) to pixel counts ``int64 (C,)``, ignored
             pixels left out.
         classes: C names.
         path: the file; its suffix chooses the format.
@@ -133,7 +133,7 @@ def class_distribution(
         figure = Figure(figsize=(6.0, 1.3 + 0.27 * len(classes)), layout="constrained")
         axes = figure.add_subplot()
         axes.hlines(rows, lowest, 100, color="#e2e2e2", linewidth=0.8)
-        for column, ((part, share), colour, marker) in enumerate(zip(shares.items(), LINES, "os^", strict=False)):
+        for column, ((part, share), colour, marker) in enumerate(zip(shares.items(), LINES, "os^D", strict=False)):
             seen, lane = share > 0, rows + 0.22 * (column - (len(shares) - 1) / 2)  # apart: none is hidden
             axes.plot(share[seen], lane[seen], marker, color=colour, markersize=4.5, label=part)
             axes.plot(np.full((~seen).sum(), lowest), lane[~seen], "x", color=colour, markersize=4.5)

@@ -25,7 +25,11 @@ def tta_title(metric: str) -> str:
 
 def part_title(part: str) -> str:
     """What a reader calls a part of the split."""
-    return {"val": "validation part of each fold", "test": "held-out test part"}.get(part, part)
+    return {
+        "val": "validation part of each fold",
+        "stop": "part that chose each epoch",
+        "test": "held-out test part",
+    }.get(part, part)
 
 
 def name_of(metric: str) -> str:

@@ -19,16 +19,14 @@ from hsl.run_folder.pictures import class_names, write_image_predictions
 from hsl.run_folder.scores import read_metrics
 from hsl.terminal import say
 
-TUNED_ON = "val"
-
 
 def write_image_results(
     folder: Path, evaluations: Sequence[Evaluation], data: PreparedData
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Write ``image_predictions.csv`` and return the scores: part -> inference -> head -> score.
 
-    Where a picture may show several classes, each class has the threshold with the best F1 on the validation part;
-    the test part is scored with the same one. Nothing is written without image heads.
+    Where a picture may show several classes, each class has the threshold with the best F1 on the part that chose the
+    epoch; the others are scored with the same one. Nothing is written without image heads.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
@@ -36,7 +34,7 @@ def write_image_results(
     for part, inference, result in _results(evaluations, data):
         head, classes = result.head.name, result.head.classes
         probabilities, targets = np.stack(result.probabilities), np.stack(result.targets)
-        if result.head.several and part == TUNED_ON:
+        if result.head.several and part == data.choosing_part:
             thresholds[inference, head] = tune_thresholds(probabilities, targets)
         limits = thresholds.get((inference, head))
         scores = image_scores(probabilities, targets, limits)
@@ -94,7 +92,7 @@ def image_row(logits: Tensor, head: Head, thresholds: Sequence[float] | None) ->
 
 
 def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: str | None) -> list[float]:
-    """The threshold of each class that the validation part chose, from metrics.json.
+    """The threshold of each class that the part that chose the epoch chose, too, from metrics.json.
 
     Args:
         run: its folder.
@@ -103,7 +101,8 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
         inference: the scores that the thresholds belong to; without such scores the run's first are taken, which is
             said.
     """
-    scores = read_metrics(run).parts.get(TUNED_ON, {})
+    parts = read_metrics(run).parts
+    scores = parts.get("stop", parts.get("val", {}))
     heads = {name: one.image_heads[head].thresholds or {} for name, one in scores.items() if head in one.image_heads}
     taken = str(inference if inference in heads else next(iter(heads), inference))
     limits = [heads.get(taken, {}).get(name) for name in classes]
@@ -121,7 +120,7 @@ def stored_thresholds(run: Path, head: str, classes: Sequence[str], inference: s
 
 
 def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[tuple[str, str, ImageResult]]:
-    for i, part in enumerate(data.evaluation_parts):  # validation comes first: it tunes the thresholds
+    for i, part in enumerate(data.evaluation_parts):  # the choosing part comes first: it tunes the thresholds
         for evaluation in evaluations:
             for result in evaluation.images.get(i, {}).values():
                 yield part, evaluation.inference, result

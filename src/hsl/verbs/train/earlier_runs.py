@@ -206,10 +206,12 @@ def check_first_weights(weights: str | None, data: PreparedData) -> None:
     trained = read_split(run / SPLITS)
     if trained.sha256 != data.fold_assignment.sha256:
         return  # equal ids of other data are other pictures
-    learned = set(trained.parts(read_provenance(run)["fold"])["train"])
-    held_out = learned & {*data.parts["val"], *data.parts["test"]}
+    parts = trained.parts(read_provenance(run)["fold"])
+    held_out = set(parts["train"]).difference(data.parts["train"])
+    if "stop" in data.parts:  # then what chose the epoch of those weights has to be apart from what is scored, too
+        held_out |= set(parts.get("stop", parts["val"])).intersection(data.parts["val"] + data.parts["test"])
     if held_out:
         raise ConfigError(
             f"`encoder.weights = {run}` should not have learned from pictures that this run holds out. Found "
-            f"{len(held_out)}, such as {min(held_out)}. Take the run of the same fold."
+            f"{len(held_out)}, such as {min(held_out)}. Take the run of the same fold and `data.split`."
         )

@@ -54,7 +54,7 @@ def check_monitored(cfg: DictConfig, data: PreparedData, task: SegmentationTask,
     Raises:
         ConfigError: there is such a value; the message lists those that exist.
     """
-    pixels, labels = _annotations(data, data.parts["val"])
+    pixels, labels = _annotations(data, data.parts[data.choosing_part])
     values = logged_values(task, pixels, labels)
     losses = [name.replace("val/", "train/") for name in values if name.split("/")[1] == "loss"]
     watched = [("monitor", str(cfg.monitor))]
