@@ -23,6 +23,13 @@ def logistic_regression(inverse_penalty: float = 1.0) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
 
 
+def linear_head(inverse_penalty: float = 1.0) -> Any:
+    """Multinomial logistic regression on columns as they are."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=inverse_penalty, max_iter=1000)
+
+
 def multilayer_perceptron(hidden: int = 16, penalty: float = 1.0, seed: int = 0) -> Any:
     """One hidden layer, weight decay, L-BFGS of at most 200 steps, on columns standardised over the fitted rows."""
     from sklearn.neural_network import MLPClassifier
