@@ -57,7 +57,7 @@ def test_attention_is_that_of_automatic_differentiation() -> None:
         penalty = (theta[:24].square().sum() + theta[26:98].square().sum()) / 2
         total = torch.nn.functional.cross_entropy(parts(theta)[1], labels, reduction="sum") + penalty
         (gradient,) = torch.autograd.grad(total, theta)
-        return float(total), gradient.numpy()
+        return total.item(), gradient.numpy()
 
     theta = torch.tensor(minimize(loss, np.zeros(101), jac=True, method="L-BFGS-B").x)
     head, attention = attention_head(columns, rows.truth, False)
