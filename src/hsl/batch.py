@@ -17,6 +17,8 @@ UNKNOWN_LABEL = -1
 """Class of a picture of which it is not known."""
 DISTANCE = "hv"
 """The head, and the target, that says how deep a pixel lies in its object: in [0, 1], 0 outside of objects."""
+ATTENTION = "attention"
+"""The head, and what teachers say of it, that shows where the encoder looks: at least 0, of any scale."""
 
 
 class Sample(TypedDict):
@@ -26,7 +28,7 @@ class Sample(TypedDict):
     sees the picture at its own size while the mask keeps the size of the source. ``labels[head]`` is the label of the
     whole picture: ``int64 ()``, -1 where it is not known, or ``float32 (K,)`` of 0, 1 and NaN where several may be
     present. ``weights[head]`` is ``float32 (h, w)`` or ``(1, 1)``: what each pixel of the mask weighs in the loss.
-    ``unlabelled`` and ``targets`` are those of ``Batch``, of one picture.
+    ``unlabelled``, ``targets`` and ``teachers`` are those of ``Batch``, of one picture.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Sample(TypedDict):
     weights: NotRequired[dict[str, Tensor]]
     unlabelled: NotRequired[dict[str, Tensor]]
     targets: NotRequired[dict[str, Tensor]]
+    teachers: NotRequired[dict[str, Tensor]]
 
 
 class Batch(TypedDict):
@@ -47,7 +50,9 @@ class Batch(TypedDict):
     ``masks`` is absent when there are none (prediction). ``labels`` and ``weights`` are those of ``Sample``, stacked;
     they are absent where the data set has none. ``unlabelled[head]`` is bool ``(B, H, W)``, true where nobody annotated
     (absent: all is annotated). ``targets[head]`` is what a head that is no classifier should give: ``hv`` float32
-    ``(B, H, W)`` in [0, 1], ``reconstruction`` float32 ``(B, 3, H, W)`` in [0, 1].
+    ``(B, H, W)`` in [0, 1], ``reconstruction`` float32 ``(B, 3, H, W)`` in [0, 1]. ``teachers[head]`` is what the
+    teachers of a student say: probabilities float32 ``(B, C, H, W)`` of a dense head, ``(B, K)`` of an image head, and
+    under ``ATTENTION`` where they look, ``(B, 1, H, W)``.
     """
 
     id: list[str]
@@ -58,6 +63,7 @@ class Batch(TypedDict):
     weights: NotRequired[dict[str, Tensor]]
     unlabelled: NotRequired[dict[str, Tensor]]
     targets: NotRequired[dict[str, Tensor]]
+    teachers: NotRequired[dict[str, Tensor]]
 
 
 Outputs: TypeAlias = "dict[str, Tensor]"

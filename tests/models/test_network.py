@@ -245,3 +245,17 @@ def test_a_network_of_image_heads_alone_has_no_decoder_to_run_again() -> None:
     checkpoint_network(network)
     network(torch.randn(2, 3, 64, 64))["classification"].sum().backward()
     assert all(parameter.grad is not None for parameter in network.encoder.parameters())
+
+
+def test_where_the_encoder_looks_is_shown_in_training_where_it_is_asked_for() -> None:
+    heads = {"classification": ImageHead}
+    classes = [Head("classification", "image", ("a", "b"))]
+    plain = SegmentationNetwork(encoder("mit_b0"), None, heads, classes)
+    asked = SegmentationNetwork(encoder("mit_b0"), None, heads, classes, wanted=("attention",))
+    assert plain.state_dict().keys() == asked.state_dict().keys()
+    image = torch.rand(2, 3, 64, 96)
+    assert plain(image).keys() == asked.eval()(image).keys() == {"classification"}
+    shown = asked.train()(image)["attention"]
+    torch.testing.assert_close(shown, asked.encoder(image)[-1].square().mean(dim=1, keepdim=True))
+    assert shown.shape == (2, 1, 2, 3)
+    assert asked.known_heads["attention"].kind == "map"

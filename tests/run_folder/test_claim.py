@@ -51,13 +51,23 @@ def leave(folder: RunFolder, status: str, *, checkpoint: bool = True) -> Path:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"resume": "last"}, {"output_root": "elsewhere"}, {"data__num_workers": 0}, {"rerun": True}]
+    "changes",
+    [
+        {"resume": "last"},
+        {"output_root": "elsewhere"},
+        {"data__num_workers": 0},
+        {"rerun": True},
+        {"data__teachers": None},  # a key that is younger than earlier runs
+    ],
 )
 def test_what_changes_no_number_is_no_part_of_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
     assert config_identity(config(tmp_path)) == config_identity(config(tmp_path, **changes))
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"data__batch_size": 4}, {"callbacks__early_stopping__patience": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"data__batch_size": 4}, {"data__teachers": "x"}, {"callbacks__early_stopping__patience": 3}],
+)
 def test_what_changes_a_number_changes_the_identity(tmp_path: Path, changes: dict[str, object]) -> None:
     assert config_identity(config(tmp_path)) != config_identity(config(tmp_path, **changes))
 

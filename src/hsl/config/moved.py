@@ -25,7 +25,7 @@ MOVED = {
 """Module that conf/ named first to the one that it names now, both below ``hsl``. An entry stays for ever; who moves a
 module again changes its right side."""
 
-LATER: dict[str, Any] = {"data.split.stop_fraction": 0.0}
+LATER: dict[str, Any] = {"data.split.stop_fraction": 0.0, "data.teachers": None}
 """Settings that came after the first runs, each with the value that means what was so before it was there."""
 
 _FIRST = {now: first for first, now in MOVED.items()}

@@ -154,7 +154,7 @@ class DataModule(LightningDataModule):
         dataset = PictureDataset(
             ids, self._pictures, places, transform, head=data.head, seed=seed, patches=patches,
             image_labels=None if data.image_labels is None else {HEAD: torch.from_numpy(data.image_labels.values)},
-            labels=labels, fill_masks=data.catalogue.masks_optional,
+            labels=labels, teachers=data.teachers if shuffle else None, fill_masks=data.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
         chances = sampling.chances(ids, mask_presence(data.heads, data.scan, ids)) if shuffle and sampling else None

@@ -20,6 +20,7 @@ from hsl.data.files.scan import Scan, scan
 from hsl.data.labels.image_labels import HEAD, ImageLabels, read_image_labels
 from hsl.data.labels.object_labels import ObjectLabels
 from hsl.data.labels.pseudo_labels import PseudoLabels, TrainingLabels
+from hsl.data.labels.teacher_targets import Teachers
 from hsl.data.loading.sampling import Counts, class_counts, presence
 from hsl.data.patches.patch_sampling import PatchSampling
 from hsl.data.splits.folds import stored_split
@@ -44,6 +45,7 @@ class DataSource:
         patches: What is cut out of the training pictures; ``None``: they stay whole.
         image_labels: The column, or columns, that say what a picture as a whole shows; see `read_image_labels`.
         labels: What takes the place of the training masks; ``None``: nothing does.
+        teachers: Folder of what teachers say of the training pictures; ``None``: there are none.
         only: Attributes and the values that a picture may have of them; others are left out, see `select`.
         value_range: What becomes black and white in pictures of more than 8 bits; ``None``: as the data set says.
         max_megapixels: A larger picture or mask is refused before it is decoded.
@@ -64,6 +66,7 @@ class DataSource:
     patches: PatchSampling | None = None
     image_labels: str | Sequence[str] | None = None
     labels: PseudoLabels | ObjectLabels | None = None
+    teachers: str | None = None
     only: Mapping[str, str | Sequence[str]] | None = None
     value_range: Sequence[float] | None = None
     max_megapixels: PositiveFloat = MAX_MEGAPIXELS
@@ -101,7 +104,11 @@ class DataSource:
             catalogue = labels.relabelled(catalogue, training)
             scanned = scan(catalogue, self.cache_folder, workers)
         audit = self.audit(catalogue, scanned, split, self.fold, image_labels=columns)
-        return PreparedData(catalogue, heads, scanned, split, self.fold, image_labels, labels, audit)
+        teachers = None
+        if self.teachers is not None:
+            known = {**heads.classes, **({} if image_labels is None else {HEAD: image_labels.classes})}
+            teachers = Teachers.read(Path(self.teachers), split, self.fold, known)
+        return PreparedData(catalogue, heads, scanned, split, self.fold, image_labels, labels, audit, teachers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +124,7 @@ class PreparedData:
         image_labels: What the pictures as a whole show; ``None``: nothing is known of that.
         training_labels: What takes the place of the training masks; ``None``: nothing does.
         audit: What was found in this fold; whether it stops a run is for the caller to ask.
+        teachers: What teachers say of the training pictures; ``None``: there are none.
     """
 
     catalogue: Catalogue
@@ -127,6 +135,7 @@ class PreparedData:
     image_labels: ImageLabels | None
     training_labels: TrainingLabels | None
     audit: Audit
+    teachers: Teachers | None = None
 
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:

@@ -65,6 +65,19 @@ class MapHead(nn.Module):
         return upsampled(self.project(decoded).sigmoid(), self.upsampling)
 
 
+class AttentionHead(nn.Module):
+    """Where the encoder looks: the mean of its squared activations over the channels. It has no parameters.
+
+    Source: Zagoruyko & Komodakis 2017, "Paying More Attention to Attention", section 3.1, there as a sum.
+    """
+
+    kind: ClassVar[Kind] = "map"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(B, D, h, w)`` to ``float32 (B, 1, h, w)``, at least 0."""
+        return features.float().square().mean(dim=1, keepdim=True)
+
+
 class EmbeddingHead(nn.Module):
     """A vector of length 1 for every pixel of a coarser grid; a part of the training only.
 

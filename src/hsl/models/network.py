@@ -8,11 +8,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hsl.batch import Outputs
+from hsl.batch import ATTENTION, Outputs
 from hsl.errors import ConfigError
 from hsl.heads import Head, Kind, of_kind
 from hsl.models.decoders import Decoder, Features
 from hsl.models.encoders import Encoder
+from hsl.models.heads import AttentionHead
 from hsl.models.multitask_decoders import MultitaskDecoder
 
 
@@ -67,7 +68,7 @@ class SegmentationNetwork(nn.Module):
         class_heads: the heads that give classes, of pixels or of whole images.
         further_heads: what makes heads that are no classifiers (maps, embeddings), from ``in_channels`` and
             ``upsampling``.
-        wanted: which of these are built; ``None``: all.
+        wanted: which of these are built; ``None``: all. It alone asks for ``attention``, where the encoder looks.
         evaluated: which of these answer at evaluation too; the others are there for the training.
 
     Attributes:
@@ -114,6 +115,10 @@ class SegmentationNetwork(nn.Module):
             made[name] = make(in_channels=self.decoder.out_channels, upsampling=self.decoder.stride)
             self.known_heads[name] = Head(name, cast(Kind, made[name].kind))
         self.training_heads = chosen.keys() - set(evaluated)
+        if ATTENTION in (wanted or ()):
+            made[ATTENTION] = AttentionHead()
+            self.known_heads[ATTENTION] = Head(ATTENTION, "map")
+            self.training_heads |= {ATTENTION}
         self.heads = nn.ModuleDict(made)
 
     @property
@@ -144,6 +149,8 @@ class SegmentationNetwork(nn.Module):
             features = share(features)
         images = of_kind(self.known_heads.values(), "image")
         outputs = {head.name: self.heads[head.name](features[-1]) for head in images}
+        if self.training and ATTENTION in self.heads:
+            outputs[ATTENTION] = self.heads[ATTENTION](features[-1])
         if self.decoder is None:
             return outputs
         decoded = self.decoder(features)

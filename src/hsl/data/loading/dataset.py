@@ -13,6 +13,7 @@ from hsl.batch import IGNORE_INDEX, Batch, Sample
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.labels.pseudo_labels import TrainingLabels
+from hsl.data.labels.teacher_targets import Teachers
 from hsl.data.loading.cache import PictureCache
 from hsl.data.loading.transforms import Transform
 from hsl.data.patches.patch_sampling import TrainingPatches
@@ -37,6 +38,7 @@ class PictureDataset(Dataset[Sample]):
         patches: What is cut out of the pictures; ``None``: they stay whole.
         image_labels: By head what is known of each picture as a whole, ``(N, ...)`` in the order of ``pictures``.
         labels: What the pixels of each mask weigh; ``None``: all the same.
+        teachers: What teachers say of each picture; ``None``: there are none.
         fill_masks: Whether a picture without a mask gets one that is ``IGNORE_INDEX`` everywhere.
     """
 
@@ -52,11 +54,12 @@ class PictureDataset(Dataset[Sample]):
         patches: TrainingPatches | None = None,
         image_labels: Mapping[str, Tensor] | None = None,
         labels: TrainingLabels | None = None,
+        teachers: Teachers | None = None,
         fill_masks: bool = False,
     ) -> None:
         self._ids, self._pictures, self._places = tuple(ids), pictures, tuple(places)
         self._transform, self._head, self._seed = transform, head, seed
-        self._patches, self._labels, self._fill_masks = patches, labels, fill_masks
+        self._patches, self._labels, self._teachers, self._fill_masks = patches, labels, teachers, fill_masks
         self._image_labels = dict(image_labels or {})
 
     def __len__(self) -> int:
@@ -73,6 +76,8 @@ class PictureDataset(Dataset[Sample]):
         source, place = self._ids[index], self._places[index]
         name, picture = source, self._pictures[place]
         maps = {} if self._labels is None else self._labels.maps(source)
+        if self._teachers is not None:
+            maps = maps | self._teachers.maps(source, picture.image.shape[:2])
         if self._patches is not None:
             name, picture, maps = self._patches.cut(picture, maps, index, epoch)
         height, width = picture.image.shape[:2]
@@ -92,6 +97,8 @@ class PictureDataset(Dataset[Sample]):
         if self._labels is not None:
             annotations: Any = self._labels.annotate(source, self._head, masks[self._head], maps)
             cast(Any, sample).update(default_convert(annotations))  # type: ignore[no-untyped-call]
+        if self._teachers is not None:
+            sample["teachers"] = default_convert(self._teachers.annotate(source, maps))  # type: ignore[no-untyped-call]
         return sample
 
 
@@ -124,7 +131,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     heads = samples[0]["masks"].keys()
     if heads:
         batch["masks"] = {head: _stacked([sample["masks"][head] for sample in samples]) for head in heads}
-    for key in ("labels", "weights", "unlabelled", "targets"):
+    for key in ("labels", "weights", "unlabelled", "targets", "teachers"):
         if key in samples[0]:
             batch[key] = default_collate([sample[key] for sample in samples])
     return batch

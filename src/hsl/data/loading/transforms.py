@@ -181,13 +181,18 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
 
     Returns:
         A new batch with ``float32`` pictures and ``int64`` masks; a target ``reconstruction`` is now the picture in
-        [0, 1].
+        [0, 1], and so are the maps of teachers.
     """
     result = batch.copy()
     picture = batch["image"].to(torch.float32).div_(255)
     if "reconstruction" in batch.get("targets", {}):
         result["targets"] = {**batch["targets"], "reconstruction": picture.clone()}
     result["image"] = picture.sub_(mean).div_(std)
+    if "teachers" in batch:
+        said = batch["teachers"]
+        result["teachers"] = {
+            head: one.float() / 255 if one.dtype == torch.uint8 else one for head, one in said.items()
+        }
     if "masks" in batch:
         result["masks"] = {head: mask.long() for head, mask in batch["masks"].items()}
     return result
