@@ -25,11 +25,10 @@ from hsl.metrics.pool.worker import encode, json_ready
 from hsl.reports.page import pictures
 from hsl.run_folder import layout
 from hsl.run_folder.history import append_step, read_history, write_history
-from hsl.run_folder.parts import write_audit
 from hsl.run_folder.pictures import class_names, write_image_predictions, write_images
-from hsl.run_folder.pixel_counts import Pictures, write_pixel_counts
-from hsl.run_folder.provenance import write_config, write_provenance
+from hsl.run_folder.provenance import write_audit, write_config, write_provenance
 from hsl.run_folder.scores import write_metrics
+from hsl.run_folder.stored_counts import Pictures, write_pixel_counts
 
 CLASSES = ["background", "crack", "stain"]
 

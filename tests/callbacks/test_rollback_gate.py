@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hsl.callbacks.baseline import read_baseline
-from hsl.callbacks.rollback_gate import RollbackGate
+from hsl.callbacks.rollback_gate import RollbackGate, read_baseline
 from hsl.errors import ConfigError
 from hsl.run_folder.scores import write_metrics
 

@@ -80,7 +80,7 @@ CHANNELS = {key: value for key, value in LEAF.items() if key.split(".")[0] in SH
     "data.image_size": 224, "data.batch_size": 32, "trainer.precision": "auto", "trainer.max_epochs": 25,
     "optimizer.lr": 1e-4, "optimizer.lr_by_module": {"encoder": 1e-5}, "scheduler.warmup_epochs": 1,
     "callbacks.early_stopping.patience": 5, "loss.pixel._target_": "hsl.losses.cross_entropy.CrossEntropy",
-    "loss.region._target_": "hsl.losses.foreground_dice.ForegroundDice", "loss.region.smooth": 1.0,
+    "loss.region._target_": "hsl.losses.overlap.ForegroundDice", "loss.region.smooth": 1.0,
     "loss.hybrid_alpha": 0.5, "monitor": "val/foreground_iou",
 }  # fmt: skip
 PHASES = {

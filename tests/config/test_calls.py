@@ -1,13 +1,19 @@
-"""A config is held against the signatures of what it names before anything is built."""
+"""A config is held against the signatures of what it names before anything is built, and without torch."""
 
+import subprocess
+import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
-from hsl.config.calls import calls_in, check_calls, check_values
+from hsl.cli import conf_dir
+from hsl.config.calls import calls_in, check_calls, check_values, pkgutil
 from hsl.config.ranges import KEYS, FractionBelowOne, Limit, PositiveInt, Seed
+from hsl.config.signatures import _annotations, check_values_of_ours
+from hsl.config.targets import named_targets
 from hsl.errors import ConfigError
 
 
@@ -185,3 +191,48 @@ def test_settings_of_an_option_that_is_not_chosen_are_told_once() -> None:
     ):
         check_calls(content)
     check_calls({"loss": {"terms": {"ce": node(width=3), "focal": {}, "dice": None}}})
+
+
+def test_annotations_are_those_that_python_finds() -> None:
+    number = 0
+    for target in (name for name in named_targets(conf_dir()) if name.startswith("hsl.")):
+        function = pkgutil.resolve_name(target)
+        read = _annotations(target)
+        hints = typing.get_type_hints(
+            function.__init__ if isinstance(function, type) else function, include_extras=True
+        )
+        for name, (annotation, _) in read.items():
+            assert annotation in (Any, hints[name]), (target, name)
+            number += 1
+    assert number > 150
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"_target_": "hsl.tasks.optimizers.adamw", "lr": -1}, "`a.lr` should be a number above 0. Found `a.lr = -1`"),
+        ({"_target_": "hsl.losses.overlap.Dice", "smooth": "x"}, "`a.smooth` should be a number of at least 0"),
+        ({"_target_": "hsl.losses.overlap.Dice", "classes": "some"}, None),  # its annotation has a name of torch's file
+        ({"_target_": "hsl.losses.overlap.Dice", "unknown": 1}, None),  # left to `check_calls`
+        ({"_target_": "hsl.no.such", "lr": -1}, None),
+        ({"_target_": "os.system", "command": -1}, None),
+        ({"_target_": "hsl/../x.y", "lr": -1}, None),
+        ({"_target_": 3, "lr": -1}, None),
+    ],
+)
+def test_values(node: dict[str, Any], words: str | None) -> None:
+    if words is None:
+        check_values_of_ours({"a": node})
+        return
+    with pytest.raises(ConfigError) as told:
+        check_values_of_ours({"a": node})
+    assert words in str(told.value)
+
+
+def test_it_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from hsl.config.signatures import check_values_of_ours\n"
+        "check_values_of_ours({'a': {'_target_': 'hsl.tasks.optimizers.adamw', 'lr': 0.1}})\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.cli import conf_dir
-from hsl.config.moved import MOVED, with_first_targets, with_present_targets
+from hsl.config.moved import JOINED, MOVED, with_first_targets, with_present_targets
 from hsl.config.targets import named_targets
 from hsl.reports.naming import comparable
 from hsl.run_folder.earlier import config_identity, differing
@@ -19,11 +19,12 @@ from hsl.verbs.opening.opening import open_run
 Make = Callable[..., DictConfig]
 
 
-def test_every_module_is_one_that_conf_names() -> None:
-    modules = {name.removeprefix("hsl.").rpartition(".")[0] for name in named_targets(conf_dir())}
-    assert set(MOVED.values()) <= modules
-    assert not set(MOVED) & modules
-    assert len(set(MOVED.values())) == len(MOVED)
+def test_every_entry_is_one_that_conf_names() -> None:
+    names = {name.removeprefix("hsl.") for name in named_targets(conf_dir())}
+    for table, named in ((MOVED, {name.rpartition(".")[0] for name in names}), (JOINED, names)):
+        assert set(table.values()) <= named
+        assert not set(table) & named
+        assert len(set(table.values())) == len(table)
 
 
 @pytest.fixture
@@ -75,6 +76,14 @@ def test_an_earlier_run_is_opened_and_read(earlier: tuple[DictConfig, DictConfig
 def test_other_names_stay_what_they_are(target: object) -> None:
     stored = yaml.safe_load(yaml.safe_dump({"a": [{"_target_": target}]}))
     assert with_present_targets(stored) == stored
+
+
+@pytest.mark.parametrize(("first", "present"), JOINED.items())
+def test_one_name_moves_and_others_of_the_module_stay(first: str, present: str) -> None:
+    before, now = {"_target_": f"hsl.{first}"}, {"_target_": f"hsl.{present}"}
+    assert (with_present_targets(before), with_first_targets(now)) == (now, before)
+    other = {"_target_": "hsl.losses.overlap.Tversky"}
+    assert with_present_targets(other) == with_first_targets(other) == other
 
 
 def test_modules_are_there() -> None:

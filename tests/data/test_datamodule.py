@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from hsl.config.calls import check_calls
+from hsl.data.arguments import check_arguments
 from hsl.data.audit.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
@@ -24,8 +25,11 @@ from hsl.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
 
+
 NUM_PICTURES = 12
+
 CLASSES = ("clean", "crack", "stain")
+
 AUGMENTATION: dict[str, Any] = {
     "flips": {"horizontal": 0.5, "vertical": 0.5},
     "rot90": None,
@@ -487,3 +491,19 @@ def test_only_some_pictures(make: Callable[..., DataModule]) -> None:
     assert len(names) == NUM_PICTURES - 2
     assert not {"p02", "p03"} & set(names)
     assert some.prepared.fold_assignment.sha256 != whole.prepared.fold_assignment.sha256
+
+
+GOOD = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+
+
+@pytest.mark.parametrize(("size", "workers"), [(32, 0), ([32, 64], "auto"), (1, 3)])
+def test_what_fits(size: int | list[int], workers: int | str) -> None:
+    check_arguments(size, 1, workers, GOOD)
+
+
+def test_all_findings_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        check_arguments([0, 1], 0, "many", {"mean": [0.5], "std": [0.2, 0.2, 0.2]})
+    for name in ("image_size", "batch_size", "num_workers", "normalization.mean"):
+        assert name in str(error.value)
+    assert "normalization.std" not in str(error.value)

@@ -8,11 +8,9 @@ from hsl.batch import Batch
 from hsl.errors import ConfigError
 from hsl.losses import functional
 from hsl.losses.class_weights import weigh_classes
-from hsl.losses.cross_entropy import CrossEntropy
-from hsl.losses.dice import Dice
-from hsl.losses.focal import Focal
-from hsl.losses.lovasz import Lovasz
+from hsl.losses.cross_entropy import CrossEntropy, Focal
 from hsl.losses.multitask_loss import MultitaskLoss, consistency
+from hsl.losses.overlap import Dice, Lovasz
 
 COUNTS = {"genus": torch.tensor([700, 200, 100]), "health": torch.tensor([900, 100])}
 GENERATOR = torch.Generator().manual_seed(0)

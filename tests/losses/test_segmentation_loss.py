@@ -5,9 +5,8 @@ from torch import nn
 from hsl.batch import Batch
 from hsl.errors import ConfigError
 from hsl.losses import functional
-from hsl.losses.dice import Dice
-from hsl.losses.focal import Focal
-from hsl.losses.lovasz import Lovasz
+from hsl.losses.cross_entropy import Focal
+from hsl.losses.overlap import Dice, Lovasz
 from hsl.losses.segmentation_loss import SegmentationLoss
 
 COUNTS = {"segmentation": torch.tensor([900, 100])}

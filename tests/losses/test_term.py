@@ -4,11 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hsl.losses.cross_entropy import CrossEntropy
-from hsl.losses.dice import Dice
-from hsl.losses.focal import Focal
-from hsl.losses.lovasz import Lovasz
-from hsl.losses.overlap import Jaccard, Tversky
+from hsl.losses.cross_entropy import CrossEntropy, Focal
+from hsl.losses.overlap import Dice, Jaccard, Lovasz, Tversky
 
 TERMS = [
     CrossEntropy(),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hsl.errors import ConfigError
-from hsl.models.attention import TaskAttention, pool
+from hsl.models.multitask_decoders import TaskAttention, pool
 
 
 def made(channels: int = 8, context: tuple[int, ...] = (8, 4), num_heads: int = 2) -> TaskAttention:

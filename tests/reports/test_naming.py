@@ -46,8 +46,8 @@ def test_weights_of_one_encoder_are_a_difference():
 
 def test_targets_are_named_by_their_part():
     models = [
-        A | {"loss._target_": '"hsl.losses.dice.Dice"'},
-        A | {"loss._target_": '"hsl.losses.focal.Focal"'},
+        A | {"loss._target_": '"hsl.losses.overlap.Dice"'},
+        A | {"loss._target_": '"hsl.losses.cross_entropy.Focal"'},
     ]
     assert labels(models, "encoder.name") == ["convnext_atto · loss=Dice", "convnext_atto · loss=Focal"]
 

@@ -10,8 +10,8 @@ from hsl.metrics.objects.panoptic import panoptic_counts
 from hsl.reports.models import models_of
 from hsl.reports.objects import by_group, distances_of, failed, objects_are, partition_of, quality_of
 from hsl.reports.tables.object_tables import EVERY, object_tables
-from hsl.run_folder.objects import ObjectRow, read_objects
 from hsl.run_folder.run import ScoredOn, gather
+from hsl.run_folder.stored_counts import ObjectRow, read_objects
 
 
 def row_of(name, **metrics):

@@ -14,7 +14,7 @@ from hsl.reports.page.notes import notes_on
 from hsl.reports.plots.plot_files import save_plots
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.statistics.ranking import ranked
-from hsl.run_folder.parts import PartTests, write_parts
+from hsl.run_folder.provenance import PartTests, write_parts
 from hsl.run_folder.run import ScoredOn, gather
 from hsl.verbs.report import report
 

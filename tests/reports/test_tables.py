@@ -28,7 +28,7 @@ from hsl.reports.tables.score_tables import (
     text_of,
     write_table,
 )
-from hsl.run_folder.parts import PartTests, write_parts
+from hsl.run_folder.provenance import PartTests, write_parts
 from hsl.run_folder.run import ScoredOn, gather
 
 TABLE = Table(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hsl.errors import NonFiniteLogitsError, UserError
-from hsl.tasks.finite import NonFiniteLossError, check_finite
+from hsl.tasks.scoring import NonFiniteLossError, check_finite
 
 PLACE = "training, epoch 2, step 12"
 

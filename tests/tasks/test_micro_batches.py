@@ -14,7 +14,7 @@ from torchmetrics.aggregation import CatMetric
 
 from hsl.batch import IGNORE_INDEX, Outputs
 from hsl.heads import Head
-from hsl.inference.geometry import to_source_size
+from hsl.inference.predictor import to_source_size
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole

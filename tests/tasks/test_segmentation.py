@@ -22,7 +22,7 @@ from hsl.inference.tta import TestTimeAugmentation
 from hsl.inference.whole import Whole
 from hsl.losses import protocols
 from hsl.metrics.pixels.pixelwise import Pixelwise
-from hsl.tasks.finite import NonFiniteLossError
+from hsl.tasks.scoring import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.scalar import Fixed
 

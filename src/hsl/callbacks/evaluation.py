@@ -15,13 +15,11 @@ from torch import Tensor
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
 from hsl.config.ranges import NonNegativeInt
 from hsl.heads import Head, Problem, of_kind
-from hsl.inference.channels import channel_codes
-from hsl.inference.global_space import read_as
+from hsl.inference.global_space import channel_codes, read_as
 from hsl.inference.predictor import Predictor
 from hsl.metrics.images.imagewise import probabilities_of
 from hsl.metrics.objects.watershed import objects_of
-from hsl.metrics.pixels.formulas import States, confusion_scores
-from hsl.metrics.pixels.overlapping import pool_channels
+from hsl.metrics.pixels.formulas import States, confusion_scores, pool_channels
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
 ClassMaps = Sequence[NDArray[np.uint8]]
@@ -195,7 +193,7 @@ class PartResult:
     ) -> list[NDArray[np.uint8]]:
         """Take what the heads of overlapping channels say of one batch, which ``results`` have taken before.
 
-        The counts of each picture are those of its channels, pooled by `hsl.metrics.pixels.overlapping.pool_channels`.
+        The counts of each picture are those of its channels, pooled by `hsl.metrics.pixels.formulas.pool_channels`.
 
         Returns:
             The codes of each picture, see `hsl.channels`, at the size of its source.

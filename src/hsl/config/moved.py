@@ -25,10 +25,19 @@ MOVED = {
 """Module that conf/ named first to the one that it names now, both below ``hsl``. An entry stays for ever; who moves a
 module again changes its right side."""
 
+JOINED = {
+    "callbacks.best_checkpoint.BestCheckpoint": "callbacks.monitored.BestCheckpoint",
+    "losses.dice.Dice": "losses.overlap.Dice",
+    "losses.focal.Focal": "losses.cross_entropy.Focal",
+    "losses.foreground_dice.ForegroundDice": "losses.overlap.ForegroundDice",
+    "losses.lovasz.Lovasz": "losses.overlap.Lovasz",
+}
+"""The same of single names whose module joined another."""
+
 LATER: dict[str, Any] = {"data.split.stop_fraction": 0.0, "data.teachers": None}
 """Settings that came after the first runs, each with the value that means what was so before it was there."""
 
-_FIRST = {now: first for first, now in MOVED.items()}
+_FIRST, _FIRST_JOINED = ({now: first for first, now in table.items()} for table in (MOVED, JOINED))
 
 
 def without_later(content: Mapping[str, Any], place: str = "") -> dict[str, Any]:
@@ -59,7 +68,7 @@ def with_present_targets(content: Any) -> Any:
         >>> with_present_targets({"split": {"_target_": "hsl.data.splits.kfold", "num_folds": 3}})
         {'split': {'_target_': 'hsl.data.splits.folds.kfold', 'num_folds': 3}}
     """
-    return _renamed(content, MOVED)
+    return _renamed(content, MOVED, JOINED)
 
 
 def with_first_targets(content: Any) -> Any:
@@ -69,19 +78,20 @@ def with_first_targets(content: Any) -> Any:
         >>> with_first_targets({"_target_": "hsl.data.splits.folds.kfold"})
         {'_target_': 'hsl.data.splits.kfold'}
     """
-    return _renamed(content, _FIRST)
+    return _renamed(content, _FIRST, _FIRST_JOINED)
 
 
-def _renamed(node: Any, modules: Mapping[str, str]) -> Any:
+def _renamed(node: Any, modules: Mapping[str, str], names: Mapping[str, str]) -> Any:
     if isinstance(node, Mapping):
-        return {key: _target(value, modules) if key == "_target_" else _renamed(value, modules)
+        return {key: _target(value, modules, names) if key == "_target_" else _renamed(value, modules, names)
                 for key, value in node.items()}  # fmt: skip
-    return [_renamed(value, modules) for value in node] if isinstance(node, list) else node
+    return [_renamed(value, modules, names) for value in node] if isinstance(node, list) else node
 
 
-def _target(target: Any, modules: Mapping[str, str]) -> Any:
+def _target(target: Any, modules: Mapping[str, str], names: Mapping[str, str]) -> Any:
     """A name that is no text, or of another package, stays as it is: whether it may be called is asked elsewhere."""
     if not isinstance(target, str) or not target.startswith("hsl."):
         return target
-    module, _, name = target.removeprefix("hsl.").rpartition(".")
-    return f"hsl.{modules[module]}.{name}" if module in modules else target
+    path = target.removeprefix("hsl.")
+    module, _, name = path.rpartition(".")
+    return f"hsl.{names.get(path) or f'{modules.get(module, module)}.{name}'}"

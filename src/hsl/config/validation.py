@@ -45,7 +45,7 @@ UNFIT: dict[str, tuple[tuple[Any, ...], str, str]] = {
 """Arguments of the trainer that break what a run promises: the values that do not, the reason, the way out."""
 
 REQUIRED_CALLBACKS = {
-    "hsl.callbacks.best_checkpoint.BestCheckpoint": "saves what the evaluation reads",
+    "hsl.callbacks.monitored.BestCheckpoint": "saves what the evaluation reads",
     "hsl.callbacks.evaluation.Evaluation": "scores the run",
 }
 PROGRESS_BAR = "hsl.callbacks.progress.progress_bar"

@@ -9,8 +9,7 @@ from torch import Tensor
 from hsl.batch import Outputs
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
-from hsl.inference.geometry import reflected_to
-from hsl.inference.predictor import Network
+from hsl.inference.predictor import Network, reflected_to
 
 SIGMA = 1 / 8  # of the window's side
 FLOOR = 1e-3  # of the weight in the middle, as in MONAI: no pixel rests on weights near zero

@@ -7,8 +7,7 @@ from torch import Tensor
 from hsl.batch import Outputs
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
-from hsl.inference.geometry import reflected_to
-from hsl.inference.predictor import Network
+from hsl.inference.predictor import Network, reflected_to
 
 
 class Whole:

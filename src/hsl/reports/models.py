@@ -15,8 +15,8 @@ from hsl.files.split_file import Split
 from hsl.reports.naming import comparable, differences, labels, unlike_predictors
 from hsl.reports.scores import Counts, Scores, total_counts
 from hsl.reports.statistics.paired_tests import Summary, harmonic_mean, mean_std
-from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import Run, ScoredOn, reverted_mark
+from hsl.run_folder.stored_counts import ObjectRow
 
 Read = TypeVar("Read")
 

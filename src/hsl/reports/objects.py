@@ -15,8 +15,8 @@ from hsl.metrics.objects.panoptic import pool_panoptic
 from hsl.metrics.objects.surface import summarise_surface
 from hsl.reports.models import Model
 from hsl.reports.statistics.paired_tests import Summary, mean_std
-from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.stored_counts import ObjectRow
 
 COUNTS = ("tp", "fp", "fn")
 MATCHED = score_names("objects", "matches")

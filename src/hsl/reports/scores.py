@@ -14,9 +14,9 @@ from hsl.metrics.images.image_scores import image_scores
 from hsl.metrics.pixels.formulas import Floats, confusion_scores
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, EMPTY_ONE, METRICS, PER_CLASS, PixelCounts
 from hsl.run_folder.pictures import ImagePictures
-from hsl.run_folder.pixel_counts import Pictures
 from hsl.run_folder.run import Run, ScoredOn
 from hsl.run_folder.scores import StoredHead
+from hsl.run_folder.stored_counts import Pictures
 
 CURVES = score_names("images", "curves")
 IMAGE_METRICS = score_names("images")

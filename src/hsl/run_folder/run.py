@@ -23,12 +23,10 @@ from hsl.run_folder.layout import (
     foldless,
     task_counts,
 )
-from hsl.run_folder.objects import ObjectRow, read_objects
-from hsl.run_folder.parts import PartTests, read_parts
 from hsl.run_folder.pictures import Example, ImagePictures, ImageRow, read_examples, read_image_predictions, read_images
-from hsl.run_folder.pixel_counts import Pictures, read_pixel_counts
-from hsl.run_folder.provenance import find_run_folders, read_config, run_status
+from hsl.run_folder.provenance import PartTests, find_run_folders, read_config, read_parts, run_status
 from hsl.run_folder.scores import Metrics, StoredHead, StoredScores, read_metrics
+from hsl.run_folder.stored_counts import ObjectRow, Pictures, read_objects, read_pixel_counts
 
 
 class ScoredOn(NamedTuple):

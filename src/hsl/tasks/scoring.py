@@ -1,5 +1,6 @@
-"""The metrics of every head: what is told to them, and under which names they are logged."""
+"""Outputs and objectives that have to be numbers; the metrics of every head, and the names they are logged under."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -7,14 +8,54 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from hsl.batch import Batch, Outputs
-from hsl.errors import ConfigError
+from hsl.batch import Batch, Objectives, Outputs
+from hsl.errors import ConfigError, NonFiniteLogitsError, UserError
 from hsl.heads import Problem, of_kind
 from hsl.inference.global_space import read_as
+from hsl.metrics.finite import broken_images, refuse
 from hsl.metrics.images.imagewise import ImageScores
-from hsl.metrics.pixels.formulas import pixel_scores
-from hsl.metrics.pixels.overlapping import pool_channels
+from hsl.metrics.pixels.formulas import pixel_scores, pool_channels
 from hsl.metrics.pixels.pixelwise import Pixelwise
+
+
+class NonFiniteLossError(UserError, ArithmeticError):
+    """An objective became NaN or infinite. The message names it, the step and the batch's ids."""
+
+
+def check_finite(outputs: Outputs, objectives: Objectives, ids: Sequence[str], place: str) -> None:
+    """Stop at an output or a loss that is NaN or infinite; it is never replaced by a constant.
+
+    All of them travel to the host in one transfer, so on an accelerator this costs one synchronisation a step.
+
+    Args:
+        outputs: of the network, by head.
+        objectives: scalars by name.
+        ids: ids of the images in the batch.
+        place: epoch and step.
+
+    Raises:
+        NonFiniteLogitsError: an output is not finite; it is told before a loss that was made from it.
+        NonFiniteLossError: an objective is not finite.
+
+    Example:
+        >>> check_finite({}, {"dice": torch.tensor(float("nan"))}, ["a"], "epoch 1, step 7")
+        Traceback (most recent call last):
+        ...
+        hsl.tasks.scoring.NonFiniteLossError: ...
+    """
+    flags = [broken_images(output).float() for output in outputs.values()]
+    losses = [objective.detach().float().reshape(1) for objective in objectives.values()]
+    values = torch.cat([*flags, *losses]).tolist()
+    count = len(outputs) * len(ids)
+    rows = [values[start : start + len(ids)] for start in range(0, count, len(ids))]
+    refuse(outputs, [[flag == 1 for flag in row] for row in rows], ids, place)
+    broken = {name: value for name, value in zip(objectives, values[count:], strict=True) if not math.isfinite(value)}
+    if broken:
+        found = ", ".join(f"`{name} = {value}`" for name, value in broken.items())
+        raise NonFiniteLossError(
+            f"Every objective should be finite. Found {found} for {', '.join(ids)} ({place}). "
+            f"{NonFiniteLogitsError.ADVICE}"
+        )
 
 
 class Scoring(nn.Module):

@@ -15,13 +15,11 @@ from torchmetrics import Metric
 from hsl.batch import Batch, Objectives, Outputs
 from hsl.errors import ConfigError
 from hsl.heads import Head, Problem
-from hsl.inference.geometry import to_source_size
-from hsl.inference.predictor import Network, Predictor
+from hsl.inference.predictor import Network, Predictor, to_source_size
 from hsl.losses.protocols import Loss
 from hsl.metrics.finite import check_outputs
-from hsl.tasks.finite import check_finite
 from hsl.tasks.micro_batches import MicroBatches
-from hsl.tasks.scoring import Scoring
+from hsl.tasks.scoring import Scoring, check_finite
 
 
 class SegmentationTask(lightning.LightningModule):

@@ -8,14 +8,13 @@ from omegaconf import DictConfig
 
 from hsl.config.validation import validate
 from hsl.data.arguments import Loading, PictureForm
-from hsl.data.audit.contact_sheets import write_contact_sheets
-from hsl.data.audit.table import print_table
+from hsl.data.audit.audit_views import print_table, write_contact_sheets
 from hsl.data.prepared import DataSource
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.tables.part_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
 from hsl.run_folder.layout import AUDIT
-from hsl.run_folder.parts import write_audit, write_parts
+from hsl.run_folder.provenance import write_audit, write_parts
 from hsl.terminal import say
 from hsl.verbs.train.part_counts import part_tests
 

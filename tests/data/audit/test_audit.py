@@ -12,8 +12,8 @@ from tests.data.audit._inputs import DataSet, picture
 from hsl.console import PlainConsole
 from hsl.data.audit import audit as module
 from hsl.data.audit.audit import RULES, audit
+from hsl.data.audit.audit_views import print_table
 from hsl.data.audit.near_duplicates import ORIENTATIONS, turned
-from hsl.data.audit.table import print_table
 from hsl.data.files.scan import scan
 from hsl.data.splits.folds import kfold
 from hsl.errors import ConfigError, DataError

@@ -10,8 +10,8 @@ import pytest
 
 from hsl.console import PlainConsole
 from hsl.data.audit.audit import RULES, audit
+from hsl.data.audit.audit_views import print_table
 from hsl.data.audit.states import RuleState
-from hsl.data.audit.table import print_table
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.scan import Scan
 from hsl.files.split_file import Fold, Split

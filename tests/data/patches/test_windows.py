@@ -6,15 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
 
 from hsl.data.files.decode import decode_image
 from hsl.data.files.decode_masks import decode_mask
-from hsl.data.files.records import FileSource
+from hsl.data.files.records import Catalogue, FileSource
+from hsl.data.patches import centres as patch_centres
+from hsl.data.patches import cut_statistics as patch_statistics
 from hsl.data.patches import windows
+from hsl.data.patches.centres import poisson_disk
+from hsl.data.patches.cut_statistics import PictureCounts, class_table, covered_pixels, neighbour_distances, summary
 from hsl.data.patches.windows import open_windows, read_window
 from hsl.errors import DataError
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (150, 210, 3), dtype=np.uint8)
+
 KINDS: dict[str, dict[str, Any]] = {
     "mapped": {},
     "tiles": {"tile": (64, 64)},
@@ -90,3 +99,139 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     command = [sys.executable, "-c", program, str(tmp_path / "a.tif")]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < 30_000, f"{grown} kB"
+
+
+def check(mask: NDArray[np.bool_], radius: float, centres: NDArray[np.int64]) -> None:
+    """Inside, apart and maximal, each pixel against each centre."""
+    assert centres.shape == (len(centres), 2)
+    assert centres.dtype == np.int64
+    assert mask[tuple(centres.T)].all()
+    apart = ((centres[:, None] - centres) ** 2).sum(-1)
+    assert (apart[~np.eye(len(centres), dtype=bool)] >= radius**2).all()
+    pixels = np.argwhere(mask)
+    if len(pixels):
+        nearest = ((pixels[:, None] - centres) ** 2).sum(-1).min(axis=1, initial=10**9)
+        assert (nearest < radius**2).all(), "there is room for another centre"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)),
+    radius=st.floats(1, 60),
+    seed=st.integers(0, 2**32),
+)
+def test_inside_apart_and_maximal(mask: NDArray[np.bool_], radius: float, seed: int) -> None:
+    check(mask, radius, poisson_disk(mask, radius, seed))
+
+
+@pytest.mark.parametrize("density", [0.003, 0.03, 0.5, 1.0])
+@pytest.mark.parametrize("radius", [1, 1.4, 2, 5, 17.3, 60, 95.5])
+def test_dense_and_scattered_foreground(density: float, radius: float) -> None:
+    mask = np.random.default_rng(0).random((37, 53)) < density
+    check(mask, radius, poisson_disk(mask, radius, 1))
+
+
+def test_squares_larger_than_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_centres, "GATHERED", 2)
+    monkeypatch.setattr(patch_centres, "CHUNK", 7)
+    mask = np.random.default_rng(0).random((97, 130)) < 0.02
+    check(mask, 20, poisson_disk(mask, 20, 1))
+
+
+def test_components_that_growth_cannot_reach() -> None:
+    mask = np.zeros((300, 300), bool)
+    mask[::150, ::150] = True
+    mask[-1, -1] = True
+    centres = poisson_disk(mask, 10)
+    assert sorted(map(tuple, centres.tolist())) == [(0, 0), (0, 150), (150, 0), (150, 150), (299, 299)]
+
+
+def test_packing_is_that_of_a_maximal_sample() -> None:
+    """Discs of diameter r dropped at random until none fits cover 0.547 of the plane (random sequential addition)."""
+    counts = [len(poisson_disk(np.ones((1200, 1200), bool), 20, seed)) for seed in range(3)]
+    covered = np.array(counts) * np.pi * 10**2 / 1210**2
+    np.testing.assert_allclose(covered, 0.547, atol=0.02)
+
+
+def test_radius_of_one_takes_every_pixel() -> None:
+    assert len(poisson_disk(np.ones((7, 9), bool), 1)) == 63
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 5)])
+def test_no_foreground(shape: tuple[int, int]) -> None:
+    assert poisson_disk(np.zeros(shape, bool), 3).shape == (0, 2)
+
+
+def test_single_pixel() -> None:
+    assert poisson_disk(np.ones((1, 1), bool), 300).tolist() == [[0, 0]]
+
+
+def test_seed_decides() -> None:
+    mask = np.ones((200, 200), bool)
+    same = [poisson_disk(mask, 20, (3, 5)) for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+    assert not np.array_equal(same[0], poisson_disk(mask, 20, (3, 6)))
+
+
+def test_centres_do_not_keep_to_a_grid() -> None:
+    rows = [tuple(poisson_disk(np.ones((9, 9), bool), 100, seed)[0].tolist()) for seed in range(400)]
+    assert len(set(rows)) > 60, "every pixel should be drawn as the only centre"
+
+
+@pytest.mark.parametrize("radius", [0.5, 0, -1, float("nan"), float("inf")])
+def test_wrong_radius(radius: float) -> None:
+    with pytest.raises(ValueError, match=r"`radius` should be at least 1\. Found"):
+        poisson_disk(np.ones((3, 3), bool), radius)
+
+
+@pytest.mark.parametrize("mask", [np.ones((3, 3), np.uint8), np.ones(3, bool)])
+def test_wrong_mask(mask: Any) -> None:
+    with pytest.raises(ValueError, match="`mask` should be bool"):
+        poisson_disk(mask, 3)
+
+
+def counts(before: list[int], after: list[int], centres: list[list[int]], covered: int = 0) -> PictureCounts:
+    padded = [np.array([*values, *[0] * (255 - len(values)), 9]) for values in (before, after)]
+    places = np.array(centres, np.int64).reshape(-1, 2)
+    return PictureCounts("p", (9, 9), *padded, foreground=before[1], covered=covered, centres=places, corners=places)
+
+
+@pytest.mark.parametrize("strip", [1, 7, 512])
+def test_covered_pixels_against_a_whole_map(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+    monkeypatch.setattr(patch_statistics, "STRIP", strip)
+    random = np.random.default_rng(0)
+    foreground = random.random((50, 40)) < 0.4
+    corners = random.integers(0, 30, (6, 2))
+    covered = np.zeros(foreground.shape, bool)
+    for y, x in corners:
+        covered[y : y + 12, x : x + 12] = True
+    assert covered_pixels(foreground, corners, 12) == (covered & foreground).sum()
+    assert covered_pixels(foreground, corners[:0], 12) == 0
+
+
+def test_neighbour_distances() -> None:
+    assert neighbour_distances(np.array([[0, 0], [3, 4], [3, 5]])).tolist() == [5, 1, 1]
+    assert neighbour_distances(np.array([[0, 0]])).size == 0
+
+
+def test_class_table() -> None:
+    found = [counts([60, 20, 0], [5, 15, 0], []), counts([20, 0, 0], [0, 0, 0], [])]
+    table = class_table(found, Catalogue("tiles", (), ("a", "b", "c")))
+    assert table["pixels_before"].tolist() == [80, 20, 0]
+    np.testing.assert_allclose(table["share_before"], [0.8, 0.2, 0])
+    np.testing.assert_allclose(table["share_after"], [0.25, 0.75, 0])
+    np.testing.assert_allclose(table["ratio"], [0.3125, 3.75, np.nan])
+
+
+def test_summary() -> None:
+    found = summary([counts([0, 10], [0, 5], [[0, 0], [0, 3]], 5), counts([0, 30], [0, 5], [], 15)])
+    assert found == {
+        "pictures": 2,
+        "pictures_without_patch": 1,
+        "patches": 2,
+        "coverage": 0.5,
+        "distance_min": 3.0,
+        "distance_median": 3.0,
+    }
+    alone = summary([counts([9, 0], [0, 0], [])])
+    assert np.isnan([alone["coverage"], alone["distance_min"], alone["distance_median"]]).all()

@@ -13,8 +13,8 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy.ndimage import binary_erosion, label
 
 from hsl import batch
-from hsl.metrics.objects import label_images
-from hsl.metrics.objects.label_images import class_maps
+from hsl.metrics.objects import segments
+from hsl.metrics.objects.segments import class_maps
 from hsl.metrics.objects.surface import contours, directed_distances, summarise_surface, surface_distances
 
 NUM_CLASSES = 4
@@ -269,4 +269,4 @@ def test_class_maps_take_any_integer_type_and_change_nothing() -> None:
 
 
 def test_the_ignore_index_is_the_one_of_the_project() -> None:
-    assert label_images.IGNORE_INDEX == batch.IGNORE_INDEX
+    assert segments.IGNORE_INDEX == batch.IGNORE_INDEX

@@ -4,8 +4,8 @@ from hsl.reports.models import models_of
 from hsl.reports.page.failure_gallery import KINDS, failure_counts, failure_gallery, failures_of, worst
 from hsl.reports.page.galleries import chosen, galleries, run_of, stored_pictures
 from hsl.reports.tables.run_tables import picture_table
-from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn, gather, read_run
+from hsl.run_folder.stored_counts import ObjectRow
 
 CLASSES = ["background", "crack", "stain"]
 

@@ -1,3 +1,5 @@
+"""Plots of errors, confused classes and image heads."""
+
 import re
 
 import numpy as np

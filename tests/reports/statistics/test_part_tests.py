@@ -1,3 +1,5 @@
+"""What is said of the parts of a split, against SciPy: size and p together, and why there is no test."""
+
 import json
 
 import numpy as np
@@ -24,7 +26,7 @@ from hsl.reports.statistics.part_tests import (
     too_sparse,
 )
 from hsl.reports.tables.part_tables import parts_table, told
-from hsl.run_folder.parts import PartTests, read_parts, write_parts
+from hsl.run_folder.provenance import PartTests, read_parts, write_parts
 
 shapes = st.tuples(st.integers(2, 4), st.integers(2, 6))
 

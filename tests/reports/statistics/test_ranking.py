@@ -1,3 +1,5 @@
+"""Ranking, spread and ablation; what is said of a variant is what the comparison says, the right way round."""
+
 import math
 import shlex
 

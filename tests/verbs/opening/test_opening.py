@@ -242,8 +242,8 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 UNFIT = [
     ("task.network.decoder.channels", [-1, 10**12, 16, 16, 16]),
-    ("task._target_", "hsl.losses.dice.Dice"),
-    ("task.network.heads", {"_target_": "hsl.losses.dice.Dice"}),
+    ("task._target_", "hsl.losses.overlap.Dice"),
+    ("task.network.heads", {"_target_": "hsl.losses.overlap.Dice"}),
     ("task.loss", {"_target_": "lightning.Trainer"}),
     ("task.network.encoder", {"_target_": "builtins.list"}),
     ("data.normalization", {"mean": ["x"], "std": {}}),
@@ -263,7 +263,7 @@ def test_parts_that_do_not_fit_are_told_in_a_sentence(verb: Verb, stranger: Path
         *[("predict", *one) for one in UNFIT[2:]],
         *[("evaluate", *one) for one in UNFIT],
         ("evaluate", "data.reader", {"_target_": "builtins.list"}),
-        ("evaluate", "trainer._target_", "hsl.losses.dice.Dice"),
+        ("evaluate", "trainer._target_", "hsl.losses.overlap.Dice"),
         ("evaluate", "trainer.precision", "many"),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hsl.cli import run_verb
 from hsl.errors import ConfigError
-from hsl.tasks.finite import NonFiniteLossError
+from hsl.tasks.scoring import NonFiniteLossError
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.profile import lr_search
 from hsl.verbs.profile.lr_search import _found

@@ -20,7 +20,7 @@ from hsl.data.files.run_lengths import encode_classes
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
 from hsl.files.row_file import read_rows
-from hsl.losses.focal import Focal
+from hsl.losses.cross_entropy import Focal
 from hsl.metrics.pixels.formulas import dice_empty_one
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.evaluate import evaluate

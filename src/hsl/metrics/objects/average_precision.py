@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hsl.metrics.objects.label_images import Floats, Integers
+from hsl.metrics.objects.segments import Floats, Integers
 
 THRESHOLDS = tuple(k / 20 for k in range(10, 20))
 NAMED = {"object_ap": slice(None), "object_ap50": slice(0, 1), "object_ap75": slice(5, 6)}

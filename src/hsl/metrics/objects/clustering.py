@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.objects.label_images import Integers, LabelImage, check_same_size
+from hsl.metrics.objects.segments import Integers, LabelImage, check_same_size
 
 MAX_TABLE_CELLS = 2**22  # 32 MB of counts; above it the pairs are sorted instead
 

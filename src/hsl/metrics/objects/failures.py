@@ -24,9 +24,8 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from hsl.config.ranges import NonNegativeInt
-from hsl.metrics.objects.label_images import Bools, Integers, LabelImage
 from hsl.metrics.objects.panoptic import Matching, match_pictures
-from hsl.metrics.objects.segments import Segments, count_classes
+from hsl.metrics.objects.segments import Bools, Integers, LabelImage, Segments, count_classes
 
 SWAP, MERGE, SPLIT, MISSED, SPURIOUS = "swap", "merge", "split", "missed", "spurious"
 Kinds = dict[str, Bools]

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from hsl.batch import IGNORE_INDEX
-from hsl.metrics.objects.label_images import Bools, LabelImage, check_same_size
 from hsl.metrics.objects.panoptic import Matching, match
-from hsl.metrics.objects.segments import Segments, components, instances
+from hsl.metrics.objects.segments import Bools, LabelImage, Segments, check_same_size, components, instances
 
 COUNTS = ("tp", "fp", "fn", "aji_intersection", "aji_union")
 

@@ -28,8 +28,17 @@ import numpy as np
 from hsl.batch import IGNORE_INDEX
 from hsl.metrics.objects.average_precision import hits_above
 from hsl.metrics.objects.clustering import contingency
-from hsl.metrics.objects.label_images import Bools, Floats, Integers, LabelImage, class_maps
-from hsl.metrics.objects.segments import Segments, components, count_classes, instances
+from hsl.metrics.objects.segments import (
+    Bools,
+    Floats,
+    Integers,
+    LabelImage,
+    Segments,
+    class_maps,
+    components,
+    count_classes,
+    instances,
+)
 
 VOID = -1
 

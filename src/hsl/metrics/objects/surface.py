@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from hsl.metrics.objects.label_images import Bools, ClassMap, Floats, LabelImage, class_maps
+from hsl.metrics.objects.segments import Bools, ClassMap, Floats, LabelImage, class_maps
 
 PERCENTILE = 95
 

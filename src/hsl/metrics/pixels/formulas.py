@@ -13,14 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 from hsl.metrics.catalogue import score_names
 
 Floats = NDArray[np.float64]
+
 States: TypeAlias = "dict[str, NDArray[Any]]"
+
 """The sums of some pictures on the host; those of several pictures add up.
 
 ``matrices`` is ``int64 (2, C, C)`` (interior and boundary; rows truth), ``boundaries`` ``int64 (K, C)``, ``pixels``
 ``int64 (2, bins)``, ``confidence`` ``(bins)``, ``nll`` and ``brier`` are scalars.
 """
 
+
 STATES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
+
 BOUNDARY_COUNTS = (
     "band_true",
     "band_both",
@@ -30,8 +34,11 @@ BOUNDARY_COUNTS = (
     "contour_predicted",
     "hit_predicted",
 )
+
 NUM_BINS = 15
+
 KINDS = ("background", "missed", "classification")
+
 PLACES = ("interior", "boundary")
 
 
@@ -237,3 +244,34 @@ def _mean(values: Floats) -> Floats:
     """Over the last dimension, those that are NaN left out; NaN where all are."""
     scored = ~np.isnan(values)
     return _ratio(np.where(scored, values, 0).sum(-1), scored.sum(-1))
+
+
+def pool_channels(channels: Sequence[States]) -> States:
+    """What K metrics of two classes counted, as counts of the classes ``absent`` and the K channels.
+
+    Every pixel counts once in each channel: as that channel's class where it shows it, as class 0 where it does not.
+    So the IoU, Dice, precision and recall of class k + 1 are those of channel k alone, class 0 is the absence in all
+    channels, a pixel of one channel is never taken for another, and shares are of valid pixels times channels. The
+    macro mean of the IoU over the channels is ``foreground_iou``.
+
+    Args:
+        channels: of each channel the sums of a ``Pixelwise(2)``.
+
+    Returns:
+        As of a ``Pixelwise(K + 1)``.
+
+    Example:
+        >>> two = {"matrices": np.array([[[5, 1], [2, 4]], [[0, 0], [0, 0]]]), "boundaries": np.zeros((7, 2), int)}
+        >>> rest = dict.fromkeys(("pixels", "confidence", "nll", "brier"), np.zeros(1))
+        >>> pool_channels([{**two, **rest}, {**two, **rest}])["matrices"][0].tolist()
+        [[10, 1, 1], [2, 4, 0], [2, 0, 4]]
+    """
+    number = len(channels)
+    placed = []
+    for index, counted in enumerate(channels, start=1):
+        matrices = np.zeros((2, number + 1, number + 1), np.int64)
+        matrices[np.ix_((0, 1), (0, index), (0, index))] = counted["matrices"]
+        boundaries = np.zeros((len(counted["boundaries"]), number + 1), np.int64)
+        boundaries[:, (0, index)] = counted["boundaries"]
+        placed.append({**counted, "matrices": matrices, "boundaries": boundaries})
+    return add_states(placed)

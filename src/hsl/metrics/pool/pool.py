@@ -28,7 +28,7 @@ from typing import Literal, Self
 import numpy as np
 
 from hsl.files.row_file import Key, RowFile
-from hsl.metrics.objects.label_images import LabelImage, check_same_size
+from hsl.metrics.objects.segments import LabelImage, check_same_size
 from hsl.metrics.pool.process import WorkerProcess
 from hsl.metrics.pool.slot import Array
 from hsl.metrics.pool.worker import Job, Metric, checksum, encode

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsl.errors import DataError
-from hsl.run_folder.parts import read_audit
+from hsl.run_folder.provenance import read_audit
 from hsl.run_folder.run import Run
 
 UNCHECKED = ("off", "not checked", "partly checked")  # states of a rule in audit.json

@@ -8,8 +8,8 @@ from hsl.reports.models import Model
 from hsl.reports.page import thumbnails
 from hsl.reports.page.galleries import Shown, Stored, View, predicted, run_of, stored_pictures
 from hsl.reports.page.thumbnails import Box, Picture
-from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.stored_counts import ObjectRow
 
 KINDS = {
     "missed": "true objects of which nothing was found, or nothing that fits",

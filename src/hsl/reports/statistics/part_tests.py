@@ -13,7 +13,7 @@ from scipy.special import chdtrc
 from hsl.reports.statistics.paired_tests import holm
 from hsl.reports.statistics.resampling import LEVEL
 from hsl.reports.statistics.verdicts import p_text
-from hsl.run_folder.parts import PartTest
+from hsl.run_folder.provenance import PartTest
 
 LEAST_EXPECTED, ENOUGH = 1, 5  # in a cell: of all, and of four in five
 

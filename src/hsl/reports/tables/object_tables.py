@@ -23,8 +23,8 @@ from hsl.reports.objects import (
 from hsl.reports.statistics.paired_tests import mean_std
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import kind_of, name_of, title_of
-from hsl.run_folder.objects import ObjectRow
 from hsl.run_folder.run import ScoredOn
+from hsl.run_folder.stored_counts import ObjectRow
 
 EVERY = "all classes"
 FAILED = Column("failed", "failed pictures", "count")

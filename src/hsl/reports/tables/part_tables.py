@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hsl.reports.statistics.part_tests import differs, part_verdict, sentence
 from hsl.reports.tables.score_tables import Cell, Column, Table
-from hsl.run_folder.parts import PartTest, PartTests
+from hsl.run_folder.provenance import PartTest, PartTests
 from hsl.run_folder.run import Run
 
 WHAT = {"pixels": "pixels", "shown": "{unit} that show it", "classes": "classes of the {unit}"}

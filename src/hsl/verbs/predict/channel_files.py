@@ -13,7 +13,7 @@ from hsl.batch import Outputs
 from hsl.channels import channel_mask, holds
 from hsl.data.files.run_lengths import encode_classes
 from hsl.files.io import write_atomically
-from hsl.inference.channels import channel_codes
+from hsl.inference.global_space import channel_codes
 from hsl.reports.page import pictures
 
 

@@ -27,7 +27,7 @@ from hsl.files.cells import neutral
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.plots.run_plots import learning_rate_search
-from hsl.tasks.finite import NonFiniteLossError
+from hsl.tasks.scoring import NonFiniteLossError
 from hsl.terminal import say
 from hsl.verbs.opening.building import build_task
 from hsl.verbs.train.setup import make_repeatable

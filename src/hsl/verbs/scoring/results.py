@@ -35,11 +35,10 @@ from hsl.run_folder.layout import (
     best_checkpoint,
     task_counts,
 )
-from hsl.run_folder.objects import read_lines
 from hsl.run_folder.pictures import write_images
-from hsl.run_folder.pixel_counts import Pictures, write_pixel_counts
 from hsl.run_folder.provenance import read_provenance
 from hsl.run_folder.scores import read_metrics, write_metrics
+from hsl.run_folder.stored_counts import Pictures, read_lines, write_pixel_counts
 from hsl.verbs.scoring.class_maps import class_map_path
 from hsl.verbs.scoring.image_results import write_image_results
 

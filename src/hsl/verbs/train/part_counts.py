@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
-from hsl.run_folder.parts import PartTests
+from hsl.run_folder.provenance import PartTests
 
 
 def part_tests(data: PreparedData) -> PartTests:

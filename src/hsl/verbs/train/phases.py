@@ -11,9 +11,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.callbacks.best_checkpoint import best_of
 from hsl.callbacks.freeze import Freeze
-from hsl.callbacks.monitored import MonitoredValue
+from hsl.callbacks.monitored import MonitoredValue, best_of
 from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError

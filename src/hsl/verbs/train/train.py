@@ -15,12 +15,11 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from hsl.callbacks.best_checkpoint import best_of
-from hsl.callbacks.monitored import MonitoredValue
+from hsl.callbacks.monitored import MonitoredValue, best_of
 from hsl.callbacks.progress import quieten_lightning
 from hsl.callbacks.provenance import Provenance
 from hsl.config.validation import validate
-from hsl.data.audit.contact_sheets import write_contact_sheets
+from hsl.data.audit.audit_views import write_contact_sheets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes, bits_of
 from hsl.data.prepared import PreparedData
@@ -29,8 +28,7 @@ from hsl.metrics.catalogue import read_mode
 from hsl.models.families import family_of
 from hsl.run_folder.claim import RunFolder, find_run_folder
 from hsl.run_folder.layout import SPLITS
-from hsl.run_folder.parts import write_audit, write_parts
-from hsl.run_folder.provenance import write_config
+from hsl.run_folder.provenance import write_audit, write_config, write_parts
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hsl.data.audit import contact_sheets
+from hsl.data.audit import audit_views
 from hsl.data.audit.audit import Audit, Pair
-from hsl.data.audit.contact_sheets import write_contact_sheets
+from hsl.data.audit.audit_views import write_contact_sheets
 from hsl.data.audit.states import RuleState
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.errors import DataError
@@ -82,8 +82,8 @@ def test_pages_are_filled_limited_and_old_ones_go(
 ) -> None:
     assert len(write_contact_sheets(audit_of(11), catalogue, tmp_path / "sheets")) == 3
     texts: list[str] = []
-    original = contact_sheets._write
-    monkeypatch.setattr(contact_sheets, "_write", lambda *a: (texts.append(a[2]), original(*a))[1])
+    original = audit_views._write
+    monkeypatch.setattr(audit_views, "_write", lambda *a: (texts.append(a[2]), original(*a))[1])
     pages = write_contact_sheets(audit_of(11), catalogue, tmp_path / "sheets", max_pages=2)
     assert sorted((tmp_path / "sheets").iterdir()) == pages
     assert len(pages) == 2
