@@ -25,6 +25,7 @@ NEEDED = [
     "data.reader.mask_column=mask",
     "data.reader.classes=[a,b]",
     "data.sampling.runs=[somewhere]",
+    "data.sampling.table=somewhere",
 ]
 
 

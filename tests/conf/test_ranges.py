@@ -17,7 +17,15 @@ from hsl.config.validation import validate
 from hsl.errors import ConfigError
 
 NEEDED = {"data.root": "x", "encoder.name": "resnet18", "data.reader.mask_column": "m", "data.reader.classes": "[a,b]"}
-NEEDED |= {"data.sampling.runs": "[x]", "output": "x", "run": "x", "runs": "[x]", "input": "x", "labels": "x"}
+NEEDED |= {
+    "data.sampling.runs": "[x]",
+    "data.sampling.table": "x",
+    "output": "x",
+    "run": "x",
+    "runs": "[x]",
+    "input": "x",
+    "labels": "x",
+}
 LEGAL = {
     "lr_search": "`hsl.verbs.profile.lr_search` holds the two against each other before anything is read",
     "mean": "a mean of colours; `std` is held against 0 by `hsl.data.arguments`, where the data are built",

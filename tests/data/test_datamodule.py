@@ -18,7 +18,7 @@ from hsl.data.audit.audit import audit
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.formats.folder import read_folder, read_pictures
-from hsl.data.loading.sampling import RareClasses
+from hsl.data.loading.sampling import RareClasses, Weighted
 from hsl.data.loading.transforms import training_transform
 from hsl.data.splits.folds import kfold
 from hsl.errors import ConfigError, DataError
@@ -480,6 +480,34 @@ def test_rare_classes_are_drawn_more_often_and_augmented_anew(make: Callable[...
     assert np.mean([name in rare for _, name, _ in seen]) == pytest.approx(expected, abs=0.06)
     assert len({(epoch, name) for epoch, name, _ in seen}) < len(seen)
     assert len({(epoch, image) for epoch, _, image in seen}) == len(seen)
+
+
+def test_a_list_of_pictures_trains_alone(make: Callable[..., DataModule], tmp_path: Path) -> None:
+    plain = make()
+    plain.prepare()
+    train, table = plain.prepared.parts["train"], tmp_path / "weights.csv"
+    table.write_text(f"id\n{train[0]}\n{train[-1]}\n")
+    data = make(sampling=Weighted(str(table)))
+    data.prepare()
+    loader = data.train_dataloader()
+    assert {name for batch in loader for name in batch["id"]} == {train[0], train[-1]}
+    assert len(loader) == len(plain.train_dataloader())  # an epoch keeps its length
+
+
+def test_a_class_that_no_picture_is_drawn_of_is_said(
+    make: Callable[..., DataModule], root: Path, tmp_path: Path
+) -> None:
+    for number in range(NUM_PICTURES):
+        if number % 2:
+            path = root / f"masks/p{number:02}.png"
+            mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(path), np.where(mask == 2, 0, mask))
+    data, table = make(sampling=Weighted(str(tmp_path / "weights.csv"))), tmp_path / "weights.csv"
+    data.prepare()
+    train = data.prepared.parts["train"]
+    table.write_text("id,weight\n" + "".join(f"{name},{int(name[1:]) % 2}\n" for name in train))
+    with pytest.warns(UserWarning, match=r"draws no training picture of stain\.$"):
+        data.train_dataloader()
 
 
 def test_only_some_pictures(make: Callable[..., DataModule]) -> None:

@@ -1,6 +1,7 @@
 """Data of a run: a prepared data set, and the loaders for training, evaluation and prediction."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -19,7 +20,7 @@ from hsl.data.labels.image_labels import HEAD
 from hsl.data.loading.cache import PictureCache
 from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
-from hsl.data.loading.sampling import mask_presence
+from hsl.data.loading.sampling import class_counts, lost_classes, mask_presence
 from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
 from hsl.data.loading.workers import choose_num_workers
 from hsl.data.patches.patch_sampling import TrainingPatches
@@ -157,12 +158,22 @@ class DataModule(LightningDataModule):
             labels=labels, teachers=data.teachers if shuffle else None, fill_masks=data.catalogue.masks_optional,
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
-        chances = sampling.chances(ids, mask_presence(data.heads, data.scan, ids)) if shuffle and sampling else None
+        chances = self._chances(ids) if shuffle and sampling else None
         order = BatchOrder(
             len(ids), self.loading.batch_size, shuffle=shuffle, seed=seed, sizes=own_sizes, chances=chances
         )
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)
+
+    def _chances(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        """How often each training picture is drawn; classes that no picture is drawn of are said."""
+        data = self.prepared
+        chances = self.loading.sampling.chances(ids, mask_presence(data.heads, data.scan, ids))
+        drawn = [name for name, chance in zip(ids, chances, strict=True) if chance > 0]
+        before, after = (class_counts(data.heads, data.scan, names, data.image_labels) for names in (ids, drawn))
+        if lost := lost_classes(before, after, {**data.classes, **data.image_classes}):
+            warnings.warn(f"`data.sampling` draws no training picture of {', '.join(lost)}.", stacklevel=2)
+        return np.asarray(chances)
 
     def _choose_workers(self, num_batches: int, mask_bytes: int) -> int:
         height, width = self.form.sides

@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hsl.data.loading.loader import BatchOrder
-from hsl.data.loading.sampling import HardExamples, RareClasses
+from hsl.data.loading.sampling import HardExamples, RareClasses, Weighted
 from hsl.errors import ConfigError, DataError
 
 NONE = np.zeros((2, 0), bool)
@@ -56,6 +57,46 @@ def test_an_epoch_is_drawn_by_these_chances_and_repeats_itself() -> None:
         assert len(set(first)) == len(first)  # a picture that comes twice is augmented twice
         drawn += [index for _, index, _ in first]
     assert np.mean(np.array(drawn) == 0) == pytest.approx(0.7, abs=0.05)
+
+
+def weighted(folder: Path, text: str) -> Weighted:
+    path = folder / "weights.csv"
+    path.write_text(text)
+    return Weighted(str(path))
+
+
+def test_chances_follow_the_weights_of_a_table(tmp_path: Path) -> None:
+    found = weighted(tmp_path, "weight,id\n1,r\n3,p\n0,q\n").chances(["p", "q", "r"], NONE)
+    np.testing.assert_allclose(found, [0.75, 0, 0.25])
+    found = weighted(tmp_path, "id\np\n'=r\n").chances(["p", "q", "=r"], NONE)  # a list: the others are left out
+    np.testing.assert_allclose(found, [0.5, 0, 0.5])
+    order = BatchOrder(3, 1, shuffle=True, seed=0, chances=found)
+    assert {index for batch in order for _, index, _ in batch} <= {0, 2}
+    of_patches = weighted(tmp_path, "id,weight\np,1\nq,2\n").chances(["p", "p", "q"], NONE)
+    np.testing.assert_allclose(of_patches, [0.25, 0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,weight\np,1\nq,1\nx,1\n", "training pictures of this fold only. Found x. Remove them"),
+        ("id\nx\n", "Found x. Remove them"),
+        ("id,weight\np,1\n", "Found none of q. Give them weight 0"),
+        ("id,weight\np,0\nq,0\n", "Found weights of 0 only"),
+        ("id,weight\np,1\nq,-1\n", "Found `q` with weight `-1`"),
+        ("id,weight\np,1\nq,nan\n", "Found `q` with weight `nan`"),
+        ("id,weight\np,1\nq,inf\n", "Found `q` with weight `inf`"),
+        ("id,weight\np,1\nq,\n", "Found `q` with weight ``"),
+        ("id,weight\np,1\nq,1\np,1\n", "Found `p` the second time"),
+        ("name\np\n", "a column `id`. Found 1 rows"),
+        ("id\n", "a column `id`. Found 0 rows"),
+    ],
+)
+def test_a_table_of_weights_that_does_not_fit(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        weighted(tmp_path, text).chances(["p", "q"], NONE)
+    with pytest.raises(DataError, match="is missing"):
+        Weighted(str(tmp_path / "nothing.csv")).chances(["p", "q"], NONE)
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How often each class occurs in a part, and how often each training picture is drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from hsl.data.labels.image_labels import HEAD, ImageLabels
 from hsl.data.splits.grouping import name_some
 from hsl.data.tasks import Heads
 from hsl.errors import ConfigError, DataError
-from hsl.files.cells import original
+from hsl.files.cells import original, read_rows_of_table
 from hsl.run_folder.layout import IMAGE_PREDICTIONS
 
 Counts = dict[str, NDArray[np.int64]]
@@ -148,3 +148,82 @@ class HardExamples:
         values = rows["loss"] if self.by == "loss" else 1 - rows["correct"]
         ids = rows["id"].map(original)
         return {name: value for name, value in zip(ids, values, strict=True) if math.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Draws an epoch's pictures with replacement, each in proportion to its weight in a table.
+
+    Args:
+        table: A CSV file with a column ``id`` and perhaps ``weight``. With weights every training picture has its row,
+            and 0 leaves it out; without weights the pictures that are listed are drawn alike, and no other.
+    """
+
+    table: str
+
+    def chances(self, ids: Sequence[str], shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """See `Sampling`.
+
+        Raises:
+            DataError: The table is missing or broken, names other pictures or one twice, lacks one that trains here, or
+                leaves none.
+        """
+        del shown
+        weights, weighed = self._read()
+        training = set(ids)
+        if unknown := sorted(weights.keys() - training):
+            raise DataError(
+                f"`{self.table}` should name training pictures of this fold only. Found {name_some(unknown)}. "
+                "Remove them, or choose the table of this fold."
+            )
+        if weighed and (missing := sorted(training - weights.keys())):
+            raise DataError(
+                f"`{self.table}` should have a weight of every training picture. Found none of {name_some(missing)}. "
+                "Give them weight 0 to leave them out."
+            )
+        values = np.array([weights.get(name, 0.0) for name in ids])
+        if not values.sum() > 0:
+            raise DataError(f"`{self.table}` should leave a picture to train on. Found weights of 0 only. Raise one.")
+        return np.asarray(values / values.sum())
+
+    def _read(self) -> tuple[dict[str, float], bool]:
+        """The weight of each id that is listed, and whether the table has weights."""
+        rows = read_rows_of_table(Path(self.table))
+        if not rows or "id" not in rows[0]:
+            raise DataError(f"`{self.table}` should have rows with a column `id`. Found {len(rows)} rows. Add them.")
+        weighed = "weight" in rows[0]
+        weights: dict[str, float] = {}
+        for row in rows:
+            weight = _weight(row["weight"]) if weighed else 1.0
+            if row["id"] in weights or weight is None:
+                found = "the second time" if row["id"] in weights else f"with weight `{row['weight']}`"
+                raise DataError(
+                    f"`{self.table}` should name each picture once, with a finite weight of at least 0. Found "
+                    f"`{row['id']}` {found}. Correct the row."
+                )
+            weights[row["id"]] = weight
+        return weights, weighed
+
+
+def _weight(cell: str | None) -> float | None:
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def lost_classes(counts: Counts, drawn: Counts, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """The classes that the training part shows, but none of the pictures that are ever drawn; see `class_counts`.
+
+    Args:
+        counts: Over the training part.
+        drawn: Over the pictures with a chance above 0.
+        classes: Of every head the names.
+
+    Example:
+        >>> lost_classes({"health": np.array([9, 2, 0])}, {"health": np.array([4, 0, 0])}, {"health": ["a", "b", "c"]})
+        ['b']
+    """
+    lost = {head: (counts[head] > 0) & (drawn[head] == 0) for head in counts}
+    return [name for head, gone in lost.items() for name, one in zip(classes[head], gone.tolist(), strict=True) if one]
