@@ -7,11 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from tests.ensembles._inputs import relabelled, rows_of
 
-from hsl.ensembles.fusion import attention_head, cross_entropy, fusion, principal_components, tensor_sketch
+from hsl.ensembles.fusion import attention_head, fusion, principal_components, tensor_sketch
 from hsl.ensembles.nested import meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
 
@@ -64,25 +63,6 @@ def test_attention_is_that_of_automatic_differentiation() -> None:
     np.testing.assert_allclose(head(columns), parts(theta)[1].softmax(1), atol=5e-3)
     np.testing.assert_allclose(attention(columns), parts(theta)[0], atol=1e-2)
     assert attention(columns)[:, 0].mean() > 0.55  # the better member
-
-
-def test_cross_entropy_has_the_gradient_of_finite_differences() -> None:
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(6, 3))
-    for several in (False, True):
-        truth = generator.integers(0, 2, (6, 3)).astype(float) if several else np.eye(3)[[0, 1, 2, 0, 1, 2]]
-        truth[0] = np.nan
-        value, gradient = cross_entropy(logits, truth, several)
-        numeric = np.zeros_like(logits)
-        for index in np.ndindex(*logits.shape):
-            step = np.zeros_like(logits)
-            step[index] = 1e-6
-            ends = [cross_entropy(logits + sign * step, truth, several)[0] for sign in (1, -1)]
-            numeric[index] = (ends[0] - ends[1]) / 2e-6
-        np.testing.assert_allclose(gradient, numeric, atol=1e-6)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    value, _ = cross_entropy(logits, np.eye(3)[[0, 1, 2, 0, 1, 2]], False)
-    assert value == pytest.approx(6 * log_loss([0, 1, 2, 0, 1, 2], probabilities))
 
 
 def test_a_sketch_stands_for_the_products_of_all_pairs_of_features() -> None:

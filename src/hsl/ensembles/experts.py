@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 
 from hsl.ensembles.fusion import principal_components, standardised
+from hsl.ensembles.learners import softmax
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import FLOOR, Floats, Rows
 from hsl.ensembles.stacking import side_by_side
@@ -84,6 +85,4 @@ def _fit_gate(columns: Floats, likelihoods: Floats, inverse_penalty: float) -> F
 
 
 def _shares(gate: Floats, columns: Floats) -> Floats:
-    scores = columns @ gate[:-1] + gate[-1]
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return softmax(columns @ gate[:-1] + gate[-1])

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hsl.ensembles.learners import MakeClassifier, learn, linear_head
+from hsl.ensembles.learners import MakeClassifier, cross_entropy, learn, linear_head, sigmoid, softmax
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
 
@@ -105,7 +105,7 @@ def attention_head(
         w = w.reshape(-1, classes)
         slices = [slice(*pair) for pair in pairwise(bounds)]
         scores = np.column_stack([one @ v[each] for one, each in zip(values, slices, strict=True)]) + b
-        shares = _softmax(scores)
+        shares = softmax(scores)
         heads = num * np.stack([one @ w[each] for one, each in zip(values, slices, strict=True)])
         return shares, heads, np.einsum("nm,mnk->nk", shares, heads) + c
 
@@ -122,20 +122,8 @@ def attention_head(
         return value + float(penalty @ theta) / 2, gradient + penalty
 
     theta = minimize(loss, np.zeros(sum(sizes)), jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    to_probabilities = _sigmoid if several else _softmax
+    to_probabilities = sigmoid if several else softmax
     return lambda new: to_probabilities(forward(theta, new)[2]), lambda new: forward(theta, new)[0]
-
-
-def cross_entropy(logits: Floats, truth: Floats, several: bool) -> tuple[float, Floats]:
-    """Sum of the cross-entropies of what is known, and its gradient ``(N, K)`` with respect to the logits."""
-    known = ~np.isnan(truth)
-    target = np.where(known, truth, 0)
-    if several:
-        losses = np.logaddexp(0, logits) - target * logits
-        return float(losses[known].sum()), np.where(known, _sigmoid(logits) - target, 0)
-    probabilities = _softmax(logits)
-    likely = (probabilities * target).sum(axis=1)[known[:, 0]]
-    return -float(np.log(np.maximum(likely, np.finfo(float).tiny)).sum()), np.where(known, probabilities - target, 0)
 
 
 def tensor_sketch(one: Floats, other: Floats, size: int, seed: int) -> Floats:
@@ -203,12 +191,3 @@ def _features(rows: Rows, members: Sequence[str]) -> list[Floats]:
             "none. Keep the features of these images too."
         )
     return [rows.features[name].astype(np.float64) for name in members]
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))

@@ -71,6 +71,29 @@ def learn(make: MakeClassifier, columns: Floats, rows: Rows) -> Predict:
     return lambda new: np.column_stack([predict(new) for predict in shown])
 
 
+def cross_entropy(logits: Floats, truth: Floats, several: bool) -> tuple[float, Floats]:
+    """Sum of the cross-entropies of what is known, and its gradient ``(N, K)`` with respect to the logits."""
+    known = ~np.isnan(truth)
+    target = np.where(known, truth, 0)
+    if several:
+        losses = np.logaddexp(0, logits) - target * logits
+        return float(losses[known].sum()), np.where(known, sigmoid(logits) - target, 0)
+    probabilities = softmax(logits)
+    likely = (probabilities * target).sum(axis=1)[known[:, 0]]
+    return -float(np.log(np.maximum(likely, np.finfo(float).tiny)).sum()), np.where(known, probabilities - target, 0)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Of each number, without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
+
+
 def _one_class(make: MakeClassifier, columns: Floats, labels: Any, num_classes: int) -> Predict:
     present = np.unique(labels)
     if len(present) == 1:
