@@ -23,6 +23,7 @@ IMAGE_PREDICTIONS = "image_predictions.csv"
 OBJECTS = "objects.jsonl"
 OBJECTS_VALIDATION = "objects_validation.jsonl"
 EXAMPLES = "index.csv"
+MEMBER_ROWS = "rows.json"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 START = "start.ckpt"
@@ -30,6 +31,8 @@ START = "start.ckpt"
 CHECKPOINTS = Path("checkpoints")
 PREDICTIONS = Path("predictions")
 """The pictures that are shown, and ``EXAMPLES``, which tells what they show."""
+ROWS = Path("rows")
+"""What an ensemble keeps of a run, and ``MEMBER_ROWS``, which tells what it was made with."""
 TIME = "%Y-%m-%d_%H-%M-%S"
 """What a run folder is called, by when it began; above it lies that of its fold, see ``run_dir`` in conf/."""
 _TIME = r"\d{4}-\d\d-\d\d_[^/\"]*"
@@ -54,6 +57,16 @@ def task_counts(task: str) -> str:
     """The ``PIXEL_COUNTS`` of one task of several."""
     stem, dot, suffix = PIXEL_COUNTS.partition(".")
     return f"{stem}_{task}{dot}{suffix}"
+
+
+def part_features(part: str) -> Path:
+    """Below a run folder: the pooled features of the pictures of one part."""
+    return ROWS / f"features_{part}.npz"
+
+
+def picture_map(part: str, stem: str) -> Path:
+    """Below a run folder: the probability map of one picture; `hsl.files.names.file_name` makes the stem of its id."""
+    return ROWS / "maps" / part / f"{stem}.npz"
 
 
 def of_rank(path: Path, rank: int) -> Path:

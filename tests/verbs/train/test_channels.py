@@ -17,13 +17,18 @@ from omegaconf import DictConfig
 from PIL import Image
 from tests.conftest import composed
 
+from hsl.cli import conf_dir
+from hsl.config.targets import named_targets
 from hsl.data.files.decoding import Decoding
 from hsl.data.formats.channels import read_channels
 from hsl.errors import ConfigError
+from hsl.files.split_file import read_split
 from hsl.reports.models import models_of
 from hsl.reports.page.galleries import galleries
 from hsl.reports.plots.palette import palette
+from hsl.run_folder.member_rows import read_map
 from hsl.run_folder.run import gather
+from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.patches import patches
 from hsl.verbs.predict.predict import predict
@@ -132,6 +137,14 @@ def test_the_scores_of_a_run_are_those_of_scikit_learn_on_its_class_maps(
     assert history["val/ece"] == pytest.approx(plain["ece"], abs=1e-6)
     rows = pd.read_csv(run / "per_image.csv")
     assert {f"iou/{channel}" for channel in CHANNELS} <= set(rows)
+
+
+def test_an_ensemble_keeps_the_probability_of_every_channel(run: Path) -> None:
+    keep_rows([run], "val", RowSettings(allowed=named_targets(conf_dir())))
+    for name in read_split(run / "splits.json").folds[0].val:
+        probabilities = read_map(run, "val", name).astype(int)
+        bits = stored_codes(run, "val", name)[None] >> np.arange(len(probabilities))[:, None, None] & 1
+        assert (np.abs(probabilities - 127.5) <= 0.5)[(probabilities > 127) != bits].all()
 
 
 def test_the_examples_show_every_channel_of_a_pixel(run: Path, truths: dict[str, np.ndarray]) -> None:

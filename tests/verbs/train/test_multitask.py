@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
-from tests.verbs._asserts import QUICK, assert_same_training, only_run, weights
+from tests.verbs._asserts import QUICK, assert_maps_agree, assert_same_training, only_run, weights
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.errors import ConfigError
@@ -50,6 +50,7 @@ def test_several_tasks_from_training_to_prediction(
     whole = only_run(Path(whole_cfg.output_root).parent)
     check_what_it_leaves(whole, value)
     check_scored_again(whole, tiny)
+    assert_maps_agree(whole)  # in the global space
     check_prediction(whole, tiny, tmp_path)
 
     save = LastCheckpoint.on_train_epoch_end

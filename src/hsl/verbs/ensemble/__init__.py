@@ -1,0 +1,1 @@
+"""`hsl ensemble`: members gathered, their rows kept, stages fitted on them."""
