@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
+from tests._composition import remember_compositions
 
 from hsl.cli import conf_dir
 
@@ -30,6 +31,7 @@ TINY = (
 # A suite that nohup or the background of a script started ignores these, and so would the commands that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+remember_compositions()
 
 
 @pytest.fixture(scope="session")
