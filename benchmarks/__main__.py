@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME]`: run one benchmark or all, print the ratios, write benchmarks/results/NAME.json."""
+"""`python -m benchmarks [NAME]`: run one benchmark or all, print the ratios, write benchmarks/results.json."""
 
 import importlib
 import json
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"  # name of the benchmark -> its rows
 NO_BENCHMARK = {"same_numbers"}  # a tool with a command line of its own
 
 
@@ -16,8 +17,8 @@ def main() -> int:
         rows = importlib.import_module(f"benchmarks.{name}").run()
         if not rows:
             continue
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
+        results = json.loads(RESULTS.read_text(encoding="utf8")) | {name: rows}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
         for row in rows:
             missed += not row["holds"]
             print(

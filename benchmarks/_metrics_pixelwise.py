@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassCalibrationError, MulticlassConfusionMatrix
 
 from benchmarks._memory import peak_mib
-from benchmarks._metrics_surface import in_turn
+from benchmarks._metrics_objects import in_turn
 from hsl.callbacks.object_scores import class_maps_of, submit
 from hsl.metrics.objects.clustering import clustering_scores
 from hsl.metrics.objects.panoptic import panoptic_counts

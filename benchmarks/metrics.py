@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks import _metrics_clustering, _metrics_pixelwise, _metrics_surface
+from benchmarks import _metrics_objects, _metrics_pixelwise
 
 
 def run() -> list[dict[str, Any]]:
-    return [*_metrics_pixelwise.run(), *_metrics_surface.run(), *_metrics_clustering.run()]
+    return [*_metrics_pixelwise.run(), *_metrics_objects.surface_rows(), *_metrics_objects.clustering_rows()]

@@ -7,9 +7,7 @@ from hsl.channels import channel_mask, class_pixels, code_names, holds, num_valu
 from hsl.heads import Head, Problem
 
 DAMAGE, KIND = Head("damage", "dense", ("clean", "damage")), Head("kind", "dense", ("other", "stain"))
-
 SHARED, LABEL = Head("segmentation", "dense", ("clean", "crack", "stain")), Head("label", "image", ("a", "b"))
-
 CODES = Head("segmentation", "dense", ("absent", "damage", "kind"), several=True)
 
 

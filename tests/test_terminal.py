@@ -18,6 +18,15 @@ from hsl.terminal import quieten_handlers, say, visible
 
 DRIVING = ["\x1b[2J", "\x1b]0;title\x07", "a\rb", "a\bb", "\x00", "\x7f", "\x9b31m", "a\u202eb", "\u2066", "\u200e",
            "\ufeff", "\u2028", "\x0b", "\udcff"]  # fmt: skip
+ROOT = Path(__file__).parents[1]
+LIMITED = """
+import resource, sys
+import lightning, segmentation_models_pytorch, torchmetrics, hsl.verbs.train.train
+from hsl.cli import run_verb
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2600 * 2**20, resource.RLIM_INFINITY))
+run_verb("train")
+"""
 
 
 @pytest.mark.parametrize("text", DRIVING, ids=repr)
@@ -63,18 +72,6 @@ def test_messages_of_the_log() -> None:
     log.addHandler(handler)
     log.warning("`%s` is odd", "a\x1b[2J")
     assert text.getvalue() == "`a\\x1b[2J` is odd\n"
-
-
-ROOT = Path(__file__).parents[1]
-
-LIMITED = """
-import resource, sys
-import lightning, segmentation_models_pytorch, torchmetrics, hsl.verbs.train.train
-from hsl.cli import run_verb
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2600 * 2**20, resource.RLIM_INFINITY))
-run_verb("train")
-"""
 
 
 def test_memory_that_ran_out_is_a_sentence_with_a_way_out() -> None:

@@ -1,17 +1,24 @@
-"""What the config of a run folder may name is a list, asked before anything is imported."""
+"""What the config of a run folder may name, and where it lies now: run folders outlive the floor plan."""
 
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hsl.cli import conf_dir
 from hsl.config.calls import calls_in, check_calls
+from hsl.config.moved import JOINED, MOVED, with_first_targets, with_present_targets
 from hsl.config.targets import EARLIER, allowed_targets, check_targets, named_targets
 from hsl.errors import ConfigError
+from hsl.reports.naming import comparable
+from hsl.run_folder.earlier import config_identity, differing
+from hsl.run_folder.provenance import read_config
+from hsl.verbs.opening.opening import open_run
 
 FILE = Path("run/config.yaml")
 GOOD = "hsl.data.datamodule.DataModule"
@@ -48,6 +55,14 @@ STRANGE = [
     {"_target_": GOOD},
     "???",
 ]
+OUTSIDE = {
+    "builtins.list",
+    "lightning.Trainer",
+    "lightning.pytorch.loggers.TensorBoardLogger",
+    "torchjd.aggregation.UPGradWeighting",
+}
+"""Of libraries. One more should neither write, nor run, nor read what its arguments say: look before you add it."""
+Make = Callable[..., DictConfig]
 
 
 def test_the_list_is_what_conf_names() -> None:
@@ -60,15 +75,6 @@ def test_the_list_is_what_conf_names() -> None:
     assert {name for name in found if not name.startswith("hsl.")} == OUTSIDE
     assert not EARLIER & found
     check_calls({name: {"_target_": name, "_partial_": True} for name in EARLIER})  # they are still there
-
-
-OUTSIDE = {
-    "builtins.list",
-    "lightning.Trainer",
-    "lightning.pytorch.loggers.TensorBoardLogger",
-    "torchjd.aggregation.UPGradWeighting",
-}
-"""Of libraries. One more should neither write, nor run, nor read what its arguments say: look before you add it."""
 
 
 @pytest.mark.parametrize("target", STRANGE, ids=repr)
@@ -148,3 +154,74 @@ def test_nobody_is_told_to_trust_a_part_of_python(target: str, said: str, unsaid
         check_targets({"task": {"_target_": target}}, frozenset([GOOD]), FILE)
     assert said in str(error.value)
     assert unsaid not in str(error.value)
+
+
+def test_every_entry_is_one_that_conf_names() -> None:
+    names = {name.removeprefix("hsl.") for name in named_targets(conf_dir())}
+    for table, named in ((MOVED, {name.rpartition(".")[0] for name in names}), (JOINED, names)):
+        assert set(table.values()) <= named
+        assert not set(table) & named
+        assert len(set(table.values())) == len(table)
+
+
+@pytest.fixture
+def earlier(tiny: Make) -> tuple[DictConfig, DictConfig]:
+    """A config, and how the house before the move would have stored it."""
+    cfg = tiny("data/split=kfold")
+    content = OmegaConf.to_container(cfg, resolve=True)
+    return cfg, OmegaConf.create(with_first_targets(content))
+
+
+def test_there_and_back(earlier: tuple[DictConfig, DictConfig]) -> None:
+    now, before = (OmegaConf.to_container(cfg, resolve=True) for cfg in earlier)
+    assert before != now
+    assert with_present_targets(before) == now
+    assert with_present_targets(now) == now
+    assert with_first_targets(before) == before
+
+
+def test_an_earlier_run_of_this_config_is_this_run(earlier: tuple[DictConfig, DictConfig]) -> None:
+    now, before = earlier
+    assert config_identity(now) == config_identity(before)
+    assert differing(*(OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now))) == {}
+
+
+def test_a_later_setting_makes_another_run_only_where_it_is_used(earlier: tuple[DictConfig, DictConfig]) -> None:
+    now, before = earlier
+    assert now.data.split.stop_fraction == 0
+    del before.data.split.stop_fraction
+    assert config_identity(now) == config_identity(before)
+    configs = [OmegaConf.to_container(cfg, resolve=True) for cfg in (before, now)]
+    assert differing(*configs) == {}
+    assert comparable(with_present_targets(configs[0]), 0, []) == comparable(configs[1], 0, [])
+    now.data.split.stop_fraction = 0.1
+    assert config_identity(now) != config_identity(before)
+    assert comparable(OmegaConf.to_container(now, resolve=True), 0, [])["data.split.stop_fraction"] == "0.1"
+
+
+def test_an_earlier_run_is_opened_and_read(earlier: tuple[DictConfig, DictConfig], tmp_path: Path) -> None:
+    now, before = earlier
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(before))
+    _, cfg = open_run(str(tmp_path), named_targets(conf_dir()))
+    assert cfg.data.split == now.data.split
+    assert read_config(tmp_path) == OmegaConf.to_container(now, resolve=True)
+
+
+@pytest.mark.parametrize(
+    "target", ["hsl.data.splits", "hsl.data.splits.folds.kfold.x", "data.splits.kfold", "os.system", 3, None]
+)
+def test_other_names_stay_what_they_are(target: object) -> None:
+    stored = yaml.safe_load(yaml.safe_dump({"a": [{"_target_": target}]}))
+    assert with_present_targets(stored) == stored
+
+
+@pytest.mark.parametrize(("first", "present"), JOINED.items())
+def test_one_name_moves_and_others_of_the_module_stay(first: str, present: str) -> None:
+    before, now = {"_target_": f"hsl.{first}"}, {"_target_": f"hsl.{present}"}
+    assert (with_present_targets(before), with_first_targets(now)) == (now, before)
+    other = {"_target_": "hsl.losses.overlap.Tversky"}
+    assert with_present_targets(other) == with_first_targets(other) == other
+
+
+def test_modules_are_there() -> None:
+    assert all(find_spec(f"hsl.{module}") for module in MOVED.values())

@@ -24,12 +24,8 @@ from hsl.data.splits.folds import kfold
 from hsl.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
-
-
 NUM_PICTURES = 12
-
 CLASSES = ("clean", "crack", "stain")
-
 AUGMENTATION: dict[str, Any] = {
     "flips": {"horizontal": 0.5, "vertical": 0.5},
     "rot90": None,
@@ -38,6 +34,7 @@ AUGMENTATION: dict[str, Any] = {
     "colour": None,
     "blur": None,
 }
+GOOD = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
 
 
 @pytest.fixture
@@ -519,9 +516,6 @@ def test_only_some_pictures(make: Callable[..., DataModule]) -> None:
     assert len(names) == NUM_PICTURES - 2
     assert not {"p02", "p03"} & set(names)
     assert some.prepared.fold_assignment.sha256 != whole.prepared.fold_assignment.sha256
-
-
-GOOD = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
 
 
 @pytest.mark.parametrize(("size", "workers"), [(32, 0), ([32, 64], "auto"), (1, 3)])

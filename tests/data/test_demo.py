@@ -7,6 +7,8 @@ from hsl.data.demo import damage
 from hsl.data.demo.damage import KINDS, Panel, add_damage
 from hsl.data.demo.painting import MATERIALS, fractal, ground, noise, paint
 
+SIDE, ZOOM = 320, 2
+
 
 @pytest.mark.parametrize("material", MATERIALS)
 def test_a_painting_is_a_picture(material):
@@ -60,9 +62,6 @@ def test_fractal_noise_is_rougher_than_its_first_layer():
     smooth = noise(np.random.default_rng(0), (64, 64), (32, 32))
     rough = fractal(np.random.default_rng(0), (64, 64), 32)
     assert np.abs(np.diff(rough, axis=1)).mean() > 1.5 * np.abs(np.diff(smooth, axis=1)).mean()
-
-
-SIDE, ZOOM = 320, 2
 
 
 def grey_panel(width=2.0, contrast=1.0):

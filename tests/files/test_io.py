@@ -22,6 +22,13 @@ from hsl.files.cells import csv_of, neutral, neutral_row, original, original_row
 from hsl.files.io import check_archive, read_arrays, read_bytes, read_json, write_arrays, write_atomically
 from hsl.files.names import below, check_names, file_name, is_below, leaves_folder
 
+ARRAYS = {"ids": np.array(["a", "bé"]), "counts": np.arange(12).reshape(3, 4), "nll": np.ones(2)}
+OUTSIDE = ["../../x", "..", "a/../../x", "/etc/x", "a//b", "/", "a/", "", " ", ".", "./a", "a/.", ".hidden", "a.",
+           "a /b", "a\\b", "..\\x", "a\0b", "a\nb", "a\x1b[31mb", "a\u202eb", "x" * 300, "ä" * 150]  # fmt: skip
+FORMULAS = ["=1+1", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-", "+", "=", "-a",
+            "＝1", "'=1", "''@x", "+-1", "-1e", "- 1", "-inf", "-1_0", "-١"]  # fmt: skip
+PLAIN = ["-0.5", "+3", "-1e-5", "-.5", "1", "leaf", "a=b", "", " =1", "'", "'quoted'", "'-0.5", "x@y"]
+
 
 def test_it_writes_and_leaves_nothing_else(tmp_path: Path) -> None:
     write_atomically(tmp_path / "deep" / "file", b"new")
@@ -69,9 +76,6 @@ def test_a_damaged_page_is_named(tmp_path: Path, content: bytes | None, said: st
     with pytest.raises(DataError, match=said) as caught:
         read_json(page)
     assert f"`{page}`" in str(caught.value)
-
-
-ARRAYS = {"ids": np.array(["a", "bé"]), "counts": np.arange(12).reshape(3, 4), "nll": np.ones(2)}
 
 
 def changed_bytes(whole: bytes) -> Iterator[bytes]:
@@ -132,10 +136,6 @@ def test_a_part_that_is_no_array(tmp_path: Path, content: bytes) -> None:
         read_arrays(tmp_path / "arrays.npz", ["nll"])
 
 
-OUTSIDE = ["../../x", "..", "a/../../x", "/etc/x", "a//b", "/", "a/", "", " ", ".", "./a", "a/.", ".hidden", "a.",
-           "a /b", "a\\b", "..\\x", "a\0b", "a\nb", "a\x1b[31mb", "a\u202eb", "x" * 300, "ä" * 150]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", OUTSIDE, ids=repr)
 @pytest.mark.parametrize("key", ["name", "inference_name", "callbacks.evaluation.inference"])
 def test_a_name_that_is_no_folder_inside_is_refused(name: str, key: str) -> None:
@@ -184,12 +184,6 @@ def test_two_ids_have_two_files() -> None:
     files = [file_name(name) for name in names]
     assert len(set(files)) == len(names)
     assert not any(set(file) & set("/\\\0") for file in files)
-
-
-FORMULAS = ["=1+1", "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "-", "+", "=", "-a",
-            "＝1", "'=1", "''@x", "+-1", "-1e", "- 1", "-inf", "-1_0", "-١"]  # fmt: skip
-
-PLAIN = ["-0.5", "+3", "-1e-5", "-.5", "1", "leaf", "a=b", "", " =1", "'", "'quoted'", "'-0.5", "x@y"]
 
 
 @pytest.mark.parametrize("text", FORMULAS, ids=repr)

@@ -17,8 +17,10 @@ from hsl.inference.whole import Whole
 
 # six source classes; `damage` and `kind` do not tell 2 from 3, nor 0 from 5
 TABLES = {"damage": torch.tensor([0, 1, 1, 1, 0, 0]), "kind": torch.tensor([0, 2, 0, 0, 1, 0])}
-
 MEMBERS = torch.tensor([0, 1, 2, 2, 3, 0])
+CHANNELS = ("leaf", "symptom", "margin")
+WHOLE = Whole(stride=1)
+WINDOWS = SlidingWindow(window=16, stride=8, windows_per_batch=3, stitch_device="cpu")
 
 
 def outputs(*sizes: tuple[str, int], shape: tuple[int, int] = (5, 3)) -> Outputs:
@@ -131,19 +133,11 @@ def test_a_task_reads_the_map_and_sums_the_probabilities() -> None:
     assert passed
 
 
-CHANNELS = ("leaf", "symptom", "margin")
-
-
 class SeesColours(Answers):
     """Finds each channel where its colour is bright, pixel by pixel."""
 
     def forward(self, images: Tensor, share: object = None) -> dict[str, Tensor]:
         return {name: torch.stack([-images[:, k], images[:, k]], 1) for k, name in enumerate(CHANNELS)}
-
-
-WHOLE = Whole(stride=1)
-
-WINDOWS = SlidingWindow(window=16, stride=8, windows_per_batch=3, stitch_device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,16 @@ from hsl.losses.eight_part.loss import PARTS, EightPartLoss
 from hsl.losses.eight_part.weak_labels import Pixels, opened, read_pixels, resize_labels, weak_targets
 
 WEIGHTS = dict(zip(PARTS, (2.0, 10.0, 1.0, 0.5, 0.5, 0.1, 0.1, 0.1), strict=True))
-
 COUNTS = {"segmentation": torch.tensor([900, 100])}
-
 FUNCTIONS = {
     part: eight_part_embeddings if part in ("object_embedding", "pixel_contrastive") else eight_part_pixels
     for part in PARTS
 }
-
 B, H, W = 2, 16, 12
+SHAPE = (2, 5, 6)
+SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+both = pytest.mark.parametrize(("seed", "weak"), list(itertools.product(range(3), (False, True))))
+RULES = {"t_pos": 0.8, "t_neg": 0.1, "pseudo_weight": 0.3, "rest_weight": 0.05}
 
 
 def make_loss(**changes: Any) -> EightPartLoss:
@@ -283,11 +284,6 @@ def test_a_larger_batch_takes_no_more_operations(weak: bool) -> None:
     assert counts[0] == counts[1] > 0
 
 
-SHAPE = (2, 5, 6)
-
-SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-
-
 def make(seed: int, weak: bool) -> tuple[Pixels, torch.Tensor, np.ndarray, np.ndarray]:
     """Pixels in float64 with gradient, their logits, and mask (unlabelled objects taken out) and p as arrays."""
     generator = torch.Generator().manual_seed(seed)
@@ -307,9 +303,6 @@ def places(mask: np.ndarray) -> list[tuple[int, int, int]]:
 
 def bce(p: float, target: int) -> float:
     return -math.log(p if target else 1 - p)
-
-
-both = pytest.mark.parametrize(("seed", "weak"), list(itertools.product(range(3), (False, True))))
 
 
 @both
@@ -424,9 +417,6 @@ def test_one_pixel_has_no_neighbour() -> None:
     assert maps.total_variation(pixels).item() == 0
     assert maps.edge(pixels).item() == 0
     assert maps.small_hole(pixels).item() == 0.5
-
-
-RULES = {"t_pos": 0.8, "t_neg": 0.1, "pseudo_weight": 0.3, "rest_weight": 0.05}
 
 
 def random_pixels(seed: int, shape: tuple[int, int, int] = (3, 7, 6)) -> tuple[Pixels, torch.Tensor, torch.Tensor]:

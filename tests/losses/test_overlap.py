@@ -10,11 +10,8 @@ from hsl.losses.cross_entropy import CrossEntropy
 from hsl.losses.overlap import Dice, ForegroundDice, Jaccard, Lovasz, Tversky
 
 GENERATOR = torch.Generator().manual_seed(5)
-
 LOGITS = torch.randn(2, 3, 6, 4, generator=GENERATOR)
-
 TARGET = torch.randint(0, 3, (2, 6, 4), generator=GENERATOR)
-
 WEIGHTS = torch.tensor([0.5, 1.0, 1.5])
 
 

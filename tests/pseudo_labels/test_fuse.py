@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hsl.errors import ConfigError
-from hsl.pseudo_labels.fuse import fuse_votes, renormalise
 from hsl.pseudo_labels.gradcam import cam_votes, class_activation
+from hsl.pseudo_labels.quality import fuse_votes, renormalise
 from hsl.pseudo_labels.sam import load_sam, sam_votes
 
 WEIGHTS = {"grabcut": 0.3, "gradcam": 0.5, "sam": 0.2}
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+IMAGES = torch.randn(3, 3, 24, 40, generator=torch.Generator().manual_seed(1))
+CLASSES = torch.tensor([0, 3, 4])
 
 
 def pixels(*votes: list[float]) -> np.ndarray:
@@ -78,9 +81,6 @@ def test_errors(votes: dict[str, np.ndarray], message: str) -> None:
 def test_a_weight_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="weight above 0"):
         fuse_votes({"sam": pixels([1, 0])}, {"sam": 0.0})
-
-
-IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +205,6 @@ class Plain(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)["classification"]
-
-
-IMAGES = torch.randn(3, 3, 24, 40, generator=torch.Generator().manual_seed(1))
-
-CLASSES = torch.tensor([0, 3, 4])
 
 
 def test_equals_the_library() -> None:

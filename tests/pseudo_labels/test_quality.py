@@ -9,6 +9,10 @@ from hsl.pseudo_labels.class_rules import parse_rule
 from hsl.pseudo_labels.quality import Judgement, mask_quality, tier_of
 
 TIERS = {"A": 0.8, "B": 0.5}
+CLASSES, LABELS = ("background", "leaf", "spot"), ("healthy", "rust")
+RULE_CLASSES = ["background", "leaf", "leaf spot", "2nd"]
+# shares: background 0.4, leaf 0.3, leaf_spot 0.1, _2nd 0, uncertain 0.2
+MASK = np.array([[0, 0, 0, 0, 1, 1, 1, 2, 255, 255]], dtype=np.uint8)
 
 
 def around(width: int, height: int) -> float:
@@ -120,9 +124,6 @@ def test_thresholds_out_of_order(thresholds: dict[str, float]) -> None:
         tier_of(0.6, True, thresholds)
 
 
-CLASSES, LABELS = ("background", "leaf", "spot"), ("healthy", "rust")
-
-
 def judgement(**rules: str) -> Judgement:
     return Judgement.of(rules, TIERS, CLASSES, LABELS)
 
@@ -180,12 +181,6 @@ def test_rules_of_the_class_and_of_all(rules: dict[str, str], label: str, tier: 
 def test_mistakes(rules: dict[str, str], tiers: dict[str, float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Judgement.of(rules, tiers, CLASSES, LABELS)
-
-
-RULE_CLASSES = ["background", "leaf", "leaf spot", "2nd"]
-
-# shares: background 0.4, leaf 0.3, leaf_spot 0.1, _2nd 0, uncertain 0.2
-MASK = np.array([[0, 0, 0, 0, 1, 1, 1, 2, 255, 255]], dtype=np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,23 @@ from scipy.stats import ortho_group
 
 from hsl.reports.analysis.agreement import Errors, feature_similarity, wrong_pictures
 from hsl.reports.analysis.analysis_page import analysis_page
-from hsl.reports.analysis.heat_maps import GAP, LEFT, SIDE, Tile, heat_map, heat_overlay, thumbnail, tile_sheet
+from hsl.reports.analysis.drawings import (
+    GAP,
+    LEFT,
+    SIDE,
+    Tile,
+    attention_plot,
+    heat_map,
+    heat_overlay,
+    stage_plot,
+    thumbnail,
+    tile_sheet,
+)
 from hsl.reports.analysis.numbers import DEAD_BELOW, Attention, ClassAttention, StageActivations, attention_share
-from hsl.reports.analysis.stage_plots import attention_plot, stage_plot
 
 CAM = np.array([[0.6, 0.2], [0.2, 1.0]], np.float32)
+WRONG = {"a": {"p", "q", "r"}, "b": {"p", "q"}, "c": {"p", "t"}}
+IDS = ["p", "q", "r", "s", "t"]
 
 
 def test_share_of_the_attention_and_of_the_area() -> None:
@@ -109,11 +121,6 @@ def test_a_model_that_gives_the_same_for_every_picture_is_like_none() -> None:
     assert np.isnan(found[0]).all()
     assert np.isnan(found[:, 0]).all()
     assert found[1, 1] == pytest.approx(1)
-
-
-WRONG = {"a": {"p", "q", "r"}, "b": {"p", "q"}, "c": {"p", "t"}}
-
-IDS = ["p", "q", "r", "s", "t"]
 
 
 def errors() -> Errors:

@@ -19,8 +19,8 @@ from hsl.run_folder.run import ScoredOn, gather
 from hsl.verbs.report import report
 
 CONF = Path(__file__).parents[2] / "conf"
-
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
+HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
 
 
 @pytest.fixture
@@ -222,9 +222,6 @@ def test_plots_in_the_formats_and_at_the_resolution_asked_for(make_run, run_repo
     for wrong in ("dpi=10", "formats=[gif]", "formats=[]", "dpi=fine"):
         with pytest.raises(ConfigError, match=f"`{wrong.split('=')[0]}` should be"):
             run_report(wrong)
-
-
-HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
 
 
 def test_json_has_every_number_and_no_nan(make_run, tmp_path):

@@ -41,6 +41,17 @@ TABLE = Table(
         ["b", Summary(math.nan, math.nan, 0), 3],
     ],
 )
+HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) [c]: d &lt; \x1b[2J\u202e"
+SHOWN = "&lt;img src=x onerror=alert(1)> [a]\\(javascript:b) [c]\\: d &amp;lt; \\x1b[2J\\u202e"
+THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+PHASES = {
+    "A": {"status": "finished", "epochs": 30, "monitor": "val/miou", "value": 0.71, "epoch": 21, "wall_time_s": 61.0},
+    "B": {"status": "reverted", "epochs": 12, "monitor": "val/accuracy", "value": 0.9, "epoch": -1},
+    "C": {"status": "skipped", "note": "phase B was reverted"},
+}
+RIGHT = {"a": [[50, 0, 0], [0, 50, 0], [0, 0, 0]], "b": [[40, 10, 0], [0, 50, 0], [0, 0, 0]]}
+RIGHT["c"] = [[30, 20, 0], [0, 50, 0], [0, 0, 0]]
+NAMES = {"a": "tu-convnext_tiny.fb_in1k", "b": "mit_b2", "c": "resnet50"}
 
 
 def test_csv_holds_full_precision_and_no_text_for_missing_values():
@@ -133,11 +144,6 @@ def test_a_row_of_another_length_is_an_error():
         table.to_markdown()
 
 
-HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) [c]: d &lt; \x1b[2J\u202e"
-
-SHOWN = "&lt;img src=x onerror=alert(1)> [a]\\(javascript:b) [c]\\: d &amp;lt; \\x1b[2J\\u202e"
-
-
 def test_names_stay_text() -> None:
     assert markdown_text(HOSTILE) == SHOWN
     assert markdown_text("mit_b3 ± 5 % & [1, 2] of `data.split`") == "mit_b3 ± 5 % & [1, 2] of `data.split`"
@@ -150,9 +156,6 @@ def test_tables_hold_no_tags_and_no_control_characters() -> None:
     assert table.to_markdown().count(SHOWN) == 3
     assert not {"\x1b", "\u202e", "<"} & {*table.to_markdown()}
     assert not {"\x1b", "\u202e"} & {*table.to_latex()}
-
-
-THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
 
 
 @pytest.fixture
@@ -234,13 +237,6 @@ def test_every_class_has_a_row(make_run, models):
     assert cells(table, "ties") == [4, 3, 0]
 
 
-PHASES = {
-    "A": {"status": "finished", "epochs": 30, "monitor": "val/miou", "value": 0.71, "epoch": 21, "wall_time_s": 61.0},
-    "B": {"status": "reverted", "epochs": 12, "monitor": "val/accuracy", "value": 0.9, "epoch": -1},
-    "C": {"status": "skipped", "note": "phase B was reverted"},
-}
-
-
 @pytest.fixture
 def table(tmp_path):
     def run():
@@ -285,13 +281,6 @@ def test_folds_list_what_is_missing(make_run, split_of, tmp_path):
     assert cells(table, "miou") == [1.0, None, None]
     assert cells(table, "images") == [4, None, None]
     assert table.texts[0][-2] == "0:01:01"
-
-
-RIGHT = {"a": [[50, 0, 0], [0, 50, 0], [0, 0, 0]], "b": [[40, 10, 0], [0, 50, 0], [0, 0, 0]]}
-
-RIGHT["c"] = [[30, 20, 0], [0, 50, 0], [0, 0, 0]]
-
-NAMES = {"a": "tu-convnext_tiny.fb_in1k", "b": "mit_b2", "c": "resnet50"}
 
 
 def miou(matrix):

@@ -14,6 +14,14 @@ from hsl.reports.tables.task_table import merged, named_by, task_table, ungroupe
 from hsl.run_folder.run import ScoredOn, gather, read_run
 
 FOCUSED = {"loss": {"primary": ["genus", "health"]}}
+ONE_HEAD = {
+    "loss": {"gamma": 2.0},
+    "task": {"network": {"heads": {"segmentation": {"_partial_": True}}}, "primary": "all"},
+}
+# Four classes of the data set, of which the last two are read alike by every task: three global ones.
+MEMBERS = [0, 1, 2, 2]
+TABLES = {"genus": [0, 1, 1, 1], "health": [0, 0, 1, 1]}
+FACTS = {"members": MEMBERS, "source_tables": TABLES}
 
 
 @pytest.fixture
@@ -120,12 +128,6 @@ def test_a_refused_model_has_no_h_mean(make_run, add_tasks, models, split_of):
     assert model.on_task("genus").summary("miou", ScoredOn("val")).num == 0
 
 
-ONE_HEAD = {
-    "loss": {"gamma": 2.0},
-    "task": {"network": {"heads": {"segmentation": {"_partial_": True}}}, "primary": "all"},
-}
-
-
 def test_flat_focused_and_holistic_are_compared_over_the_same_tasks(make_run, add_tasks, models):
     """Focused calls two of three tasks primary, the others all; every model has both H-means, by hand."""
     shares = {"flat": (0.9, 0.5, 0.2), "focused": (0.8, 0.7, 0.1), "holistic": (0.6, 0.6, 0.6)}
@@ -160,16 +162,6 @@ def test_the_primary_tasks_of_a_flat_model_are_those_of_its_task(make_run, add_t
     (model,) = models()
     assert model.primary == ["health"]
     assert model.h_mean(ScoredOn("val")).mean == pytest.approx(miou(0.5))
-
-
-# Four classes of the data set, of which the last two are read alike by every task: three global ones.
-MEMBERS = [0, 1, 2, 2]
-
-
-TABLES = {"genus": [0, 1, 1, 1], "health": [0, 0, 1, 1]}
-
-
-FACTS = {"members": MEMBERS, "source_tables": TABLES}
 
 
 @pytest.fixture

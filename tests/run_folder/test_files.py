@@ -21,7 +21,6 @@ from hsl.run_folder.scores import result_page, write_metrics
 from hsl.run_folder.stored_counts import NUM_BINS, NUM_COUNTS, NUM_THRESHOLDS, _shapes, read_pixel_counts
 
 CONFIG = {"name": "steel", "fold": 1, "seed": 3, "optimizer": {"lr": 1e-5}, "odd": math.inf}
-
 METRICS: dict[str, Any] = {
     "monitor": {"name": "val/miou", "mode": "max", "value": 0.1 + 0.2, "epoch": 1},
     "classes": ["none", "crack"],
@@ -30,8 +29,8 @@ METRICS: dict[str, Any] = {
     "parts": {"val": {"plain": {"miou": 0.1 + 0.2, "confusion": [[1, 0], [0, 1]], "nll": None}}},
     "objects": None,
 }
-
 HISTORY = f"epoch,phase,step,lr,train/loss,val/miou\n0,A,11,1e-05,inf,\n1,B,22,{1 / 3!r},0.5,{0.1 + 0.2!r}\n"
+HEAD = "id,group,part,inference,head,target,prediction,correct,loss,probability/a,probability/b"
 
 
 @pytest.fixture
@@ -157,9 +156,6 @@ def test_a_broken_line_is_named_and_costs_the_run_nothing_else(make_run, line, r
     assert run.status == "finished"
     assert run.weighting is None
     assert reason in run.problems[0]
-
-
-HEAD = "id,group,part,inference,head,target,prediction,correct,loss,probability/a,probability/b"
 
 
 @pytest.fixture

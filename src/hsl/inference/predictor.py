@@ -30,7 +30,6 @@ class Network(Protocol):
 
 
 Predictor = Callable[[Network, Tensor], Outputs]
-
 """Says what a network sees in images ``(B, 3, H, W)`` of any size: whole, by windows, or averaged over orientations."""
 
 

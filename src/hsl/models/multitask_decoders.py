@@ -12,6 +12,8 @@ from hsl.config.ranges import FractionBelowOne, PositiveInt
 from hsl.errors import ConfigError
 from hsl.models.decoders import dropout_of
 
+STRIDE = 4
+
 
 class TaskAttention(nn.Module):
     r"""Enriches the features of one task by those of all others, through cross-attention and a learned gate.
@@ -73,9 +75,6 @@ def pool(features: Tensor, side: int) -> Tensor:
 
 def _tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
-
-
-STRIDE = 4
 
 
 class StageFusion(nn.Module):

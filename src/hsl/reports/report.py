@@ -1,4 +1,4 @@
-"""From run folders to tables and a page."""
+"""From run folders to tables and a page, and what is printed of them: the answer, a table, the warnings."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.table import Table as RichTable
 
+from hsl.console import PlainConsole
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.cv_results import cv_results, image_results
@@ -24,10 +26,12 @@ from hsl.reports.statistics.ablation import check_base, find_base
 from hsl.reports.tables.part_tables import parts_of, parts_table
 from hsl.reports.tables.run_tables import phases_table
 from hsl.reports.tables.score_tables import Table, write_table
-from hsl.reports.tables.terminal_table import RANKINGS, print_report
 from hsl.reports.tables.titles import title_of
 from hsl.run_folder.run import Run, ScoredOn
 from hsl.terminal import say
+
+RANKINGS = ("ranking", "image_ranking")
+HIDDEN = {"difference", "interval_adjusted", "adjusted_p", "trainings_p", "smallest"}  # a terminal is narrow
 
 
 @dataclass(frozen=True)
@@ -157,3 +161,42 @@ def _once(ranked: Sequence[Model], models: Sequence[Model]) -> list[Model]:
     """The models in the order in which they are ranked first, with all that they were scored on."""
     by_label = {model.label: model for model in models}
     return [by_label[label] for label in dict.fromkeys(model.label for model in ranked)]
+
+
+def print_report(answers: Mapping[str, Sequence[str]], tables: Mapping[str, Table], notes: Sequence[Note]) -> None:
+    """Print the answer first.
+
+    Args:
+        answers: sentences, by what they are of.
+        tables: of the report, by name.
+        notes: warnings and remarks.
+    """
+    console = PlainConsole()
+    if not console.is_terminal:
+        console.width = 120  # a file has no edge
+    for of, sentences in answers.items():
+        title = f"{of}: " if len(answers) > 1 else ""
+        console.print(f"{title}{' '.join(sentences)}\n", style="bold")
+    for name in RANKINGS:
+        if name in tables:
+            console.print(_shown(tables[name]))
+    for note in notes:
+        if note.level == "warning":
+            console.print(f"! {note.text}", style="yellow")
+
+
+def _shown(table: Table) -> RichTable:
+    shown = RichTable()
+    kept = [i for i, column in enumerate(table.columns) if not column.more and column.key not in HIDDEN]
+    for i in kept:
+        column = table.columns[i]
+        is_model = column.key == "model"
+        shown.add_column(
+            column.title,
+            justify="right" if column.is_number else "left",
+            min_width=20 if is_model else None,
+            overflow="fold",
+        )
+    for row in table.texts:
+        shown.add_row(*[row[i] for i in kept])
+    return shown

@@ -21,7 +21,6 @@ from hsl.files.io import Page, read_json, read_text, write_atomically
 from hsl.run_folder.layout import AUDIT, CONFIG, PARTS, PROVENANCE
 
 STATUSES = ("finished", "failed", "interrupted", "running")
-
 Schema = TypeVar("Schema", bound=BaseModel)
 
 

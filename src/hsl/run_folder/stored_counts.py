@@ -16,8 +16,10 @@ from hsl.files.row_file import read_rows
 from hsl.run_folder.layout import OBJECTS
 
 NUM_THRESHOLDS = 10  # of the IoU, see `hsl.metrics.objects.average_precision.THRESHOLDS`
-
 PerThreshold = Annotated[list[int], Field(min_length=NUM_THRESHOLDS, max_length=NUM_THRESHOLDS)]
+NUM_COUNTS = 7  # rows of ``boundaries``, see `hsl.metrics.pixels.formulas.BOUNDARY_COUNTS`
+NUM_BINS = 15  # see `hsl.metrics.pixels.formulas.NUM_BINS`
+KEYS = ("ids", "part", "inference")
 
 
 class Surface(BaseModel):
@@ -107,13 +109,6 @@ def read_objects(folder: Path, num_classes: int) -> dict[tuple[str, str], list[O
         part, _, inference = str(content["part"]).partition("/")
         found.setdefault((part, inference), []).append(row)
     return found
-
-
-NUM_COUNTS = 7  # rows of ``boundaries``, see `hsl.metrics.pixels.formulas.BOUNDARY_COUNTS`
-
-NUM_BINS = 15  # see `hsl.metrics.pixels.formulas.NUM_BINS`
-
-KEYS = ("ids", "part", "inference")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ from hsl.data.files.scan import Scan
 from hsl.files.split_file import Fold, Split
 
 CLASSES = ("clean", "scratch", "crack")
+PARTS = {"a": "train", "b": "train", "c": "val", "d": "test"}
+BLACK, WHITE, PROPER, BORDER = {0: 9}, {0: 5, 255: 4}, {0: 5, 1: 4}, {0: 3, 1: 3, 255: 3}
 
 
 def subject(
@@ -48,9 +50,6 @@ def subject(
     fold = Fold(where["train"], where["val"], "0", where["stop"])
     split = Split("kfold", 0, groups, (fold,), where["test"], "sha")
     return Subject(Catalogue("data", tuple(records), classes), scan, split, 0)
-
-
-PARTS = {"a": "train", "b": "train", "c": "val", "d": "test"}
 
 
 def test_a_sound_fold_has_no_findings() -> None:
@@ -127,9 +126,6 @@ def test_values_outside_the_classes() -> None:
     assert finding.files == ("masks/a.png", "masks/c.png")
     assert "`masks/a.png` has 3 (2 pixels)" in finding.message
     assert "`masks/c.png` has 7, 254 (10 pixels)" in finding.message
-
-
-BLACK, WHITE, PROPER, BORDER = {0: 9}, {0: 5, 255: 4}, {0: 5, 1: 4}, {0: 3, 1: 3, 255: 3}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ from hsl.data.labels.pseudo_labels import PseudoLabels
 from hsl.data.loading.transforms import training_transform
 from hsl.errors import ConfigError, DataError
 
+HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
+GOOD = "p0,rust,A,0.9,0.1,0.2,1,gradcam grabcut,/pictures/p0.png\n"
+
 
 def write_data(root: Path, *, masks: bool = True) -> Path:
     """Twelve pictures; true masks hold class 2 only, which no pseudo-label has."""
@@ -164,11 +167,6 @@ def test_other_mistakes(tmp_path: Path, plain: DataModule) -> None:
         make(root, PseudoLabels(str(unchecked), TIERS)).prepare()
     with pytest.raises(ConfigError, match="tier_weights"):
         PseudoLabels("x", {"A": None})
-
-
-HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
-
-GOOD = "p0,rust,A,0.9,0.1,0.2,1,gradcam grabcut,/pictures/p0.png\n"
 
 
 def folder_of(path: Path, table: str, page: str = '{"data": "leaves", "classes": ["ground", "leaf"]}') -> Path:

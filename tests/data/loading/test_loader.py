@@ -27,7 +27,6 @@ from hsl.data.loading.workers import choose_num_workers, collector_paused, rank_
 from hsl.errors import ConfigError, DataError
 
 NUM_PICTURES = 11
-
 linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 

@@ -23,7 +23,6 @@ from hsl.data.patches.windows import open_windows, read_window
 from hsl.errors import DataError
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (150, 210, 3), dtype=np.uint8)
-
 KINDS: dict[str, dict[str, Any]] = {
     "mapped": {},
     "tiles": {"tile": (64, 64)},

@@ -17,9 +17,7 @@ from hsl.metrics.objects.panoptic import match_pictures, panoptic_counts, pool_p
 from hsl.metrics.objects.segments import components
 
 NUM_CLASSES = 4
-
 COUNTS = ("tp", "fp", "fn", "iou_sum")
-
 quick = settings(max_examples=80, deadline=None)
 
 

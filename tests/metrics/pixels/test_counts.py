@@ -15,6 +15,8 @@ from hsl.metrics.pixels.counts import (
 from hsl.metrics.pixels.pixel_counts import METRICS, PixelCounts
 from hsl.metrics.pixels.pixelwise import Pixelwise
 
+NAMES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
+
 
 def make(
     seed: int, num_classes: int, shape: tuple[int, int, int] = (3, 5, 7), ignored: float = 0.2
@@ -142,9 +144,6 @@ def test_accelerator_equals_cpu_without_a_synchronisation(num_classes: int, per_
         torch.use_deterministic_algorithms(False)
     assert torch.equal((counts if per_image else counts[0]).cpu(), expected)
     assert int(labels.strays) == 0
-
-
-NAMES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
 
 
 @pytest.fixture(scope="module")

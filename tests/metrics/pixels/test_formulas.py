@@ -26,6 +26,10 @@ from hsl.metrics.pixels.formulas import (
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.scoring import Scoring
 
+CHANNELS = ("leaf", "symptom", "margin", "hole", "vein")
+COUNTS = dict.fromkeys(CHANNELS, torch.ones(2))
+HEADS = *(Head(name, "dense", ("absent", name)) for name in CHANNELS), Head("all", "dense", ("absent", *CHANNELS), True)
+
 
 def masks(
     seed: int, num_classes: int, shape: tuple[int, int, int] = (3, 5, 7), ignored: float = 0.2
@@ -284,13 +288,6 @@ def test_calibration_by_hand() -> None:
     assert values["ece"] == pytest.approx(0.1)
     assert values["nll"] == 0.75
     assert values["brier"] == 0.25
-
-
-CHANNELS = ("leaf", "symptom", "margin", "hole", "vein")
-
-COUNTS = dict.fromkeys(CHANNELS, torch.ones(2))
-
-HEADS = *(Head(name, "dense", ("absent", name)) for name in CHANNELS), Head("all", "dense", ("absent", *CHANNELS), True)
 
 
 def make_channels(seed: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from hsl.reports.models import models_of
-from hsl.reports.page import hints
-from hsl.reports.page.hints import MIN_STEPS, degraded, weighting_hints
+from hsl.reports.page import facts
+from hsl.reports.page.facts import MIN_STEPS, degraded, weighting_hints
 from hsl.reports.page.notes import notes_on
 from hsl.run_folder.run import ScoredOn, gather
 
@@ -20,6 +20,9 @@ PAGE = {
     "restored_from": "phases/B/checkpoints/start.ckpt",
     "phase": "B",
 }
+UPGRAD = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "torchjd.UPGradWeighting"}}
+NASH = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "hsl.weighting.gramian.nash_mtl"}}
+PCGRAD = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "hsl.weighting.gramian.PCGrad"}}
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_a_reverted_model_is_marked_and_the_note_says_what_was_restored_and_why(
     (make_run("b", "b", 0) / "rollback.json").write_text(json.dumps({**PAGE, "decision": "kept"}))
     found = models()
     assert [model.label for model in found] == ["a (reverted)", "b"]
-    (said,) = hints.reverted(found)
+    (said,) = facts.reverted(found)
     assert said == (
         "a (reverted): the rollback gate restored earlier weights, which are scored here. fold 0, seed 0: after "
         "phase B val/accuracy was 0.8512 against a baseline of 0.9 (tolerance 0.005), val/miou was 0.31, below 0.5; "
@@ -47,7 +50,7 @@ def test_a_mean_over_reverted_and_other_runs_is_said(make_run, models):
             (folder / "rollback.json").write_text(json.dumps(PAGE))
     (model,) = models()
     assert model.label == "a (reverted in fold 1)"
-    (said,) = hints.reverted([model])
+    (said,) = facts.reverted([model])
     assert said.endswith("The mean over folds also holds 2 runs that were not taken back.")
 
 
@@ -75,15 +78,8 @@ def event(before, after, cut="train", checkpointing=False):
 def test_lost_memory(make_run, models, events, expected):
     (make_run("a", "a", 2) / "oom.json").write_text(json.dumps(events))
     make_run("b", "b", 2)
-    (said,) = hints.memory(models())
+    (said,) = facts.memory(models())
     assert said == f"a, fold 2, seed 0: not enough memory; {expected}The effective batch stayed."
-
-
-UPGRAD = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "torchjd.UPGradWeighting"}}
-
-NASH = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "hsl.weighting.gramian.nash_mtl"}}
-
-PCGRAD = {"_target_": "hsl.weighting.aggregation.Aggregation", "method": {"_target_": "hsl.weighting.gramian.PCGrad"}}
 
 
 @pytest.fixture

@@ -8,6 +8,11 @@ from hsl.reports.page.notes import notes_on, warnings_of
 from hsl.run_folder.run import ScoredOn, gather
 
 THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+AUDIT = {
+    "stopped": False, "method": "kfold", "groups": "group", "num_pictures": {"train": 8, "val": 4, "test": 0},
+    "near_duplicates": "stop", "threshold": 0.98, "num_inside": 7, "num_across": 1,
+    "findings": [{"rule": "c", "severity": "warn", "message": "one pair", "ids": [], "files": []}],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -220,13 +225,6 @@ def test_stored_scores_have_to_follow_from_the_predictions(make_run, add_image_h
     said = [text for text in texts(notes(), "warning") if "contradicts image_predictions.csv" in text]
     assert len(said) == warns
     assert all("accuracy 0.1230, but " in text for text in said)
-
-
-AUDIT = {
-    "stopped": False, "method": "kfold", "groups": "group", "num_pictures": {"train": 8, "val": 4, "test": 0},
-    "near_duplicates": "stop", "threshold": 0.98, "num_inside": 7, "num_across": 1,
-    "findings": [{"rule": "c", "severity": "warn", "message": "one pair", "ids": [], "files": []}],
-}  # fmt: skip
 
 
 def test_alike_audits_stand_together(make_run, tmp_path):

@@ -12,6 +12,9 @@ from hsl.reports.plots.image_plots import image_plots
 from hsl.run_folder.run import ScoredOn, gather
 
 MANY = [f"a model with a long name {i}" for i in range(12)]
+CLASSES = ["clean", "crack", "stain", "hole"]
+MATRIX = np.array([[900, 60, 30, 0], [20, 70, 10, 0], [5, 0, 0, 5], [0, 0, 0, 0]])
+RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 
 
 def texts(plot):
@@ -83,11 +86,6 @@ def test_twelve_models_and_forty_classes():
         assert height < 20
 
 
-CLASSES = ["clean", "crack", "stain", "hole"]
-
-MATRIX = np.array([[900, 60, 30, 0], [20, 70, 10, 0], [5, 0, 0, 5], [0, 0, 0, 0]])
-
-
 def test_rows_are_the_largest_pairs_by_errors_and_by_class():
     plot = confused_plot(MATRIX, CLASSES, "m", "confused_01_m")
     rows = {(true, predicted): values for true, predicted, *values in plot.rows}
@@ -139,9 +137,6 @@ def test_the_matrix_holds_counts_and_its_name_the_place_in_the_ranking(make_run,
     matrix = list(confusion_plots(models, ScoredOn("val")))[2]
     assert matrix.name == "confusion_02_net-lr-0.2"
     assert matrix.rows[0] == ["background", 50, 50, 0]
-
-
-RIGHT, WRONG = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1]
 
 
 @pytest.fixture

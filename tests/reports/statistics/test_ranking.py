@@ -21,10 +21,9 @@ from hsl.reports.tables.score_tables import interval_cell
 from hsl.run_folder.run import ScoredOn, gather
 
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
-
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
-
 THREE = [[50, 0, 0], [0, 50, 0], [0, 0, 50]]
+WRONG = {"base": 20, "focal": 10, "flat": 40}
 
 
 @pytest.fixture
@@ -175,9 +174,6 @@ def test_the_table(make_run, tmp_path):
     assert first["seed_share"] == pytest.approx(found.seed / (found.seed + found.split))
     assert "not known" in second["note"]
     assert table.texts[1][keys.index("seed_std")] == "–"
-
-
-WRONG = {"base": 20, "focal": 10, "flat": 40}
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.verdicts import Trainings, share_scored, trainings_of, verdict
 
 CLEAR = Estimate(0.1, 20, Interval(0.1, 0.05, 0.15), Interval(0.1, 0.02, 0.18), 0.001, 0.004, 0.06, 12)
-
 UNCLEAR = Estimate(0.1, 20, Interval(0.1, 0.01, 0.19), Interval(0.1, -0.02, 0.22), 0.03, 0.09, 0.2, 60)
 
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError
-from hsl.verbs.train.processes import LAUNCH_VARIABLES, check_launch, is_further_process, own_command
+from hsl.verbs.train.setup import LAUNCH_VARIABLES, check_launch, is_further_process, own_command
 
 
 @pytest.fixture

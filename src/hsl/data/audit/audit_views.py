@@ -22,9 +22,7 @@ from hsl.files.io import write_atomically
 from hsl.run_folder.layout import AUDIT
 
 ROWS, TILE, GAP, LINE = 5, 240, 12, 20
-
 INK, PAPER = (30, 30, 30), (255, 255, 255)
-
 STEM = "near_duplicates_"
 
 

@@ -15,14 +15,11 @@ import numpy.typing as npt
 from hsl.batch import IGNORE_INDEX
 
 LabelImage = npt.NDArray[np.integer[Any]]
-
 ClassMap = npt.NDArray[np.uint8]
-
 Bools = npt.NDArray[np.bool_]
-
 Floats = npt.NDArray[np.float64]
-
 Integers = npt.NDArray[np.int64]
+MAX_CLASSES = 256
 
 
 def check_same_size(prediction: LabelImage, target: LabelImage) -> None:
@@ -82,9 +79,6 @@ def class_maps(prediction: LabelImage, target: LabelImage, num_classes: int) -> 
                 "Check `num_classes` and the mapping of mask values to classes."
             )
     return masked.astype(np.uint8, copy=False), target.astype(np.uint8, copy=False)
-
-
-MAX_CLASSES = 256
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from hsl.metrics.catalogue import score_names
 
 Floats = NDArray[np.float64]
-
 States: TypeAlias = "dict[str, NDArray[Any]]"
-
 """The sums of some pictures on the host; those of several pictures add up.
 
 ``matrices`` is ``int64 (2, C, C)`` (interior and boundary; rows truth), ``boundaries`` ``int64 (K, C)``, ``pixels``
 ``int64 (2, bins)``, ``confidence`` ``(bins)``, ``nll`` and ``brier`` are scalars.
 """
-
-
 STATES = ("matrices", "boundaries", "pixels", "confidence", "nll", "brier")
-
 BOUNDARY_COUNTS = (
     "band_true",
     "band_both",
@@ -34,11 +29,8 @@ BOUNDARY_COUNTS = (
     "contour_predicted",
     "hit_predicted",
 )
-
 NUM_BINS = 15
-
 KINDS = ("background", "missed", "classification")
-
 PLACES = ("interior", "boundary")
 
 

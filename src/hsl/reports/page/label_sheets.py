@@ -21,8 +21,12 @@ from hsl.reports.plots.palette import palette
 from hsl.reports.plots.run_plots import BLUE, GREEN, GREY, ORANGE, STYLE, save_figure
 
 COLUMNS, SIDE, GAP, LINE = 3, 320, 12, 20
-
 TIER_COLOURS = {"A": GREEN, "B": ORANGE, "C": GREY}
+LINES = {
+    "miou": ("mean IoU with the round before", BLUE, "o-"),
+    "agreement": ("mean IoU with the first labels", ORANGE, "s--"),
+    "quality": ("mean quality", GREEN, "^:"),
+}
 
 
 class Labelled(NamedTuple):
@@ -117,13 +121,6 @@ def _legend(draw: ImageDraw.ImageDraw, place: tuple[int, int], classes: Sequence
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-LINES = {
-    "miou": ("mean IoU with the round before", BLUE, "o-"),
-    "agreement": ("mean IoU with the first labels", ORANGE, "s--"),
-    "quality": ("mean quality", GREEN, "^:"),
-}
 
 
 def drift_plot(path: Path, rounds: pd.DataFrame, converged_below: float = 0.15, title: str = "") -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hsl.metrics.images.image_counts import COUNTED
 from hsl.metrics.pixels.pixel_counts import CONFUSION_METRICS, EMPTY_ONE, METRICS
 from hsl.reports.models import Model
-from hsl.reports.page import facts, hints
-from hsl.reports.page.hints import degraded, weighting_hints
+from hsl.reports.page import facts
+from hsl.reports.page.facts import degraded, weighting_hints
 from hsl.reports.scores import Scores, counted
 from hsl.run_folder import layout
 from hsl.run_folder.run import Run, ScoredOn
@@ -38,14 +38,14 @@ def notes_on(runs: Sequence[Run], models: Sequence[Model], on: ScoredOn) -> list
         *_ungrouped(models),
         *_few_groups(models, on),
         *_failed_objects(models, on),
-        *(Note("warning", text) for text in hints.reverted(models)),
+        *(Note("warning", text) for text in facts.reverted(models)),
         *_unlike_image_classes(heads),
         *_method(models, on.part),
         *(Note("warning", text) for text in degraded(models)),
         *(Note("info", text) for text in weighting_hints(models)),
         *_left_out(models),
         *_unscored(heads, on),
-        *(Note("info", text) for text in hints.memory(models)),
+        *(Note("info", text) for text in facts.memory(models)),
     ]
     return sorted(found, key=lambda note: note.level != "warning")
 

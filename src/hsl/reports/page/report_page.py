@@ -50,7 +50,6 @@ PLACED = (
     "image_thresholds",
     "image_folds",
 )  # tables with a section of their own
-
 NUMBERED = {"class": "class", "group": "group", "model": "model", "first": "model", "second": "model"}
 
 

@@ -16,10 +16,10 @@ from hsl.reports.statistics.verdicts import p_text
 from hsl.run_folder.provenance import PartTest
 
 LEAST_EXPECTED, ENOUGH = 1, 5  # in a cell: of all, and of four in five
-
 LEAST_WAYS = 20  # to deal the groups, below which no p can be under 0.05
-
 DRAWS = 999
+SIZES = {0.1: "negligible", 0.3: "small", 0.5: "medium", math.inf: "large"}  # of w = V sqrt(min(R, K) - 1), Cohen 1988
+EVERY = "all classes"
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,6 @@ def _entropy(shares: NDArray[Any]) -> NDArray[Any]:
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
     found: NDArray[Any] = -(shares * logs).sum(-1)
     return found
-
-
-SIZES = {0.1: "negligible", 0.3: "small", 0.5: "medium", math.inf: "large"}  # of w = V sqrt(min(R, K) - 1), Cohen 1988
-
-EVERY = "all classes"
 
 
 @dataclass(frozen=True)

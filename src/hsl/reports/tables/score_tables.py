@@ -15,6 +15,29 @@ from hsl.reports.statistics.paired_tests import Interval, Summary
 from hsl.terminal import visible
 
 _ENTITY = re.compile(r"&(?=#?\w+;)")  # any other stands for itself
+NONE = "–"
+Cell = str | int | float | Summary | None
+_FORMATS = {"value": ".4f", "pictures": ".4f", "signed": "+.4f", "effect": "+.2f", "pixels": ".2f"}
+# What LaTeX would take for a command or cannot print.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "·": r"$\cdot$",
+    "≥": r"$\geq$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "…": r"\ldots{}",
+}
 
 
 def markdown_text(text: str) -> str:
@@ -40,36 +63,6 @@ def markdown_texts(content: Any) -> Any:
 def markdown_row(cells: Sequence[Any]) -> str:
     """A line of a table, of texts that are escaped already; none breaks its cell."""
     return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-NONE = "–"
-
-Cell = str | int | float | Summary | None
-
-
-_FORMATS = {"value": ".4f", "pictures": ".4f", "signed": "+.4f", "effect": "+.2f", "pixels": ".2f"}
-
-
-# What LaTeX would take for a command or cannot print.
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "·": r"$\cdot$",
-    "≥": r"$\geq$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "…": r"\ldots{}",
-}
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,6 @@ class Table:
 
 
 Field: TypeAlias = tuple[Column, Callable[[Any], Cell]]
-
 """A column, and what is read for it of what a row is about."""
 
 

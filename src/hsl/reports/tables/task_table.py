@@ -16,7 +16,6 @@ from hsl.reports.tables.titles import kind_of, title_of
 from hsl.run_folder.run import Run, ScoredOn
 
 NAMED = 3  # tasks that a heading names; more are counted
-
 SCORES = ("miou", "mean_dice", "pixel_accuracy", "boundary_f1", "ece")
 
 

@@ -13,8 +13,7 @@ from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.reports.analysis.agreement import Errors
 from hsl.reports.analysis.analysis_page import analysis_page
-from hsl.reports.analysis.heat_maps import Tile, tile_sheet
-from hsl.reports.analysis.stage_plots import attention_plot, stage_plot
+from hsl.reports.analysis.drawings import Tile, attention_plot, stage_plot, tile_sheet
 from hsl.reports.plots.confusion_plots import confused_plot
 from hsl.reports.plots.plot_files import Plot, save_plots
 from hsl.reports.plots.score_plots import slug

@@ -18,7 +18,7 @@ from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError, DataError
 from hsl.files.split_file import read_split
 from hsl.metrics.images.image_scores import one_hot_labels
-from hsl.reports.analysis.heat_maps import Picture, thumbnail
+from hsl.reports.analysis.drawings import Picture, thumbnail
 from hsl.run_folder.layout import BEST, CHECKPOINTS, METRICS, SPLITS
 from hsl.run_folder.provenance import read_provenance
 from hsl.verbs.opening.opening import building_from, open_run, place_data

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
-from hsl.pseudo_labels.fuse import renormalise
+from hsl.pseudo_labels.quality import renormalise
 
 SOURCES = ("grabcut", "gradcam", "sam")
 

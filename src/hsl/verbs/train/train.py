@@ -39,8 +39,15 @@ from hsl.verbs.train.earlier_runs import check_first_weights, learned_from, same
 from hsl.verbs.train.part_counts import part_tests
 from hsl.verbs.train.phase_plan import check_phases
 from hsl.verbs.train.phases import PhasedRun, check_phase_checkpoints
-from hsl.verbs.train.processes import check_launch, ending_together, is_further_process, own_command
-from hsl.verbs.train.setup import check_training, make_callbacks, make_repeatable
+from hsl.verbs.train.setup import (
+    check_launch,
+    check_training,
+    ending_together,
+    is_further_process,
+    make_callbacks,
+    make_repeatable,
+    own_command,
+)
 
 
 def train(cfg: DictConfig) -> float | None:
