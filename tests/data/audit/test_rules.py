@@ -216,6 +216,7 @@ def test_the_part_that_stops_is_a_side_like_the_others() -> None:
     assert "x (stop and train)" in torn.message
     (absent,) = absent_classes(found, "stop")
     assert "scratch (1 in stop, 1 in test)" in absent.message
+    assert "Use fewer folds, a smaller `data.split.stop_fraction` or another `data.split.seed`" in absent.message
     copied = replace(found.scan, content=("same", "other", "same", "third"))
     (twice,) = shared_pictures(replace(found, scan=copied))
     assert (twice.severity, twice.ids) == ("stop", ("a", "c"))

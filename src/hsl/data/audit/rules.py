@@ -250,11 +250,11 @@ def absent_classes(subject: Subject, severity: str) -> list[Finding]:
     for index in absent.tolist():
         holders = {scan.ids[row] for row in np.flatnonzero(present[:, index])}
         in_part = {part: len(holders.intersection(ids)) for part, ids in subject.parts.items()}
-        where = [f"{number} in {part}" for part, number in in_part.items() if number]
-        named.append(f"{classes[index]} ({', '.join(where) or 'nowhere in the data set'})")
+        where = ", ".join(f"{number} in {part}" for part, number in in_part.items() if number)
+        named.append(f"{classes[index]} ({where or 'nowhere in the data set'})")
     message = (
-        f"{len(named)} classes are in no training picture: {name_some(named, 20)}. Use fewer folds or "
-        "another `data.split.seed`, take them out of dataset.yaml, or go on with "
+        f"{len(named)} classes are in no training picture: {name_some(named, 20)}. {_other_split(subject)}, "
+        "take them out of dataset.yaml, or go on with "
         "`data.audit.missing_classes=warn`."
     )
     ids = tuple(scan.ids[row] for row in np.flatnonzero(present[:, absent].any(axis=1)))
@@ -272,16 +272,21 @@ def absent_image_classes(subject: Subject, severity: str, columns: str | Sequenc
     absent = [k for k, number in enumerate(counts["train"]) if not number]
     if not absent:
         return []
-    where = [", ".join(f"{counts[part][k]} in {part}" for part in subject.parts if counts[part][k]) for k in absent]
-    named = [
-        f"{labels.classes[k]} ({found or 'nowhere in the data set'})" for k, found in zip(absent, where, strict=True)
-    ]
+    named = []
+    for k in absent:
+        where = ", ".join(f"{number[k]} in {part}" for part, number in counts.items() if number[k])
+        named.append(f"{labels.classes[k]} ({where or 'nowhere in the data set'})")
     message = (
-        f"{len(absent)} classes of `data.image_labels` are in no training picture: {name_some(named, 20)}. Use fewer "
-        "folds or another `data.split.seed`, or go on with `data.audit.missing_classes=warn`."
+        f"{len(absent)} classes of `data.image_labels` are in no training picture: {name_some(named, 20)}. "
+        f"{_other_split(subject)}, or go on with `data.audit.missing_classes=warn`."
     )
     ids = tuple(records[i].id for i in np.flatnonzero(labels.shown()[:, absent].any(axis=1)).tolist())
     return [Finding("f", severity, message, ids, tuple(map(subject.image, ids)))]
+
+
+def _other_split(subject: Subject) -> str:
+    less = ", a smaller `data.split.stop_fraction`" if "stop" in subject.parts else ""
+    return f"Use fewer folds{less} or another `data.split.seed`"
 
 
 def _across(subject: Subject, values: Mapping[str, str]) -> dict[str, list[str]]:
@@ -290,8 +295,5 @@ def _across(subject: Subject, values: Mapping[str, str]) -> dict[str, list[str]]
     for name, value in values.items():
         if name in subject.part_of:
             holders[value].append(name)
-    return {
-        value: names
-        for value, names in sorted(holders.items())
-        if len(names) > 1 and len({subject.part_of[name][0] for name in names}) > 1
-    }
+    parts = {value: {subject.part_of[name][0] for name in names} for value, names in holders.items()}
+    return {value: names for value, names in sorted(holders.items()) if len(parts[value]) > 1}
