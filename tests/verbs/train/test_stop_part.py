@@ -23,6 +23,10 @@ from hsl.verbs.train.train import train
 
 Make = Callable[..., DictConfig]
 KINDS = ["crack", "stain", "scratch"]
+RUN = (
+    "task=dual_head", "loss=dual_head_multilabel", f"data.image_labels=[{','.join(KINDS)}]", *SMALL,
+    "data.split.stop_fraction=0.2", "monitor=val/macro_f1", "data.cache=null",
+)  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*",
@@ -46,10 +50,7 @@ def opened() -> set[str]:
 @pytest.fixture(scope="module")
 def run(module_tiny: Make, opened: set[str]) -> tuple[Path, set[str]]:
     """The folder of a run, and the files that were opened from its first epoch on until it was scored."""
-    cfg = module_tiny(
-        "task=dual_head", "loss=dual_head_multilabel", f"data.image_labels=[{','.join(KINDS)}]", *SMALL,
-        "data.split.stop_fraction=0.2", "monitor=val/macro_f1", "data.cache=null",
-    )  # fmt: skip
+    cfg = module_tiny(*RUN)
     seen: set[str] = set()
     whole = module._fit, module.score_checkpoint
 
@@ -114,3 +115,11 @@ def test_first_weights_whose_epoch_was_chosen_on_what_is_held_out(
     with pytest.raises(ConfigError, match=r"should not have learned from pictures that this run holds out"):
         check_first_weights(str(tmp_path), prepared)
     check_first_weights(str(tmp_path), instantiate(tiny().data).prepared)
+
+
+def test_a_gate_never_restores_weights_that_learned_from_what_is_held_out(
+    run: tuple[Path, set[str]], tiny: Make
+) -> None:
+    chosen = ("callbacks=[default,rollback_gate]", f"callbacks.rollback_gate.baseline={run[0]}", *RUN)
+    with pytest.raises(ConfigError, match=r"`rollback_gate\.baseline = .*` should not have learned from pictures that"):
+        train(tiny(*chosen, "callbacks.rollback_gate.metric=val/macro_f1", "fold=1"))

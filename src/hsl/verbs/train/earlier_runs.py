@@ -194,8 +194,13 @@ def check_resumable(checkpoint: Path, facts: Mapping[str, Any], fold: int, data:
         check_same_split(run, split)
 
 
-def check_first_weights(weights: str | None, data: PreparedData) -> None:
-    """Refuse first weights of a run on these data that was trained on a picture which this run holds out.
+def check_first_weights(weights: str | None, data: PreparedData, key: str = "encoder.weights") -> None:
+    """Refuse weights of a run on these data that was trained on a picture which this run holds out.
+
+    Args:
+        weights: what the key names; only a run folder is looked at.
+        data: those of this run, prepared.
+        key: what asks for the weights.
 
     Raises:
         ConfigError: there is such a picture.
@@ -212,6 +217,6 @@ def check_first_weights(weights: str | None, data: PreparedData) -> None:
         held_out |= set(parts.get("stop", parts["val"])).intersection(data.parts["val"] + data.parts["test"])
     if held_out:
         raise ConfigError(
-            f"`encoder.weights = {run}` should not have learned from pictures that this run holds out. Found "
+            f"`{key} = {run}` should not have learned from pictures that this run holds out. Found "
             f"{len(held_out)}, such as {min(held_out)}. Take the run of the same fold and `data.split`."
         )

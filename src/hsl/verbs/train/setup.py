@@ -21,10 +21,12 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _Su
 from omegaconf import DictConfig
 
 from hsl.callbacks.object_scores import ObjectScores
+from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
 from hsl.run_folder.checkpoint import AtomicCheckpointIO
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.verbs.train.earlier_runs import check_first_weights
 from hsl.verbs.train.preview import check_batch_norm, check_batches, check_monitored, check_parts
 
 _HINTS = get_type_hints(lightning.Trainer.__init__)
@@ -92,9 +94,10 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
         task: built with ``cfg``; what is frozen is in evaluation mode.
 
     Raises:
-        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, the
-            encoder takes one size only and pictures are to be evaluated at their own, objects are to be measured in
-            overlapping channels, or see `hsl.verbs.train.preview`.
+        ConfigError: this machine cannot give what ``trainer`` asks for, optimizer or scheduler refuse a value, a
+            rollback gate could restore weights that learned from pictures that are held out, the encoder takes one
+            size only and pictures are to be evaluated at their own, objects are to be measured in overlapping
+            channels, or see `hsl.verbs.train.preview`.
         DataError: nothing can be learned from a part of the split, or scored on it.
     """
     encoder = cast(Any, task.network).encoder
@@ -112,6 +115,9 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
             "`metrics` should be none for overlapping channels: contours and objects are measured in masks with one "
             f"class per pixel. Set `{' '.join(['metrics=none', *measuring])}`."
         )
+    for gate in callbacks.values():
+        if isinstance(gate, RollbackGate) and gate.baseline is not None and gate.baseline.folder is not None:
+            check_first_weights(str(gate.baseline.folder), data.prepared, "rollback_gate.baseline")  # may be restored
     trainer = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     _check_strategy(cfg, trainer)
     task.scheduler(task.optimizer(task), total_steps=cfg.trainer.max_epochs, steps_per_epoch=1)
