@@ -30,7 +30,7 @@ def test_stacking_is_that_of_scikit_learn_with_the_same_folds() -> None:
         ("tree", DecisionTreeClassifier(random_state=0)),
     ]
     folds = list(StratifiedKFold(4, shuffle=True, random_state=0).split(images, labels))
-    expected = StackingClassifier(members, logistic_regression(), cv=folds, stack_method="predict_proba")
+    expected = StackingClassifier(members, logistic_regression(0.1), cv=folds, stack_method="predict_proba")
     expected.fit(images, labels)
     out_of_fold = [cross_val_predict(member, images, labels, cv=folds, method="predict_proba") for _, member in members]
     names = dict.fromkeys((name for name, _ in members), 1.0)
@@ -79,7 +79,7 @@ def test_unknown_labels_and_member_names_change_no_fit() -> None:
 
 def test_settings_reach_the_learners() -> None:
     rows = rows_of([0.5, 0.2], num=60)
-    weak = stacking(inverse_penalty=1e-6, hidden=2, trees=1)
+    weak = stacking(inverse_penalty=1e-6, penalty=1e4, trees=1)
     for name, fit in STACKING.items():
         assert np.abs(weak[name](rows)(rows) - fit(rows)(rows)).max() > 0.01, name
     assert isinstance(STACKING["stacking/mlp"], partial)

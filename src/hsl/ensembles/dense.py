@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX, UNKNOWN_LABEL
-from hsl.ensembles.nested import Combined, Fit, Trail
+from hsl.ensembles.nested import Combined, Fit, Trail, one_thread, refit
 from hsl.ensembles.rows import Floats, Rows
 from hsl.metrics.pixels.formulas import confusion_scores
 
@@ -148,8 +148,8 @@ def run_dense(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64], images:
     owners = [pixel.rpartition("@")[0] for pixel in rows.ids]
     part_of = dict(zip(owners, parts.tolist(), strict=True))
     numbers = sorted(set(part_of.values()))
-    fits = {number: fit(rows.take(parts != number)) for number in numbers}
-    final = fit(rows)
+    fits = {number: refit(fit, rows.take(parts != number)) for number in numbers}
+    final = refit(fit, rows)
     ids: list[str] = []
     nested: list[NDArray[np.int64]] = []
     fitted: list[NDArray[np.int64]] = []
@@ -175,14 +175,13 @@ def combine_maps(
     num_members, num_classes, height, width = maps.shape
     flat = maps.reshape(num_members, num_classes, -1)
     result = np.empty((num_classes, height * width), dtype=np.float32)
-    for start in range(0, height * width, CHUNK):
-        part = slice(start, start + CHUNK)
-        values = _probabilities(flat[:, :, part])
-        num = values.shape[1]
-        names = _numbers(num)
-        unknown = np.full(num, UNKNOWN_LABEL)
-        rows = Rows(names, names, names, unknown, tuple(classes), False, tuple(members), values, np.full(num, -1))
-        result[:, part] = combined(rows).T
+    with one_thread():
+        for start in range(0, height * width, CHUNK):
+            values = _probabilities(flat[:, :, start : start + CHUNK])
+            num = values.shape[1]
+            names, unknown = _numbers(num), np.full(num, UNKNOWN_LABEL)
+            rows = Rows(names, names, names, unknown, tuple(classes), False, tuple(members), values, np.full(num, -1))
+            result[:, start : start + num] = combined.apply(rows).T
     return result.reshape(num_classes, height, width)
 
 

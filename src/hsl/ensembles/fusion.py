@@ -14,7 +14,7 @@ from hsl.ensembles.rows import Floats, Rows
 Project: TypeAlias = Callable[[Floats], Floats]
 
 
-def fusion(inverse_penalty: float = 1.0, components: int = 16, sketch: int = 128, seed: int = 0) -> dict[str, Fit]:
+def fusion(inverse_penalty: float = 1.0, components: int = 64, sketch: int = 128, seed: int = 0) -> dict[str, Fit]:
     """The variants of the stage; members without kept features take no part.
 
     ``concatenation``: a linear head on all features. ``attention``: on the features of each member times its share of

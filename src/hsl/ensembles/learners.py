@@ -14,7 +14,7 @@ Predict: TypeAlias = Callable[[Floats], Floats]
 """``(N, D)`` columns -> ``(N, K)`` probabilities."""
 
 
-def logistic_regression(inverse_penalty: float = 1.0) -> Any:
+def logistic_regression(inverse_penalty: float) -> Any:
     """Multinomial, on columns standardised over the fitted rows; ``inverse_penalty`` is C of scikit-learn."""
     from sklearn.linear_model import LogisticRegression  # takes two seconds to import: only where it is fitted
     from sklearn.pipeline import make_pipeline
@@ -23,14 +23,14 @@ def logistic_regression(inverse_penalty: float = 1.0) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=1000))
 
 
-def linear_head(inverse_penalty: float = 1.0) -> Any:
+def linear_head(inverse_penalty: float) -> Any:
     """Multinomial logistic regression on columns as they are."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=inverse_penalty, max_iter=1000)
 
 
-def multilayer_perceptron(hidden: int = 16, penalty: float = 1.0, seed: int = 0) -> Any:
+def multilayer_perceptron(hidden: int, penalty: float, seed: int) -> Any:
     """One hidden layer, weight decay, L-BFGS of at most 200 steps, on columns standardised over the fitted rows."""
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -40,7 +40,7 @@ def multilayer_perceptron(hidden: int = 16, penalty: float = 1.0, seed: int = 0)
     return make_pipeline(StandardScaler(), network)
 
 
-def gradient_boosting(trees: int = 50, leaves: int = 8, seed: int = 0) -> Any:
+def gradient_boosting(trees: int, leaves: int, seed: int) -> Any:
     """Histogram gradient boosting of small trees, without early stopping."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 

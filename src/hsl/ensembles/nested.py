@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
 from hsl.ensembles.rows import FLOOR, Floats, Rows
 from hsl.metrics.images.image_counts import ImageCounts
@@ -29,11 +30,16 @@ class Combined:
     notes: Mapping[str, Any]
 
     def __call__(self, rows: Rows) -> Floats:
-        """``float64 (N, K)``: the combined probabilities of rows, which may have further members.
+        """``float64 (N, K)``: the combined probabilities of rows, which may have further members; in one thread.
 
         Raises:
             ValueError: a member is missing, or the classes are others.
         """
+        with one_thread():
+            return self.apply(rows)
+
+    def apply(self, rows: Rows) -> Floats:
+        """The same in as many threads as there are: for many calls inside of `one_thread`."""
         if rows.classes != self.classes:
             raise ValueError(
                 f"Rows should have the classes {', '.join(self.classes)}. Found {', '.join(rows.classes)}. Combine "
@@ -42,8 +48,19 @@ class Combined:
         return self.combine(rows if rows.members == self.members else rows.of_members(self.members))
 
 
+def one_thread() -> threadpool_limits:
+    """Let BLAS and OpenMP use one thread: rows are small, and sums in one order give the same bits on any machine."""
+    return threadpool_limits(1)
+
+
 Fit: TypeAlias = Callable[[Rows], Combined]
-"""A variant of a stage with its settings bound. The same rows give the same result, bit for bit."""
+"""A variant of a stage with its settings bound; called through `refit` the same rows give the same result bitwise."""
+
+
+def refit(fit: Fit, rows: Rows) -> Combined:
+    """Fit on all of the rows, in one thread: what a nested run ends with, and what an artefact is loaded by."""
+    with one_thread():
+        return fit(rows)
 
 
 @dataclass(frozen=True)
@@ -93,11 +110,11 @@ def run_nested(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64]) -> Fit
     trails, choices = [], []
     for number in numbers:
         others, part = rows.take(parts != number), rows.take(parts == number)
-        combined = fit(others)
+        combined = refit(fit, others)
         nested[parts == number] = combined(part)
         trails.append(Trail(others.ids, part.ids))
         choices.append(combined.notes)
-    final = fit(rows)
+    final = refit(fit, rows)
     return Fitted(name, nested, final, final(rows), tuple(trails), tuple(choices))
 
 

@@ -10,17 +10,19 @@ from hsl.ensembles.rows import Floats, Rows
 
 
 def stacking(
-    inverse_penalty: float = 1.0,
+    inverse_penalty: float = 0.1,
     hidden: int = 16,
-    penalty: float = 1.0,
+    penalty: float = 10.0,
     trees: int = 50,
-    leaves: int = 8,
+    leaves: int = 2,
     seed: int = 0,
 ) -> dict[str, Fit]:
     """The variants of the stage: stacked generalisation (Wolpert 1992) with three learners.
 
     ``logistic``: logistic regression. ``mlp``: a perceptron with a hidden layer. ``gradient_boosting``: histogram
-    gradient boosting. Their inputs are the members' probabilities, next to each other.
+    gradient boosting. Their inputs are the members' probabilities, next to each other. The defaults are strict: over a
+    few hundred rows of five members the fitted score stays within the 10 points of the nested one that the isolation
+    audit asks for (simulated).
 
     Args:
         inverse_penalty: C of the logistic regression.
