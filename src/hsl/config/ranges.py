@@ -47,5 +47,6 @@ KEYS: Mapping[str, Any] = {
     "max_c_share": Fraction,
     "port": NonNegativeInt,
     "batch_sizes": Sequence[PositiveInt],
+    "rounds": Mapping[str, PositiveInt],
 }
 """What the keys of the verbs themselves may be; those of calls are annotated where they are received."""

@@ -160,7 +160,9 @@ def test_data_are_not_drawn_or_fetched_where_a_run_says(verb: Verb, stranger: Pa
 
 def test_the_data_are_where_data_root_says(trained: Path, tmp_path: Path) -> None:
     _, cfg = open_run(str(trained), ALLOWED)
+    cfg.data.teachers = "gone"  # read in training alone
     place_data(cfg, "someone/dataset", str(tmp_path))
+    assert cfg.data.teachers is None
     assert (cfg.data.root, cfg.data.cache_dir, cfg.data.audit.cache_dir) == ("someone/dataset", *[str(tmp_path)] * 2)
 
 

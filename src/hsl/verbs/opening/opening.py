@@ -63,6 +63,8 @@ def open_run(path: str, allowed: Collection[str]) -> tuple[Path, DictConfig]:
 def place_data(cfg: DictConfig, data_root: str | None, cache_dir: str | None) -> None:
     """Say where the data of a run lie, and where this command keeps what it finds out about them.
 
+    What its teachers said is for its training alone, and may be gone.
+
     Args:
         cfg: the config of the run; changed.
         data_root: where they lie now; ``None``: where they were. A place with nothing in it is not taken from a run
@@ -78,7 +80,7 @@ def place_data(cfg: DictConfig, data_root: str | None, cache_dir: str | None) ->
             f"`data_root` should say where the data of the run lie now. Found nothing at `data.root = {root}`, where "
             "they were. Give `data_root=FOLDER`; for a data set of the hub its name."
         )
-    cfg.data.root = data_root or root
+    cfg.data.root, cfg.data.teachers = data_root or root, None
     _set_cache_dir(cfg.data, cache_dir)
 
 

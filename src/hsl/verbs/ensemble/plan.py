@@ -1,0 +1,181 @@
+"""`hsl ensemble plan`: what the stages of an ensemble train next, how long it takes, and the scripts."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from hsl.config.validation import validate
+from hsl.ensembles.cascade import LONGEST
+from hsl.ensembles.nested import score_of
+from hsl.ensembles.rows import Rows
+from hsl.errors import ConfigError
+from hsl.files.cells import csv_of
+from hsl.files.io import write_atomically
+from hsl.files.output_folder import OutputFolder
+from hsl.files.split_file import Split
+from hsl.terminal import say
+from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
+from hsl.verbs.ensemble.members import Member
+from hsl.verbs.ensemble.teachers import write_targets
+from hsl.verbs.ensemble.training_rounds import Round, Series, boosting_series, cascade_series, referee_series
+from hsl.verbs.run_scripts import write_scripts
+
+STAGES = ("cascade", "boosting", "referee", "distillation")
+TEACHERS = "teachers"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be trained: what stands behind train.py, and how long it will take by the runs there are."""
+
+    words: Sequence[str]
+    seconds: float
+
+
+def plan(cfg: DictConfig) -> None:
+    """Print what is trained next, and write the tables of weights, the teachers' targets and the scripts.
+
+    Cascade and boosting train one member after the other: plan again once it is trained. Runs that are finished are not
+    planned again; their tables are made anew as they were.
+
+    Raises:
+        ConfigError: a stage is unknown or named twice, or an override is none of one new member.
+        DataError: the runs are no members of one ensemble.
+    """
+    validate(cfg)
+    _check(cfg)
+    patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
+    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, "image", cfg.inference_name)
+    for sentence in found.left_out:
+        say(f"! {sentence}")
+    rows = out_of_fold_rows(found, {name: name for name in found.folds})  # the audit alone asks for contents
+    trained = {name: one.name for one in found.members if (name := _stage_name(one, cfg.name))}
+    base = [one for one in found.members if one.name not in trained.values()]
+    if not base:
+        raise ConfigError(f"`runs` should match members beside those of the plan. Found only {', '.join(trained)}.")
+    names = [one.name for one in base]
+    first = max(names, key=lambda name: score_of(rows.of_members([name]).probabilities[0], rows))
+    seconds = _seconds(base)
+    with OutputFolder(cfg.output, "ensemble plan") as output:
+        jobs: list[Job] = []
+        for stage, series in _series(cfg, rows, base[0].split, names, first, trained).items():
+            say(f"{stage}: {series.ended or f'{series.rounds[-1].name} is next'}")
+            for each in series.rounds:
+                _write_tables(each, output.work)
+                if each.name not in trained:
+                    jobs += [_job(cfg, output.path, each, fold, seconds[fold]) for fold in each.tables]
+        if "distillation" in cfg.stages:
+            write_targets(output.work / TEACHERS, rows, found, names, maps=cfg.maps)
+            jobs += _students(cfg, base[0], trained, output.path, seconds)
+        if jobs:
+            write_scripts(output.work, [job.words for job in jobs], "ensemble plan", "train")
+    _print(jobs, first, output.path)
+
+
+def _series(
+    cfg: DictConfig, rows: Rows, split: Split, base: Sequence[str], first: str, trained: Mapping[str, str]
+) -> dict[str, Series]:
+    made = {}
+    for stage in cfg.stages:
+        if stage == "cascade":
+            made[stage] = cascade_series(rows, split, first, trained, cfg.rounds.cascade)
+        elif stage == "boosting":
+            made[stage] = boosting_series(rows, split, first, trained, cfg.rounds.boosting)
+        elif stage == "referee":
+            made[stage] = referee_series(rows, split, base, trained)
+    return made
+
+
+def _job(cfg: DictConfig, folder: Path, each: Round, fold: int, seconds: float) -> Job:
+    table = folder / _table(each.name, fold)
+    words = [*cfg.overrides, "data/sampling=weighted", f"data.sampling.table={table}"]
+    return Job([*words, f"name={cfg.name}/{each.name}", f"fold={fold}"], seconds)
+
+
+def _students(
+    cfg: DictConfig, first: Member, trained: Mapping[str, str], folder: Path, seconds: Mapping[int, float]
+) -> list[Job]:
+    """Each student and its control, of every fold; the loss of the labels is that of the first member."""
+    own = [override for override in cfg.overrides if override.partition("=")[0] == "loss"]
+    run = next(iter(first.runs.values()))
+    labels = own[-1].partition("=")[2] if own else (run.provenance.get("choices") or {}).get("loss")
+    heads = [] if cfg.maps else [f"loss.heads=[{run.image_head}]"]
+    loss = ["loss=distillation", *([f"loss@loss.labels={labels}"] if labels else []), *heads]
+    jobs = []
+    for number, student in enumerate(map(shlex.split, cfg.students or [""]), start=1):
+        own_keys = {"loss", *(word.partition("=")[0] for word in student)}  # the student's word is the last
+        words = [override for override in cfg.overrides if override.partition("=")[0] not in own_keys]
+        for kind, more in (("student", [f"data.teachers={folder / TEACHERS}"]), ("control", ["loss.alpha=0"])):
+            name = f"{kind}_{number}"
+            if name not in trained:
+                said = [*words, *student, *loss, *more, f"name={cfg.name}/{name}"]
+                jobs += [Job([*said, f"fold={fold}"], time) for fold, time in seconds.items()]
+    return jobs
+
+
+def _stage_name(member: Member, name: str) -> str:
+    """``cascade_2`` where the runs of a member are those of a plan of this name; empty of all others."""
+    called = str(next(iter(member.runs.values())).config.get("name", ""))
+    return called.removeprefix(f"{name}/") if called.startswith(f"{name}/") else ""
+
+
+def _seconds(base: Sequence[Member]) -> dict[int, float]:
+    """Fold -> the mean time that the members took there."""
+    folds = sorted(base[0].runs)
+    return {fold: fmean(float(one.runs[fold].provenance.get("wall_time_s", 0.0)) for one in base) for fold in folds}
+
+
+def _table(name: str, fold: int) -> Path:
+    return Path(name) / f"fold{fold}" / "weights.csv"  # a report takes `fold0` for the fold's own, see `foldless`
+
+
+def _write_tables(each: Round, folder: Path) -> None:
+    for fold, table in each.tables.items():
+        frame = pd.DataFrame({"id": list(table), **({"weight": list(table.values())} if each.weighed else {})})
+        write_atomically(folder / _table(each.name, fold), csv_of(frame).encode())
+
+
+def _print(jobs: Sequence[Job], first: str, folder: Path) -> None:
+    if not jobs:
+        say("Nothing is left to train.")
+        return
+    say(f"The cascade and boosting begin with {first}.")
+    for job in jobs:
+        say(f"python train.py {shlex.join(job.words)}  # about {_time(job.seconds)}")
+    total, longest = sum(job.seconds for job in jobs), max(job.seconds for job in jobs)
+    say(f"{len(jobs)} runs, about {_time(total)} one after the other, {_time(longest)} side by side")
+    say(f"bash {folder / 'train.sh'}\nsbatch {folder / 'array.sbatch'}")
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "1 min"
+
+
+def _check(cfg: DictConfig) -> None:
+    stages = list(cfg.stages)
+    if not stages or len(set(stages)) < len(stages) or set(stages) - set(STAGES):
+        raise ConfigError(f"`stages` should name some of {', '.join(STAGES)}, each once. Found `stages = {stages}`.")
+    if cfg.rounds.cascade > LONGEST:
+        raise ConfigError(f"`rounds.cascade` should be at most {LONGEST}. Found {cfg.rounds.cascade}. Set it lower.")
+    if not cfg.overrides:
+        raise ConfigError(
+            "`overrides` should be what stands behind train.py for a new member. Found none. For example "
+            'overrides=["experiment=leaf_classifier","data.root=pictures","encoder=mit_b0"].'
+        )
+    for override in OverridesParser.create().parse_overrides([*cfg.overrides, *_words(cfg.students)]):
+        if override.is_sweep_override() or override.get_key_element() in ("fold", "name"):
+            raise ConfigError(
+                "`overrides` and `students` should give each key one value, and leave fold and name to the plan. "
+                f"Found `{override.input_line}`. Take it out."
+            )
+
+
+def _words(students: Sequence[str]) -> list[str]:
+    return [word for student in students for word in shlex.split(student)]

@@ -1,0 +1,84 @@
+"""What the members of an ensemble say of the pictures that they held out, as targets of a student."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hsl.ensembles.rows import Floats, Rows
+from hsl.errors import DataError
+from hsl.files.split_file import Split
+from hsl.files.teacher_file import TeacherTargets, write_teachers
+from hsl.verbs.ensemble.gathering import Members, probability_map
+from hsl.verbs.ensemble.members import Member, classes_of
+
+DENSE = "segmentation"
+
+
+def write_targets(folder: Path, rows: Rows, found: Members, teachers: Sequence[str], *, maps: bool) -> None:
+    """Write the targets of the image head and, with ``maps``, those of the dense head.
+
+    Args:
+        folder: where they are written.
+        rows: out-of-fold rows.
+        found: the members of these rows.
+        teachers: names of those that teach.
+        maps: whether masks are taught; by the teachers that have a dense head, whose maps were kept.
+
+    Raises:
+        DataError: there is no such teacher, maps were not kept, or a fold trained on what it predicted.
+    """
+    members = [one for one in found.members if one.name in teachers]
+    head = next(iter(members[0].runs.values())).image_head
+    targets = image_targets(rows, members[0].split, head, teachers)
+    if not maps:
+        write_teachers(folder, targets)
+        return
+    dense = [one for one in members if all(classes_of(run, "dense") for run in one.runs.values())]
+    names = {tuple(classes_of(run, "dense")) for one in dense for run in one.runs.values()}
+    if len(names) != 1:
+        raise DataError(
+            f"Teachers of masks should have a dense head of the same classes. Found {sorted(names) or 'none'}. Let "
+            "`runs` match others, or set `maps=false`."
+        )
+    targets = replace(targets, classes={**targets.classes, DENSE: names.pop()}, maps=(DENSE,))
+    write_teachers(folder, targets, _mean_maps(found, dense, targets.ids))
+
+
+def _mean_maps(found: Members, dense: Sequence[Member], ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Floats]]]:
+    for name in ids:
+        total = sum(probability_map(found, member, name).astype(np.float64) for member in dense)
+        yield name, {DENSE: np.asarray(total / len(dense))}
+
+
+def image_targets(rows: Rows, split: Split, head: str, members: Sequence[str]) -> TeacherTargets:
+    """The mean of the members' out-of-fold probabilities, for `hsl.files.teacher_file.write_teachers`.
+
+    Args:
+        rows: out-of-fold rows; a row predicted by no fold is no target.
+        split: by which the members were trained.
+        head: the image head.
+        members: the teachers.
+
+    Raises:
+        DataError: a fold trained on what it is said to have held out.
+    """
+    chosen = rows.of_members(members).take(rows.folds >= 0)
+    held_out = [set(fold.val) for fold in split.folds]
+    pairs = zip(chosen.ids, chosen.folds.tolist(), strict=True)
+    seen = [name for name, fold in pairs if fold >= len(held_out) or name not in held_out[fold]]
+    if seen:
+        raise DataError(
+            f"Teachers should not have trained on what they teach. Found `{seen[0]}` in the training part of its fold. "
+            "Gather rows of the fold that held it out."
+        )
+    return TeacherTargets(
+        classes={head: chosen.classes},
+        split_sha256=split.sha256,
+        assignment=split.assignment,
+        members=chosen.members,
+        ids=chosen.ids,
+        folds=chosen.folds,
+        images={head: np.asarray(chosen.probabilities.mean(axis=0), np.float32).clip(0, 1)},
+    )
