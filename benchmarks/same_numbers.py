@@ -31,8 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._run_values import Values, files_of, leaves, values_of
-from benchmarks._small_data import WRITERS
+from benchmarks._presets import WRITERS, Values, files_of, leaves, values_of
 
 SMALL = ["encoder.weights=null", "data.num_workers=0", "data.audit.missing_classes=warn", "trainer.accelerator=cpu",
          "trainer.max_epochs=1", "logger=none", "callbacks.progress=null"]  # fmt: skip

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from hsl.batch import Outputs
 from hsl.inference.global_space import channel_codes, fuse, fuse_bands, read_as, readings
-from hsl.inference.predictor import Predictor
+from hsl.inference.predictor import Predictor, Whole
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
-from hsl.inference.whole import Whole
 
 # six source classes; `damage` and `kind` do not tell 2 from 3, nor 0 from 5
 TABLES = {"damage": torch.tensor([0, 1, 1, 1, 0, 0]), "kind": torch.tensor([0, 2, 0, 0, 1, 0])}

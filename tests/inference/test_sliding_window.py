@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hsl.errors import ConfigError
 from hsl.inference import sliding_window
+from hsl.inference.predictor import Whole
 from hsl.inference.sliding_window import SlidingWindow, gaussian, starts
 from hsl.inference.tta import TestTimeAugmentation, turn, turn_back
-from hsl.inference.whole import Whole
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 SIZES = [(64, 64), (101, 67), (67, 101), (33, 200), (5, 7), (1, 1), (20, 90), (64, 65)]

@@ -5,8 +5,8 @@ from tests.inference._inputs import Answers
 from torch import nn
 
 from hsl.errors import ConfigError
+from hsl.inference.predictor import Whole
 from hsl.inference.tta import TestTimeAugmentation, turn, turn_back
-from hsl.inference.whole import Whole
 
 EIGHT = ["identity", "rot90", "rot180", "rot270", "hflip", "antitranspose", "vflip", "transpose"]
 DEFAULT = ["identity", "hflip", "vflip", "rot90"]

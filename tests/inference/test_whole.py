@@ -5,8 +5,7 @@ from tests.inference._inputs import Answers
 from torch.nn import functional as F
 
 from hsl.errors import ConfigError
-from hsl.inference.predictor import to_source_size
-from hsl.inference.whole import Whole
+from hsl.inference.predictor import Whole, to_source_size
 
 
 def resized(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:

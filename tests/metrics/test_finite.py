@@ -13,8 +13,7 @@ from hsl.metrics.finite import broken_images, check_count, check_outputs
 from hsl.metrics.images.image_scores import image_scores
 from hsl.metrics.images.imagewise import ImageScores, probabilities_of
 from hsl.metrics.objects.watershed import split_objects
-from hsl.metrics.pixels.calibration import calibrate
-from hsl.metrics.pixels.pixelwise import Pixelwise
+from hsl.metrics.pixels.pixelwise import Pixelwise, calibrate
 
 VALUES = [math.nan, math.inf, -math.inf]
 TARGET = torch.zeros(3, 4, 5, dtype=torch.int64)

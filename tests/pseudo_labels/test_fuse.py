@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hsl.errors import ConfigError
-from hsl.pseudo_labels.gradcam import cam_votes, class_activation
+from hsl.pseudo_labels.networks import cam_votes, class_activation, load_sam, sam_votes
 from hsl.pseudo_labels.quality import fuse_votes, renormalise
-from hsl.pseudo_labels.sam import load_sam, sam_votes
 
 WEIGHTS = {"grabcut": 0.3, "gradcam": 0.5, "sam": 0.2}
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)

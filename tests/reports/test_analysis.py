@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import ortho_group
 
-from hsl.reports.analysis.agreement import Errors, feature_similarity, wrong_pictures
 from hsl.reports.analysis.analysis_page import analysis_page
 from hsl.reports.analysis.drawings import (
     GAP,
@@ -24,7 +23,16 @@ from hsl.reports.analysis.drawings import (
     thumbnail,
     tile_sheet,
 )
-from hsl.reports.analysis.numbers import DEAD_BELOW, Attention, ClassAttention, StageActivations, attention_share
+from hsl.reports.analysis.numbers import (
+    DEAD_BELOW,
+    Attention,
+    ClassAttention,
+    Errors,
+    StageActivations,
+    attention_share,
+    feature_similarity,
+    wrong_pictures,
+)
 
 CAM = np.array([[0.6, 0.2], [0.2, 1.0]], np.float32)
 WRONG = {"a": {"p", "q", "r"}, "b": {"p", "q"}, "c": {"p", "t"}}

@@ -15,8 +15,7 @@ from hsl.reports.statistics.paired_tests import Summary
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.tables.class_tables import per_class_table
-from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table
-from hsl.reports.tables.part_tables import parts_of, parts_table
+from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table, parts_of, parts_table
 from hsl.reports.tables.run_tables import family, family_table, folds_table, phases_table
 from hsl.reports.tables.score_tables import (
     Column,

@@ -10,7 +10,7 @@ from sklearn.metrics import jaccard_score
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.scores import total_counts
-from hsl.reports.tables.task_table import merged, named_by, task_table, ungrouped
+from hsl.reports.tables.class_tables import merged, named_by, task_table, ungrouped
 from hsl.run_folder.run import ScoredOn, gather, read_run
 
 FOCUSED = {"loss": {"primary": ["genus", "health"]}}

@@ -15,10 +15,9 @@ from torchmetrics.aggregation import CatMetric
 from hsl.batch import IGNORE_INDEX, Outputs
 from hsl.errors import NonFiniteLogitsError, UserError
 from hsl.heads import Head
-from hsl.inference.predictor import to_source_size
+from hsl.inference.predictor import Whole, to_source_size
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
-from hsl.inference.whole import Whole
 from hsl.tasks.attempt import (
     AttemptFailure,
     Buffers,

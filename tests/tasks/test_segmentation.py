@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from hsl.batch import IGNORE_INDEX, Batch, Objectives, Outputs
 from hsl.errors import ConfigError, NonFiniteLogitsError
 from hsl.heads import Head, Problem
+from hsl.inference.predictor import Whole
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
-from hsl.inference.whole import Whole
 from hsl.losses import protocols
 from hsl.metrics.pixels.pixelwise import Pixelwise
 from hsl.tasks.scoring import NonFiniteLossError

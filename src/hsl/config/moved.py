@@ -27,6 +27,7 @@ module again changes its right side."""
 
 JOINED = {
     "callbacks.best_checkpoint.BestCheckpoint": "callbacks.monitored.BestCheckpoint",
+    "inference.whole.Whole": "inference.predictor.Whole",
     "losses.dice.Dice": "losses.overlap.Dice",
     "losses.focal.Focal": "losses.cross_entropy.Focal",
     "losses.foreground_dice.ForegroundDice": "losses.overlap.ForegroundDice",

@@ -9,12 +9,11 @@ from hsl.reports.statistics.comparisons import Comparison, compare, decisive, po
 from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.statistics.resampling import Estimate
 from hsl.reports.statistics.variance import variance_table
-from hsl.reports.tables.class_tables import per_class_table, thresholds_table
+from hsl.reports.tables.class_tables import per_class_table, task_table, thresholds_table
 from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table
 from hsl.reports.tables.object_tables import object_tables
 from hsl.reports.tables.run_tables import family_table, folds_table, picture_table
 from hsl.reports.tables.score_tables import Table
-from hsl.reports.tables.task_table import task_table
 from hsl.run_folder.run import ScoredOn
 
 

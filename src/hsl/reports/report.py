@@ -23,7 +23,7 @@ from hsl.reports.plots.image_plots import image_plots
 from hsl.reports.plots.plot_files import check_plot_files, save_plots
 from hsl.reports.plots.report_plots import report_plots
 from hsl.reports.statistics.ablation import check_base, find_base
-from hsl.reports.tables.part_tables import parts_of, parts_table
+from hsl.reports.tables.comparison_tables import parts_of, parts_table
 from hsl.reports.tables.run_tables import phases_table
 from hsl.reports.tables.score_tables import Table, write_table
 from hsl.reports.tables.titles import title_of

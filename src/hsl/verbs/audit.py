@@ -11,7 +11,7 @@ from hsl.data.arguments import Loading, PictureForm
 from hsl.data.audit.audit_views import print_table, write_contact_sheets
 from hsl.data.prepared import DataSource
 from hsl.files.output_folder import OutputFolder
-from hsl.reports.tables.part_tables import parts_table, told
+from hsl.reports.tables.comparison_tables import parts_table, told
 from hsl.reports.tables.score_tables import write_table
 from hsl.run_folder.layout import AUDIT
 from hsl.run_folder.provenance import write_audit, write_parts

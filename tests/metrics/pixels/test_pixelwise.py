@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from hsl.metrics.pixels.calibration import calibrate
 from hsl.metrics.pixels.counts import confusion_matrix
 from hsl.metrics.pixels.formulas import confusion_scores
-from hsl.metrics.pixels.pixelwise import Pixelwise
+from hsl.metrics.pixels.pixelwise import Pixelwise, calibrate
 
 
 def make(num_pictures: int = 4, num_classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from hsl.reports.statistics.part_tests import (
     share_v,
     too_sparse,
 )
-from hsl.reports.tables.part_tables import parts_table, told
+from hsl.reports.tables.comparison_tables import parts_table, told
 from hsl.run_folder.provenance import PartTests, read_parts, write_parts
 
 shapes = st.tuples(st.integers(2, 4), st.integers(2, 6))

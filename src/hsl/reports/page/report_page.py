@@ -26,7 +26,7 @@ from hsl.reports.plots.score_plots import slug
 from hsl.reports.statistics.comparisons import Comparison
 from hsl.reports.statistics.paired_tests import Summary
 from hsl.reports.statistics.part_tests import differs
-from hsl.reports.tables.part_tables import parts_of, told
+from hsl.reports.tables.comparison_tables import parts_of, told
 from hsl.reports.tables.score_tables import Cell, Column, Table
 from hsl.reports.tables.titles import title_of
 from hsl.run_folder.run import Run, ScoredOn

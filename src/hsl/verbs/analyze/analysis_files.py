@@ -11,9 +11,9 @@ import pandas as pd
 
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
-from hsl.reports.analysis.agreement import Errors
 from hsl.reports.analysis.analysis_page import analysis_page
 from hsl.reports.analysis.drawings import Tile, attention_plot, stage_plot, tile_sheet
+from hsl.reports.analysis.numbers import Errors
 from hsl.reports.plots.confusion_plots import confused_plot
 from hsl.reports.plots.plot_files import Plot, save_plots
 from hsl.reports.plots.score_plots import slug

@@ -16,8 +16,7 @@ from hsl.config.validation import validate
 from hsl.errors import ConfigError
 from hsl.files.io import null_for_nan
 from hsl.files.output_folder import OutputFolder
-from hsl.reports.analysis.agreement import Errors, feature_similarity, wrong_pictures
-from hsl.reports.analysis.numbers import DEAD_BELOW
+from hsl.reports.analysis.numbers import DEAD_BELOW, Errors, feature_similarity, wrong_pictures
 from hsl.reports.plots.score_plots import slug
 from hsl.run_folder.layout import METRICS
 from hsl.terminal import say

@@ -15,7 +15,7 @@ from hsl.data.labels.image_labels import HEAD
 from hsl.metrics.finite import check_outputs
 from hsl.metrics.images.image_scores import predicted_labels
 from hsl.metrics.images.imagewise import probabilities_of
-from hsl.pseudo_labels.gradcam import class_activation
+from hsl.pseudo_labels.networks import class_activation
 from hsl.reports.analysis.drawings import Picture, heat_map, heat_overlay
 from hsl.reports.analysis.numbers import Attention, ClassAttention, StageActivations, attention_share
 from hsl.verbs.analyze.analyzed_runs import AnalysedPictures, OpenedRun

@@ -22,7 +22,7 @@ from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
 from hsl.files.split_file import read_split
 from hsl.metrics.finite import check_outputs
-from hsl.pseudo_labels.gradcam import class_activation
+from hsl.pseudo_labels.networks import class_activation
 from hsl.run_folder.layout import SPLITS, best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask

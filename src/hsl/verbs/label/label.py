@@ -30,9 +30,8 @@ from hsl.data.prepared import PreparedData
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
 from hsl.pseudo_labels.grabcut import UnseededError, grabcut_each, grabcut_votes
-from hsl.pseudo_labels.gradcam import cam_votes
+from hsl.pseudo_labels.networks import cam_votes, load_sam, sam_votes
 from hsl.pseudo_labels.quality import Judgement, fuse_votes
-from hsl.pseudo_labels.sam import load_sam, sam_votes
 from hsl.pseudo_labels.store import LabelFolder, check_labels_free
 from hsl.verbs.label.classifiers import Classifier, activations, open_classifiers
 from hsl.verbs.label.label_audit import tier_counts, write_label_audit
