@@ -22,7 +22,7 @@ from hsl.verbs.ensemble.gathering import (
 )
 
 LEAF = ["healthy", "miner", "rust"]
-RULES = OmegaConf.load(conf_dir() / "report.yaml")
+RULES = OmegaConf.load(conf_dir() / "_models.yaml")
 Pair = Callable[..., list[Path]]
 
 
