@@ -30,8 +30,9 @@ Call = Callable[..., tuple[int, str, str]]
 
 def member(root: Path, add_image_head: Any, name: str, skill: float, encoder: str) -> None:
     """A run of each fold."""
-    config = {"data": {"sampling": {"_target_": name}}} if "/" in name else {}
     for fold in range(3):
+        table = root / "plan" / name.rpartition("/")[2] / f"fold{fold}" / "weights.csv"
+        config = {"data": {"sampling": {"table": str(table)}}} if "/" in name else {}
         facts = {"wall_time_s": 60.0 * (fold + 1), "choices": {"loss": "image_ce"}}
         make = run_maker(root)
         folder = make(name, encoder, fold, split=split_of(per_fold=10), rows=[], config=config, provenance=facts)
@@ -115,12 +116,16 @@ def test_the_next_round_begins_where_the_last_one_was_trained(
     assert "name=ensemble/cascade_2" not in printed
     assert table.read_text() == before
     assert (tmp_path / "plan" / "cascade_3" / "fold1" / "weights.csv").is_file()
+    table.write_text("id\nother\n")
+    code, _, error = plan("stages=[cascade]", f"runs=[{four}/outputs/*,{tmp_path}/outputs/*]", f"output={tmp_path}/new")
+    assert code == 2
+    assert "cascade_2 was trained on other pictures. Leave the new ones out, or set another `name`" in error
 
 
 def test_nothing_is_left_to_train(plan: Call, tmp_path: Path) -> None:
     code, printed, _ = plan("stages=[cascade]", "rounds.cascade=1")
     assert code == 0
-    assert "cascade is complete with 1 members" in printed
+    assert "cascade: complete with 1 trained" in printed
     assert "Nothing is left to train" in printed
     assert not (tmp_path / "plan" / "train.sh").exists()
 

@@ -43,7 +43,7 @@ def test_a_cascade_grows_by_what_it_still_gets_wrong() -> None:
     assert longer.rounds[0].tables == series.rounds[0].tables  # as it was
     assert tuple(longer.rounds[1].tables[1]) == still_wrong(["m00", "m01"], training(rows, split, 1))
     done = cascade_series(rows, split, "m00", {"cascade_2": "m01"}, most=2)
-    assert (len(done.rounds), done.ended) == (1, "cascade is complete with 2 members")
+    assert (len(done.rounds), done.ended) == (1, "complete with 2 trained one after the other")
 
 
 def test_labels_that_a_fold_holds_out_choose_nothing_for_it() -> None:
@@ -74,9 +74,10 @@ def test_a_series_ends_where_nothing_is_left_to_learn() -> None:
     for series in (cascade_series, boosting_series):
         found = series(perfect, split_of(perfect), "m00", {})
         assert not found.rounds
-        assert found.ended.endswith("ends after 1: nothing is left to learn in fold 0, 1, 2")
+        assert found.ended.startswith("no further member, since it")
+        assert found.ended.endswith("in fold 0, 1, 2")
     alike = rows_of([0.5])
-    assert "nothing is left to learn" in referee_series(alike, split_of(alike), ["m00"], {}).ended
+    assert "dispute no training picture" in referee_series(alike, split_of(alike), ["m00"], {}).ended
 
 
 def test_a_referee_is_trained_on_what_the_others_dispute() -> None:

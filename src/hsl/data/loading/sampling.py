@@ -226,4 +226,5 @@ def lost_classes(counts: Counts, drawn: Counts, classes: Mapping[str, Sequence[s
         ['b']
     """
     lost = {head: (counts[head] > 0) & (drawn[head] == 0) for head in counts}
-    return [name for head, gone in lost.items() for name, one in zip(classes[head], gone.tolist(), strict=True) if one]
+    pairs = [pair for head, gone in lost.items() for pair in zip(classes[head], gone.tolist(), strict=True)]
+    return list(dict.fromkeys(name for name, one in pairs if one))

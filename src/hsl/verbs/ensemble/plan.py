@@ -16,7 +16,7 @@ from hsl.ensembles.nested import score_of
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
-from hsl.files.io import write_atomically
+from hsl.files.io import read_bytes, write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.files.split_file import Split
 from hsl.terminal import say
@@ -55,10 +55,12 @@ def plan(cfg: DictConfig) -> None:
     for sentence in found.left_out:
         say(f"! {sentence}")
     rows = out_of_fold_rows(found, {name: name for name in found.folds})  # the audit alone asks for contents
-    trained = {name: one.name for one in found.members if (name := _stage_name(one, cfg.name))}
-    base = [one for one in found.members if one.name not in trained.values()]
+    planned = {name: one for one in found.members if (name := _stage_name(one, cfg.name))}
+    trained = {name: one.name for name, one in planned.items()}
+    base = [one for one in found.members if one not in planned.values()]
     if not base:
         raise ConfigError(f"`runs` should match members beside those of the plan. Found only {', '.join(trained)}.")
+    base.sort(key=lambda one: str(one.folders[0]))  # names follow from who else is there; of equals the first is taken
     names = [one.name for one in base]
     first = max(names, key=lambda name: score_of(rows.of_members([name]).probabilities[0], rows))
     seconds = _seconds(base)
@@ -67,6 +69,8 @@ def plan(cfg: DictConfig) -> None:
         for stage, series in _series(cfg, rows, base[0].split, names, first, trained).items():
             say(f"{stage}: {series.ended or f'{series.rounds[-1].name} is next'}")
             for each in series.rounds:
+                if each.name in planned:
+                    _check_trained(each, planned[each.name], first)
                 _write_tables(each, output.work)
                 if each.name not in trained:
                     jobs += [_job(cfg, output.path, each, fold, seconds[fold]) for fold in each.tables]
@@ -135,10 +139,27 @@ def _table(name: str, fold: int) -> Path:
     return Path(name) / f"fold{fold}" / "weights.csv"  # a report takes `fold0` for the fold's own, see `foldless`
 
 
+def _content(each: Round, fold: int) -> bytes:
+    table = each.tables[fold]
+    frame = pd.DataFrame({"id": list(table), **({"weight": list(table.values())} if each.weighed else {})})
+    return csv_of(frame).encode()
+
+
 def _write_tables(each: Round, folder: Path) -> None:
-    for fold, table in each.tables.items():
-        frame = pd.DataFrame({"id": list(table), **({"weight": list(table.values())} if each.weighed else {})})
-        write_atomically(folder / _table(each.name, fold), csv_of(frame).encode())
+    for fold in each.tables:
+        write_atomically(folder / _table(each.name, fold), _content(each, fold))
+
+
+def _check_trained(each: Round, member: Member, first: str) -> None:
+    """Refuse a series whose members were planned from others than these, where their tables still tell."""
+    for fold, run in member.runs.items():
+        sampling = (run.config.get("data") or {}).get("sampling") or {}
+        table = Path(str(sampling.get("table")))
+        if fold in each.tables and table.is_file() and read_bytes(table) != _content(each, fold):
+            raise ConfigError(
+                f"`runs` should be the members that `{run.folder}` was planned for. Found others, of which {first} is "
+                f"the best: {each.name} was trained on other pictures. Leave the new ones out, or set another `name`."
+            )
 
 
 def _print(jobs: Sequence[Job], first: str, folder: Path) -> None:

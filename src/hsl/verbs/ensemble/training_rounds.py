@@ -15,6 +15,11 @@ Table = Mapping[str, float]
 """Id -> weight of a training picture; pictures that are not there are left out."""
 
 MOST_BOOSTED = 10
+ENDS = {
+    "cascade": "it gets no training picture wrong",
+    "boosting": "its last member is never wrong, or no better than chance,",
+    "referee": "the members dispute no training picture",
+}
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,13 @@ def _series(
         made = {number: tables(order, _training_rows(rows, split, number)) for number in range(len(split.folds))}
         if stopped := [number for number, (_, goes_on) in made.items() if not goes_on]:
             listed = ", ".join(map(str, stopped))
-            return Series(rounds, f"{stage} ends after {len(order)}: nothing is left to learn in fold {listed}")
+            return Series(rounds, f"no further member, since {ENDS[stage]} in fold {listed}")
         name = f"{stage}_{len(order) + 1}"
         rounds.append(Round(name, {number: table for number, (table, _) in made.items()}, stage == "boosting"))
         if name not in trained:
             return Series(rounds)
         order = [*order, trained[name]]
-    return Series(rounds, f"{stage} is complete with {len(order)} members")
+    return Series(rounds, f"complete with {len(order)} trained one after the other")
 
 
 def _training_rows(rows: Rows, split: Split, number: int) -> Rows:
