@@ -8,10 +8,9 @@ import torch
 import yaml
 
 from hsl.batch import UNKNOWN_LABEL
-from hsl.data.class_names import unfit_names
 from hsl.data.files.records import FileSource, Record
 from hsl.data.formats.coralscapes import CLASSES
-from hsl.data.formats.description import describe
+from hsl.data.formats.description import describe, unfit_names
 from hsl.data.formats.findings import Findings
 from hsl.data.labels.image_labels import read_image_labels
 from hsl.data.loading.transforms import masks_by_head

@@ -8,7 +8,7 @@ from PIL import Image
 
 from hsl.errors import ConfigError, DataError
 from hsl.files.output_folder import MARKER
-from hsl.reports.cv_results import cv_results
+from hsl.reports.head_report import cv_results
 from hsl.reports.models import models_of
 from hsl.reports.page.notes import notes_on
 from hsl.reports.plots.plot_files import save_plots

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hsl.batch import IGNORE_INDEX
 from hsl.channels import class_pixels, holds
-from hsl.data.class_names import unfit_names
 from hsl.data.files.records import Catalogue
+from hsl.data.formats.description import unfit_names
 from hsl.errors import ConfigError
 from hsl.files.io import check_regular
 

@@ -12,9 +12,8 @@ from rich.table import Table as RichTable
 from hsl.console import PlainConsole
 from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
-from hsl.reports.cv_results import cv_results, image_results
 from hsl.reports.data_sets import UNNAMED, DataSet, data_sets
-from hsl.reports.head_report import HeadReport, ablation_of, head_report
+from hsl.reports.head_report import HeadReport, ablation_of, cv_results, head_report, image_results
 from hsl.reports.models import Model, models_of
 from hsl.reports.page.answer import Standing, answer
 from hsl.reports.page.notes import Note, few_resamples, notes_on, warnings_of

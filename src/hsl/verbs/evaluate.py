@@ -1,21 +1,37 @@
-"""`hsl evaluate`: the best checkpoint of a run, scored again."""
+"""A checkpoint scored on the validation and test parts: after a training, and again by `hsl evaluate`."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.evaluation import Evaluation
+from hsl.callbacks.oom_backoff import OomBackoff
+from hsl.callbacks.progress import quieten_lightning, scoring_bar
 from hsl.config.targets import allowed_targets
 from hsl.config.validation import validate
 from hsl.data.datamodule import DataModule
 from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
-from hsl.run_folder.layout import METRICS, best_checkpoint
+from hsl.reports.page.pictures import colours_of
+from hsl.run_folder.layout import METRICS, OBJECTS, best_checkpoint
+from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
-from hsl.verbs.opening.building import build_task, choose_predictor, num_examples, without_weights
+from hsl.verbs.opening.building import (
+    build_task,
+    choose_predictor,
+    load_checkpoint_weights,
+    num_examples,
+    without_weights,
+)
 from hsl.verbs.opening.opening import building_from, open_run, place_data
-from hsl.verbs.scoring.results import Monitored, check_same_classes, check_same_split
-from hsl.verbs.scoring.score import score_checkpoint
+from hsl.verbs.scoring.class_maps import object_scores, save_class_maps
+from hsl.verbs.scoring.results import Monitored, check_same_classes, check_same_split, write_results
 from hsl.verbs.train.earlier_runs import check_same_range
+from hsl.verbs.train.setup import trainer_of
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -38,3 +54,34 @@ def evaluate(cfg: DictConfig) -> None:
     with OutputFolder(below(run, f"evaluations/{name}"), "evaluate", resume=True, way_out="Move it away.") as output:
         score_checkpoint(task, data, run_cfg, callbacks, best_checkpoint(run), output.work, monitored)
     say(f"{output.path / METRICS}")
+
+
+def score_checkpoint(
+    task: SegmentationTask,
+    data: DataModule,
+    cfg: DictConfig,
+    callbacks: Sequence[Callback],
+    checkpoint: Path,
+    folder: Path,
+    monitored: Monitored,
+) -> None:
+    """Score a checkpoint on validation and test parts and write everything that shows it into ``folder``."""
+    quieten_lightning()
+    load_checkpoint_weights(task, checkpoint)
+    evaluations = [callback for callback in callbacks if isinstance(callback, Evaluation)]
+    backoff = [callback for callback in callbacks if isinstance(callback, OomBackoff)]
+    bar = scoring_bar()
+    trainer = trainer_of(
+        cfg, callbacks=[*evaluations, *backoff, *bar], logger=False, default_root_dir=folder,
+        devices=1, strategy="auto", num_nodes=1, enable_progress_bar=bool(bar), enable_checkpointing=False,
+    )  # fmt: skip
+    colours = colours_of(data.prepared.classes[data.prepared.head], data.prepared.heads.overlapping)
+    keep = functools.partial(save_class_maps, folder, colours=colours)
+    task.inferences = {each.inference: each.predictor for each in evaluations}
+    classifier = task.problem.scored_head is None  # it finds no objects
+    pool = None if classifier else OmegaConf.select(cfg, "metrics.pool")
+    with object_scores(folder / OBJECTS, pool, evaluations[0].head, data.prepared) as pooled:
+        for evaluation in evaluations:
+            evaluation.sinks = [*pooled, keep] if evaluation is evaluations[0] else pooled
+        trainer.test(task, datamodule=data, verbose=False)
+    write_results(folder, evaluations, data, monitored)

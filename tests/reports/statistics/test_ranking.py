@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from hsl.errors import ConfigError
-from hsl.reports.cv_results import cv_results
+from hsl.reports.head_report import cv_results
 from hsl.reports.models import models_of
 from hsl.reports.statistics.ablation import ablation_table, changed, check_base, find_base
 from hsl.reports.statistics.comparisons import compare, pooled_estimates

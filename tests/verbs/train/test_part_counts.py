@@ -5,7 +5,7 @@ import pytest
 from hydra.utils import instantiate
 
 from hsl.reports.statistics.part_tests import EVERY
-from hsl.verbs.train.part_counts import part_tests
+from hsl.verbs.audit import part_tests
 
 
 def loop_over(data, original, part, index):

@@ -6,11 +6,10 @@ from typing import Any
 
 from hsl.channels import ABSENT, MAX_CHANNELS, PRESENT
 from hsl.config.ranges import PositiveFloat
-from hsl.data.class_names import unfit_names
 from hsl.data.files.channel_masks import SUFFIXES, ChannelMask
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.records import Catalogue, FileSource, Record
-from hsl.data.formats.description import Description, describe, load_description
+from hsl.data.formats.description import Description, describe, load_description, unfit_names
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
 from hsl.data.formats.picture_files import JUNK, by_id, check_root, find_masks, find_pictures, misnamed

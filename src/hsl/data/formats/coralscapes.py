@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hsl.batch import IGNORE_INDEX
-from hsl.data.class_names import unfit_names
 from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.formats.description import unfit_names
 from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub

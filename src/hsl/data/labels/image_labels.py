@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.batch import UNKNOWN_LABEL
-from hsl.data.class_names import unfit_names
 from hsl.data.files.records import Catalogue, Record
 from hsl.data.files.scan import Scan
+from hsl.data.formats.description import unfit_names
 from hsl.data.formats.findings import did_you_mean
 from hsl.data.splits.grouping import GroupedImages, name_some
 from hsl.errors import ConfigError, DataError

@@ -32,11 +32,11 @@ from hsl.run_folder.provenance import write_audit, write_config, write_parts
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
+from hsl.verbs.audit import part_tests
+from hsl.verbs.evaluate import score_checkpoint
 from hsl.verbs.opening.building import build_task, facts_of, without_weights
 from hsl.verbs.scoring.results import Monitored
-from hsl.verbs.scoring.score import score_checkpoint
 from hsl.verbs.train.earlier_runs import check_first_weights, learned_from, same_schedule, take_over
-from hsl.verbs.train.part_counts import part_tests
 from hsl.verbs.train.phase_plan import check_phases
 from hsl.verbs.train.phases import PhasedRun, check_phase_checkpoints
 from hsl.verbs.train.setup import (
