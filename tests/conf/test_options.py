@@ -17,10 +17,11 @@ from hsl.errors import ConfigError
 from hsl.verbs.train.phase_plan import read_phases
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
-VERBS = {"labelling": "label"}  # groups of another config than train.yaml
+VERBS = {"labelling": "label", "ensemble": "ensemble"}  # groups of another config than train.yaml
 OPTIONS = [(str(g.relative_to(conf_dir())), f.stem) for g in GROUPS for f in sorted(g.glob("[!_]*.yaml"))]
 NEEDED = [
     "data.root=somewhere",
+    "runs=somewhere",
     "encoder.name=resnet18",
     "data.reader.mask_column=mask",
     "data.reader.classes=[a,b]",
@@ -36,13 +37,19 @@ def composed(*overrides: str, verb: str = "train") -> DictConfig:
     return cfg
 
 
+def word(group: str, option: str) -> str:
+    """What chooses an option on the command line."""
+    return f"ensemble@settings.{option}={option}" if group == "ensemble" else f"{group}={option}"
+
+
 def rounds() -> list[tuple[str, list[str]]]:
     """Every option of every group: one of each group to a composition, which takes most of the time of a test."""
     by_group: dict[tuple[str, str], list[str]] = {}
     for group, option in OPTIONS:
-        by_group.setdefault((VERBS.get(group, "train"), group), []).append(f"{group}={option}")
+        by_group.setdefault((VERBS.get(group, "train"), group), []).append(word(group, option))
     presets = by_group.pop(("train", "experiment"))  # these choose other groups themselves
     made = [("train", [preset]) for preset in presets]
+    made.append(("ensemble", by_group.pop(("ensemble", "ensemble"))))  # each has a place of its own there
     for verb in sorted({verb for verb, _ in by_group}):
         columns = [options for (of, _), options in by_group.items() if of == verb]
         made += [(verb, [one for one in chosen if one]) for chosen in zip_longest(*columns)]
@@ -73,7 +80,7 @@ def test_options_compose_and_their_arguments_exist(verb: str, chosen: list[str])
 
 
 def test_every_option_is_composed() -> None:
-    assert sorted(one for _, chosen in rounds() for one in chosen) == sorted(f"{g}={o}" for g, o in OPTIONS)
+    assert sorted(one for _, chosen in rounds() for one in chosen) == sorted(word(*one) for one in OPTIONS)
 
 
 def test_an_option_file_is_short_and_says_what_it_is() -> None:

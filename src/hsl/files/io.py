@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import math
@@ -81,6 +82,12 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     if size > most:
         raise DataError(f"`{path}` should have at most {most} bytes. Found {size}. Restore it, or make it anew.")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def clear_temporary(folder: Path) -> None:

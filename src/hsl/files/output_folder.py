@@ -1,7 +1,6 @@
 """The folder that a verb fills: what the verb did not write there is never changed, moved or deleted."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from hsl.errors import ConfigError
-from hsl.files.io import write_atomically
+from hsl.files.io import sha256_of, write_atomically
 
 MARKER = ".hsl.json"
 """Lists the files that verbs wrote into a folder, each with the SHA-256 that it may have."""
@@ -120,7 +119,7 @@ class OutputFolder:
 
     def _publish(self) -> None:
         mine, moved = self._listed.get(self._verb, {}), sorted(_files(self.work))
-        new = {name: [_sha256(self.work / name)] for name in moved}
+        new = {name: [sha256_of(self.work / name)] for name in moved}
         if taken := [name for name in moved if _is_taken(self.path, name, mine)]:
             kept = self.work.rename(self.path / f"{_PARTIAL}-kept")  # hours of work are not thrown away
             raise ConfigError(
@@ -180,7 +179,7 @@ def strange_files(folder: Path) -> list[str]:
 
 def write_marker(folder: Path, verb: str) -> None:
     """List every file of a folder as written by one verb."""
-    files = {name: [_sha256(folder / name)] for name in sorted(_files(folder))}
+    files = {name: [sha256_of(folder / name)] for name in sorted(_files(folder))}
     content = {"written_by": "hsl", "format": _FORMAT, "files": {verb: files}}
     write_atomically(folder / MARKER, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
@@ -204,12 +203,7 @@ def _is_taken(folder: Path, name: str, mine: Mapping[str, Sequence[str]]) -> boo
 
 def _is_listed(folder: Path, name: str, mine: Mapping[str, Sequence[str]]) -> bool:
     path = folder / name
-    return name in mine and path.is_file() and not path.is_symlink() and _sha256(path) in mine[name]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return name in mine and path.is_file() and not path.is_symlink() and sha256_of(path) in mine[name]
 
 
 def _remove_empty(path: Path, top: Path) -> None:

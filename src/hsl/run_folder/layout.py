@@ -27,6 +27,10 @@ MEMBER_ROWS = "rows.json"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
 START = "start.ckpt"
+ENSEMBLE = "ensemble.json"
+ENSEMBLE_ROWS = "rows.npz"
+STAGE = "stage.json"
+ISOLATION = "isolation.json"
 
 CHECKPOINTS = Path("checkpoints")
 PREDICTIONS = Path("predictions")

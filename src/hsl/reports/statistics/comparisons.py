@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -90,29 +90,31 @@ def settle(drafts: Sequence[Draft], resamples: int, seed: int) -> list[Compariso
     return [replace(one, wilcoxon_holm_p=p, mcnemar_holm_p=q) for one, p, q in zip(found, ranks, exact, strict=True)]
 
 
-def every_pair(models: Sequence[Model], metric: str, draft: Callable[[Model, Model], Draft]) -> list[Draft]:
-    """A draft of every two models that have finished runs; of a pair that cannot be made it says why."""
-    drafts = []
-    for first, second in itertools.combinations([model for model in models if model.finished], 2):
-        try:
-            drafts.append(draft(first, second))
-        except NotPairedError as error:
-            drafts.append(Draft(Comparison(first.label, second.label, str(error), metric)))
-    return drafts
-
-
 def compare(models: Sequence[Model], on: ScoredOn, resamples: int, seed: int, metric: str = "miou") -> list[Comparison]:
-    """Compare every two models that have finished runs.
+    """Compare every two models that have finished runs, as `compare_pairs` does; the better-ranked first."""
+    pairs = list(itertools.combinations([model for model in models if model.finished], 2))
+    return compare_pairs(pairs, on, resamples, seed, metric)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Model, Model]], on: ScoredOn, resamples: int, seed: int, metric: str
+) -> list[Comparison]:
+    """Compare the models of each pair; what is said of all pairs holds together.
 
     Args:
-        models: the better-ranked first, of pixels or of image heads.
+        pairs: of models with finished runs, of pixels or of image heads; of a pair that cannot be made it is said why.
         on: part and inference.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         metric: that ranks; see `decisive`.
     """
-    seen = _Seen(on, decisive(metric))
-    return settle(every_pair(models, seen.metric, lambda first, second: _draft(first, second, seen)), resamples, seed)
+    seen, drafts = _Seen(on, decisive(metric)), []
+    for first, second in pairs:
+        try:
+            drafts.append(_draft(first, second, seen))
+        except NotPairedError as error:
+            drafts.append(Draft(Comparison(first.label, second.label, str(error), seen.metric)))
+    return settle(drafts, resamples, seed)
 
 
 def pooled_estimates(

@@ -159,7 +159,7 @@ def _look(task: SegmentationTask, data: DataModule, ids: Sequence[str], writer: 
         batch["image"] = batch["image"].to(task.device)
         batch = data.on_after_batch_transfer(batch, 0)
         if any(map(writer.lacks_features, batch["id"])):
-            found = _pooled(task, data, batch["image"])
+            found = pooled_features(task, data, batch["image"])
             check_outputs({FEATURES: found}, batch["id"], f"rows of {writer.run}")
             for name, row in zip(batch["id"], found.cpu().numpy(), strict=True):
                 writer.add_features(name, row)
@@ -185,7 +185,7 @@ def _probabilities(problem: Problem, outputs: Outputs) -> Tensor:
     return next(iter(outputs.values())).float().softmax(dim=0)
 
 
-def _pooled(task: SegmentationTask, data: DataModule, images: Tensor) -> Tensor:
+def pooled_features(task: SegmentationTask, data: DataModule, images: Tensor) -> Tensor:
     """Mean over the picture of the encoder's deepest features ``(B, D)``: what an image head reads.
 
     Without an image head the picture has the size of the training, however large it is and whatever the windows are.

@@ -1,6 +1,5 @@
 """Trained classifiers as a source of pseudo-labels: opened, checked for leaks, asked where they look."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from hsl.data.files.records import Record
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
+from hsl.files.io import sha256_of
 from hsl.files.split_file import read_split
 from hsl.metrics.finite import check_outputs
 from hsl.pseudo_labels.networks import class_activation
@@ -87,10 +87,8 @@ def open_classifier(run: Path, cfg: DictConfig) -> Classifier:
         data: DataModule = instantiate(cfg.data)
     checkpoint = best_checkpoint(run)
     load_checkpoint_weights(task, checkpoint)
-    with checkpoint.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return Classifier(run, task, data, sha256)
+    return Classifier(run, task, data, sha256_of(checkpoint))
 
 
 def activations(

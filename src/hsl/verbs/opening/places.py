@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from hsl.config.calls import check_calls
 from hsl.errors import ConfigError
 from hsl.models.families import PUBLISHED, weights_file
-from hsl.run_folder.layout import CONFIG, chosen_checkpoint
+from hsl.run_folder.layout import CONFIG, ENSEMBLE, chosen_checkpoint
 
 
 def check_places(content: Mapping[str, Any]) -> None:
@@ -25,11 +25,12 @@ def check_places(content: Mapping[str, Any]) -> None:
         ConfigError: there is no such run folder, checkpoint or file of weights.
         DataError: the data set or the pictures cannot be read.
     """
-    if isinstance(run := content.get("run"), str):
+    if isinstance(run := content.get("run"), str) and not (Path(run) / ENSEMBLE).is_file():
         config_of(run)
     opened = content.get("runs") if "trust" in content else None  # else patterns, which may match nothing
     for run in [opened] if isinstance(opened, str) else opened or []:
-        config_of(run, "runs")
+        if not (set(run) & set("*?[") or Path(run).is_dir()):
+            config_of(run, "runs")
     if isinstance(resume := content.get("resume"), str) and resume != "last":
         chosen_checkpoint(Path(resume))
     weights = content.get("encoder", {}).get("weights") if "monitor" in content else None

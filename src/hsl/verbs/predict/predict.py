@@ -1,6 +1,7 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,19 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.progress import track
-from torch import Tensor
 
-from hsl.batch import DISTANCE, Batch, Outputs
-from hsl.config.targets import allowed_targets
+from hsl.batch import DISTANCE, Outputs
 from hsl.console import PlainConsole
-from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Source
 from hsl.data.files.run_lengths import encode_classes
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
-from hsl.errors import ConfigError, DataError, NonFiniteLogitsError, UserError
+from hsl.errors import ConfigError, DataError, UserError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.files.names import below
@@ -33,16 +29,13 @@ from hsl.files.output_folder import OutputFolder
 from hsl.heads import Head, of_kind
 from hsl.metrics.objects.watershed import objects_of
 from hsl.reports.page import pictures
-from hsl.run_folder.layout import best_checkpoint
-from hsl.run_folder.provenance import read_provenance
-from hsl.tasks.micro_batches import pieces
-from hsl.tasks.segmentation import SegmentationTask
+from hsl.run_folder.ensemble import is_ensemble
 from hsl.terminal import say
-from hsl.verbs.opening.building import choose_predictor, load_checkpoint_weights, rebuild_task
-from hsl.verbs.opening.opening import building_from, open_run
+from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
-from hsl.verbs.scoring.image_results import image_row, stored_thresholds
+from hsl.verbs.predict.outputs import RunModel
+from hsl.verbs.scoring.image_results import image_row
 
 HEAD = "segmentation"
 FORMATS = ("png", "rle")
@@ -65,26 +58,19 @@ def predict(cfg: DictConfig) -> None:
         ConfigError: it is not a run folder, its model makes no masks that can be run lengths, or the output is taken.
         DataError: the input holds no picture, or some could not be done.
     """
-    run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
+    opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
     records, rest = read_pictures(cfg.input)
-    facts = read_provenance(run)
-    _check_format(cfg.format, facts["classes"])
-    inference = choose_predictor(run_cfg, cfg)
-    with OutputFolder(cfg.output, "predict", inputs=[cfg.input, run]) as output:
-        task = _trained(run, run_cfg, facts)
-        limits = _thresholds(run, task, inference)
-        with building_from(run):
-            data: DataModule = instantiate(run_cfg.data)
-        decoding, notes = foreign_decoding(cfg, facts, data.source.max_megapixels), Notes()
+    _check_format(cfg.format, opened.dense)
+    with OutputFolder(cfg.output, "predict", inputs=[cfg.input, *opened.folders]) as output:
+        decoding, notes = foreign_decoding(cfg, opened.facts, opened.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
-        work = _Work(output.work, cfg.format, task.heads, limits, sources, decoding)
-        loader = data.predict_dataloader(records, decoding, on_broken=work.broken.append)
+        work = _Work(output.work, cfg.format, opened.heads, opened.thresholds, sources, decoding)
+        look = functools.partial(notes.look, sources=sources)
+        results = opened.outputs(records, decoding, work.broken.append, look, output.work / ".maps")
         console = PlainConsole(stderr=True)
         silent = not console.is_terminal
-        for batch in track(loader, "predict", len(loader), console=console, transient=True, disable=silent):
-            notes.look(batch, sources)
-            for name, outputs in _predicted(task, data, batch, work.broken.append):
-                work.add(name, outputs)
+        for name, outputs in track(results, "predict", len(records), console=console, transient=True, disable=silent):
+            work.add(name, outputs)
         work.write_tables()
     for sentence in notes.sentences():
         say(sentence)
@@ -172,54 +158,13 @@ class _Work:
                 write_atomically(self.folder / name, csv_of(table).encode())
 
 
-def _check_format(wanted: str, classes: Mapping[str, Sequence[str]]) -> None:
+def _check_format(wanted: str, dense: Collection[str]) -> None:
     if wanted not in FORMATS:
         raise ConfigError(f"`format` should be one of {', '.join(FORMATS)}. Found `format = {wanted}`. Choose one.")
-    if wanted == "rle" and HEAD not in classes:
+    if wanted == "rle" and HEAD not in dense:
         raise ConfigError(
-            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(classes) or 'no masks'}. "
+            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(dense) or 'no masks'}. "
             "Leave `format` away."
-        )
-
-
-def _trained(run: Path, run_cfg: DictConfig, facts: dict[str, Any]) -> SegmentationTask:
-    with building_from(run):
-        task = rebuild_task(run_cfg, facts)
-    load_checkpoint_weights(task, best_checkpoint(run))
-    return task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _thresholds(run: Path, task: SegmentationTask, inference: str | None) -> dict[str, list[float]]:
-    """Of the image heads that may show several classes."""
-    heads = [head for head in of_kind(task.heads.values(), "image") if head.several]
-    return {head.name: stored_thresholds(run, head.name, head.classes, inference) for head in heads}
-
-
-@torch.inference_mode()
-def _predicted(
-    task: SegmentationTask, data: DataModule, batch: Batch, on_broken: Callable[[UserError], None]
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Id and logits by head: ``(C, H, W)`` at the picture's own size, ``(K,)`` of an image head.
-
-    By the path that ``evaluate`` takes. Pictures whose logits are not finite are told to `on_broken` and left out.
-    """
-    batch["image"] = batch["image"].to(task.device)
-    try:
-        outputs = task.predict(data.on_after_batch_transfer(batch, 0))
-    except NonFiniteLogitsError as error:
-        if len(batch["id"]) == 1:
-            on_broken(error)
-            return
-        for part in pieces(batch, 1):
-            yield from _predicted(task, data, part, on_broken)
-        return
-    for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
-        yield (
-            name,
-            {
-                head: (output[i] if task.heads[head].kind == "image" else output[i, :, :height, :width]).cpu()
-                for head, output in outputs.items()
-            },
         )
 
 

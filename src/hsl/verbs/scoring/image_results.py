@@ -1,6 +1,6 @@
 """What an evaluation leaves of the image heads: a table of all pictures, scores, thresholds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,44 @@ from hsl.terminal import say
 def write_image_results(
     folder: Path, evaluations: Sequence[Evaluation], data: PreparedData
 ) -> dict[str, dict[str, dict[str, Any]]]:
+    """`write_image_tables` of what the evaluations saw."""
+    return write_image_tables(folder, _results(evaluations, data), data.group, data.choosing_part)
+
+
+def write_image_tables(
+    folder: Path,
+    results: Iterable[tuple[str, str, ImageResult]],
+    group: Callable[[str], str],
+    tuned_on: str,
+    limits: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Write ``image_predictions.csv`` and return the scores: part -> inference -> head -> score.
 
     Where a picture may show several classes, each class has the threshold with the best F1 on the part that chose the
     epoch; the others are scored with the same one. Nothing is written without image heads.
+
+    Args:
+        folder: where the table is written.
+        results: part, inference and what was seen there; the part that tunes the thresholds first.
+        group: the group of a picture, by its id.
+        tuned_on: the part that chose the epoch.
+        limits: thresholds by head, in place of those that this part chooses.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = []
-    thresholds: dict[tuple[str, str], list[float]] = {}
-    for part, inference, result in _results(evaluations, data):
+    thresholds: dict[tuple[str, str], Sequence[float]] = {}
+    for part, inference, result in results:
         head, classes = result.head.name, result.head.classes
         probabilities, targets = np.stack(result.probabilities), np.stack(result.targets)
-        if result.head.several and part == data.choosing_part:
+        if result.head.several and limits is not None:
+            thresholds[inference, head] = limits[head]
+        elif result.head.several and part == tuned_on:
             thresholds[inference, head] = tune_thresholds(probabilities, targets)
-        limits = thresholds.get((inference, head))
-        scores = image_scores(probabilities, targets, limits)
-        found.setdefault(part, {}).setdefault(inference, {})[head] = _table(scores, classes, limits)
+        chosen = thresholds.get((inference, head))
+        scores = image_scores(probabilities, targets, chosen)
+        found.setdefault(part, {}).setdefault(inference, {})[head] = _table(scores, classes, chosen)
         where = {"part": part, "inference": inference, "head": head}
-        rows += _rows(result, probabilities, targets, limits, data, where)
+        rows += _rows(result, probabilities, targets, chosen, group, where)
     if rows:
         write_image_predictions(folder, rows)
     return found
@@ -126,7 +146,7 @@ def _results(evaluations: Sequence[Evaluation], data: PreparedData) -> Iterator[
                 yield part, evaluation.inference, result
 
 
-def _table(scores: dict[str, Any], classes: Sequence[str], thresholds: list[float] | None) -> dict[str, Any]:
+def _table(scores: dict[str, Any], classes: Sequence[str], thresholds: Sequence[float] | None) -> dict[str, Any]:
     per_class = scores.pop("per_class")
     confusion = scores.pop("confusion", None)
     table = {"kind": "single" if confusion is not None else "multi", **scores}
@@ -145,7 +165,7 @@ def _rows(
     probabilities: NDArray[np.float32],
     targets: NDArray[Any],
     thresholds: Sequence[float] | None,
-    data: PreparedData,
+    group: Callable[[str], str],
     where: dict[str, str],
 ) -> list[dict[str, Any]]:
     """A row per picture; of one of which nothing is known, ``target``, ``correct`` and ``loss`` are empty."""
@@ -159,7 +179,7 @@ def _rows(
     counted = known if several else truth == 1  # cross-entropy looks at the true class alone
     rows = []
     for i, name in enumerate(result.ids):
-        row: dict[str, Any] = {"id": name, "group": data.group(name), **where}
+        row: dict[str, Any] = {"id": name, "group": group(name), **where}
         row["target"] = class_names(truth[i], classes) if known[i].any() else None
         row["prediction"] = class_names(predicted[i].astype(np.float64), classes)
         row["correct"] = int(right[i]) if known[i].any() else None

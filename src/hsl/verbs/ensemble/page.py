@@ -1,0 +1,171 @@
+"""What `hsl ensemble` shows of its heads."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from hsl.ensembles.calibration import calibration_of, conformal_sets, fit_temperature, tempered
+from hsl.ensembles.diversity import disagreement, hardest, q_statistic, share_with_one_right
+from hsl.ensembles.isolation import Status
+from hsl.ensembles.rows import Rows
+from hsl.reports.page.ensemble_page import Section, write_ensemble_page
+from hsl.reports.plots.cost_plot import Costed, cost_plot
+from hsl.reports.plots.plot_files import Plot
+from hsl.reports.statistics.comparisons import pooled_estimates
+from hsl.reports.tables.score_tables import Cell, Table, interval_cell
+from hsl.reports.tables.titles import kind_of, title_of
+from hsl.run_folder.ensemble import StoredEnsemble, read_isolation
+from hsl.run_folder.run import ScoredOn
+from hsl.verbs.ensemble.stages.head_work import MEAN, HeadSettings, HeadWork
+from hsl.verbs.ensemble.stages.variants import BEST
+from hsl.verbs.ensemble.tables import chosen_table, class_table, matrix_table, record_table, stage_table
+
+LEVEL = 0.9
+NAMED = 20  # ids in a sentence
+
+
+def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) -> None:
+    """Write ``index.html`` of an ensemble."""
+    facts = [
+        f"{len(page.members)} members, {len(next(iter(page.members.values())).runs)} folds each. Every score below is "
+        "nested: what was fitted, fitted on other groups; made with hsl ensemble."
+    ]
+    if page.epochs_chosen_on_rows:
+        facts.append(
+            "Epochs were chosen on these rows: no part was set apart for early stopping (data.split.stop_fraction=0), "
+            "so every score is a little too high, of single members and of combinations alike."
+        )
+    heads = {work.head.name: _sections(output / work.head.name, page, work, work.settings) for work in works}
+    answers = {work.head.name: [work.judgement.sentence] for work in works}
+    write_ensemble_page(output / "index.html", page.data or "unnamed data set", facts, answers, heads)
+
+
+def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[Section]:
+    metric, head = settings.metric, work.head.name
+    ranked = [stage_table(work.models, work.variants, work.judgement, metric, head)]
+    shown = list(dict.fromkeys((BEST, MEAN, work.judgement.recommended)))
+    score = "f1" if work.head.kind == "image" else "iou"
+    sections = [
+        Section("Stages side by side", tables=ranked),
+        Section("Score against cost", plots=[_cost(page, work, metric)]),
+        Section("By class", tables=[class_table(work.models, shown, score, head)]),
+        Section("Members", tables=_members(page, work, metric)),
+        Section("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
+        Section("Calibration", tables=_calibration(work, settings)),
+    ]
+    if work.tested:
+        sections.append(Section("Test part, read once at the end", tables=[_tested(work, settings)]))
+    checks = read_isolation(folder)
+    kinds = dict.fromkeys(("stage", "check", "status", "found"), "text")
+    counts = Counter(check["status"] for check in checks)
+    text = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
+    table = record_table(f"isolation_{head}", "What each stage could know of what it is scored on.", checks, kinds)
+    return [*sections, Section("Isolation audit", f"{text}.", tables=[table])]
+
+
+def _cost(page: StoredEnsemble, work: HeadWork, metric: str) -> Plot:
+    costs = []
+    for model in work.models:
+        estimate = work.judgement.estimates.get(model.label)
+        if estimate is None:
+            continue
+        members = [page.members[name] for name in work.variants[model.label].members]
+        millions = sum(one.parameters * len(one.runs) for one in members) / 1e6
+        interval = (estimate.interval.low, estimate.interval.high) if estimate.interval else None
+        costs.append(Costed(model.label, estimate.mean, interval, millions))
+    return cost_plot(costs, metric, "million parameters that predict", f"cost_{work.head.name}")
+
+
+def _members(page: StoredEnsemble, work: HeadWork, metric: str) -> list[Table]:
+    on = ScoredOn("val")
+    kinds = {"member": "text", metric: kind_of(metric), "parameters_in_millions": "value", "training_time": "seconds"}
+    records: list[dict[str, Cell]] = []
+    for model in work.single:
+        member = page.members[model.label.partition("/")[2]]
+        values = (member.label, model.summary(metric, on), member.parameters / 1e6, member.seconds)
+        records.append(dict(zip(kinds, values, strict=True)))
+    caption = f"{title_of(metric)} over folds, by themselves. Parameters are of one fold, the time is of all of them."
+    tables = [record_table(f"members_{work.head.name}", caption, records, kinds)]
+    labels = {name: page.members[name].label for name in work.rows.members}
+    taken = chosen_table({name: work.variants[name] for name in work.variants}, labels, work.head.name)
+    return tables if taken is None else [*tables, taken]
+
+
+def _diversity(rows: Rows) -> str:
+    found = hardest(rows)
+    text = (
+        f"At least one member is right on {100 * share_with_one_right(rows):.1f} % of the pictures: no choice among "
+        f"them scores higher. All are wrong on {len(found['all'])} pictures"
+    )
+    return f"{text}{_named(found['all'])}; one alone is wrong on {len(found['one'])}{_named(found['one'])}."
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f" ({', '.join(ids[:NAMED])}{more})" if ids else ""
+
+
+def _unlike(work: HeadWork) -> list[Table]:
+    head, rows = work.head.name, work.rows
+    pairs = (
+        ("disagreement", "Share of pictures on which two members give unlike answers.", disagreement(rows)),
+        (
+            "q",
+            "Q statistic: 1, they err on the same pictures; 0, as if independent.",
+            q_statistic(rows),
+        ),
+    )
+    return [matrix_table(f"{name}_{head}", text, rows.members, values) for name, text, values in pairs]
+
+
+def _calibration(work: HeadWork, settings: HeadSettings) -> list[Table]:
+    """Before and after a temperature that was fitted on the other parts; conformal sets by the other parts."""
+    rows, nested = work.rows, work.variants[work.judgement.recommended].nested
+    records: list[dict[str, Cell]] = [{"probabilities": "as combined", **calibration_of(nested, rows)}]
+    if settings.calibration != "none":
+        scaled, temperatures = np.array(nested), []
+        for number in np.unique(work.parts):
+            others = work.parts != number
+            temperatures.append(fit_temperature(nested[others], rows.take(others)))
+            part = ~others
+            scaled[part] = tempered(nested[part], temperatures[-1], rows.several)
+        told = f"after temperature {min(temperatures):.2f} to {max(temperatures):.2f}"
+        records.append({"probabilities": told, **calibration_of(scaled, rows)})
+    kinds = {"probabilities": "text", "ece": "value", "nll": "value", "brier": "value"}
+    caption = f"{work.judgement.recommended}: nested probabilities; a temperature is that of the other parts."
+    sets = conformal_sets(nested, rows, work.parts, LEVEL)
+    record = {
+        "level": LEVEL,
+        "coverage": sets.coverage,
+        "set_size": sets.mean_size,
+        "one_class": sets.certain,
+    }
+    columns = {"level": "share", "coverage": "share", "set_size": "value", "one_class": "share"}
+    text = "Conformal sets, split by group: share of the groups' pictures whose class lies in the set."
+    head = work.head.name
+    return [
+        record_table(f"calibration_{head}", caption, records, kinds),
+        record_table(f"conformal_{head}", text, [record], columns),
+    ]
+
+
+def _tested(work: HeadWork, settings: HeadSettings) -> Table:
+    metric = settings.metric
+    once = [replace(model, finished=dict(list(model.finished.items())[:1])) for model in work.tested]
+    found = pooled_estimates(once, ScoredOn("test"), settings.resamples, settings.seed, metric)
+    records: list[dict[str, Cell]] = [
+        {
+            "stage": label,
+            metric: estimate.mean,
+            "interval": interval_cell(estimate.interval, kind_of(metric)),
+            "groups": estimate.num_units,
+        }
+        for label, estimate in found.items()
+    ]
+    caption = f"{title_of(metric)} of what was fitted on all rows; a member's probabilities are the mean of its folds."
+    kinds = {"stage": "text", metric: kind_of(metric), "interval": "interval", "groups": "count"}
+    return record_table(f"test_{work.head.name}", caption, records, kinds)

@@ -1,0 +1,1 @@
+"""The stages of an ensemble: run, audited, written as run folders, judged."""

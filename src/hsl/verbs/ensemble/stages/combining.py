@@ -1,0 +1,141 @@
+"""All stages of one head, each audited before anything of it is written, and what they allow to be said."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.errors import InstantiationException
+from numpy.typing import NDArray
+
+from hsl.ensembles.isolation import (
+    Check,
+    check_complete,
+    check_gap,
+    check_out_of_fold,
+    check_sides,
+    check_step,
+    check_test_list,
+    check_test_unopened,
+    judged,
+)
+from hsl.ensembles.nested import Fit, score_of
+from hsl.ensembles.rows import Rows
+from hsl.errors import ConfigError, DataError
+from hsl.run_folder.ensemble import write_isolation
+from hsl.terminal import say
+from hsl.verbs.ensemble.stages.variants import (
+    INDIVIDUAL,
+    Variant,
+    digest_of,
+    keep_stage,
+    kept_stage,
+    run_stage,
+    stage_fits,
+)
+
+REPORTED = ("warning", "violation", "not checked")
+FIRST = "not below the stage before"  # of the first stage there is nothing to check
+
+
+@dataclass(frozen=True, eq=False)
+class Isolation:
+    """What the audit knows besides the rows.
+
+    Attributes:
+        groups: id -> group, of all images outside the test part.
+        contents: id -> hash of the image.
+        trained: member -> fold -> ids that it trained on or stopped by.
+        test_lists: member -> ids of its test part.
+        opened: every file that was opened until now.
+        test_files: those of the test part.
+    """
+
+    groups: Mapping[str, str]
+    contents: Mapping[str, str]
+    trained: Mapping[str, Mapping[int, Collection[str]]]
+    test_lists: Mapping[str, Collection[str]]
+    opened: Callable[[], Collection[str]]
+    test_files: Collection[str]
+
+    def of_stage(self, stage: str, variants: Sequence[Variant], rows: Rows, before: float | None) -> list[Check]:
+        """Every check of one stage."""
+        folds = dict(zip(rows.ids, rows.folds.tolist(), strict=True))
+        test = next(iter(self.test_lists.values()))
+        checks = check_sides(stage, variants[0].trails, self.groups, self.contents)
+        checks += [
+            check_out_of_fold(stage, folds, self.trained, self.groups),
+            check_complete(stage, rows.ids, self.groups.keys() - set(test)),
+            check_test_list(stage, test, self.test_lists),
+            check_test_unopened(stage, self.opened(), self.test_files),
+        ]
+        scores = {one.name: score_of(one.nested, rows) for one in variants}
+        checks += [check_gap(one.name, score_of(one.fitted, rows), scores[one.name]) for one in variants]
+        return [*checks, check_step(stage, max(scores.values()), before)]
+
+
+def run_stages(
+    settings: Mapping[str, Any],
+    rows: Rows,
+    parts: NDArray[np.int64],
+    isolation: Isolation,
+    folder: Path,
+    earlier: Path,
+) -> list[Variant]:
+    """Run the stages of a head in their order; one whose inputs have not changed since is taken up.
+
+    Args:
+        settings: the call of each stage, as plain values, in their order. The individual members come first.
+        rows: out-of-fold rows of the members.
+        parts: ``(N,)`` parts of the nested fits.
+        isolation: what the audit knows.
+        folder: of the head, for what is written.
+        earlier: where an earlier call has left its stages.
+
+    A variant that scores far better on the rows that it was fitted on than nested is left out, and that is said.
+
+    Raises:
+        DataError: what was fitted could know what it is scored on. ``isolation.json`` says how; nothing of the stage is
+            written.
+    """
+    done: list[Variant] = []
+    checks: list[Check] = []
+    for stage in (INDIVIDUAL, *settings):
+        fits = _stage_fits(settings, stage, rows)
+        digest = digest_of(rows, parts, settings, stage)
+        places = (folder, earlier)
+        kept = next(filter(None, (kept_stage(place, stage, fits, rows, digest) for place in places)), None)
+        variants, withheld = kept or (_run(stage, fits, rows, parts), [])
+        before = max((score_of(one.nested, rows) for one in done if one.stage == done[-1].stage), default=None)
+        own = isolation.of_stage(stage, variants, rows, before) + [Check(**check) for check in withheld]
+        checks += own
+        write_isolation(folder, [asdict(check) for check in checks])
+        judged(check for check in own if check.stage not in fits)
+        violated = [check for check in own if check.status == "violation"]
+        variants = [one for one in variants if one.name not in {check.stage for check in violated}]
+        if variants:
+            keep_stage(folder, stage, variants, digest, [asdict(check) for check in violated])
+        done += variants
+        scores = ", ".join(f"{one.name} {100 * score_of(one.nested, rows):.1f}" for one in variants)
+        say(f"{stage}{' (kept)' if kept else ''}: {scores or 'no score'}")
+        for check in own:
+            if check.status in REPORTED and check.check != FIRST:
+                left = ": its score is withheld" if check in violated else ""
+                say(f"! {check.stage}: {check.check}: {check.status}: {check.found}{left}")
+    return done
+
+
+def _stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str, Fit]:
+    try:
+        return stage_fits(settings, stage, rows)
+    except InstantiationException as error:  # around what the stage itself has to say of its settings
+        cause = error.__cause__ or error
+        raise ConfigError(f"`settings.{stage}` does not do: {cause} Or leave it out with `stages=[...]`.") from error
+
+
+def _run(stage: str, fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[Variant]:
+    try:
+        return run_stage(fits, rows, parts)
+    except ValueError as error:
+        raise DataError(f"The stage {stage} cannot be fitted. {error} Or leave it out with `stages=[...]`.") from error

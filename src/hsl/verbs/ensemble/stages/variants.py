@@ -1,0 +1,184 @@
+"""The stages one after the other: fitted nested, kept, and taken up again where their inputs have not changed."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+
+from hsl.ensembles.nested import Combined, Fit, Trail, run_nested, score_of
+from hsl.ensembles.rows import Floats, Rows
+from hsl.ensembles.votes import best_single
+from hsl.run_folder.ensemble import read_stage, write_stage
+
+INDIVIDUAL = "individual"
+BEST = "individual/best"
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One way of combining, such as ``votes/soft``.
+
+    Attributes:
+        name: of the variant.
+        fit: how it is fitted.
+        rows: what it is fitted on.
+        nested: ``(N, K)`` what it says of each part of the rows, fitted on the others.
+        fitted: ``(N, K)`` what it says of the rows that it was fitted on.
+        trails: what each fit read and was applied to.
+        choices: the notes of the fit of each part.
+        notes: those of the final fit.
+        seconds: that all fits took.
+    """
+
+    name: str
+    fit: Fit
+    rows: Rows
+    nested: Floats
+    fitted: Floats
+    trails: Sequence[Trail]
+    choices: Sequence[Mapping[str, Any]]
+    notes: Mapping[str, Any]
+    seconds: float
+
+    @property
+    def stage(self) -> str:
+        """The stage that it belongs to."""
+        return self.name.partition("/")[0]
+
+    @cached_property
+    def combined(self) -> Combined:
+        """Fitted on all rows; the same, bit for bit, whenever it is made again."""
+        return self.fit(self.rows)
+
+    @property
+    def members(self) -> list[str]:
+        """Whose predictions a new image needs."""
+        read = shares(self.notes)
+        return sorted(self.rows.members if read is None else (name for name, weight in read.items() if weight > 0))
+
+    @property
+    def gap(self) -> float:
+        """Score on the rows that it was fitted on, less the nested one."""
+        return score_of(self.fitted, self.rows) - score_of(self.nested, self.rows)
+
+    def __call__(self, rows: Rows) -> Floats:
+        """``(N, K)`` probabilities of rows of the members."""
+        return self.combined(rows)
+
+
+def shares(notes: Mapping[str, Any]) -> dict[str, float] | None:
+    """Member -> weight, of a variant that is one member or a mean by weights; ``None`` of any other."""
+    if "member" in notes:
+        return {str(notes["member"]): 1.0}
+    weights = notes.get("weights")
+    if not isinstance(weights, Mapping) or not all(isinstance(weight, int | float) for weight in weights.values()):
+        return None
+    return {name: float(weight) for name, weight in weights.items()}
+
+
+def run_stage(fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[Variant]:
+    """Fit every variant of a stage, nested.
+
+    Args:
+        fits: by variant.
+        rows: out-of-fold rows of the members.
+        parts: ``(N,)`` number of the part of each row.
+    """
+    made = []
+    for name, fit in fits.items():
+        start = time.perf_counter()
+        one = run_nested(name, fit, rows, parts)
+        spent = time.perf_counter() - start
+        arrays = (one.nested, one.fitted, one.trails, one.choices, one.combined.notes, spent)
+        made.append(Variant(one.name, fit, rows, *arrays))
+    return made
+
+
+def individual_fits(rows: Rows) -> dict[str, Fit]:
+    """Stage 1: every member by itself, and the best of them, chosen on the rows of the fit."""
+
+    def alone(name: str) -> Fit:
+        def fit(own: Rows) -> Combined:
+            return Combined((name,), own.classes, lambda new: new.probabilities[0].copy(), {"member": name})
+
+        return fit
+
+    return {BEST: best_single} | {f"{INDIVIDUAL}/{name}": alone(name) for name in rows.members}
+
+
+def stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str, Fit]:
+    """The variants of a stage.
+
+    Args:
+        settings: the call of each stage, by its name, in their order. A partial one reads the stages before it.
+        stage: which.
+        rows: of the members.
+    """
+    if stage == INDIVIDUAL:
+        return individual_fits(rows)
+    made = instantiate({stage: settings[stage]})[stage]
+    if not callable(made):
+        return dict(made)
+    before = list(settings)[: list(settings).index(stage)]
+    return dict(made({name: fit for one in before for name, fit in stage_fits(settings, one, rows).items()}))
+
+
+def digest_of(rows: Rows, parts: NDArray[np.int64], settings: Mapping[str, Any], stage: str) -> str:
+    """Equal digests, equal results: of rows, parts, the settings of a stage, and those of the stages that it reads."""
+    before = list(settings)[: list(settings).index(stage)] if settings.get(stage, {}).get("_partial_") else []
+    read = {name: settings.get(name) for name in (*before, stage)}
+    sha = hashlib.sha256(f"{rows.digest} {json.dumps(read, sort_keys=True, default=str)}".encode())
+    sha.update(parts.tobytes())
+    return sha.hexdigest()
+
+
+def keep_stage(
+    folder: Path, stage: str, variants: Sequence[Variant], digest: str, withheld: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write what a stage gave, so that `kept_stage` can take it up; ``withheld``: why variants are not among it."""
+    arrays = {f"nested_{i}": one.nested for i, one in enumerate(variants)}
+    arrays |= {f"fitted_{i}": one.fitted for i, one in enumerate(variants)}
+    page = {
+        "digest": digest,
+        "variants": [
+            {"name": one.name, "choices": list(one.choices), "notes": dict(one.notes), "seconds": one.seconds}
+            for one in variants
+        ],
+        "withheld": list(withheld),
+        "trails": [[list(trail.fitted_ids), list(trail.applied_ids)] for trail in variants[0].trails],
+    }
+    write_stage(folder, stage, page, arrays)
+
+
+def kept_stage(
+    folder: Path, stage: str, fits: Mapping[str, Fit], rows: Rows, digest: str | None
+) -> tuple[list[Variant], list[dict[str, Any]]] | None:
+    """What a stage gave before, and why variants were withheld; ``None``: it has not run, or its inputs were others.
+
+    Args:
+        folder: of the head.
+        stage: its name.
+        fits: by variant.
+        rows: out-of-fold rows of the members.
+        digest: of its inputs now; ``None``: whatever they were.
+    """
+    if (found := read_stage(folder, stage, digest)) is None:
+        return None
+    page, arrays = found
+    trails = tuple(Trail(tuple(fitted), tuple(applied)) for fitted, applied in page["trails"])
+    variants = [
+        Variant(
+            one["name"], fits[one["name"]], rows, arrays[f"nested_{i}"], arrays[f"fitted_{i}"],
+            trails, tuple(one["choices"]), one["notes"], one["seconds"],
+        )
+        for i, one in enumerate(page["variants"])
+    ]  # fmt: skip
+    return variants, list(page["withheld"])
