@@ -156,8 +156,9 @@ def run_dense(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64], images:
     for image in images:
         _check(image, rows.members, rows.classes)
         ids.append(image.id)
-        for counts, combined in ((nested, fits.get(part_of.get(image.id, -1), final)), (fitted, final)):
-            probabilities = combine_maps(combined, image.maps, rows.members, rows.classes)
+        without = fits.get(part_of.get(image.id, -1), final)
+        both = _combine([without, final], image.maps, rows.members, rows.classes)
+        for counts, probabilities in zip((nested, fitted), both, strict=True):
             counts.append(confusion(probabilities, image.mask))
     every = sorted(part_of)
     trails = [
@@ -172,17 +173,7 @@ def combine_maps(
     combined: Combined, maps: NDArray[np.uint8], members: Sequence[str], classes: Sequence[str]
 ) -> NDArray[np.float32]:
     """``float32 (C, H, W)``: the combined probabilities of an image, some pixels at a time; ``maps (M, C, H, W)``."""
-    num_members, num_classes, height, width = maps.shape
-    flat = maps.reshape(num_members, num_classes, -1)
-    result = np.empty((num_classes, height * width), dtype=np.float32)
-    with one_thread():
-        for start in range(0, height * width, CHUNK):
-            values = _probabilities(flat[:, :, start : start + CHUNK])
-            num = values.shape[1]
-            names, unknown = _numbers(num), np.full(num, UNKNOWN_LABEL)
-            rows = Rows(names, names, names, unknown, tuple(classes), False, tuple(members), values, np.full(num, -1))
-            result[:, start : start + num] = combined.apply(rows).T
-    return result.reshape(num_classes, height, width)
+    return np.asarray(_combine([combined], maps, members, classes)[0])
 
 
 def confusion(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -197,11 +188,29 @@ def miou_of(matrices: NDArray[np.int64]) -> float:
     return float(confusion_scores(matrices.sum(axis=0))["miou"])
 
 
+def _combine(
+    combinations: Sequence[Combined], maps: NDArray[np.uint8], members: Sequence[str], classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """``(R, C, H, W)``: what each of R combinations makes of the same maps."""
+    num_members, num_classes, height, width = maps.shape
+    flat = maps.reshape(num_members, num_classes, -1)
+    result = np.empty((len(combinations), num_classes, height * width), dtype=np.float32)
+    with one_thread():
+        for start in range(0, height * width, CHUNK):
+            values = _probabilities(flat[:, :, start : start + CHUNK])
+            num = values.shape[1]
+            names, unknown = _numbers(num), np.full(num, UNKNOWN_LABEL)
+            rows = Rows(names, names, names, unknown, tuple(classes), False, tuple(members), values, np.full(num, -1))
+            for combined, into in zip(combinations, result, strict=True):
+                into[:, start : start + num] = combined.apply(rows).T
+    return result.reshape(len(combinations), num_classes, height, width)
+
+
 def _probabilities(maps: NDArray[np.uint8]) -> Floats:
-    """``(M, C, N)`` bytes -> ``float64 (M, N, C)`` that add up to 1."""
-    values = np.moveaxis(maps, 1, 2).astype(np.float64)
-    sums = values.sum(axis=2, keepdims=True)
-    return np.asarray(np.where(sums > 0, values / np.maximum(sums, 1), 1 / maps.shape[1]))
+    """``(M, C, N)`` bytes -> ``float64 (M, N, C)`` that add up to 1; a view, along whose pixels sums are fast."""
+    sums = maps.sum(axis=1, keepdims=True, dtype=np.float64)
+    shares = np.where(sums > 0, maps / np.maximum(sums, 1), 1 / maps.shape[1])
+    return np.moveaxis(shares, 1, 2)
 
 
 @lru_cache(maxsize=4)
