@@ -5,12 +5,14 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, open_dict
+from PIL import Image
 from tests._composition import remember_compositions
 
 from hsl.cli import conf_dir
@@ -70,6 +72,33 @@ def tiny(tmp_path: Path, demo_root: Path) -> Callable[..., DictConfig]:
 def module_tiny(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Callable[..., DictConfig]:
     """The same below a folder that the tests of a module share."""
     return partial(compose_tiny, tmp_path_factory.mktemp("shared"), demo_root)
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[dict[str, Any]]:
+    """Figures of this module's tests are made, but neither laid out nor drawn: what they save is blank.
+
+    For tests of other things; the rooms of plots and the tests that ask for `drawn` draw them.
+    """
+    methods = {name: getattr(Figure, name) for name in ("savefig", "draw_without_rendering")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_blank)
+        patch.setattr(Figure, "draw_without_rendering", lambda self: None)
+        yield methods
+
+
+@pytest.fixture
+def drawn(undrawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the same in this test."""
+    for name, method in undrawn.items():
+        monkeypatch.setattr(Figure, name, method)
+
+
+def save_blank(_: Figure, file: BinaryIO, *, format: str, **rest: Any) -> None:
+    if format == "svg":
+        file.write(b"<svg></svg>")
+    else:
+        Image.new("RGB", (1, 1)).save(file, format)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,10 @@ from hsl.cli import conf_dir, run_verb
 from hsl.models.network import SegmentationNetwork
 from hsl.verbs.train.train import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*"),
+    pytest.mark.usefixtures("undrawn"),
+]
 
 SMALL = [
     "encoder=mobilenetv3_small", "encoder.weights=null", "data=folder", "data.image_size=32", "data.batch_size=2",

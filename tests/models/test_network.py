@@ -1,4 +1,5 @@
-from functools import partial
+import copy
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ ENCODERS = ["convnext_atto", "mit_b0", "maxvit_pico", "mobilenetv3_small", "effi
 
 
 def encoder(name: str, image_size: int = 64) -> Encoder:
+    """A copy of one that is built once: building takes longer than what is tested of most."""
+    return copy.deepcopy(built_encoder(name, image_size))
+
+
+@cache
+def built_encoder(name: str, image_size: int) -> Encoder:
+    torch.manual_seed(0)
     cfg = OmegaConf.create({"data": {"image_size": image_size}})
     cfg.encoder = OmegaConf.load(CONF / "encoder" / f"{name}.yaml")
     cfg.encoder.weights = None

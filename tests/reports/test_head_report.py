@@ -19,6 +19,8 @@ from hsl.reports.tables.run_tables import folds_table
 from hsl.run_folder.run import ScoredOn, gather
 from hsl.verbs.report import report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CONF = Path(__file__).parents[2] / "conf"
 
 

@@ -18,6 +18,8 @@ from hsl.run_folder.provenance import PartTests, write_parts
 from hsl.run_folder.run import ScoredOn, gather
 from hsl.verbs.report import report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CONF = Path(__file__).parents[2] / "conf"
 FULL = [[50, 0, 0], [0, 50, 0], [0, 0, 0]]
 HALF = [[50, 50, 0], [50, 50, 0], [0, 0, 0]]  # IoU 50 / 150 in both
@@ -39,7 +41,7 @@ def _few_plots(monkeypatch):
     monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, *rest: save_plots(plots[:1], *rest))
 
 
-def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp_path, capsys):
+def test_everything_is_written_and_the_ranking_printed(make_run, run_report, tmp_path, capsys, drawn):
     for fold in range(3):
         make_run("a", "a", fold)
         make_run("b", "b", fold, FULL, test=FULL)
@@ -212,7 +214,7 @@ def test_models_of_one_head_have_no_section_of_tasks(make_run, run_report):
     assert not (page.parent / "tables" / "tasks.csv").exists()
 
 
-def test_plots_in_the_formats_and_at_the_resolution_asked_for(make_run, run_report, tmp_path):
+def test_plots_in_the_formats_and_at_the_resolution_asked_for(make_run, run_report, tmp_path, drawn):
     make_run("a", "a")
     run_report("dpi=300", "formats=[tiff,pdf]")
     files = list((tmp_path / "report" / "plots").iterdir())

@@ -42,7 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int:
 SMALL = ("data.patches.size=32", "data.patches.min_distance=20", "data.patches.foreground=[crack]")
 
 
-def test_verb(monkeypatch: pytest.MonkeyPatch, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_verb(monkeypatch: pytest.MonkeyPatch, root: Path, capfd: pytest.CaptureFixture[str], drawn: None) -> None:
     assert call(monkeypatch, root, *SMALL) == 0
     printed = capfd.readouterr().out
     written = read_folder(root.parent / "patches")

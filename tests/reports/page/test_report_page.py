@@ -18,6 +18,8 @@ from hsl.reports.tables.run_tables import folds_table, picture_table
 from hsl.reports.tables.score_tables import Column, Table
 from hsl.run_folder.run import ScoredOn, gather
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 VOID = {"meta", "link", "img", "br", "input"}
 
 
@@ -87,7 +89,7 @@ def page(tmp_path):
     return render
 
 
-def test_the_page_is_well_formed_self_contained_and_complete(make_full_runs, page):
+def test_the_page_is_well_formed_self_contained_and_complete(make_full_runs, page, drawn):
     make_full_runs({"a": 0.9, "b": 0.4}, num_folds=2)
     checker = page(num_pictures=1)
     assert "Comparison of 2 models" in checker.words

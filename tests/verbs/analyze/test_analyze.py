@@ -63,7 +63,7 @@ def analysed(tiny: Make, output: Path, runs: list[Path], *overrides: str) -> dic
     return page
 
 
-def test_two_classifiers(tiny: Make, tmp_path: Path, runs: list[Path]) -> None:
+def test_two_classifiers(tiny: Make, tmp_path: Path, runs: list[Path], drawn: None) -> None:
     output = tmp_path / "analysis"
     page = analysed(tiny, output, runs)
     val = json.loads((runs[0] / "splits.json").read_text())["folds"][0]["val"]

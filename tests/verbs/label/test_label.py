@@ -99,7 +99,9 @@ def train_ids(root: Path, tmp_path: Path) -> set[str]:
     return set(data.prepared.parts["train"])
 
 
-def test_grabcut_alone(label: Label, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grabcut_alone(
+    label: Label, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None
+) -> None:
     folder = label(*ALONE, "rules={all: 'foreground > 0.1', sick: 'spot > 0.2'}", "workers=2")
     table = read_labels(folder)
     assert {row.id for row in table.rows} == train_ids(root, tmp_path)  # and nothing that is held out

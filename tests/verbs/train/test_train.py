@@ -42,7 +42,7 @@ def uninterrupted(module_tiny: Make) -> Path:
     return only_run(Path(cfg.output_root).parent)
 
 
-def test_a_run_leaves_everything(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_leaves_everything(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: None) -> None:
     value = train(tiny())
     folder = only_run(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
