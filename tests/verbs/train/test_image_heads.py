@@ -21,6 +21,7 @@ from hsl.verbs.scoring.image_results import tune_thresholds
 from hsl.verbs.train.train import train
 
 Make = Callable[..., DictConfig]
+LIGHT = ("encoder=mobilenetv3_small", "encoder.weights=null", "trainer.max_epochs=2")
 KINDS = ["crack", "scratch", "paint_loss", "stain", "puncture"]
 
 pytestmark = pytest.mark.filterwarnings(
@@ -48,7 +49,7 @@ def test_several_classes_per_picture_beside_a_dense_head(tiny: Make, tmp_path: P
 
 
 def test_a_dense_and_an_image_head_on_one_encoder(tiny: Make, tmp_path: Path) -> None:
-    cfg = tiny("task=dual_head", "loss=dual_head", "data.image_labels=label", "monitor=val/accuracy",
+    cfg = tiny(*LIGHT, "task=dual_head", "loss=dual_head", "data.image_labels=label", "monitor=val/accuracy",
                "callbacks.evaluation.num_examples=0", "metrics=none")  # fmt: skip
     value = train(cfg)
     folder = only_run(tmp_path)
@@ -79,7 +80,7 @@ def test_a_dense_and_an_image_head_on_one_encoder(tiny: Make, tmp_path: Path) ->
 def test_several_classes_per_picture_without_a_dense_head(
     tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = tiny("task=classifier", "loss=focal_multilabel", f"data.image_labels=[{','.join(KINDS)}]",
+    cfg = tiny(*LIGHT, "task=classifier", "loss=focal_multilabel", f"data.image_labels=[{','.join(KINDS)}]",
                "monitor=val/accuracy", "callbacks.evaluation.num_examples=0")  # fmt: skip
     train(cfg)
     folder = only_run(tmp_path)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
-from tests.verbs._asserts import QUICK, assert_maps_agree, assert_same_training, only_run, weights
+from tests.verbs._asserts import SMALL, assert_maps_agree, assert_same_training, only_run, weights
 
 from hsl.callbacks.last_checkpoint import LastCheckpoint
 from hsl.errors import ConfigError
@@ -21,7 +21,7 @@ from hsl.verbs.train.train import train
 Make = Callable[..., DictConfig]
 TASKS = ("damage", "shape", "kind")
 MULTITASK = (
-    *QUICK,
+    *SMALL,
     "data.tasks=demo",
     "task=multitask",
     "loss=multitask",
@@ -31,7 +31,6 @@ MULTITASK = (
     "weighting=pcgrad",
     "callbacks=[default,weighting_log]",
     "callbacks.weighting_log.every_n_steps=1",
-    "metrics=none",
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -120,7 +119,7 @@ def check_prediction(folder: Path, tiny: Make, tmp_path: Path) -> None:
 
 def test_a_flat_model_is_scored_on_the_tasks_that_read_its_map(tiny: Make, tmp_path: Path) -> None:
     """The reference is the class maps that the run leaves, looked up in the tables of the definition."""
-    value = train(tiny(*QUICK, "data.tasks=demo", "monitor=val/h_mean", "metrics=none"))
+    value = train(tiny(*SMALL, "data.tasks=demo", "monitor=val/h_mean"))
     folder = only_run(tmp_path)
     metrics = json.loads((folder / "metrics.json").read_text())
     plain = metrics["parts"]["val"]["plain"]

@@ -34,10 +34,13 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+LIGHT = (*QUICK, "metrics=none", "encoder=mobilenetv3_small", "encoder.weights=null")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(module_tiny: Make) -> Path:
     """The run that the interrupted ones have to equal."""
-    cfg = module_tiny(*QUICK)
+    cfg = module_tiny(*LIGHT)
     train(cfg)
     return only_run(Path(cfg.output_root).parent)
 
@@ -239,11 +242,11 @@ def test_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
         interrupt(patch, at)
         with pytest.raises(SystemExit):
-            train(tiny(*QUICK))
+            train(tiny(*LIGHT))
     folder = only_run(tmp_path)
     assert json.loads((folder / "provenance.json").read_text())["status"] == "interrupted"
     assert not (folder / "metrics.json").exists()
-    train(tiny(*QUICK, "resume=last"))
+    train(tiny(*LIGHT, "resume=last"))
     assert only_run(tmp_path) == folder
     assert_same_training(folder, uninterrupted)
 
@@ -279,7 +282,7 @@ def test_nothing_is_taken_over_from_a_run_that_learned_from_held_out_pictures(
     tiny: Make, tmp_path: Path, uninterrupted: Path, key: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"learned from"):
-        train(tiny(*QUICK, "fold=1", key.format(uninterrupted)))
+        train(tiny(*LIGHT, "fold=1", key.format(uninterrupted)))
     assert not list(tmp_path.rglob("provenance.json"))
 
 
@@ -287,14 +290,14 @@ def test_nothing_is_taken_over_from_a_run_that_learned_from_held_out_pictures(
 def test_a_resumed_run_remembers_its_first_weights(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weights = tmp_path / "first.pth"
-    cfg = tiny(*QUICK)
+    cfg = tiny(*LIGHT)
     torch.save(instantiate(cfg.encoder).body.state_dict(), weights)
     with monkeypatch.context() as patch:
         interrupt_after_epoch(patch, 0)
         with pytest.raises(SystemExit):
-            train(tiny(*QUICK, f"encoder.weights={weights}"))
+            train(tiny(*LIGHT, f"encoder.weights={weights}"))
     weights.unlink()  # nobody needs it any more
-    train(tiny(*QUICK, f"encoder.weights={weights}", "resume=last"))
+    train(tiny(*LIGHT, f"encoder.weights={weights}", "resume=last"))
     folder = only_run(tmp_path)
     used = json.loads((folder / "provenance.json").read_text())["weights_used"]
     assert str(weights) in json.dumps(used)
