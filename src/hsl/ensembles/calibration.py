@@ -32,7 +32,9 @@ def calibrated(fit: Fit, num_folds: int = 4, seed: int = 0) -> Fit:
         temperature = fit_temperature(result.nested, rows)
         inner = result.combined
         notes = {**inner.notes, "temperature": temperature}
-        return Combined(inner.members, inner.classes, lambda new: tempered(inner(new), temperature, new.several), notes)
+        return Combined(
+            inner.members, inner.classes, lambda new: tempered(inner.apply(new), temperature, new.several), notes
+        )
 
     return fitted
 

@@ -44,7 +44,7 @@ def meta(stages: Mapping[str, Fit], num_folds: int = 4, seed: int = 0, **setting
             final = learner(nested)
 
             def combine(new: Rows) -> Floats:
-                return final(stage_rows(new, {name: combined(new) for name, combined in finals.items()}))
+                return final.apply(stage_rows(new, {name: combined.apply(new) for name, combined in finals.items()}))
 
             return Combined(rows.members, rows.classes, combine, {"inputs": list(nested.members), **final.notes})
 

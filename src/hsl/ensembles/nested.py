@@ -58,7 +58,7 @@ Fit: TypeAlias = Callable[[Rows], Combined]
 
 
 def refit(fit: Fit, rows: Rows) -> Combined:
-    """Fit on all of the rows, in one thread: what a nested run ends with, and what an artefact is loaded by."""
+    """Fit on all of the rows, in one thread, as a nested run ends: what an artefact is loaded by."""
     with one_thread():
         return fit(rows)
 
@@ -108,14 +108,15 @@ def run_nested(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64]) -> Fit
         )
     nested = np.full((len(rows.ids), len(rows.classes)), np.nan)
     trails, choices = [], []
-    for number in numbers:
-        others, part = rows.take(parts != number), rows.take(parts == number)
-        combined = refit(fit, others)
-        nested[parts == number] = combined(part)
-        trails.append(Trail(others.ids, part.ids))
-        choices.append(combined.notes)
-    final = refit(fit, rows)
-    return Fitted(name, nested, final, final(rows), tuple(trails), tuple(choices))
+    with one_thread():
+        for number in numbers:
+            others, part = rows.take(parts != number), rows.take(parts == number)
+            combined = fit(others)
+            nested[parts == number] = combined.apply(part)
+            trails.append(Trail(others.ids, part.ids))
+            choices.append(combined.notes)
+        final = fit(rows)
+        return Fitted(name, nested, final, final.apply(rows), tuple(trails), tuple(choices))
 
 
 def meta_folds(rows: Rows, num_folds: int = 5, seed: int = 0) -> NDArray[np.int64]:
