@@ -241,7 +241,7 @@ def test_a_run_that_ended_early_goes_where_its_settings_are(make_run, found, spl
 
 
 @pytest.fixture
-def run_report(tmp_path, monkeypatch):
+def run_report(tmp_path, monkeypatch, undrawn):
     monkeypatch.setattr("hsl.reports.report.save_plots", lambda plots, *rest: save_plots(plots[:1], *rest))
 
     def run(*overrides):
