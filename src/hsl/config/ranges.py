@@ -48,5 +48,6 @@ KEYS: Mapping[str, Any] = {
     "port": NonNegativeInt,
     "batch_sizes": Sequence[PositiveInt],
     "rounds": Mapping[str, PositiveInt],
+    "attention": NonNegativeFloat,
 }
 """What the keys of the verbs themselves may be; those of calls are annotated where they are received."""

@@ -173,9 +173,12 @@ def test_masks_are_taught_by_the_members_that_have_a_dense_head(
     rows = out_of_fold_rows(found, {name: name for name in found.folds})
     values = {"a": 0.2, "b": 0.6}
     monkeypatch.setattr(teachers, "probability_map", lambda _, member, __: np.full((3, 2, 4), values[member.name]))
-    teachers.write_targets(tmp_path / "teachers", rows, found, ["a", "b", "c"], maps=True)
+    looks = dict.fromkeys(rows.ids, np.array([[0.0, 2.0]], np.float32))
+    teachers.write_targets(tmp_path / "teachers", rows, found, ["a", "b", "c"], maps=True, attention=looks)
     targets = read_teachers(tmp_path / "teachers")
     assert targets.classes["segmentation"] == ("background", "crack", "stain")
     np.testing.assert_allclose(targets.images["classification"], rows.probabilities.mean(0), rtol=1e-6)
     for name in targets.ids:
-        assert (read_teacher_maps(tmp_path / "teachers", name, targets)["segmentation"] == round(0.4 * 255)).all()
+        maps = read_teacher_maps(tmp_path / "teachers", name, targets)
+        assert (maps["segmentation"] == round(0.4 * 255)).all()
+        assert maps["attention"].tolist() == [[0, 255]]

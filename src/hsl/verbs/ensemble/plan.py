@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from hsl.config.validation import validate
@@ -75,7 +77,8 @@ def plan(cfg: DictConfig) -> None:
                 if each.name not in trained:
                     jobs += [_job(cfg, output.path, each, fold, seconds[fold]) for fold in each.tables]
         if "distillation" in cfg.stages:
-            write_targets(output.work / TEACHERS, rows, found, names, maps=cfg.maps)
+            looks = _attention(cfg, base) if cfg.attention else None
+            write_targets(output.work / TEACHERS, rows, found, names, maps=cfg.maps, attention=looks)
             jobs += _students(cfg, base[0], trained, output.path, seconds)
         if jobs:
             write_scripts(output.work, [job.words for job in jobs], "ensemble plan", "train")
@@ -110,17 +113,27 @@ def _students(
     run = next(iter(first.runs.values()))
     labels = own[-1].partition("=")[2] if own else (run.provenance.get("choices") or {}).get("loss")
     heads = [] if cfg.maps else [f"loss.heads=[{run.image_head}]"]
+    looks = [f"loss.attention={cfg.attention}"] if cfg.attention else []
     loss = ["loss=distillation", *([f"loss@loss.labels={labels}"] if labels else []), *heads]
     jobs = []
     for number, student in enumerate(map(shlex.split, cfg.students or [""]), start=1):
         own_keys = {"loss", *(word.partition("=")[0] for word in student)}  # the student's word is the last
         words = [override for override in cfg.overrides if override.partition("=")[0] not in own_keys]
-        for kind, more in (("student", [f"data.teachers={folder / TEACHERS}"]), ("control", ["loss.alpha=0"])):
+        for kind, more in (("student", [f"data.teachers={folder / TEACHERS}", *looks]), ("control", ["loss.alpha=0"])):
             name = f"{kind}_{number}"
             if name not in trained:
                 said = [*words, *student, *loss, *more, f"name={cfg.name}/{name}"]
                 jobs += [Job([*said, f"fold={fold}"], time) for fold, time in seconds.items()]
     return jobs
+
+
+def _attention(cfg: DictConfig, base: Sequence[Member]) -> dict[str, NDArray[np.float32]]:
+    """Where the members look, by one pass over every run."""
+    from hsl.verbs.ensemble.attention import mean_attention  # nothing else here needs torch
+    from hsl.verbs.ensemble.member_rows import RowSettings
+
+    settings = RowSettings(allowed=list(cfg.targets), data_root=cfg.data_root, cache_dir=cfg.cache_dir)
+    return mean_attention(base, settings)
 
 
 def _stage_name(member: Member, name: str) -> str:

@@ -1,11 +1,13 @@
 """What the members of an ensemble say of the pictures that they held out, as targets of a student."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hsl.batch import ATTENTION
 from hsl.ensembles.rows import Floats, Rows
 from hsl.errors import DataError
 from hsl.files.split_file import Split
@@ -16,7 +18,15 @@ from hsl.verbs.ensemble.members import Member, classes_of
 DENSE = "segmentation"
 
 
-def write_targets(folder: Path, rows: Rows, found: Members, teachers: Sequence[str], *, maps: bool) -> None:
+def write_targets(
+    folder: Path,
+    rows: Rows,
+    found: Members,
+    teachers: Sequence[str],
+    *,
+    maps: bool,
+    attention: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
     """Write the targets of the image head and, with ``maps``, those of the dense head.
 
     Args:
@@ -25,6 +35,7 @@ def write_targets(folder: Path, rows: Rows, found: Members, teachers: Sequence[s
         found: the members of these rows.
         teachers: names of those that teach.
         maps: whether masks are taught; by the teachers that have a dense head, whose maps were kept.
+        attention: id -> where the teachers look, ``(h, w)``; ``None``: that is not taught.
 
     Raises:
         DataError: there is no such teacher, maps were not kept, or a fold trained on what it predicted.
@@ -32,24 +43,26 @@ def write_targets(folder: Path, rows: Rows, found: Members, teachers: Sequence[s
     members = [one for one in found.members if one.name in teachers]
     head = next(iter(members[0].runs.values())).image_head
     targets = image_targets(rows, members[0].split, head, teachers)
-    if not maps:
-        write_teachers(folder, targets)
-        return
-    dense = [one for one in members if all(classes_of(run, "dense") for run in one.runs.values())]
+    dense = [one for one in members if maps and all(classes_of(run, "dense") for run in one.runs.values())]
     names = {tuple(classes_of(run, "dense")) for one in dense for run in one.runs.values()}
-    if len(names) != 1:
+    if maps and len(names) != 1:
         raise DataError(
             f"Teachers of masks should have a dense head of the same classes. Found {sorted(names) or 'none'}. Let "
             "`runs` match others, or set `maps=false`."
         )
-    targets = replace(targets, classes={**targets.classes, DENSE: names.pop()}, maps=(DENSE,))
-    write_teachers(folder, targets, _mean_maps(found, dense, targets.ids))
+    kinds = (*([DENSE] if maps else []), *([ATTENTION] if attention is not None else []))
+    of_masks = {DENSE: next(iter(names))} if maps else {}
+    targets = replace(targets, classes={**targets.classes, **of_masks}, maps=kinds)
+
+    def maps_of(name: str) -> dict[str, Floats]:
+        made = {DENSE: _mean_map(found, dense, name)} if maps else {}
+        return made if attention is None else made | {ATTENTION: np.asarray(attention[name], np.float64)}
+
+    write_teachers(folder, targets, ((name, maps_of(name)) for name in (targets.ids if kinds else ())))
 
 
-def _mean_maps(found: Members, dense: Sequence[Member], ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Floats]]]:
-    for name in ids:
-        total = sum(probability_map(found, member, name).astype(np.float64) for member in dense)
-        yield name, {DENSE: np.asarray(total / len(dense))}
+def _mean_map(found: Members, dense: Sequence[Member], name: str) -> Floats:
+    return np.asarray(sum(probability_map(found, one, name).astype(np.float64) for one in dense) / len(dense))
 
 
 def image_targets(rows: Rows, split: Split, head: str, members: Sequence[str]) -> TeacherTargets:
