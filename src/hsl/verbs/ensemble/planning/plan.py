@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from hsl.config.targets import allowed_targets
 from hsl.config.validation import validate
 from hsl.ensembles.cascade import LONGEST
 from hsl.ensembles.nested import score_of
@@ -24,8 +25,8 @@ from hsl.files.split_file import Split
 from hsl.terminal import say
 from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
 from hsl.verbs.ensemble.members import Member
-from hsl.verbs.ensemble.teachers import write_targets
-from hsl.verbs.ensemble.training_rounds import Round, Series, boosting_series, cascade_series, referee_series
+from hsl.verbs.ensemble.planning.teachers import write_targets
+from hsl.verbs.ensemble.planning.training_rounds import Round, Series, boosting_series, cascade_series, referee_series
 from hsl.verbs.run_scripts import write_scripts
 
 STAGES = ("cascade", "boosting", "referee", "distillation")
@@ -129,10 +130,10 @@ def _students(
 
 def _attention(cfg: DictConfig, base: Sequence[Member]) -> dict[str, NDArray[np.float32]]:
     """Where the members look, by one pass over every run."""
-    from hsl.verbs.ensemble.attention import mean_attention  # nothing else here needs torch
     from hsl.verbs.ensemble.member_rows import RowSettings
+    from hsl.verbs.ensemble.planning.attention import mean_attention  # nothing else here needs torch
 
-    settings = RowSettings(allowed=list(cfg.targets), data_root=cfg.data_root, cache_dir=cfg.cache_dir)
+    settings = RowSettings(allowed=allowed_targets(cfg), data_root=cfg.data_root, cache_dir=cfg.cache_dir)
     return mean_attention(base, settings)
 
 

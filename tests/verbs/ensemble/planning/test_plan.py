@@ -19,8 +19,8 @@ from hsl.data.labels.teacher_targets import Teachers
 from hsl.data.loading.sampling import Weighted
 from hsl.files.split_file import Split
 from hsl.files.teacher_file import read_teacher_maps, read_teachers
-from hsl.verbs.ensemble import teachers
 from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
+from hsl.verbs.ensemble.planning import teachers
 
 SPLIT = Split.from_json(json.dumps(split_of(per_fold=10)), "split")
 

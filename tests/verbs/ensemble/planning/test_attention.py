@@ -14,9 +14,9 @@ from hsl.config.targets import named_targets
 from hsl.run_folder.layout import best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.run_folder.run import read_run
-from hsl.verbs.ensemble.attention import mean_attention
 from hsl.verbs.ensemble.member_rows import RowSettings, open_data
 from hsl.verbs.ensemble.members import Member
+from hsl.verbs.ensemble.planning.attention import mean_attention
 from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_task
 from hsl.verbs.train.train import train
 

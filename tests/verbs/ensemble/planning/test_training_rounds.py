@@ -10,8 +10,8 @@ from hsl.ensembles.referee import disputed
 from hsl.ensembles.rows import Rows
 from hsl.errors import DataError
 from hsl.files.split_file import Fold, Split
-from hsl.verbs.ensemble.teachers import image_targets
-from hsl.verbs.ensemble.training_rounds import boosting_series, cascade_series, referee_series
+from hsl.verbs.ensemble.planning.teachers import image_targets
+from hsl.verbs.ensemble.planning.training_rounds import boosting_series, cascade_series, referee_series
 
 
 def split_of(rows: Rows) -> Split:

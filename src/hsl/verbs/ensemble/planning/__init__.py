@@ -1,0 +1,1 @@
+"""`hsl ensemble plan`: what the stages of an ensemble that train would train."""
