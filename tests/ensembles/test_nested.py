@@ -1,5 +1,9 @@
 """Parts hold groups whole, and a fit never sees what it is scored on."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
@@ -88,3 +92,39 @@ def test_scores_are_those_of_scikit_learn_over_known_labels() -> None:
         np.mean([log_loss(several.labels[:, k], p[:, k]) for k in range(3)])
     )
     assert np.isnan(log_loss_of(p, relabelled(several, np.full((60, 3), np.nan))))
+
+
+IN_A_PROCESS = """
+import hashlib
+import numpy as np
+from hsl.ensembles.fusion import fusion
+from hsl.ensembles.nested import meta_folds, run_nested
+from hsl.ensembles.rows import Rows
+from hsl.ensembles.stacking import stacking
+from hsl.ensembles.votes import votes
+
+generator, ids = np.random.default_rng(0), [f"i{i:03d}" for i in range(200)]
+labels = generator.integers(0, 5, 200)
+probabilities = generator.dirichlet(np.ones(5), (4, 200)) / 2 + np.eye(5)[labels] / 2
+features = {name: generator.normal(size=(200, 300)) + labels[:, None] / 9 for name in "abcd"}
+rows = Rows.sorted(ids=ids, groups=ids, contents=ids, labels=labels, classes="vwxyz", several=False, members="abcd",
+                   probabilities=probabilities, folds=labels, features=features)
+sha = hashlib.sha256()
+for name, fit in {**votes(), **stacking(trees=5), **fusion()}.items():
+    sha.update(run_nested(name, fit, rows, meta_folds(rows, 2)).nested.tobytes())
+print(sha.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_changes_no_bit() -> None:
+    """Also of the libraries that are loaded by the first fit."""
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", IN_A_PROCESS],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1

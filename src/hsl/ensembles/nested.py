@@ -50,6 +50,8 @@ class Combined:
 
 def one_thread() -> threadpool_limits:
     """Let BLAS and OpenMP use one thread: rows are small, and sums in one order give the same bits on any machine."""
+    import sklearn.ensemble  # noqa: F401  loads SciPy's and OpenMP's libraries: a limit is for those that are there
+
     return threadpool_limits(1)
 
 
