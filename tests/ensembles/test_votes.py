@@ -1,15 +1,18 @@
-"""Votes against closed forms, the optimality conditions and brute force."""
+"""Votes against closed forms, the optimality conditions and brute force; diversity by hand."""
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 from tests.ensembles._inputs import relabelled, rows_of
 
+from hsl.ensembles.diversity import disagreement, hardest, q_statistic, right_answers, share_with_one_right
 from hsl.ensembles.nested import Fit, log_loss_of, meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
+from hsl.ensembles.segmentation_vote import segmentation_vote
 from hsl.ensembles.votes import best_single, greedy_picks, greedy_weights, simplex_weights, votes
 
 
@@ -161,3 +164,82 @@ def test_unknown_labels_are_in_no_fit() -> None:
 
 def all_fits() -> dict[str, Fit]:
     return {"single": best_single, **votes()}
+
+
+# Votes that weigh the foreground IoU.
+
+
+VOTES = segmentation_vote()
+
+
+def rows_with(foreground: list, **others: object) -> Rows:
+    return rows_of([1] * len(foreground), num=len(foreground[0]), foreground=foreground, **others)
+
+
+def test_a_member_weighs_its_mean_foreground_iou() -> None:
+    rows = rows_with([[0.9, 0.6, 0.3], [0.2, np.nan, 0.2]], labels=[0, 0, 1])
+    expected = 0.75 * rows.probabilities[0] + 0.25 * rows.probabilities[1]
+    np.testing.assert_allclose(VOTES["segmentation_vote/overall"](rows)(rows), expected)
+    combined = VOTES["segmentation_vote/per_class"](rows)
+    weights = np.array([combined.notes["weights"]["m00"], combined.notes["weights"]["m01"]])
+    np.testing.assert_allclose(weights[0], [0.75 / 0.95, 0.6, 0.75])  # class c is in no row: as overall
+    summed = (weights[:, None] * rows.probabilities).sum(axis=0)
+    np.testing.assert_allclose(combined(rows), summed / summed.sum(axis=1, keepdims=True))
+
+
+def test_of_several_classes_each_is_weighted_by_itself() -> None:
+    rows = rows_with([[0.9, 0.1], [0.1, 0.1]], several=True, classes=2, labels=[[1, 0], [0, 1]])
+    found = VOTES["segmentation_vote/per_class"](rows)(rows)
+    np.testing.assert_allclose(found[:, 0], 0.9 * rows.probabilities[0, :, 0] + 0.1 * rows.probabilities[1, :, 0])
+    np.testing.assert_allclose(found[:, 1], rows.probabilities[:, :, 1].mean(axis=0))
+
+
+def test_a_member_without_masks_has_no_vote_and_masks_that_find_nothing_weigh_alike() -> None:
+    rows = rows_with([[0.5, 0.5], [np.nan, np.nan]])
+    nothing = rows_with([[0, 0], [np.nan, 0]])
+    for name, fit in VOTES.items():
+        np.testing.assert_allclose(fit(rows)(rows), rows.probabilities[0], err_msg=name)
+        np.testing.assert_allclose(fit(nothing)(nothing), nothing.probabilities.mean(axis=0))
+        for unknown in (None, np.full((2, 2), np.nan)):
+            with pytest.raises(ValueError, match="members whose foreground IoU is known"):
+                fit(replace(rows, foreground=unknown))
+
+
+def test_the_iou_of_what_is_combined_is_not_read() -> None:
+    rows = rows_of([1.5, 1, 0], num=90)
+    for name, fit in VOTES.items():
+        np.testing.assert_array_equal(fit(rows)(replace(rows, foreground=None)), fit(rows)(rows))
+        nested = run_nested(name, fit, rows, meta_folds(rows)).nested
+        assert score_of(nested, rows) >= score_of(rows.probabilities.mean(axis=0), rows)
+
+
+# Diversity by hand.
+
+
+def test_pairs_of_members_by_hand() -> None:
+    answers = [[0, 0, 1, 1, 2], [0, 1, 1, 2, 2], [1, 1, 2, 2, 0]]
+    rows = rows_of([1, 1, 1], num=5, labels=[0, 0, 1, 0, 1], probabilities=np.eye(3)[answers])
+    assert right_answers(rows).astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [0] * 5]
+    np.testing.assert_allclose(disagreement(rows), [[0, 0.4, 1], [0.4, 0, 0.6], [1, 0.6, 0]])
+    q = q_statistic(rows)
+    assert (q[0, 1], q[0, 0]) == (1, 1)  # 2 both right, 2 both wrong, 1 and 0
+    assert np.isnan(q[0, 2])
+    assert share_with_one_right(rows) == pytest.approx(0.6)
+    assert hardest(rows) == {"all": ("i0003", "i0004"), "one": ("i0000", "i0002")}
+    some = relabelled(rows, [0, 0, 1, -1, -1])
+    assert share_with_one_right(some) == 1
+    assert hardest(some)["all"] == ()
+
+
+def test_independent_members_have_a_q_statistic_near_zero() -> None:
+    rows = rows_of([0.5, 0.5], num=4000, group_size=1)
+    assert abs(q_statistic(rows)[0, 1]) < 0.1
+
+
+def test_of_several_classes_all_known_ones_must_be_right() -> None:
+    rows = rows_of(
+        [1, 1], num=2, several=True, classes=2, labels=[[1, 0], [1, np.nan]],
+        probabilities=[[[0.9, 0.1], [0.9, 0.9]], [[0.9, 0.9], [0.4, 0.1]]],
+    )  # fmt: skip
+    assert right_answers(rows).tolist() == [[True, True], [False, False]]
+    assert disagreement(rows)[0, 1] == 1

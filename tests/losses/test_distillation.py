@@ -134,7 +134,7 @@ def trained(loss: Loss) -> dict[str, Tensor]:
 
 
 def test_the_control_is_plain_training_bit_for_bit() -> None:
-    """The whole training: `tests/verbs/train/test_students.py`."""
+    """The whole training: `tests/verbs/train/test_stop_part.py`."""
     plain = trained(DUAL(class_counts=COUNTS, presence_pixels=COUNTS))
     control = make(alpha=0.0, temperature=1.0, teachers=None)
     assert not control.training_only

@@ -1,4 +1,4 @@
-"""`hsl label review`: where it listens, who is let in, and what it says at the end."""
+"""Labels are reviewed and scored."""
 
 import json
 import socket
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from hsl.errors import ConfigError, DataError
 from hsl.pseudo_labels.spot_check import keep_answer
 from hsl.verbs.label.review import listening, review
+from hsl.verbs.label.score import _compare, _table
 
 Tiny = Callable[..., DictConfig]
 HEAD = "id,label,tier,quality,uncertain,foreground,rule_passed,sources,image\n"
@@ -102,3 +104,22 @@ def test_settings_that_are_wrong(tiny: Tiny, labels: Path, setting: str, words: 
 def test_a_folder_without_labels(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         review(tiny(f"labels={tmp_path / 'nowhere'}", verb="label_review"))
+
+
+# Score.
+
+
+def test_scores_by_hand() -> None:
+    truth = np.array([[0, 0, 1], [1, 2, 255]], np.uint8)
+    label = np.array([[0, 1, 1], [255, 2, 0]], np.uint8)
+    matrix, unsure, known = _compare(label, truth, 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert (unsure, known) == (1, 5)
+    table = _table({"A": [(matrix, unsure, known)], "B": [], "C": []}, ("ground", "leaf", "spot"))
+    whole, first = table.iloc[0], table.iloc[1]
+    assert whole["iou/ground"] == pytest.approx(1 / 2)
+    assert whole["iou/leaf"] == pytest.approx(1 / 2)
+    assert whole["iou/spot"] == pytest.approx(1)
+    assert whole["uncertain"] == pytest.approx(1 / 5)
+    assert first["miou"] == whole["miou"] == pytest.approx(2 / 3)
+    assert np.isnan(table.iloc[2]["miou"])

@@ -1,4 +1,4 @@
-"""A run with `data.split.stop_fraction`: another part than the validation part chooses everything."""
+"""What a training is told beside its own pictures and labels: a part to stop by, targets of a teacher."""
 
 import json
 import sys
@@ -12,25 +12,29 @@ import pandas as pd
 import pytest
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from tests.verbs._asserts import SMALL, only_run
+from tests.verbs._asserts import SMALL, assert_same_training, only_run
 
+from hsl.batch import ATTENTION
 from hsl.errors import ConfigError
 from hsl.files.split_file import read_split, write_split
+from hsl.files.teacher_file import TeacherTargets, write_teachers
 from hsl.verbs.scoring.image_results import stored_thresholds, tune_thresholds
 from hsl.verbs.train import train as module
 from hsl.verbs.train.earlier_runs import check_first_weights
 from hsl.verbs.train.train import train
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.*",
+    "ignore:.*does not have many workers.*",
+    "ignore:Checkpoint directory.*",
+    "ignore:.*have no pixel in the training part.*",
+)
 
 Make = Callable[..., DictConfig]
 KINDS = ["crack", "stain", "scratch"]
 RUN = (
     "task=dual_head", "loss=dual_head_multilabel", f"data.image_labels=[{','.join(KINDS)}]", *SMALL,
     "data.split.stop_fraction=0.2", "monitor=val/macro_f1", "data.cache=null",
-)  # fmt: skip
-
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*", "ignore:Checkpoint directory.*",
-    "ignore:.*have no pixel in the training part.*",
 )  # fmt: skip
 
 
@@ -123,3 +127,54 @@ def test_a_gate_never_restores_weights_that_learned_from_what_is_held_out(
     chosen = ("callbacks=[default,rollback_gate]", f"callbacks.rollback_gate.baseline={run[0]}", *RUN)
     with pytest.raises(ConfigError, match=r"`rollback_gate\.baseline = .*` should not have learned from pictures that"):
         train(tiny(*chosen, "callbacks.rollback_gate.metric=val/macro_f1", "fold=1"))
+
+
+# A student learns from targets, and its control is plain training.
+
+
+DUAL = ("task=dual_head", "data.image_labels=label", "monitor=val/accuracy", "trainer.max_epochs=1", *SMALL)
+STUDENT = (*DUAL, "loss=distillation", "loss@loss.labels=dual_head")
+
+
+def write_targets(folder: Path, cfg: Any) -> None:
+    """Even probabilities of every picture that a fold held out."""
+    data = instantiate(cfg.data).prepared
+    folds = {name: number for number, fold in enumerate(data.fold_assignment.folds) for name in fold.val}
+    ids, classes = sorted(folds), {**data.classes, **data.image_classes}
+    targets = TeacherTargets(
+        classes,
+        data.fold_assignment.sha256,
+        data.fold_assignment.assignment,
+        ("a",),
+        ids,
+        np.array([folds[name] for name in ids]),
+        {"classification": np.full((len(ids), len(classes["classification"])), 0.5)},
+        ("segmentation", ATTENTION),
+    )
+    dense = np.full((len(classes["segmentation"]), 64, 64), 1 / len(classes["segmentation"]))
+    maps = {"segmentation": dense, ATTENTION: np.arange(4).reshape(2, 2)}
+    write_teachers(folder, targets, ((name, maps) for name in ids))
+
+
+@pytest.mark.slow
+def test_the_control_is_plain_training_bit_for_bit(tiny: Make, tmp_path: Path) -> None:
+    train(tiny(*DUAL, "loss=dual_head", f"run_dir={tmp_path}/plain/fold0"))
+    control = ("loss.alpha=0", "loss.temperature=1", f"run_dir={tmp_path}/control/fold0")
+    train(tiny(*STUDENT, *control))
+    plain, student = only_run(tmp_path / "plain"), only_run(tmp_path / "control")
+    assert_same_training(plain, student)
+    history = [pd.read_csv(folder / "history.csv").filter(like="/loss") for folder in (plain, student)]
+    pd.testing.assert_frame_equal(*history, check_exact=True)
+
+
+def test_a_student_learns_from_its_teachers(tiny: Make, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`data\.teachers` should be a folder of targets"):
+        train(tiny(*STUDENT))
+    write_targets(tmp_path / "targets", tiny(*DUAL))
+    train(tiny(*STUDENT, f"data.teachers={tmp_path / 'targets'}", "loss.attention=0.1"))
+    row = pd.read_csv(only_run(tmp_path) / "history.csv").iloc[0]
+    names = ("segmentation", "classification", "distillation_segmentation", "distillation_classification", ATTENTION)
+    weights = (0.3 * 0.4, 0.3 * 0.6, 0.7 * 0.4, 0.7 * 0.6, 0.1)
+    parts = [row[f"train/loss/{name}"] for name in names]
+    assert min(parts) > 0
+    assert row["train/loss"] == pytest.approx(np.dot(weights, parts), rel=1e-5)
