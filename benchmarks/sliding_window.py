@@ -6,18 +6,21 @@ time is that of the whole result, and for memory ours stitches to the device ``m
 left is what an accelerator would hold. For comparison: MONAI told to stitch off the device.
 """
 
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._memory import peak_mib
 from hsl.heads import Head
 from hsl.inference.sliding_window import SlidingWindow
 
@@ -108,3 +111,21 @@ def in_turn(*calls: Callable[[], Tensor]) -> list[float]:
                 torch.cuda.synchronize()
             spent.append(time.perf_counter() - start)
     return [statistics.median(spent) for spent in times]
+
+
+def peak_mib(call: Callable[[], Any], device: str) -> float:
+    """Most memory allocated on the device during a call, beyond what was there before."""
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf8"))["traceEvents"]
+    allocations = [event["args"] for event in events if event.get("name") == "[memory]"]
+    before = allocations[0]["Total Allocated"] - allocations[0]["Bytes"]
+    return float(max(each["Total Allocated"] for each in allocations) - before) / 2**20

@@ -1,5 +1,6 @@
 """A tiny run for the tests that need a whole one."""
 
+import copy
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,25 @@ from typing import Any, BinaryIO
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal import config_loader_impl as loader
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, open_dict
 from PIL import Image
-from tests._composition import remember_compositions
+from tests._runs import (  # noqa: F401  a fixture is found where its name stands
+    add_image_head,
+    add_objects,
+    add_pictures,
+    add_tasks,
+    add_weighting,
+    make_full_runs,
+    make_run,
+    masks_fixture,
+    module_full_runs,
+    split_of_fixture,
+)
 
 from hsl.cli import conf_dir
 
@@ -28,6 +43,60 @@ TINY = (
     "data.audit.missing_classes=warn",
     "trainer.accelerator=cpu", "trainer.max_epochs=3", "logger=none",
 )  # fmt: skip
+
+
+# Hydra composes a config of 45 files in 0.2 s, and the tests compose 900: what is the same each time is kept.
+
+
+def remember_compositions() -> None:
+    """Keep in this process each file, the files that a choice of options leads to, and these as one config.
+
+    Only of our own conf/, which does not change meanwhile. Values are set anew; a mistake is not kept.
+    """
+    composer = loader.ConfigLoaderImpl
+    ConfigRepository.load_config = copies_of(
+        ConfigRepository.load_config, lambda repo, config_path: (repo, config_path)
+    )
+    composer._compose_config_from_defaults_list = copies_of(
+        composer._compose_config_from_defaults_list, lambda _, defaults, repo: (repo, repr(defaults))
+    )
+    loader.create_defaults_list = lists_of_choices(loader.create_defaults_list)
+
+
+def copies_of(compute: Callable[..., Any], arguments_of: Callable[..., tuple[Any, str]]) -> Callable[..., Any]:
+    kept: dict[str, Any] = {}
+
+    def load(*given: Any, **named: Any) -> Any:
+        repo, key = arguments_of(*given, **named)
+        if not ours(repo):
+            return compute(*given, **named)
+        if key not in kept:
+            kept[key] = compute(*given, **named)
+        return copy.deepcopy(kept[key])
+
+    return load
+
+
+def lists_of_choices(compute: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
+    kept: dict[Any, DefaultsList] = {}
+
+    def create(repo: Any, config_name: Any, overrides_list: Any, prepend_hydra: bool, skip_missing: bool) -> Any:
+        if not ours(repo):
+            return compute(repo, config_name, overrides_list, prepend_hydra, skip_missing)
+        chosen = [one for one in overrides_list if repo.group_exists(one.key_or_group)]
+        key = (config_name, prepend_hydra, skip_missing, *(one.input_line for one in chosen))
+        if key not in kept:
+            kept[key] = compute(repo, config_name, chosen, prepend_hydra, skip_missing)
+        of_chosen, sweeps = kept[key].config_overrides, [one for one in overrides_list if one.is_sweep_override()]
+        values = [one for one in overrides_list if one in of_chosen or one not in [*chosen, *sweeps]]
+        return DefaultsList(kept[key].defaults, kept[key].defaults_tree, values, kept[key].overrides)
+
+    return create
+
+
+def ours(repo: Any) -> bool:
+    places = [one.path.removeprefix("file://") for one in repo.get_sources() if one.scheme() == "file"]
+    return places == [str(conf_dir())]
 
 
 # A suite that nohup or the background of a script started ignores these, and so would the commands that it starts.
@@ -114,3 +183,12 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of every point of a TensorBoard log, by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: [(one.step, one.value) for one in events.Scalars(name)] for name in events.Tags()["scalars"]}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tests.callbacks._inputs import Loss, Network, collated, fitted, pictures
-from tests.tasks._inputs import points
+from tests.conftest import points
 
 from hsl.callbacks.loss_parts import LossParts, part_values
 from hsl.callbacks.weighting_log import WeightingLog

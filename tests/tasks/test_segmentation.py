@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tests.callbacks._inputs import fitted
-from tests.tasks._inputs import points
+from tests.conftest import points
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR

@@ -403,7 +403,7 @@ def test_a_mistake_leaves_no_folder(tiny: Make) -> None:
 
 
 def test_the_command_line_changes_a_phase(tiny: Make) -> None:
-    """As docs/phases.md says: what is set, what is not, and what is to go."""
+    """As docs/training.md says: what is set, what is not, and what is to go."""
     b = "phases.B.overrides"
     chosen = ("phases.A.overrides.trainer.max_epochs=7", f"+{b}.data.batch_size=4", f"~{b}.monitor", "~phases.C")
     first, second = read_phases(tiny("task=dual_head", "loss=dual_head", "phases=dual_head", *chosen))

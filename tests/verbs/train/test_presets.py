@@ -14,9 +14,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from tests.conftest import composed
+from tests.conftest import composed, points
 from tests.data.labels._inputs import write_data
-from tests.tasks._inputs import points
 from tests.verbs._asserts import only_run
 
 from hsl.errors import DataError

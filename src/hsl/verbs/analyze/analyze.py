@@ -47,7 +47,7 @@ DEFINITIONS = {
 
 
 def analyze(cfg: DictConfig) -> None:
-    """Look into trained classifiers, one after the other, and write the folder; see docs/analysis.md.
+    """Look into trained classifiers, one after the other, and write the folder; see docs/image_heads.md.
 
     Raises:
         ConfigError: a setting breaks a rule, or the runs cannot be compared. Nothing is written then.
