@@ -22,7 +22,7 @@ from hsl.options import Option, options_below, options_json, options_text, read_
 from hsl.verbs.train.phase_plan import read_phases
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
-VERBS = {"labelling": "label", "ensemble": "ensemble"}  # groups of another config than train.yaml
+VERBS = {"labelling": "label", "stage": "ensemble"}  # groups of another config than train.yaml
 OPTIONS = [(str(g.relative_to(conf_dir())), f.stem) for g in GROUPS for f in sorted(g.glob("[!_]*.yaml"))]
 NEEDED = [
     "data.root=somewhere",
@@ -44,7 +44,7 @@ def composed(*overrides: str, verb: str = "train") -> DictConfig:
 
 def word(group: str, option: str) -> str:
     """What chooses an option on the command line."""
-    return f"ensemble@settings.{option}={option}" if group == "ensemble" else f"{group}={option}"
+    return f"stage@settings.{option}={option}" if group == "stage" else f"{group}={option}"
 
 
 def rounds() -> list[tuple[str, list[str]]]:
@@ -54,7 +54,7 @@ def rounds() -> list[tuple[str, list[str]]]:
         by_group.setdefault((VERBS.get(group, "train"), group), []).append(word(group, option))
     presets = by_group.pop(("train", "experiment"))  # these choose other groups themselves
     made = [("train", [preset]) for preset in presets]
-    made.append(("ensemble", by_group.pop(("ensemble", "ensemble"))))  # each has a place of its own there
+    made.append(("ensemble", by_group.pop(("ensemble", "stage"))))  # each has a place of its own there
     for verb in sorted({verb for verb, _ in by_group}):
         columns = [options for (of, _), options in by_group.items() if of == verb]
         made += [(verb, [one for one in chosen if one]) for chosen in zip_longest(*columns)]

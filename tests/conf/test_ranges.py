@@ -59,7 +59,7 @@ def composed(verb: str, *overrides: str) -> Any:
 def all_configs() -> Iterator[tuple[str, Any]]:
     """Every verb, and every option of every group of train.yaml, several groups to a composition."""
     groups = [path for path in sorted(conf_dir().rglob("*")) if path.is_dir() and "hydra" not in path.parts]
-    groups = [path for path in groups if path.name not in ("experiment", "labelling", "ensemble")]
+    groups = [path for path in groups if path.name not in ("experiment", "labelling", "stage")]
     names = [[f"{g.relative_to(conf_dir())}={o.stem}" for o in sorted(g.glob("[!_]*.yaml"))] for g in groups]
     for chosen in zip_longest(*names):
         yield "train", composed("train", *(one for one in chosen if one))

@@ -37,6 +37,7 @@ KEYS: Mapping[str, Any] = {
     "examples": NonNegativeInt,
     "resamples": PositiveInt,
     "num_pictures": NonNegativeInt,
+    "num_parts": PositiveInt,
     "dpi": PositiveInt,
     "max_megapixels": PositiveFloat | None,
     "value_range": Sequence[float] | None,

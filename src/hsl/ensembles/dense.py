@@ -157,7 +157,7 @@ def run_dense(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64], images:
         _check(image, rows.members, rows.classes)
         ids.append(image.id)
         without = fits.get(part_of.get(image.id, -1), final)
-        both = _combine([without, final], image.maps, rows.members, rows.classes)
+        both = combine_each([without, final], image.maps, rows.members, rows.classes)
         for counts, probabilities in zip((nested, fitted), both, strict=True):
             counts.append(confusion(probabilities, image.mask))
     every = sorted(part_of)
@@ -173,7 +173,7 @@ def combine_maps(
     combined: Combined, maps: NDArray[np.uint8], members: Sequence[str], classes: Sequence[str]
 ) -> NDArray[np.float32]:
     """``float32 (C, H, W)``: the combined probabilities of an image, some pixels at a time; ``maps (M, C, H, W)``."""
-    return np.asarray(_combine([combined], maps, members, classes)[0])
+    return np.asarray(combine_each([combined], maps, members, classes)[0])
 
 
 def confusion(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -188,7 +188,7 @@ def miou_of(matrices: NDArray[np.int64]) -> float:
     return float(confusion_scores(matrices.sum(axis=0))["miou"])
 
 
-def _combine(
+def combine_each(
     combinations: Sequence[Combined], maps: NDArray[np.uint8], members: Sequence[str], classes: Sequence[str]
 ) -> NDArray[np.float32]:
     """``(R, C, H, W)``: what each of R combinations makes of the same maps."""

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 
+from hsl.config.ranges import PositiveFloat, PositiveInt
 from hsl.ensembles.fusion import principal_components, standardised
 from hsl.ensembles.learners import softmax
 from hsl.ensembles.nested import Combined, Fit
@@ -11,7 +12,7 @@ from hsl.ensembles.rows import FLOOR, Floats, Rows
 from hsl.ensembles.stacking import side_by_side
 
 
-def experts(top: int = 3, inverse_penalty: float = 1.0, components: int = 16) -> dict[str, Fit]:
+def experts(top: PositiveInt = 3, inverse_penalty: PositiveFloat = 1.0, components: PositiveInt = 16) -> dict[str, Fit]:
     """The one variant of the stage: a mixture of experts (Jacobs et al. 1991) whose experts are the members.
 
     Args:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from hsl.config.ranges import PositiveFloat, PositiveInt, Seed
 from hsl.ensembles.learners import MakeClassifier, cross_entropy, learn, linear_head, sigmoid, softmax
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
@@ -14,7 +15,12 @@ from hsl.ensembles.rows import Floats, Rows
 Project: TypeAlias = Callable[[Floats], Floats]
 
 
-def fusion(inverse_penalty: float = 1.0, components: int = 64, sketch: int = 128, seed: int = 0) -> dict[str, Fit]:
+def fusion(
+    inverse_penalty: PositiveFloat = 1.0,
+    components: PositiveInt = 64,
+    sketch: PositiveInt = 128,
+    seed: Seed = 0,
+) -> dict[str, Fit]:
     """The variants of the stage; members without kept features take no part.
 
     ``concatenation``: a linear head on all features. ``attention``: on the features of each member times its share of

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from hsl.config.ranges import PositiveInt, Seed
 from hsl.ensembles.nested import Combined, Fit, meta_folds, run_nested
 from hsl.ensembles.rows import Floats, Rows
 from hsl.ensembles.stacking import stacking
 
 
-def meta(stages: Mapping[str, Fit], num_folds: int = 4, seed: int = 0, **settings: float) -> dict[str, Fit]:
+def meta(stages: Mapping[str, Fit], num_folds: PositiveInt = 4, seed: Seed = 0, **settings: float) -> dict[str, Fit]:
     """The variants of the stage, which fit the stages before anew inside of themselves.
 
     Given rows, a variant runs every stage nested over them with folds of its own, and fits its learner on these outputs

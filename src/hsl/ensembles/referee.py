@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.config.ranges import FractionBelowOne
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
 from hsl.ensembles.votes import soft_vote
@@ -13,7 +14,7 @@ from hsl.metrics.images.image_scores import predicted_labels
 LIMIT = 0.4
 
 
-def referee(member: str, limit: float = LIMIT) -> dict[str, Fit]:
+def referee(member: str, limit: FractionBelowOne = LIMIT) -> dict[str, Fit]:
     """The one variant of the stage.
 
     Args:

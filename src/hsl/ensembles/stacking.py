@@ -4,18 +4,19 @@ from functools import partial
 
 import numpy as np
 
+from hsl.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from hsl.ensembles.learners import MakeClassifier, gradient_boosting, learn, logistic_regression, multilayer_perceptron
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
 
 
 def stacking(
-    inverse_penalty: float = 0.1,
-    hidden: int = 16,
-    penalty: float = 10.0,
-    trees: int = 50,
-    leaves: int = 2,
-    seed: int = 0,
+    inverse_penalty: PositiveFloat = 0.1,
+    hidden: PositiveInt = 16,
+    penalty: NonNegativeFloat = 10.0,
+    trees: PositiveInt = 50,
+    leaves: PositiveInt = 2,
+    seed: Seed = 0,
 ) -> dict[str, Fit]:
     """The variants of the stage: stacked generalisation (Wolpert 1992) with three learners.
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.config.ranges import PositiveInt, Seed
 from hsl.ensembles.nested import Combined, Fit, log_loss_of, score_of
 from hsl.ensembles.rows import FLOOR, Floats, Rows
 from hsl.metrics.images.image_scores import predicted_labels
@@ -13,7 +14,7 @@ from hsl.metrics.images.image_scores import predicted_labels
 KKT_TOLERANCE = 1e-6
 
 
-def votes(rounds: int = 20, bags: int = 20, seed: int = 0) -> dict[str, Fit]:
+def votes(rounds: PositiveInt = 20, bags: PositiveInt = 20, seed: Seed = 0) -> dict[str, Fit]:
     """The variants of the stage.
 
     ``hard``: share of the members that predict each class; the mean of the probabilities decides between equal shares.
@@ -47,7 +48,7 @@ def best_single(rows: Rows) -> Combined:
     losses = [log_loss_of(values, rows) for values in rows.probabilities]
     best = int(np.lexsort(np.array([losses, -np.nan_to_num(scores)]))[0])
     notes = {"member": rows.members[best], "scores": dict(zip(rows.members, scores, strict=True))}
-    return Combined(rows.members, rows.classes, lambda new: new.probabilities[best].copy(), notes)
+    return Combined((rows.members[best],), rows.classes, lambda new: new.probabilities[0].copy(), notes)
 
 
 def soft_vote(rows: Rows) -> Floats:
@@ -171,7 +172,8 @@ def mean_by_weights(rows: Rows, weights: Floats) -> Floats:
 
 def _weighted_mean(rows: Rows, weights: Floats) -> Combined:
     notes: dict[str, Any] = {"weights": dict(zip(rows.members, weights.tolist(), strict=True))}
-    return Combined(rows.members, rows.classes, lambda new: mean_by_weights(new, weights), notes)
+    read = tuple(name for name, weight in zip(rows.members, weights, strict=True) if weight > 0)
+    return Combined(read, rows.classes, lambda new: mean_by_weights(new, weights[weights > 0]), notes)
 
 
 def _fixed(combine: Callable[[Rows], Floats]) -> Fit:

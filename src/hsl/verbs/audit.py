@@ -29,8 +29,16 @@ _SETTINGS = [
 
 
 def audit(cfg: DictConfig) -> None:
-    """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run."""
+    """Check a data set and its split without training; stops with exit code 2 on a finding that would stop a run.
+
+    With ``ensemble`` what is checked is a finished ensemble, see `hsl.verbs.ensemble.ensemble_audit`.
+    """
     validate(cfg)
+    if cfg.ensemble is not None:
+        from hsl.verbs.ensemble.ensemble_audit import audit_ensemble  # the audit of data needs none of it
+
+        audit_ensemble(cfg)
+        return
     source: DataSource = instantiate(cfg.data)
     with OutputFolder(cfg.output, "audit", inputs=[cfg.data.root]) as output:
         data = source.read()

@@ -17,9 +17,11 @@ from hsl.data.datamodule import DataModule
 from hsl.files.names import below
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.page.pictures import colours_of
+from hsl.run_folder.ensemble import is_ensemble
 from hsl.run_folder.layout import METRICS, OBJECTS, best_checkpoint
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
+from hsl.verbs.ensemble.evaluating import evaluate_ensemble
 from hsl.verbs.opening.building import (
     build_task,
     choose_predictor,
@@ -35,8 +37,11 @@ from hsl.verbs.train.setup import trainer_of
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Score the best checkpoint of a run again, with another predictor if asked for."""
+    """Score the best checkpoint of a run again, with another predictor if asked for; of an ensemble its test part."""
     validate(cfg)
+    if is_ensemble(Path(cfg.run)):
+        evaluate_ensemble(cfg)
+        return
     run, run_cfg = open_run(cfg.run, allowed_targets(cfg))
     place_data(run_cfg, cfg.data_root, cfg.cache_dir)
     choose_predictor(run_cfg, cfg)

@@ -41,6 +41,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def data_of(*parts: str) -> Any:
     prepared = SimpleNamespace(
         evaluation_parts=parts,
+        choosing_part="val",
         classes={"segmentation": CLASSES},
         image_classes={},
         heads=SimpleNamespace(overlapping=False),

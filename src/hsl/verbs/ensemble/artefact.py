@@ -8,12 +8,12 @@ from typing import Any
 from hsl.config.calls import check_calls
 from hsl.config.targets import check_targets
 from hsl.ensembles.rows import Rows
-from hsl.errors import ConfigError, DataError
+from hsl.errors import ConfigError
 from hsl.files.io import sha256_of
 from hsl.heads import Head
 from hsl.run_folder.ensemble import StoredEnsemble, read_ensemble, read_ensemble_rows
 from hsl.run_folder.layout import ENSEMBLE, best_checkpoint
-from hsl.verbs.ensemble.stages.variants import Variant, kept_stage, stage_fits
+from hsl.verbs.ensemble.stages.variants import Chosen, stage_fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class OpenedEnsemble:
     folder: Path
     page: StoredEnsemble
     heads: Mapping[str, Head]
-    variants: Mapping[str, Variant]
+    variants: Mapping[str, Chosen]
 
     @property
     def members(self) -> list[str]:
@@ -72,10 +72,7 @@ def open_ensemble(folder: Path, allowed: Collection[str]) -> OpenedEnsemble:
     for name, one in page.heads.items():
         kind: Any = one.kind
         heads[name] = Head(name, kind, tuple(one.classes), one.several)
-        rows = Rows(**read_ensemble_rows(folder / name))
-        stage = one.recommended.partition("/")[0]
-        found = kept_stage(folder / name, stage, stage_fits(page.settings, stage, rows), rows, None)
-        if found is None:
-            raise DataError(f"`{folder / name / stage}` should hold what the stage gave. Run `hsl ensemble` again.")
-        variants[name] = next(each for each in found[0] if each.name == one.recommended)
+        rows, stage = Rows(**read_ensemble_rows(folder / name)), one.recommended.partition("/")[0]
+        fit = stage_fits(page.settings, stage, rows)[one.recommended]
+        variants[name] = Chosen(one.recommended, rows, fit, one.stages[one.recommended].notes)
     return OpenedEnsemble(folder, page, heads, variants)

@@ -1,16 +1,22 @@
 """`hsl ensemble`: the folds of several models combined, each stage scored nested, audited, held against one model."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from hsl.batch import IGNORE_INDEX
 from hsl.config.targets import allowed_targets
 from hsl.config.validation import validate
+from hsl.data.datamodule import DataModule
 from hsl.data.files.records import FileSource
 from hsl.data.prepared import PreparedData
+from hsl.ensembles.dense import ImageMaps
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.files.io import sha256_of
@@ -18,14 +24,15 @@ from hsl.files.output_folder import OutputFolder
 from hsl.heads import Head
 from hsl.run_folder.ensemble import VERSION, StoredEnsemble, StoredMember, StoredRun, write_ensemble
 from hsl.run_folder.layout import best_checkpoint
+from hsl.run_folder.run import ScoredOn
 from hsl.terminal import say
-from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows, rows_of_test
+from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows, probability_map, rows_of_test
 from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data
-from hsl.verbs.ensemble.members import Member
+from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
 from hsl.verbs.ensemble.page import write_page
 from hsl.verbs.ensemble.stages.combining import Isolation
-from hsl.verbs.ensemble.stages.head_work import MEAN, HeadSettings, HeadWork, work_on
+from hsl.verbs.ensemble.stages.head_work import MEAN, HeadSettings, HeadWork, work_on, work_on_dense
 
 CALIBRATIONS = ("temperature", "none")
 FEATURE_STAGES = ("fusion", "experts")  # what reads pooled features, which a pass over the checkpoints makes
@@ -44,21 +51,45 @@ def ensemble(cfg: DictConfig) -> Path:
     """
     validate(cfg)
     stages = chosen_stages(cfg)
-    patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, "image", cfg.inference_name)
-    for note in found.notes:
+    heads = chosen_heads(cfg)
+    settings = RowSettings(allowed_targets(cfg), cfg.data_root, cfg.cache_dir, cfg.inference_name)
+    gathered = [_gathered(cfg, kind) for kind in heads]
+    for note in dict.fromkeys(note for found in gathered for note in found.notes):
         say(f"! {note}")
-    folders = [folder for member in found.members for folder in member.folders]
-    way_out = "Choose another `output`."
-    with OutputFolder(cfg.output, "ensemble", inputs=folders, resume=True, way_out=way_out) as output:
-        settings = RowSettings(allowed_targets(cfg), cfg.data_root, cfg.cache_dir, cfg.inference_name, maps=False)
+    folders = sorted({folder for found in gathered for member in found.members for folder in member.folders})
+    with OutputFolder(cfg.output, "ensemble", inputs=folders, resume=True) as output:
         _, data = open_data(folders[0], settings)
-        works = [_image_head(found, data.prepared, cfg, stages, settings, output)]
-        page = _page(found, works, stages, output.path)
+        _ = data.prepared  # every file was read to know its content; from now on none of the test part is opened
+        works = []
+        with OpenedFiles() as opened:
+            for found in gathered:
+                made = _image_head if found.kind == "image" else _dense_head
+                works.append(made(found, data, cfg, stages, settings, output, opened))
+        page = _page(gathered, works, stages, output.path)
         write_page(output.work, page, works)
         write_ensemble(output.work, page)
     say(output.path / "index.html")
     return output.path / "index.html"
+
+
+def chosen_heads(cfg: DictConfig) -> list[Kind | None]:
+    """The kinds of heads that are worked on; none: `gather_members` chooses one.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    known: tuple[Kind, ...] = get_args(Kind)
+    if cfg.heads is None:
+        return [None]
+    wanted = [cfg.heads] if isinstance(cfg.heads, str) else list(cfg.heads)
+    if not wanted or not set(wanted) <= set(known):
+        raise ConfigError(f"`heads` should be some of {', '.join(known)}. Found `heads = {wanted}`. Choose among them.")
+    return [kind for kind in known if kind in wanted]
+
+
+def _gathered(cfg: DictConfig, kind: Kind | None) -> Members:
+    patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
+    return gather_members(patterns, list(cfg.ignore), cfg.name_key, kind, cfg.inference_name)
 
 
 def chosen_stages(cfg: DictConfig) -> dict[str, Any]:
@@ -84,42 +115,101 @@ def chosen_stages(cfg: DictConfig) -> dict[str, Any]:
 
 def _image_head(
     found: Members,
-    data: PreparedData,
+    data: DataModule,
     cfg: DictConfig,
     stages: Mapping[str, Any],
     settings: RowSettings,
     output: OutputFolder,
+    opened: OpenedFiles,
 ) -> HeadWork:
     run = next(iter(found.members[0].runs.values()))
     head = Head(run.image_head, "image", found.classes, found.several)
-    contents = dict(zip(data.scan.ids, data.scan.content, strict=True))
+    contents = _contents(data.prepared)
     features = bool(set(FEATURE_STAGES) & set(stages))
+    own = replace(settings, maps=False)
     folders = [folder for member in found.members for folder in member.folders]
-    with OpenedFiles() as opened:
+    if features:
+        keep_rows(folders, "val", own)
+    rows = out_of_fold_rows(found, contents, features)
+
+    def test_rows() -> Rows | None:
+        if not found.test:
+            return None
         if features:
-            keep_rows(folders, "val", settings)
-        rows = out_of_fold_rows(found, contents, features)
+            keep_rows(folders, "test", own)
+        return rows_of_test(found, contents, features)
 
-        def test_rows() -> Rows | None:
-            if not found.test:
-                return None
-            if features:
-                keep_rows(folders, "test", settings)
-            return rows_of_test(found, contents, features)
+    isolation = _isolation(found, data.prepared, dict(zip(rows.ids, rows.groups, strict=True)), opened)
+    chosen = _head_settings(cfg, stages, cfg.image_metric)
+    runs, place = dict(found.members[0].runs), head.name
+    return work_on(head, rows, test_rows, runs, isolation, chosen, output.work / place, output.path / place)
 
-        isolation = Isolation(
-            groups=dict(zip(rows.ids, rows.groups, strict=True)),
-            contents=contents,
-            trained={member.name: member.trained for member in found.members},
-            test_lists={member.name: member.split.test for member in found.members},
-            opened=opened.paths,
-            test_files=_files(data, found.test),
+
+def _dense_head(
+    found: Members,
+    data: DataModule,
+    cfg: DictConfig,
+    stages: Mapping[str, Any],
+    settings: RowSettings,
+    output: OutputFolder,
+    opened: OpenedFiles,
+) -> HeadWork:
+    if found.several:
+        raise ConfigError(
+            "`heads` should not hold dense for members whose classes overlap in a pixel: their maps have no ensemble. "
+            "Found such members. Set `heads=[image]`."
         )
-        chosen = HeadSettings(
-            stages, cfg.num_parts, cfg.image_metric, cfg.resamples, cfg.seed, cfg.calibration
-        )  # fmt: skip
-        runs = dict(found.members[0].runs)
-        return work_on(head, rows, test_rows, runs, isolation, chosen, output.work / head.name, output.path / head.name)
+    prepared, contents = data.prepared, _contents(data.prepared)
+    head = Head(prepared.head, "dense", found.classes)
+    folders = [folder for member in found.members for folder in member.folders]
+    keep_rows(folders, "val", settings)
+
+    def maps_of(names: Iterable[str]) -> Iterator[ImageMaps]:
+        for name in names:
+            maps = np.stack([probability_map(found, member, name) for member in found.members])
+            _, mask = data.original(name)
+            if mask is None:
+                mask = np.full(maps.shape[-2:], IGNORE_INDEX, np.uint8)
+            fold = found.folds.get(name, -1)
+            known = _foreground(found, name, fold)
+            eight_bit = np.rint(255 * maps).astype(np.uint8)
+            yield ImageMaps(name, prepared.group(name), contents[name], fold, mask, eight_bit, known)
+
+    def test_images() -> Iterator[ImageMaps]:
+        keep_rows(folders, "test", settings)
+        yield from maps_of(found.test)
+
+    isolation = _isolation(found, prepared, {name: prepared.group(name) for name in found.folds}, opened)
+    names = [member.name for member in found.members]
+    arguments = (dict(found.members[0].runs), isolation, _head_settings(cfg, stages, cfg.metric))
+    last = test_images if found.test else None
+    return work_on_dense(head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, output.work / head.name)
+
+
+def _foreground(found: Members, name: str, fold: int) -> NDArray[np.float64]:
+    """``(M,)``: foreground IoU of each member on a picture, NaN of one of the test part."""
+    on = ScoredOn("val", found.inference)
+    rows = [member.runs[fold].images.get(on, {}).get(name) if fold >= 0 else None for member in found.members]
+    return np.array([np.nan if row is None else row.scores.get("foreground_iou", np.nan) for row in rows])
+
+
+def _head_settings(cfg: DictConfig, stages: Mapping[str, Any], metric: str) -> HeadSettings:
+    return HeadSettings(stages, cfg.num_parts, metric, cfg.resamples, cfg.seed, cfg.calibration)
+
+
+def _isolation(found: Members, data: PreparedData, groups: Mapping[str, str], opened: OpenedFiles) -> Isolation:
+    return Isolation(
+        groups=groups,
+        contents=_contents(data),
+        trained={member.name: member.trained for member in found.members},
+        test_lists={member.name: member.split.test for member in found.members},
+        opened=opened.paths,
+        test_files=_files(data, found.test),
+    )
+
+
+def _contents(data: PreparedData) -> dict[str, str]:
+    return dict(zip(data.scan.ids, data.scan.content, strict=True))
 
 
 def _files(data: PreparedData, ids: Collection[str]) -> set[str]:
@@ -129,17 +219,20 @@ def _files(data: PreparedData, ids: Collection[str]) -> set[str]:
     return {os.path.realpath(source.path) for source in sources if isinstance(source, FileSource)}
 
 
-def _page(found: Members, works: list[HeadWork], stages: Mapping[str, Any], output: Path) -> StoredEnsemble:
-    run = next(iter(found.members[0].runs.values()))
+def _page(
+    gathered: Sequence[Members], works: Sequence[HeadWork], stages: Mapping[str, Any], output: Path
+) -> StoredEnsemble:
+    run = next(iter(gathered[0].members[0].runs.values()))
+    members = {member.name: member for found in gathered for member in found.members}
     return StoredEnsemble(
         version=VERSION,
         data=run.provenance.get("data"),
         split_sha256=str(run.provenance.get("split_sha256")),
-        inference=found.inference,
-        members={member.name: _member(member, output) for member in found.members},
+        inference=gathered[0].inference,
+        members={name: _member(member, output) for name, member in sorted(members.items())},
         heads={work.head.name: work.stored for work in works},
         settings=dict(stages),
-        epochs_chosen_on_rows=bool(found.epochs_chosen_on_rows),
+        epochs_chosen_on_rows=any(found.epochs_chosen_on_rows for found in gathered),
     )
 
 

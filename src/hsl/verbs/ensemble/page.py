@@ -54,9 +54,14 @@ def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: Head
         Section("Score against cost", plots=[_cost(page, work, metric)]),
         Section("By class", tables=[class_table(work.models, shown, score, head)]),
         Section("Members", tables=_members(page, work, metric)),
-        Section("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
-        Section("Calibration", tables=_calibration(work, settings)),
     ]
+    if work.head.kind == "image":
+        sections += [
+            Section("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
+            Section("Calibration", tables=_calibration(work, settings)),
+        ]
+    else:
+        sections.append(Section("How unlike the members are, on sampled pixels", tables=_unlike(work)))
     if work.tested:
         sections.append(Section("Test part, read once at the end", tables=[_tested(work, settings)]))
     checks = read_isolation(folder)

@@ -25,7 +25,7 @@ from hsl.heads import Head, of_kind
 from hsl.metrics.images.imagewise import probabilities_of
 from hsl.verbs.ensemble.artefact import OpenedEnsemble, open_ensemble
 from hsl.verbs.ensemble.member_rows import pooled_features
-from hsl.verbs.ensemble.stages.variants import Variant
+from hsl.verbs.ensemble.stages.variants import Chosen
 from hsl.verbs.predict.outputs import OnBatch, OnBroken, RunModel, predicted_outputs
 
 CHUNK = 16  # pictures whose maps are kept at once where all models are in memory
@@ -198,7 +198,7 @@ def _nothing(_: Batch) -> None:
 
 
 def combine(
-    variant: Variant,
+    variant: Chosen,
     head: Head,
     name: str,
     values: NDArray[Any],

@@ -70,7 +70,8 @@ class RunModel:
     @property
     def dense(self) -> Collection[str]:
         """The heads that give masks."""
-        return list(self.facts["classes"])
+        with building_from(self.folder):
+            return list(self.facts["classes"])
 
     @property
     def max_megapixels(self) -> float:

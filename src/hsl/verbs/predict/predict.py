@@ -1,7 +1,7 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def predict(cfg: DictConfig) -> None:
     """
     opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
     records, rest = read_pictures(cfg.input)
-    _check_format(cfg.format, opened.dense)
+    _check_format(cfg.format, opened)
     with OutputFolder(cfg.output, "predict", inputs=[cfg.input, *opened.folders]) as output:
         decoding, notes = foreign_decoding(cfg, opened.facts, opened.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
@@ -158,12 +158,12 @@ class _Work:
                 write_atomically(self.folder / name, csv_of(table).encode())
 
 
-def _check_format(wanted: str, dense: Collection[str]) -> None:
+def _check_format(wanted: str, model: RunModel | EnsembleModel) -> None:
     if wanted not in FORMATS:
         raise ConfigError(f"`format` should be one of {', '.join(FORMATS)}. Found `format = {wanted}`. Choose one.")
-    if wanted == "rle" and HEAD not in dense:
+    if wanted == "rle" and HEAD not in model.dense:
         raise ConfigError(
-            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(dense) or 'no masks'}. "
+            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(model.dense) or 'no masks'}. "
             "Leave `format` away."
         )
 

@@ -16,11 +16,9 @@ from hsl.errors import ConfigError
 from hsl.files.io import null_for_nan
 from hsl.files.names import below
 from hsl.files.split_file import Split, read_split
-from hsl.metrics.catalogue import score_names
 from hsl.metrics.objects.average_precision import NAMED, pool_precision
 from hsl.metrics.objects.jaccard import pool_objects
 from hsl.metrics.objects.panoptic import pool_panoptic
-from hsl.metrics.pixels.formulas import STATES, add_states, confusion_scores, dice_empty_one, pixel_scores
 from hsl.reports.page import pictures
 from hsl.reports.plots import run_plots as plots
 from hsl.run_folder.checkpoint import read_checkpoint
@@ -38,8 +36,8 @@ from hsl.run_folder.layout import (
 from hsl.run_folder.pictures import write_images
 from hsl.run_folder.provenance import read_provenance
 from hsl.run_folder.scores import read_metrics, write_metrics
-from hsl.run_folder.stored_counts import Pictures, read_lines, write_pixel_counts
-from hsl.verbs.scoring.class_maps import class_map_path
+from hsl.run_folder.stored_counts import read_lines, write_pixel_counts
+from hsl.verbs.scoring.dense_results import dense_scores, image_rows, pixel_counts
 from hsl.verbs.scoring.image_results import write_image_results
 
 
@@ -166,15 +164,20 @@ def _write_dense(
     classes = data.prepared.classes["segmentation"]
     kept = evaluations[0].inference  # the predictor whose class maps are in the folder
     write_images(
-        folder, [row for part, inference, result in results for row in _rows(part, inference, result, data, kept)]
+        folder,
+        [
+            row
+            for part, inference, result in results
+            for row in image_rows(part, inference, result, classes, data.prepared.group, inference == kept)
+        ],
     )
-    write_pixel_counts(folder / PIXEL_COUNTS, _pixel_counts(results))
+    write_pixel_counts(folder / PIXEL_COUNTS, pixel_counts(results))
     for part, inference, result in results:
-        tables[part][inference] |= _scores(result, classes)
+        tables[part][inference] |= dense_scores(result, classes)
     for head, found in _task_results(parts, evaluations).items():
-        write_pixel_counts(below(folder, task_counts(head)), _pixel_counts(found))
+        write_pixel_counts(below(folder, task_counts(head)), pixel_counts(found))
         for part, inference, result in found:
-            tables[part][inference].setdefault("tasks", {})[head] = _scores(result, data.prepared.classes[head])
+            tables[part][inference].setdefault("tasks", {})[head] = dense_scores(result, data.prepared.classes[head])
     _plot(folder, tables, data)
     for part, _, result in results:
         best, worst = result.examples()
@@ -209,53 +212,6 @@ def _plot(folder: Path, tables: dict[str, dict[str, Any]], data: DataModule) -> 
 def _plot_curves(folder: Path, monitored: Monitored) -> None:
     if found := curves(read_history(folder)):
         plots.training_curves(found, folder / "training_curves.png", monitored.name, monitored.epoch)
-
-
-def _scores(result: PartResult, classes: tuple[str, ...]) -> dict[str, Any]:
-    counts = add_states(result.counts)
-    confusion = counts["matrices"].sum(axis=0)
-    table = confusion_scores(confusion)
-    per_class = {
-        name: {key: float(table[key][i]) for key in score_names("pixels", "confusion", per_class=True)}
-        | {"pixels": int(confusion[i].sum())}
-        for i, name in enumerate(classes)
-    }
-    empty_one, of_nothing = dice_empty_one(np.stack([each["matrices"].sum(axis=0) for each in result.counts]))
-    return {
-        "num_images": len(result.ids),
-        **pixel_scores(counts),
-        "dice_empty_one": empty_one,
-        "dice_empty_one_predicting_nothing": of_nothing,
-        "classes_scored": int(table["classes_scored"]),
-        "per_class": per_class,
-        "confusion": confusion.tolist(),
-    }
-
-
-def _rows(part: str, inference: str, result: PartResult, data: DataModule, kept: str) -> list[dict[str, Any]]:
-    """One row per picture: its own scores, over the classes of that picture."""
-    classes = data.prepared.classes["segmentation"]
-    rows = []
-    for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
-        table = confusion_scores(counts["matrices"].sum(axis=0))
-        rows.append(
-            {"id": name, "group": data.prepared.group(name), "part": part, "inference": inference}
-            | {"prediction": class_map_path(part, inference, name).as_posix() if inference == kept else ""}
-            | {"confidence": confidence, "valid_pixels": int(counts["matrices"].sum())}
-            | pixel_scores(counts)
-            | {f"iou/{label}": float(table["iou"][i]) for i, label in enumerate(classes)}
-        )
-    return rows
-
-
-def _pixel_counts(results: list[tuple[str, str, PartResult]]) -> dict[tuple[str, str], Pictures]:
-    """Everything a pixel score can be recomputed from, picture by picture."""
-    return {
-        (part, inference): Pictures(
-            result.ids, {name: np.stack([counts[name] for counts in result.counts]) for name in STATES}
-        )
-        for part, inference, result in results
-    }
 
 
 def _instance_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

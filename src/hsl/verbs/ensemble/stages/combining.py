@@ -1,5 +1,7 @@
 """All stages of one head, each audited before anything of it is written, and what they allow to be said."""
 
+import itertools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,14 +22,15 @@ from hsl.ensembles.isolation import (
     check_test_unopened,
     judged,
 )
-from hsl.ensembles.nested import Fit, score_of
+from hsl.ensembles.nested import Fit, Trail, score_of
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError, DataError
 from hsl.run_folder.ensemble import write_isolation
 from hsl.terminal import say
+from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, miou_of
 from hsl.verbs.ensemble.stages.variants import (
     INDIVIDUAL,
-    Variant,
+    RowVariant,
     digest_of,
     keep_stage,
     kept_stage,
@@ -48,7 +51,7 @@ class Isolation:
         contents: id -> hash of the image.
         trained: member -> fold -> ids that it trained on or stopped by.
         test_lists: member -> ids of its test part.
-        opened: every file that was opened until now.
+        opened: every file that was opened until now; ``None``: nobody watched.
         test_files: those of the test part.
     """
 
@@ -56,23 +59,47 @@ class Isolation:
     contents: Mapping[str, str]
     trained: Mapping[str, Mapping[int, Collection[str]]]
     test_lists: Mapping[str, Collection[str]]
-    opened: Callable[[], Collection[str]]
+    opened: Callable[[], Collection[str] | None]
     test_files: Collection[str]
 
-    def of_stage(self, stage: str, variants: Sequence[Variant], rows: Rows, before: float | None) -> list[Check]:
-        """Every check of one stage."""
-        folds = dict(zip(rows.ids, rows.folds.tolist(), strict=True))
+    def of_stage(
+        self,
+        stage: str,
+        trails: Sequence[Trail],
+        folds: Mapping[str, int],
+        scores: Mapping[str, tuple[float, float]],
+        before: float | None,
+    ) -> list[Check]:
+        """Every check of one stage.
+
+        Args:
+            stage: its name.
+            trails: of its fits; ids of images.
+            folds: id -> number of the fold that predicted it.
+            scores: by variant, on the rows that it was fitted on, and nested.
+            before: the best nested score of the stage before; ``None``: this is the first.
+        """
         test = next(iter(self.test_lists.values()))
-        checks = check_sides(stage, variants[0].trails, self.groups, self.contents)
+        checks = check_sides(stage, trails, self.groups, self.contents)
         checks += [
             check_out_of_fold(stage, folds, self.trained, self.groups),
-            check_complete(stage, rows.ids, self.groups.keys() - set(test)),
+            check_complete(stage, folds, self.groups.keys() - set(test)),
             check_test_list(stage, test, self.test_lists),
             check_test_unopened(stage, self.opened(), self.test_files),
         ]
-        scores = {one.name: score_of(one.nested, rows) for one in variants}
-        checks += [check_gap(one.name, score_of(one.fitted, rows), scores[one.name]) for one in variants]
-        return [*checks, check_step(stage, max(scores.values()), before)]
+        checks += [check_gap(name, *both) for name, both in scores.items()]
+        best = max((nested for _, nested in scores.values()), default=math.nan)
+        return [*checks, check_step(stage, best, before)]
+
+
+def tell(stage: str, checks: Sequence[Check], scores: Mapping[str, float], kept: bool = False) -> None:
+    """Say what a stage gave, and which checks were not passed."""
+    told = ", ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
+    say(f"{stage}{' (kept)' if kept else ''}: {told or 'no score'}")
+    for check in checks:
+        if check.status in REPORTED and check.check != FIRST:
+            left = ": its score is withheld" if check.status == "violation" else ""
+            say(f"! {check.stage}: {check.check}: {check.status}: {check.found}{left}")
 
 
 def run_stages(
@@ -82,7 +109,7 @@ def run_stages(
     isolation: Isolation,
     folder: Path,
     earlier: Path,
-) -> list[Variant]:
+) -> list[RowVariant]:
     """Run the stages of a head in their order; one whose inputs have not changed since is taken up.
 
     Args:
@@ -99,7 +126,7 @@ def run_stages(
         DataError: what was fitted could know what it is scored on. ``isolation.json`` says how; nothing of the stage is
             written.
     """
-    done: list[Variant] = []
+    done: list[RowVariant] = []
     checks: list[Check] = []
     for stage in (INDIVIDUAL, *settings):
         fits = _stage_fits(settings, stage, rows)
@@ -108,22 +135,49 @@ def run_stages(
         kept = next(filter(None, (kept_stage(place, stage, fits, rows, digest) for place in places)), None)
         variants, withheld = kept or (_run(stage, fits, rows, parts), [])
         before = max((score_of(one.nested, rows) for one in done if one.stage == done[-1].stage), default=None)
-        own = isolation.of_stage(stage, variants, rows, before) + [Check(**check) for check in withheld]
+        trails = variants[0].trails if variants else ()
+        scores = {one.name: (score_of(one.fitted, rows), score_of(one.nested, rows)) for one in variants}
+        folds = dict(zip(rows.ids, rows.folds.tolist(), strict=True))
+        own = isolation.of_stage(stage, trails, folds, scores, before)
+        own += [Check(**check) for check in withheld]
         checks += own
         write_isolation(folder, [asdict(check) for check in checks])
         judged(check for check in own if check.stage not in fits)
         violated = [check for check in own if check.status == "violation"]
         variants = [one for one in variants if one.name not in {check.stage for check in violated}]
-        if variants:
-            keep_stage(folder, stage, variants, digest, [asdict(check) for check in violated])
+        keep_stage(folder, stage, variants, digest, trails, [asdict(check) for check in violated])
         done += variants
-        scores = ", ".join(f"{one.name} {100 * score_of(one.nested, rows):.1f}" for one in variants)
-        say(f"{stage}{' (kept)' if kept else ''}: {scores or 'no score'}")
-        for check in own:
-            if check.status in REPORTED and check.check != FIRST:
-                left = ": its score is withheld" if check in violated else ""
-                say(f"! {check.stage}: {check.check}: {check.status}: {check.found}{left}")
+        tell(stage, own, {one.name: scores[one.name][1] for one in variants}, kept is not None)
     return done
+
+
+def audited_dense(
+    variants: Sequence[DenseVariant], folds: Mapping[str, int], isolation: Isolation, folder: Path
+) -> list[DenseVariant]:
+    """The variants of a dense head that pass the audit, see `run_stages`.
+
+    Args:
+        variants: in the order of the stages.
+        folds: id of each image -> number of the fold that predicted it.
+        isolation: what the audit knows.
+        folder: of the head, for ``isolation.json``.
+    """
+    checks: list[Check] = []
+    kept: list[DenseVariant] = []
+    before = None
+    for stage, group in itertools.groupby(variants, key=lambda one: one.stage):
+        some = list(group)
+        nested = {one.name: miou_of(one.nested) for one in some}
+        scores = {one.name: (nested[one.name] + one.gap, nested[one.name]) for one in some}
+        own = isolation.of_stage(stage, some[0].trails, folds, scores, before)
+        before = max(nested.values())
+        checks += own
+        write_isolation(folder, [asdict(check) for check in checks])
+        judged(check for check in own if check.stage not in nested)
+        withheld = {check.stage for check in own if check.status == "violation"}
+        kept += [one for one in some if one.name not in withheld]
+        tell(stage, own, {name: score for name, score in nested.items() if name not in withheld})
+    return kept
 
 
 def _stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str, Fit]:
@@ -134,7 +188,7 @@ def _stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str
         raise ConfigError(f"`settings.{stage}` does not do: {cause} Or leave it out with `stages=[...]`.") from error
 
 
-def _run(stage: str, fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[Variant]:
+def _run(stage: str, fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[RowVariant]:
     try:
         return run_stage(fits, rows, parts)
     except ValueError as error:

@@ -1,14 +1,17 @@
 """One head of the members: its stages, the recommendation, the test part at the end, and what the page shows of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.callbacks.evaluation import PartResult
 from hsl.ensembles.calibration import fit_temperature, tempered
+from hsl.ensembles.dense import ImageMaps, combine_maps
 from hsl.ensembles.nested import meta_folds
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
@@ -18,10 +21,11 @@ from hsl.reports.models import Model
 from hsl.run_folder.ensemble import StoredCombination, StoredStage, write_ensemble_rows
 from hsl.run_folder.run import Run, ScoredOn, read_run
 from hsl.terminal import say
-from hsl.verbs.ensemble.stages.combining import Isolation, run_stages
+from hsl.verbs.ensemble.stages.combining import Isolation, audited_dense, run_stages
+from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, add_image, run_dense_stages
 from hsl.verbs.ensemble.stages.judging import Judgement, judge_stages
-from hsl.verbs.ensemble.stages.stage_runs import OF_MEMBERS, Predictions, write_image_stage
-from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, Variant
+from hsl.verbs.ensemble.stages.stage_runs import OF_MEMBERS, Predictions, write_dense_stage, write_image_stage
+from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, RowVariant
 from hsl.verbs.scoring.image_results import tune_thresholds
 
 MEAN = "votes/soft"
@@ -48,12 +52,11 @@ class HeadWork:
     settings: HeadSettings
     rows: Rows
     parts: NDArray[np.int64]
-    variants: Mapping[str, Variant]
+    variants: Mapping[str, Any]
     models: Sequence[Model]
     single: Sequence[Model]
     judgement: Judgement
     stored: StoredCombination
-    test: Rows | None = None
     tested: Sequence[Model] = field(default_factory=list)
 
 
@@ -80,48 +83,129 @@ def work_on(
         earlier: where an earlier call left it.
     """
     say(f"head {head.name}: {rows.num_members} members, {len(rows.ids)} pictures, {len(set(rows.groups))} groups")
-    try:
+    with _about_parts():
         parts = meta_folds(rows, settings.num_parts, settings.seed)
-    except ValueError as error:
-        raise ConfigError(f"{error} It is `num_parts`.") from error
-    done = run_stages(settings.stages, rows, parts, isolation, folder, earlier)
-    variants = {one.name: one for one in done}
+    variants = {one.name: one for one in run_stages(settings.stages, rows, parts, isolation, folder, earlier)}
+
+    def model_of(variant: RowVariant, test: Predictions | None) -> Model:
+        nested = Predictions(variant.rows, variant.nested)
+        paths = write_image_stage(below(folder, variant.name), variant.name, nested, test, head, runs)
+        return _model(variant.name, paths).on_images()
+
+    def test_of() -> Callable[[RowVariant], Predictions] | None:
+        test = test_rows()
+        return None if test is None else lambda variant: Predictions(test, variant(test))
+
+    work = _concluded(head, settings, rows, parts, variants, model_of, test_of)
+    chosen = variants[work.judgement.recommended]
+    temperature = None if settings.calibration == "none" else fit_temperature(chosen.nested, rows)
+    calibrated = chosen.nested if temperature is None else tempered(chosen.nested, temperature, head.several)
+    thresholds = tune_thresholds(calibrated, rows.labels) if head.several else None
     write_ensemble_rows(folder, asdict(rows))
-    models = {name: _model(folder, one, None, head, runs) for name, one in variants.items()}
+    stored = work.stored.model_copy(update={"temperature": temperature, "thresholds": thresholds})
+    return replace(work, stored=stored)
+
+
+def work_on_dense(
+    head: Head,
+    members: Sequence[str],
+    images: Callable[[], Iterable[ImageMaps]],
+    test_images: Callable[[], Iterable[ImageMaps]] | None,
+    runs: Mapping[int, Run],
+    isolation: Isolation,
+    settings: HeadSettings,
+    folder: Path,
+) -> HeadWork:
+    """The same of a dense head, whose rows are sampled pixels and whose scores are of whole maps.
+
+    Args:
+        head: the dense head.
+        members: their names, sorted.
+        images: reads the out-of-fold maps, one picture after the other, as often as it is called.
+        test_images: reads the maps of the test part; none where no pictures were set apart.
+        runs: a run of each fold of one of the members.
+        isolation: what the audit knows.
+        settings: of the stages and the judgement.
+        folder: where the head is written.
+    """
+    folds = {name: fold for fold, run in runs.items() if run.split for name in run.split.folds[fold].val}
+    say(f"head {head.name}: {len(members)} members, {len(folds)} pictures")
+    with _about_parts():
+        rows, parts, done = run_dense_stages(
+            settings.stages, images, members, head, len(folds), settings.num_parts, settings.seed
+        )
+    variants = {one.name: one for one in audited_dense(done, folds, isolation, folder)}
+    groups = dict(isolation.groups)
+
+    def model_of(variant: DenseVariant, test: PartResult | None) -> Model:
+        place = below(folder, variant.name)
+        return _model(variant.name, write_dense_stage(place, variant.name, variant.nested, test, head, runs, groups))
+
+    def test_of() -> Callable[[DenseVariant], PartResult] | None:
+        if test_images is None:
+            return None
+        results: dict[str, PartResult] = {}
+        for image in test_images():
+            groups[image.id] = image.group
+            for name, variant in variants.items():
+                result = results.setdefault(name, PartResult(num_examples=0))
+                add_image(result, combine_maps(variant.combined, image.maps, members, head.classes), image, head)
+        return lambda variant: results[variant.name]
+
+    work = _concluded(head, settings, rows, parts, variants, model_of, test_of)
+    write_ensemble_rows(folder, asdict(rows))
+    return work
+
+
+def _concluded(
+    head: Head,
+    settings: HeadSettings,
+    rows: Rows,
+    parts: NDArray[np.int64],
+    variants: Mapping[str, Any],
+    model_of: Callable[[Any, Any], Model],
+    test_of: Callable[[], Callable[[Any], Any] | None],
+) -> HeadWork:
+    """Judge the variants, then score the one to take and the two baselines on the test part."""
+    models = {name: model_of(one, None) for name, one in variants.items()}
     alone = [name for name, one in variants.items() if one.stage == INDIVIDUAL and name != BEST]
     candidates = [BEST, MEAN, *(name for name in variants if name not in (BEST, MEAN, *alone))]
     in_order = [models[name] for name in candidates]
     judgement = judge_stages(in_order, settings.metric, settings.resamples, settings.seed)
-    chosen = variants[judgement.recommended]
     say(judgement.sentence)
-    test = test_rows()
     tested = []
-    if test is not None:
-        for name in dict.fromkeys((judgement.recommended, BEST, MEAN)):
-            predictions = Predictions(test, variants[name](test))
-            tested.append(_model(folder, variants[name], predictions, head, runs))
-    temperature = None if settings.calibration == "none" else fit_temperature(chosen.nested, rows)
-    calibrated = chosen.nested if temperature is None else tempered(chosen.nested, temperature, head.several)
-    thresholds = tune_thresholds(calibrated, rows.labels) if head.several else None
+    if (predicted := test_of()) is not None:
+        chosen = dict.fromkeys((judgement.recommended, BEST, MEAN))
+        tested = [model_of(variants[name], predicted(variants[name])) for name in chosen]
     stages = {
         name: StoredStage(place=i, scores=_scores(models[name]), notes=dict(variants[name].notes))
         for i, name in enumerate(candidates)
     }
     stored = StoredCombination(
         kind=head.kind, classes=list(head.classes), several=head.several, recommended=judgement.recommended,
-        sentence=judgement.sentence, temperature=temperature, thresholds=thresholds, stages=stages,
+        sentence=judgement.sentence, stages=stages,
     )  # fmt: skip
     single = [models[name] for name in alone]
-    return HeadWork(head, settings, rows, parts, variants, in_order, single, judgement, stored, test, tested)
+    return HeadWork(head, settings, rows, parts, variants, in_order, single, judgement, stored, tested)
 
 
-def _model(folder: Path, variant: Variant, test: Predictions | None, head: Head, runs: Mapping[int, Run]) -> Model:
+@contextmanager
+def _about_parts() -> Iterator[None]:
+    """Too few groups for so many parts is a mistake in a setting.
+
+    Raises:
+        ConfigError: in place of the error about it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{error} The parts are `num_parts`.") from error
+
+
+def _model(label: str, paths: Sequence[Path]) -> Model:
     """A variant as the report sees a model: a run folder of each fold."""
-    nested = Predictions(variant.rows, variant.nested)
-    paths = write_image_stage(below(folder, variant.name), variant.name, nested, test, head, runs)
     read = [read_run(path) for path in paths]
-    finished = {(run.fold, run.seed): run for run in read}
-    return Model(variant.name, OF_MEMBERS, read, finished, {}).on_images()
+    return Model(label, OF_MEMBERS, read, {(run.fold, run.seed): run for run in read}, {})
 
 
 def _scores(model: Model) -> dict[str, float | None]:

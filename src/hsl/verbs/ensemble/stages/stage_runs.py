@@ -1,6 +1,6 @@
 """What a stage says of pictures it was not fitted on, as a run folder of each fold: a report takes it for a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from hsl.callbacks.evaluation import ImageResult
+from hsl.callbacks.evaluation import ImageResult, PartResult
 from hsl.ensembles.rows import Rows
 from hsl.files.io import null_for_nan
 from hsl.files.split_file import Split, write_split
 from hsl.heads import Head
-from hsl.run_folder.layout import SPLITS
+from hsl.run_folder.layout import PIXEL_COUNTS, SPLITS
+from hsl.run_folder.pictures import write_images
 from hsl.run_folder.provenance import write_config, write_provenance
 from hsl.run_folder.run import Run
 from hsl.run_folder.scores import write_metrics
+from hsl.run_folder.stored_counts import write_pixel_counts
+from hsl.verbs.scoring.dense_results import dense_scores, image_rows, pixel_counts
 from hsl.verbs.scoring.image_results import tune_thresholds, write_image_tables
 
 INFERENCE = "plain"
@@ -73,6 +76,54 @@ def write_image_stage(
         write_metrics(path, null_for_nan(page))
         made.append(path)
     return made
+
+
+def write_dense_stage(
+    folder: Path,
+    label: str,
+    nested: PartResult,
+    test: PartResult | None,
+    head: Head,
+    runs: Mapping[int, Run],
+    groups: Mapping[str, str],
+) -> list[Path]:
+    """Write a run folder ``fold<k>`` for each fold, with the scores and counts of its validation pictures.
+
+    Args:
+        folder: of the stage.
+        label: what the report calls it.
+        nested: the pictures of all folds, each by what was not fitted on it.
+        test: those of the test part, by what was fitted on all: the same in every folder.
+        head: the dense head.
+        runs: a run of each fold, whose data and split these are.
+        groups: id -> group.
+    """
+    made = []
+    for fold, run in sorted(runs.items()):
+        path = folder / f"fold{fold}"
+        _write_facts(path, label, fold, run)
+        own = set(run.split.folds[fold].val) if run.split else set()
+        results = [("val", INFERENCE, part_of(nested, own))] + ([("test", INFERENCE, test)] if test else [])
+        of_group = groups.__getitem__
+        rows = [row for each in results for row in image_rows(*each, head.classes, of_group, kept=False)]
+        write_images(path, rows)
+        write_pixel_counts(path / PIXEL_COUNTS, pixel_counts(results))
+        parts = {part: {way: dense_scores(result, head.classes)} for part, way, result in results}
+        page = metrics_page("val/miou", parts["val"][INFERENCE]["miou"], parts, classes=head.classes)
+        write_metrics(path, null_for_nan(page))
+        made.append(path)
+    return made
+
+
+def part_of(result: PartResult, ids: Collection[str]) -> PartResult:
+    """Some of the pictures of a result."""
+    chosen = PartResult(num_examples=0)
+    for name, counts, confidence in zip(result.ids, result.counts, result.confidences, strict=True):
+        if name in ids:
+            chosen.ids.append(name)
+            chosen.counts.append(counts)
+            chosen.confidences.append(confidence)
+    return chosen
 
 
 def image_result(head: Head, predictions: Predictions, chosen: NDArray[np.int64]) -> ImageResult:

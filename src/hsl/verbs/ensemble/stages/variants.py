@@ -13,40 +13,32 @@ import numpy as np
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 
-from hsl.ensembles.nested import Combined, Fit, Trail, run_nested, score_of
+from hsl.ensembles.nested import Combined, Fit, Trail, refit, run_nested, score_of
 from hsl.ensembles.rows import Floats, Rows
 from hsl.ensembles.votes import best_single
 from hsl.run_folder.ensemble import read_stage, write_stage
 
 INDIVIDUAL = "individual"
 BEST = "individual/best"
+READ = "members_read"
+"""A note: whose predictions a combination needs; without it the combination is asked."""
 
 
 @dataclass(frozen=True, eq=False)
-class Variant:
-    """One way of combining, such as ``votes/soft``.
+class Chosen:
+    """One way of combining, such as ``votes/soft``, ready for new rows.
 
     Attributes:
         name: of the variant.
-        fit: how it is fitted.
         rows: what it is fitted on.
-        nested: ``(N, K)`` what it says of each part of the rows, fitted on the others.
-        fitted: ``(N, K)`` what it says of the rows that it was fitted on.
-        trails: what each fit read and was applied to.
-        choices: the notes of the fit of each part.
-        notes: those of the final fit.
-        seconds: that all fits took.
+        fit: how.
+        notes: of the final fit.
     """
 
     name: str
-    fit: Fit
     rows: Rows
-    nested: Floats
-    fitted: Floats
-    trails: Sequence[Trail]
-    choices: Sequence[Mapping[str, Any]]
+    fit: Fit
     notes: Mapping[str, Any]
-    seconds: float
 
     @property
     def stage(self) -> str:
@@ -56,22 +48,43 @@ class Variant:
     @cached_property
     def combined(self) -> Combined:
         """Fitted on all rows; the same, bit for bit, whenever it is made again."""
-        return self.fit(self.rows)
+        return refit(self.fit, self.rows)
 
     @property
     def members(self) -> list[str]:
         """Whose predictions a new image needs."""
-        read = shares(self.notes)
-        return sorted(self.rows.members if read is None else (name for name, weight in read.items() if weight > 0))
-
-    @property
-    def gap(self) -> float:
-        """Score on the rows that it was fitted on, less the nested one."""
-        return score_of(self.fitted, self.rows) - score_of(self.nested, self.rows)
+        known = self.notes.get(READ)
+        return list(self.combined.members if known is None else known)
 
     def __call__(self, rows: Rows) -> Floats:
         """``(N, K)`` probabilities of rows of the members."""
         return self.combined(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Variant(Chosen):
+    """A way of combining with its nested results.
+
+    Attributes:
+        trails: what each fit read and was applied to; ids of images.
+        choices: the notes of the fit of each part.
+        gap: score on the rows that it was fitted on, less the nested one.
+        seconds: that all fits took.
+    """
+
+    trails: Sequence[Trail]
+    choices: Sequence[Mapping[str, Any]]
+    gap: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class RowVariant(Variant):
+    """Of an image head: ``nested (N, K)``, what it says of each part of the rows, fitted on the others; ``fitted
+    (N, K)``, what it says of the rows that it was fitted on."""
+
+    nested: Floats
+    fitted: Floats
 
 
 def shares(notes: Mapping[str, Any]) -> dict[str, float] | None:
@@ -84,7 +97,7 @@ def shares(notes: Mapping[str, Any]) -> dict[str, float] | None:
     return {name: float(weight) for name, weight in weights.items()}
 
 
-def run_stage(fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[Variant]:
+def run_stage(fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[RowVariant]:
     """Fit every variant of a stage, nested.
 
     Args:
@@ -97,8 +110,8 @@ def run_stage(fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> 
         start = time.perf_counter()
         one = run_nested(name, fit, rows, parts)
         spent = time.perf_counter() - start
-        arrays = (one.nested, one.fitted, one.trails, one.choices, one.combined.notes, spent)
-        made.append(Variant(one.name, fit, rows, *arrays))
+        notes = {**one.combined.notes, READ: list(one.combined.members)}
+        made.append(_variant(name, rows, fit, notes, one.trails, one.choices, spent, one.nested, one.fitted))
     return made
 
 
@@ -141,7 +154,12 @@ def digest_of(rows: Rows, parts: NDArray[np.int64], settings: Mapping[str, Any],
 
 
 def keep_stage(
-    folder: Path, stage: str, variants: Sequence[Variant], digest: str, withheld: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    stage: str,
+    variants: Sequence[RowVariant],
+    digest: str,
+    trails: Sequence[Trail],
+    withheld: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write what a stage gave, so that `kept_stage` can take it up; ``withheld``: why variants are not among it."""
     arrays = {f"nested_{i}": one.nested for i, one in enumerate(variants)}
@@ -153,14 +171,14 @@ def keep_stage(
             for one in variants
         ],
         "withheld": list(withheld),
-        "trails": [[list(trail.fitted_ids), list(trail.applied_ids)] for trail in variants[0].trails],
+        "trails": [[list(trail.fitted_ids), list(trail.applied_ids)] for trail in trails],
     }
     write_stage(folder, stage, page, arrays)
 
 
 def kept_stage(
     folder: Path, stage: str, fits: Mapping[str, Fit], rows: Rows, digest: str | None
-) -> tuple[list[Variant], list[dict[str, Any]]] | None:
+) -> tuple[list[RowVariant], list[dict[str, Any]]] | None:
     """What a stage gave before, and why variants were withheld; ``None``: it has not run, or its inputs were others.
 
     Args:
@@ -175,10 +193,25 @@ def kept_stage(
     page, arrays = found
     trails = tuple(Trail(tuple(fitted), tuple(applied)) for fitted, applied in page["trails"])
     variants = [
-        Variant(
-            one["name"], fits[one["name"]], rows, arrays[f"nested_{i}"], arrays[f"fitted_{i}"],
-            trails, tuple(one["choices"]), one["notes"], one["seconds"],
+        _variant(
+            one["name"], rows, fits[one["name"]], one["notes"], trails, one["choices"], one["seconds"],
+            arrays[f"nested_{i}"], arrays[f"fitted_{i}"],
         )
         for i, one in enumerate(page["variants"])
     ]  # fmt: skip
     return variants, list(page["withheld"])
+
+
+def _variant(
+    name: str,
+    rows: Rows,
+    fit: Fit,
+    notes: Mapping[str, Any],
+    trails: Sequence[Trail],
+    choices: Sequence[Mapping[str, Any]],
+    seconds: float,
+    nested: Floats,
+    fitted: Floats,
+) -> RowVariant:
+    gap = score_of(fitted, rows) - score_of(nested, rows)
+    return RowVariant(name, rows, fit, notes, trails, choices, gap, seconds, nested, fitted)

@@ -1,0 +1,69 @@
+"""`hsl ensemble` from trained members to pictures, on the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hsl.run_folder.layout import METRICS
+
+HSL = [sys.executable, "-c", "from hsl.cli import main; main()"]
+
+
+def hsl(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*HSL, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_made_audited_scored_and_predicts(tmp_path: Path) -> None:
+    """The audit reads what lies on the disk: a row that its member was trained on is found there too."""
+    output = tmp_path / "smoke"
+    done = hsl("smoke", "ensemble", f"output={output}")
+    assert done.returncode == 0, done.stderr
+    place = output / "ensemble"
+    moved = tmp_path / "moved elsewhere"
+    output.rename(moved)  # members and ensemble together
+    place = moved / "ensemble"
+    (root,) = {path.parent for path in moved.rglob("images") if path.is_dir()}
+    done = hsl("evaluate", f"run={place}", f"cache_dir={tmp_path}/cache", f"data_root={root}")
+    assert done.returncode == 0, done.stderr
+    scored = json.loads((place / "evaluations" / "plain" / METRICS).read_text())["parts"]["test"]["plain"]
+    head = json.loads((place / "ensemble.json").read_text())["heads"]["classification"]
+    of_stage = json.loads((next((place / "classification" / head["recommended"]).glob("fold0")) / METRICS).read_text())
+    expected = of_stage["parts"]["test"]["plain"]["image_heads"]["classification"]["accuracy"]
+    assert scored["image_heads"]["classification"]["accuracy"] == pytest.approx(expected)
+    pictures = sorted((root / "images").iterdir())[:3]
+    (tmp_path / "pictures").mkdir()
+    for picture in pictures:
+        (tmp_path / "pictures" / picture.name).write_bytes(picture.read_bytes())
+    for keep in ("one", "all"):
+        done = hsl("predict", f"run={place}", f"input={tmp_path}/pictures", f"output={tmp_path}/{keep}", f"keep={keep}")
+        assert done.returncode == 0, done.stderr
+    one, every = (pd.read_csv(tmp_path / keep / "labels.csv") for keep in ("one", "all"))
+    pd.testing.assert_frame_equal(one, every)
+    assert len(one) == 3
+    done = hsl("report", f"runs={moved}", f"output={tmp_path}/report", "resamples=200")
+    assert done.returncode == 0, done.stderr
+    assert "votes/soft" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    (moved / "ensemble" / "classification" / "individual" / "stage.json").unlink()
+    done = hsl("audit", f"ensemble={place}")
+    assert done.returncode == 2
+    assert "Run `hsl ensemble` again" in done.stderr
+
+
+def test_what_no_ensemble_can_be_made_of_is_one_sentence(tmp_path: Path) -> None:
+    for words, said in (
+        (["stages=[votes,votes]"], "each once"),
+        (["stages=[bagging]"], "bagging"),
+        (["heads=[map]"], "image, dense"),
+        (["calibration=platt"], "temperature, none"),
+        ([], "Found none for"),
+    ):
+        done = hsl("ensemble", f"runs={tmp_path}/nothing*", f"output={tmp_path}/out", *words)
+        assert done.returncode == 2, (words, done.stderr)
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
