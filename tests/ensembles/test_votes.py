@@ -243,3 +243,11 @@ def test_of_several_classes_all_known_ones_must_be_right() -> None:
     )  # fmt: skip
     assert right_answers(rows).tolist() == [[True, True], [False, False]]
     assert disagreement(rows)[0, 1] == 1
+
+
+def test_a_combination_needs_no_member_without_weight() -> None:
+    rows = rows_of({"good": 3.0, "fair": 2.0, "noise": 0.0})
+    for fit in (best_single, votes()["votes/weighted"], votes()["votes/greedy"]):
+        combined = fit(rows)
+        assert set(combined.members) < set(rows.members)
+        np.testing.assert_array_equal(combined(rows.of_members(combined.members)), combined(rows))
