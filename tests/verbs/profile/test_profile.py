@@ -206,7 +206,7 @@ def search(
 
 @pytest.mark.slow
 def test_a_rate_is_suggested_with_its_curve(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, demo_root: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, demo_root: Path, drawn: None
 ) -> None:
     """The suggestion is where the smoothed loss falls most steeply, by numpy."""
     code, printed = search(monkeypatch, capfd, tmp_path, demo_root, "lr_search.steps=40")
