@@ -16,6 +16,7 @@ from hsl.run_folder.ensemble import StoredEnsemble, read_ensemble, read_ensemble
 from hsl.run_folder.layout import ISOLATION, SPLITS
 from hsl.terminal import say
 from hsl.verbs.ensemble.stages.combining import Isolation
+from hsl.verbs.ensemble.stages.variants import INDIVIDUAL
 
 
 def audit_ensemble(cfg: DictConfig) -> None:
@@ -67,7 +68,7 @@ def _of_head(folder: Path, name: str, page: StoredEnsemble) -> list[Check]:
     predicted_by = dict(zip(rows.ids, rows.folds.tolist(), strict=True))
     checks: list[Check] = []
     before = None
-    for stage in ("individual", *page.settings):
+    for stage in (INDIVIDUAL, *page.settings):
         found = read_stage(folder / name, stage, None)
         if found is None:
             raise DataError(

@@ -74,12 +74,6 @@ def open_data(run: Path, settings: RowSettings) -> tuple[DictConfig, DataModule]
     return cfg, data
 
 
-def contents_of(run: Path, settings: RowSettings) -> dict[str, str]:
-    """Id to the hash of the content of every image of the data of a run; the errors are those of `open_data`."""
-    scan = open_data(run, settings)[1].prepared.scan
-    return dict(zip(scan.ids, scan.content, strict=True))
-
-
 def keep_rows(runs: Sequence[Path], part: str, settings: RowSettings) -> None:
     """Fill ``rows/`` of every run for one part, one model in memory at a time; what is there already is kept.
 

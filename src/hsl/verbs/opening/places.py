@@ -27,10 +27,10 @@ def check_places(content: Mapping[str, Any]) -> None:
     """
     if isinstance(run := content.get("run"), str) and not (Path(run) / ENSEMBLE).is_file():
         config_of(run)
-    opened = content.get("runs") if "trust" in content else None  # else patterns, which may match nothing
+    gathers = "trust" not in content or "ignore" in content  # then runs are patterns, which may match nothing
+    opened = None if gathers else content.get("runs")
     for run in [opened] if isinstance(opened, str) else opened or []:
-        if not (set(run) & set("*?[") or Path(run).is_dir()):
-            config_of(run, "runs")
+        config_of(run, "runs")
     if isinstance(resume := content.get("resume"), str) and resume != "last":
         chosen_checkpoint(Path(resume))
     weights = content.get("encoder", {}).get("weights") if "monitor" in content else None

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from hsl.callbacks.evaluation import ImageResult, PartResult
 from hsl.ensembles.rows import Rows
 from hsl.files.io import null_for_nan
-from hsl.files.split_file import Split, write_split
+from hsl.files.split_file import write_split
 from hsl.heads import Head
 from hsl.run_folder.layout import PIXEL_COUNTS, SPLITS
 from hsl.run_folder.pictures import write_images
@@ -165,5 +165,5 @@ def _write_facts(path: Path, label: str, fold: int, run: Run) -> None:
     path.mkdir(parents=True, exist_ok=True)
     write_config(path, OmegaConf.create(config))
     write_provenance(path, facts)
-    if isinstance(run.split, Split):
+    if run.split is not None:
         write_split(path / SPLITS, run.split)
