@@ -17,20 +17,19 @@ from hsl.ensembles.dense import (
     ImageMaps,
     affordable_pixels,
     combine_maps,
-    confusion,
-    miou_of,
+    fit_parts,
     pixel_rows,
-    run_dense,
     sample_pixels,
 )
 from hsl.ensembles.fusion import attention_head, fusion, principal_components, tensor_sketch
 from hsl.ensembles.isolation import check_sides, judged
 from hsl.ensembles.learners import cross_entropy, sigmoid, softmax
-from hsl.ensembles.nested import Fit, meta_folds, run_nested, score_of
+from hsl.ensembles.nested import Combined, Fit, meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
 from hsl.ensembles.segmentation_vote import segmentation_vote
 from hsl.ensembles.stacking import stacking
 from hsl.ensembles.votes import votes
+from hsl.metrics.pixels.formulas import confusion_scores
 
 FUSION = fusion()
 
@@ -198,14 +197,31 @@ def test_rows_of_pixels_are_those_of_the_maps() -> None:
     assert (rows.groups[row], rows.contents[row], rows.folds[row]) == (source.group, source.content, source.fold)
 
 
+def confusion(probabilities: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """``(C, C)``, rows the truth, of the most probable class of each labelled pixel."""
+    known = mask != 255
+    cells = mask[known].astype(np.int64) * len(CLASSES) + probabilities.argmax(axis=0)[known]
+    return np.bincount(cells, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), -1)
+
+
+def counted_maps(combined: Combined, source: ImageMaps) -> np.ndarray:
+    return confusion(combine_maps(combined, source.maps, MEMBERS, CLASSES), source.mask)
+
+
+def miou_of(matrices: np.ndarray) -> float:
+    return float(confusion_scores(matrices.sum(axis=0))["miou"])
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_counts_are_those_of_each_image_by_the_fit_without_its_part(name: str) -> None:
     rows = pixel_rows(images(), MEMBERS, CLASSES, 200)
     parts = meta_folds(rows, 2)
-    result = run_dense(name, FITS[name], rows, parts, images())
+    result = fit_parts(FITS[name], rows, parts)
+    nested = np.stack([counted_maps(result.of(each.id), each) for each in images()])
+    fitted = np.stack([counted_maps(result.final, each) for each in images()])
     pixels = run_nested(name, FITS[name], rows, parts)
     assert result.choices == pixels.choices
-    assert result.ids == tuple(f"i{number}" for number in range(8))
+    assert sorted(result.part_of) == [f"i{number}" for number in range(8)]
     judged(
         check_sides(
             name, result.trails, {f"i{i}": f"g{i // 2}" for i in range(8)}, {f"i{i}": f"i{i}" for i in range(8)}
@@ -218,11 +234,11 @@ def test_counts_are_those_of_each_image_by_the_fit_without_its_part(name: str) -
     for truth, predicted in zip(source.mask.ravel(), by_hand.reshape(3, -1).argmax(axis=0), strict=True):
         if truth != 255:
             counted[truth, predicted] += 1
-    np.testing.assert_array_equal(result.nested[3], counted)
-    assert result.nested.sum() == 8 * 22 * 24
-    assert abs(miou_of(result.fitted) - miou_of(result.nested)) < 0.05
+    np.testing.assert_array_equal(nested[3], counted)
+    assert nested.sum() == 8 * 22 * 24
+    assert abs(miou_of(fitted) - miou_of(nested)) < 0.05
     single = np.stack([confusion(each.maps[1], each.mask) for each in images()])
-    assert miou_of(result.nested) > miou_of(single) or name in ("votes/soft", "votes/hard", "votes/logit")
+    assert miou_of(nested) > miou_of(single) or name in ("votes/soft", "votes/hard", "votes/logit")
 
 
 def test_maps_are_combined_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +255,9 @@ def test_maps_are_combined_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) 
 def test_an_image_without_labels_counts_nothing_and_what_does_not_fit_is_refused() -> None:
     empty = replace(image(8), mask=np.full((24, 24), 255, np.uint8))
     rows = pixel_rows([*images(4), empty], MEMBERS, CLASSES, 50)
-    result = run_dense("soft", FITS["votes/soft"], rows, meta_folds(rows, 2), [*images(4), empty])
-    assert result.nested[-1].sum() == 0
+    result = fit_parts(FITS["votes/soft"], rows, meta_folds(rows, 2))
+    assert empty.id not in result.part_of
+    assert counted_maps(result.of(empty.id), empty).sum() == 0
     with pytest.raises(ValueError, match="At least one pixel should have a label"):
         pixel_rows([empty], MEMBERS, CLASSES)
     with pytest.raises(ValueError, match="Maps of i8 should be uint8"):

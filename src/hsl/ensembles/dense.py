@@ -1,4 +1,4 @@
-"""Ensembles of dense heads: fitted on sampled pixels, applied to whole maps, scored by one confusion matrix an image.
+"""Ensembles of dense heads: fitted on sampled pixels, applied to whole maps, one image after the other.
 
 The stages that apply are the votes (2), the segmentation-weighted vote (8) and logistic stacking (3): each is the fit
 of its own file, given rows that are pixels. Classes exclude each other; overlapping channels have no ensemble.
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX, UNKNOWN_LABEL
 from hsl.ensembles.nested import Combined, Fit, Trail, one_thread, refit
 from hsl.ensembles.rows import Floats, Rows
-from hsl.metrics.pixels.formulas import confusion_scores
 
 NUM_PIXELS, MOST_ROWS = 2000, 200_000
 CHUNK = 65_536
@@ -47,26 +46,39 @@ class ImageMaps:
 
 
 @dataclass(frozen=True, eq=False)
-class DenseFitted:
-    """A variant of a stage over all images of a dense head.
+class PartFits:
+    """A variant of a stage fitted on the pixels of all parts but one, for each part, and on all.
 
     Attributes:
-        name: of the variant.
-        ids: of N images, in the order in which they came.
-        nested: ``int64 (N, C, C)``: confusion matrix of each, rows truth, by what was fitted without its part.
-        combined: fitted on the pixels of all.
-        fitted: ``int64 (N, C, C)``: by ``combined``, which only the gap is made of.
-        trails: a part each; ids of images.
-        choices: the notes of the fit of each part.
+        without: number of the part -> fitted on the others.
+        final: fitted on all pixels.
+        part_of: id of the image -> number of its part.
     """
 
-    name: str
-    ids: tuple[str, ...]
-    nested: NDArray[np.int64]
-    combined: Combined
-    fitted: NDArray[np.int64]
-    trails: tuple[Trail, ...]
-    choices: tuple[Mapping[str, Any], ...]
+    without: Mapping[int, Combined]
+    final: Combined
+    part_of: Mapping[str, int]
+
+    def of(self, image: str) -> Combined:
+        """What was not fitted on an image; one that has no labelled pixel is in no fit."""
+        return self.without.get(self.part_of.get(image, -1), self.final)
+
+    @property
+    def trails(self) -> tuple[Trail, ...]:
+        """A part each; ids of images."""
+        every = sorted(self.part_of)
+        return tuple(
+            Trail(
+                tuple(name for name in every if self.part_of[name] != number),
+                tuple(name for name in every if self.part_of[name] == number),
+            )
+            for number in self.without
+        )
+
+    @property
+    def choices(self) -> tuple[Mapping[str, Any], ...]:
+        """The notes of the fit of each part."""
+        return tuple(combined.notes for combined in self.without.values())
 
 
 def pixel_rows(
@@ -135,38 +147,18 @@ def affordable_pixels(num_images: int) -> int:
     return max(1, min(NUM_PIXELS, MOST_ROWS // max(num_images, 1)))
 
 
-def run_dense(name: str, fit: Fit, rows: Rows, parts: NDArray[np.int64], images: Iterable[ImageMaps]) -> DenseFitted:
-    """Fit on the pixels of all parts but one, for each part, and on all; then combine and count image after image.
+def fit_parts(fit: Fit, rows: Rows, parts: NDArray[np.int64]) -> PartFits:
+    """Fit on the pixels of all parts but one, for each part, and on all.
 
     Args:
-        name: of the variant.
         fit: the variant.
         rows: of `pixel_rows`.
         parts: ``(N,)`` number of the part of each row; see `hsl.ensembles.nested.meta_folds`.
-        images: those of the rows, read once, one after the other. One without a label counts nothing.
     """
-    owners = [pixel.rpartition("@")[0] for pixel in rows.ids]
+    owners = (pixel.rpartition("@")[0] for pixel in rows.ids)
     part_of = dict(zip(owners, parts.tolist(), strict=True))
-    numbers = sorted(set(part_of.values()))
-    fits = {number: refit(fit, rows.take(parts != number)) for number in numbers}
-    final = refit(fit, rows)
-    ids: list[str] = []
-    nested: list[NDArray[np.int64]] = []
-    fitted: list[NDArray[np.int64]] = []
-    for image in images:
-        _check(image, rows.members, rows.classes)
-        ids.append(image.id)
-        without = fits.get(part_of.get(image.id, -1), final)
-        both = combine_each([without, final], image.maps, rows.members, rows.classes)
-        for counts, probabilities in zip((nested, fitted), both, strict=True):
-            counts.append(confusion(probabilities, image.mask))
-    every = sorted(part_of)
-    trails = [
-        Trail(tuple(i for i in every if part_of[i] != number), tuple(i for i in every if part_of[i] == number))
-        for number in numbers
-    ]
-    choices = tuple(fits[number].notes for number in numbers)
-    return DenseFitted(name, tuple(ids), np.stack(nested), final, np.stack(fitted), tuple(trails), choices)
+    without = {number: refit(fit, rows.take(parts != number)) for number in sorted(set(part_of.values()))}
+    return PartFits(without, refit(fit, rows), part_of)
 
 
 def combine_maps(
@@ -174,18 +166,6 @@ def combine_maps(
 ) -> NDArray[np.float32]:
     """``float32 (C, H, W)``: the combined probabilities of an image, some pixels at a time; ``maps (M, C, H, W)``."""
     return np.asarray(combine_each([combined], maps, members, classes)[0])
-
-
-def confusion(probabilities: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """``int64 (C, C)``, rows truth: the first most probable class of each labelled pixel of ``(C, H, W)``."""
-    num_classes, known = len(probabilities), mask != IGNORE_INDEX
-    cells = mask[known].astype(np.int64) * num_classes + probabilities.argmax(axis=0)[known]
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def miou_of(matrices: NDArray[np.int64]) -> float:
-    """Mean IoU, pooled over images ``(N, C, C)``."""
-    return float(confusion_scores(matrices.sum(axis=0))["miou"])
 
 
 def combine_each(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests._runs import run_maker, split_of
 
+from hsl.ensembles.isolation import Check
 from hsl.ensembles.rows import Rows
 from hsl.errors import DataError
 from hsl.heads import Head
@@ -24,6 +25,7 @@ from hsl.run_folder.ensemble import (
 from hsl.run_folder.run import ScoredOn, read_run
 from hsl.verbs.ensemble.artefact import open_ensemble
 from hsl.verbs.ensemble.page import write_page
+from hsl.verbs.ensemble.stages import combining
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on
 
@@ -72,7 +74,10 @@ class World:
             test_files={"/data/t0_0.png"},
         )
         arguments = (HEAD, self.rows, lambda: self.test, self.runs, isolation, settings)
-        return work_on(*arguments, self.folder / output / HEAD.name, self.folder / earlier / HEAD.name)
+        work = work_on(*arguments, self.folder / output / HEAD.name, self.folder / earlier / HEAD.name)
+        runs = [read_run(path.parent) for path in (self.folder / output).rglob("metrics.json")]
+        assert not any(run.image_pictures.get(ScoredOn("test")) for run in runs)  # other heads may have stages to run
+        return replace(work, tested=work.test())
 
     def page(self, work: HeadWork) -> StoredEnsemble:
         members = {
@@ -177,3 +182,17 @@ def test_the_page_tells_what_is_recommended(done: tuple[World, HeadWork]) -> Non
     assert work.judgement.sentence in page
     for text in ("Epochs were chosen on these rows", "Test part, read once", "Isolation audit", "Q statistic"):
         assert text in page
+
+
+def test_a_baseline_may_be_withheld_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few rows the single member that is chosen on all of them can score far better than the one chosen nested."""
+
+    def check_gap(stage: str, fitted: float, nested: float) -> Check:
+        status = "violation" if stage == "individual/best" else "passed"
+        return Check(stage, "fitted and nested score agree", status, f"{fitted} {nested}")
+
+    monkeypatch.setattr(combining, "check_gap", check_gap)
+    work = world.work(settings=HeadSettings({"votes": VOTES}, 3, "accuracy", 300, 0, "none"))
+    assert next(model.label for model in work.models) == "votes/soft"
+    assert "individual/best" not in {model.label for model in (*work.models, *work.tested)}
+    write_page(world.folder / "out", world.page(work), [work])

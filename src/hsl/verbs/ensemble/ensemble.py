@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.batch import IGNORE_INDEX
@@ -24,15 +23,22 @@ from hsl.files.output_folder import OutputFolder
 from hsl.heads import Head
 from hsl.run_folder.ensemble import VERSION, StoredEnsemble, StoredMember, StoredRun, write_ensemble
 from hsl.run_folder.layout import best_checkpoint
-from hsl.run_folder.run import ScoredOn
 from hsl.terminal import say
-from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows, probability_map, rows_of_test
+from hsl.verbs.ensemble.gathering import (
+    Members,
+    foreground_of,
+    gather_members,
+    out_of_fold_rows,
+    probability_map,
+    rows_of_test,
+)
 from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data
 from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
 from hsl.verbs.ensemble.page import write_page
 from hsl.verbs.ensemble.stages.combining import Isolation
-from hsl.verbs.ensemble.stages.head_work import MEAN, HeadSettings, HeadWork, work_on, work_on_dense
+from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
+from hsl.verbs.ensemble.stages.variants import MEAN
 
 CALIBRATIONS = ("temperature", "none")
 FEATURE_STAGES = ("fusion", "experts")  # what reads pooled features, which a pass over the checkpoints makes
@@ -58,6 +64,8 @@ def ensemble(cfg: DictConfig) -> Path:
         say(f"! {note}")
     folders = sorted({folder for found in gathered for member in found.members for folder in member.folders})
     with OutputFolder(cfg.output, "ensemble", inputs=folders, resume=True) as output:
+        if settings.cache_dir is None:  # each run would read every file again, the test part's too
+            settings = replace(settings, cache_dir=str(output.work / ".cache"))
         _, data = open_data(folders[0], settings)
         _ = data.prepared  # every file was read to know its content; from now on none of the test part is opened
         works = []
@@ -65,6 +73,7 @@ def ensemble(cfg: DictConfig) -> Path:
             for found in gathered:
                 made = _image_head if found.kind == "image" else _dense_head
                 works.append(made(found, data, cfg, stages, settings, output, opened))
+            works = [replace(work, tested=work.test()) for work in works]
         page = _page(gathered, works, stages, output.path)
         write_page(output.work, page, works)
         write_ensemble(output.work, page)
@@ -171,7 +180,7 @@ def _dense_head(
             if mask is None:
                 mask = np.full(maps.shape[-2:], IGNORE_INDEX, np.uint8)
             fold = found.folds.get(name, -1)
-            known = _foreground(found, name, fold)
+            known = foreground_of(found, name, fold)
             eight_bit = np.rint(255 * maps).astype(np.uint8)
             yield ImageMaps(name, prepared.group(name), contents[name], fold, mask, eight_bit, known)
 
@@ -184,13 +193,6 @@ def _dense_head(
     arguments = (dict(found.members[0].runs), isolation, _head_settings(cfg, stages, cfg.metric))
     last = test_images if found.test else None
     return work_on_dense(head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, output.work / head.name)
-
-
-def _foreground(found: Members, name: str, fold: int) -> NDArray[np.float64]:
-    """``(M,)``: foreground IoU of each member on a picture, NaN of one of the test part."""
-    on = ScoredOn("val", found.inference)
-    rows = [member.runs[fold].images.get(on, {}).get(name) if fold >= 0 else None for member in found.members]
-    return np.array([np.nan if row is None else row.scores.get("foreground_iou", np.nan) for row in rows])
 
 
 def _head_settings(cfg: DictConfig, stages: Mapping[str, Any], metric: str) -> HeadSettings:

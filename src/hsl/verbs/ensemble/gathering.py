@@ -188,7 +188,7 @@ def _rows(
                 member.name: _means(member, folds, lambda run: read_features(run.folder, part))
                 for member in (found.members if features else ())
             },
-            foreground=_foreground(found, folds, on) if of_fold else None,
+            foreground=_foreground(found, folds) if of_fold else None,
         )
     except ValueError as error:
         raise DataError(f"The rows of the part {part} cannot be used: {error}") from error
@@ -222,11 +222,20 @@ def _probabilities(run: Run, on: ScoredOn) -> dict[str, NDArray[np.float64]]:
     return dict(zip(pictures.ids, pictures.probabilities, strict=True))
 
 
-def _foreground(found: Members, folds: Mapping[str, Sequence[int]], on: ScoredOn) -> NDArray[np.float64] | None:
-    """``(M, N)``: mean IoU of the classes but the first of each member's mask, NaN unknown; none of no member."""
-    values = np.full((len(found.members), len(folds)), np.nan)
-    for row, member in zip(values, found.members, strict=True):
-        for i, (name, (fold,)) in enumerate(folds.items()):
-            if (image := member.runs[fold].images.get(on, {}).get(name)) is not None:
-                row[i] = image.scores.get("foreground_iou", np.nan)
+def foreground_of(found: Members, name: str, fold: int) -> NDArray[np.float64]:
+    """``(M,)``: mean IoU of the classes but the first of each member's mask of an image, NaN unknown.
+
+    Args:
+        found: the members.
+        name: id of the image.
+        fold: that predicted it; -1: an image of the test part, of which nothing is known.
+    """
+    on = ScoredOn("val", found.inference)
+    rows = [member.runs[fold].images.get(on, {}).get(name) if fold >= 0 else None for member in found.members]
+    return np.array([np.nan if row is None else row.scores.get("foreground_iou", np.nan) for row in rows])
+
+
+def _foreground(found: Members, folds: Mapping[str, Sequence[int]]) -> NDArray[np.float64] | None:
+    """``(M, N)``: `foreground_of` every image; none where nothing is known of any."""
+    values = np.stack([foreground_of(found, name, fold) for name, (fold,) in folds.items()], axis=1)
     return None if np.isnan(values).all() else values

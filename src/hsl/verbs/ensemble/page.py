@@ -20,8 +20,8 @@ from hsl.reports.tables.score_tables import Cell, Table, interval_cell
 from hsl.reports.tables.titles import kind_of, title_of
 from hsl.run_folder.ensemble import StoredEnsemble, read_isolation
 from hsl.run_folder.run import ScoredOn
-from hsl.verbs.ensemble.stages.head_work import MEAN, HeadSettings, HeadWork
-from hsl.verbs.ensemble.stages.variants import BEST
+from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork
+from hsl.verbs.ensemble.stages.judging import BASELINES
 from hsl.verbs.ensemble.tables import chosen_table, class_table, matrix_table, record_table, stage_table
 
 LEVEL = 0.9
@@ -47,7 +47,7 @@ def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) ->
 def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[Section]:
     metric, head = settings.metric, work.head.name
     ranked = [stage_table(work.models, work.variants, work.judgement, metric, head)]
-    shown = list(dict.fromkeys((BEST, MEAN, work.judgement.recommended)))
+    shown = [name for name in dict.fromkeys((*BASELINES, work.judgement.recommended)) if name in work.variants]
     score = "f1" if work.head.kind == "image" else "iou"
     sections = [
         Section("Stages side by side", tables=ranked),

@@ -19,7 +19,7 @@ from hsl.data.files.records import Record
 from hsl.ensembles.calibration import tempered
 from hsl.ensembles.dense import combine_maps
 from hsl.ensembles.rows import FLOOR, Rows
-from hsl.errors import ConfigError, UserError
+from hsl.errors import ConfigError
 from hsl.files.names import below
 from hsl.heads import Head, of_kind
 from hsl.metrics.images.imagewise import probabilities_of
@@ -151,33 +151,25 @@ class EnsembleModel:
     def _outputs(
         self, records: Sequence[Record], decoding: Decoding, on_broken: OnBroken, on_batch: OnBatch, folder: Path
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        sums, left = MemberSums(folder), {record.id for record in records}
-        told: set[str] = set()
-
-        def once(error: UserError) -> None:
-            if str(error) not in told:
-                told.add(str(error))
-                on_broken(error)
-
-        look = on_batch
+        sums, left, look = MemberSums(folder), list(records), on_batch
         for member, models in self.models.items():
+            heads = [self.heads[name] for name, variant in self.ensemble.variants.items() if member in variant.members]
             for model in models:
                 used = model if self.keep_all else replace(model)  # a copy loads weights of its own, and is freed
                 seen = set()
-                for batch in used.data.predict_dataloader(records, decoding, on_broken=once):
+                for batch in used.data.predict_dataloader(left, decoding, on_broken=on_broken):
                     look(batch)
                     if self.reads_features:
                         for name, row in zip(batch["id"], _features(used, batch), strict=True):
                             sums.add(member, FEATURES, name, row)
-                    for name, outputs in predicted_outputs(used.task, used.data, batch, once):
+                    for name, outputs in predicted_outputs(used.task, used.data, batch, on_broken):
                         seen.add(name)
-                        for head in self.heads.values():
+                        for head in heads:
                             sums.add(member, head, name, _probabilities(outputs[head.name], head))
-                left &= seen
+                left = [record for record in left if record.id in seen]  # what one cannot do, none is asked
                 look = _nothing
-        for record in records:
-            if record.id in left:
-                yield record.id, self._combined(sums, record.id)
+        for record in left:
+            yield record.id, self._combined(sums, record.id)
         sums.clear()
 
     def _combined(self, sums: MemberSums, name: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def stage_table(
     models: Sequence[Model], variants: Mapping[str, Variant], judged: Judgement, metric: str, head: str
 ) -> Table:
     """A row per variant: nested score, how it stands against the two baselines, and what it needs."""
-    bases = [model.label for model in models[:BASELINES]]
+    bases = [model.label for model in models if model.label in BASELINES]
     unit = " (points)" if kind_of(metric) == "share" else ""
     columns = [
         Column("stage", "stage"),

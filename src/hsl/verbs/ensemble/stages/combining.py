@@ -24,13 +24,14 @@ from hsl.ensembles.isolation import (
 )
 from hsl.ensembles.nested import Fit, Trail, score_of
 from hsl.ensembles.rows import Rows
-from hsl.errors import ConfigError, DataError
+from hsl.errors import ConfigError
 from hsl.run_folder.ensemble import write_isolation
 from hsl.terminal import say
 from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, miou_of
 from hsl.verbs.ensemble.stages.variants import (
     INDIVIDUAL,
     RowVariant,
+    cannot_be_fitted,
     digest_of,
     keep_stage,
     kept_stage,
@@ -133,7 +134,8 @@ def run_stages(
         digest = digest_of(rows, parts, settings, stage)
         places = (folder, earlier)
         kept = next(filter(None, (kept_stage(place, stage, fits, rows, digest) for place in places)), None)
-        variants, withheld = kept or (_run(stage, fits, rows, parts), [])
+        with cannot_be_fitted(stage):
+            variants, withheld = kept or (run_stage(fits, rows, parts), [])
         before = max((score_of(one.nested, rows) for one in done if one.stage == done[-1].stage), default=None)
         trails = variants[0].trails if variants else ()
         scores = {one.name: (score_of(one.fitted, rows), score_of(one.nested, rows)) for one in variants}
@@ -186,10 +188,3 @@ def _stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str
     except InstantiationException as error:  # around what the stage itself has to say of its settings
         cause = error.__cause__ or error
         raise ConfigError(f"`settings.{stage}` does not do: {cause} Or leave it out with `stages=[...]`.") from error
-
-
-def _run(stage: str, fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> list[RowVariant]:
-    try:
-        return run_stage(fits, rows, parts)
-    except ValueError as error:
-        raise DataError(f"The stage {stage} cannot be fitted. {error} Or leave it out with `stages=[...]`.") from error

@@ -1,7 +1,7 @@
 """Stages of a dense head: fitted on sampled pixels, nested, and scored over whole maps, one picture after the other."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from hsl.batch import Batch
 from hsl.callbacks.evaluation import PartResult
-from hsl.ensembles.dense import ImageMaps, affordable_pixels, combine_each, pixel_rows
-from hsl.ensembles.nested import Combined, Fit, Trail, meta_folds, refit
+from hsl.ensembles.dense import ImageMaps, PartFits, combine_each, fit_parts
+from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import FLOOR, Rows
 from hsl.heads import Head
 from hsl.metrics.pixels.formulas import add_states, confusion_scores
-from hsl.verbs.ensemble.stages.variants import INDIVIDUAL, READ, Variant, stage_fits
+from hsl.verbs.ensemble.stages.variants import INDIVIDUAL, READ, Variant, cannot_be_fitted, stage_fits
 
 APPLY = ("votes", "segmentation_vote", "stacking")
 LEARNERS = ("stacking/mlp", "stacking/gradient_boosting")  # of the stacking stage pixels take the logistic one
@@ -39,78 +39,71 @@ def dense_fits(settings: Mapping[str, Any], rows: Rows) -> dict[str, Fit]:
 
 
 def run_dense_stages(
-    stages: Mapping[str, Any],
-    images: Callable[[], Iterable[ImageMaps]],
-    members: Sequence[str],
-    head: Head,
-    num_images: int,
-    num_parts: int,
-    seed: int,
-) -> tuple[Rows, NDArray[np.int64], list[DenseVariant]]:
+    stages: Mapping[str, Any], rows: Rows, parts: NDArray[np.int64], images: Iterable[ImageMaps], head: Head
+) -> list[DenseVariant]:
     """Fit every variant on sampled pixels and apply it to every picture.
 
     Args:
         stages: the call of each.
-        images: reads the maps of all pictures, one after the other; called twice.
-        members: sorted names, as in the maps.
+        rows: the sampled pixels.
+        parts: ``(N,)`` number of the part of each pixel.
+        images: the maps of all pictures, read once, one after the other.
         head: the dense head.
-        num_images: how many pictures there are.
-        num_parts: of the nested fits, whole groups.
-        seed: of the parts.
 
-    Returns:
-        The sampled pixels, their parts, and the variants.
+    Raises:
+        DataError: a stage cannot be fitted on these members.
     """
-    rows = pixel_rows(images(), members, head.classes, affordable_pixels(num_images))
-    parts = meta_folds(rows, num_parts, seed)
-    part_of = dict(zip((name.rpartition("@")[0] for name in rows.ids), parts.tolist(), strict=True))
-    numbers = sorted(set(part_of.values()))
-    fitted, finals = dict[str, dict[int, Combined]](), dict[str, Combined]()
-    fits = dense_fits(stages, rows)
-    spent = dict.fromkeys(fits, 0.0)
-    for name, fit in fits.items():
+    every, spent = dense_fits(stages, rows), dict[str, float]()
+    fitted: dict[str, PartFits] = {}
+    for name, fit in every.items():
         begun = time.perf_counter()
-        fitted[name] = {number: refit(fit, rows.take(parts != number)) for number in numbers}
-        finals[name] = refit(fit, rows)
-        spent[name] += time.perf_counter() - begun
-    nested = {name: PartResult(num_examples=0) for name in fits}
-    for image in images():
-        own = [of_parts.get(part_of.get(image.id, -1), finals[name]) for name, of_parts in fitted.items()]
-        for result, found in zip(nested.values(), combine_each(own, image.maps, members, head.classes), strict=True):
-            add_image(result, found, image, head)
-    every = sorted(part_of)
-    trails = tuple(
-        Trail(tuple(i for i in every if part_of[i] != number), tuple(i for i in every if part_of[i] == number))
-        for number in numbers
-    )
+        with cannot_be_fitted(name):
+            fitted[name] = fit_parts(fit, rows, parts)
+        spent[name] = time.perf_counter() - begun
+    nested = {name: PartResult(num_examples=0) for name in every}
+    for image in images:
+        add_image(nested, [fits.of(image.id) for fits in fitted.values()], image, rows.members, head)
     variants = []
-    for name, fit in fits.items():
-        choices = tuple(fitted[name][number].notes for number in numbers)
-        gap = _gap(rows, parts, finals[name], fitted[name])
-        notes = {**finals[name].notes, READ: list(finals[name].members)}
-        facts = (notes, trails, choices, gap, spent[name])
-        variants.append(DenseVariant(name, rows, fit, *facts, nested[name]))
-    return rows, parts, variants
+    for name, fits in fitted.items():
+        notes = {**fits.final.notes, READ: list(fits.final.members)}
+        facts = (notes, fits.trails, fits.choices, _gap(rows, parts, fits), spent[name])
+        variants.append(DenseVariant(name, rows, every[name], *facts, nested[name]))
+    return variants
 
 
-def _gap(rows: Rows, parts: NDArray[np.int64], final: Combined, of_parts: Mapping[int, Combined]) -> float:
+def _gap(rows: Rows, parts: NDArray[np.int64], fits: PartFits) -> float:
     """mIoU of the sampled pixels by what was fitted on them, less that by what was fitted on the other parts."""
     nested = np.empty((len(rows.ids), len(rows.classes)))
-    for number, combined in of_parts.items():
+    for number, combined in fits.without.items():
         nested[parts == number] = combined(rows.take(parts == number))
     scores = []
-    for probabilities in (final(rows), nested):
+    for probabilities in (fits.final(rows), nested):
         cells = rows.labels * len(rows.classes) + probabilities.argmax(axis=1)
         counts = np.bincount(cells, minlength=len(rows.classes) ** 2)
         scores.append(float(confusion_scores(counts.reshape(len(rows.classes), -1))["miou"]))
     return scores[0] - scores[1]
 
 
-def add_image(result: PartResult, probabilities: NDArray[np.float32], image: ImageMaps, head: Head) -> None:
-    """Score combined probabilities ``(C, H, W)`` of one picture, as an evaluation scores logits."""
-    logits = torch.from_numpy(np.maximum(probabilities, FLOOR)).log()[None]
+def add_image(
+    results: Mapping[str, PartResult],
+    combinations: Sequence[Combined],
+    image: ImageMaps,
+    members: Sequence[str],
+    head: Head,
+) -> None:
+    """Score what each combination makes of the maps of one picture, as an evaluation scores logits.
+
+    Args:
+        results: by variant, in the order of the combinations.
+        combinations: of these members.
+        image: the maps.
+        members: their names, as in the maps.
+        head: the dense head.
+    """
     batch = one_picture(image.id, torch.from_numpy(image.mask.astype(np.int64)), head)
-    result.add(logits, batch, head)
+    made = combine_each(combinations, image.maps, members, head.classes)
+    for result, probabilities in zip(results.values(), made, strict=True):
+        result.add(torch.from_numpy(np.maximum(probabilities, FLOOR)).log()[None], batch, head)
 
 
 def one_picture(name: str, mask: Tensor, head: Head) -> Batch:

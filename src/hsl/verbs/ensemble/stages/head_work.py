@@ -1,8 +1,7 @@
 """One head of the members: its stages, the recommendation, the test part at the end, and what the page shows of it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import PartResult
 from hsl.ensembles.calibration import fit_temperature, tempered
-from hsl.ensembles.dense import ImageMaps, combine_maps
+from hsl.ensembles.dense import ImageMaps, affordable_pixels, pixel_rows
 from hsl.ensembles.nested import meta_folds
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
@@ -25,10 +24,9 @@ from hsl.verbs.ensemble.stages.combining import Isolation, audited_dense, run_st
 from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, add_image, run_dense_stages
 from hsl.verbs.ensemble.stages.judging import Judgement, judge_stages
 from hsl.verbs.ensemble.stages.stage_runs import OF_MEMBERS, Predictions, write_dense_stage, write_image_stage
-from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, RowVariant
+from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, MEAN, RowVariant
 from hsl.verbs.scoring.image_results import tune_thresholds
 
-MEAN = "votes/soft"
 ON = ScoredOn("val")
 
 
@@ -46,7 +44,10 @@ class HeadSettings:
 
 @dataclass(frozen=True, eq=False)
 class HeadWork:
-    """What came of a head: ``models`` are the candidates, simplest first; ``single`` the members by themselves."""
+    """What came of a head: ``models`` are the candidates, simplest first; ``single`` the members by themselves.
+
+    ``test`` reads the test part, and is called once no head has anything left to fit; ``tested`` is what it gave.
+    """
 
     head: Head
     settings: HeadSettings
@@ -57,7 +58,8 @@ class HeadWork:
     single: Sequence[Model]
     judgement: Judgement
     stored: StoredCombination
-    tested: Sequence[Model] = field(default_factory=list)
+    test: Callable[[], list[Model]]
+    tested: Sequence[Model] = ()
 
 
 def work_on(
@@ -70,7 +72,7 @@ def work_on(
     folder: Path,
     earlier: Path,
 ) -> HeadWork:
-    """Run all stages of an image head, judge them, and look at the test part once, at the end.
+    """Run all stages of an image head and judge them.
 
     Args:
         head: the image head.
@@ -83,8 +85,7 @@ def work_on(
         earlier: where an earlier call left it.
     """
     say(f"head {head.name}: {rows.num_members} members, {len(rows.ids)} pictures, {len(set(rows.groups))} groups")
-    with _about_parts():
-        parts = meta_folds(rows, settings.num_parts, settings.seed)
+    parts = _parts_of(rows, settings)
     variants = {one.name: one for one in run_stages(settings.stages, rows, parts, isolation, folder, earlier)}
 
     def model_of(variant: RowVariant, test: Predictions | None) -> Model:
@@ -92,9 +93,9 @@ def work_on(
         paths = write_image_stage(below(folder, variant.name), variant.name, nested, test, head, runs)
         return _model(variant.name, paths).on_images()
 
-    def test_of() -> Callable[[RowVariant], Predictions] | None:
+    def test_of(names: Sequence[str]) -> dict[str, Predictions]:
         test = test_rows()
-        return None if test is None else lambda variant: Predictions(test, variant(test))
+        return {} if test is None else {name: Predictions(test, variants[name](test)) for name in names}
 
     work = _concluded(head, settings, rows, parts, variants, model_of, test_of)
     chosen = variants[work.judgement.recommended]
@@ -130,10 +131,9 @@ def work_on_dense(
     """
     folds = {name: fold for fold, run in runs.items() if run.split for name in run.split.folds[fold].val}
     say(f"head {head.name}: {len(members)} members, {len(folds)} pictures")
-    with _about_parts():
-        rows, parts, done = run_dense_stages(
-            settings.stages, images, members, head, len(folds), settings.num_parts, settings.seed
-        )
+    rows = pixel_rows(images(), members, head.classes, affordable_pixels(len(folds)))
+    parts = _parts_of(rows, settings)
+    done = run_dense_stages(settings.stages, rows, parts, images(), head)
     variants = {one.name: one for one in audited_dense(done, folds, isolation, folder)}
     groups = dict(isolation.groups)
 
@@ -141,16 +141,14 @@ def work_on_dense(
         place = below(folder, variant.name)
         return _model(variant.name, write_dense_stage(place, variant.name, variant.nested, test, head, runs, groups))
 
-    def test_of() -> Callable[[DenseVariant], PartResult] | None:
+    def test_of(names: Sequence[str]) -> dict[str, PartResult]:
         if test_images is None:
-            return None
-        results: dict[str, PartResult] = {}
+            return {}
+        results = {name: PartResult(num_examples=0) for name in names}
         for image in test_images():
             groups[image.id] = image.group
-            for name, variant in variants.items():
-                result = results.setdefault(name, PartResult(num_examples=0))
-                add_image(result, combine_maps(variant.combined, image.maps, members, head.classes), image, head)
-        return lambda variant: results[variant.name]
+            add_image(results, [variants[name].combined for name in names], image, members, head)
+        return results
 
     work = _concluded(head, settings, rows, parts, variants, model_of, test_of)
     write_ensemble_rows(folder, asdict(rows))
@@ -164,19 +162,21 @@ def _concluded(
     parts: NDArray[np.int64],
     variants: Mapping[str, Any],
     model_of: Callable[[Any, Any], Model],
-    test_of: Callable[[], Callable[[Any], Any] | None],
+    test_of: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> HeadWork:
-    """Judge the variants, then score the one to take and the two baselines on the test part."""
+    """Judge the variants; the one to take and the baselines wait for the test part."""
     models = {name: model_of(one, None) for name, one in variants.items()}
     alone = [name for name, one in variants.items() if one.stage == INDIVIDUAL and name != BEST]
-    candidates = [BEST, MEAN, *(name for name in variants if name not in (BEST, MEAN, *alone))]
+    bases = [name for name in (BEST, MEAN) if name in variants]  # the audit may withhold one of few rows
+    candidates = [*bases, *(name for name in variants if name not in (*bases, *alone))]
     in_order = [models[name] for name in candidates]
     judgement = judge_stages(in_order, settings.metric, settings.resamples, settings.seed)
     say(judgement.sentence)
-    tested = []
-    if (predicted := test_of()) is not None:
-        chosen = dict.fromkeys((judgement.recommended, BEST, MEAN))
-        tested = [model_of(variants[name], predicted(variants[name])) for name in chosen]
+
+    def test() -> list[Model]:
+        chosen = list(dict.fromkeys((judgement.recommended, *bases)))
+        return [model_of(variants[name], predicted) for name, predicted in test_of(chosen).items()]
+
     stages = {
         name: StoredStage(place=i, scores=_scores(models[name]), notes=dict(variants[name].notes))
         for i, name in enumerate(candidates)
@@ -186,18 +186,17 @@ def _concluded(
         sentence=judgement.sentence, stages=stages,
     )  # fmt: skip
     single = [models[name] for name in alone]
-    return HeadWork(head, settings, rows, parts, variants, in_order, single, judgement, stored, tested)
+    return HeadWork(head, settings, rows, parts, variants, in_order, single, judgement, stored, test)
 
 
-@contextmanager
-def _about_parts() -> Iterator[None]:
-    """Too few groups for so many parts is a mistake in a setting.
+def _parts_of(rows: Rows, settings: HeadSettings) -> NDArray[np.int64]:
+    """The parts of the nested fits.
 
     Raises:
-        ConfigError: in place of the error about it.
+        ConfigError: there are too few groups for so many.
     """
     try:
-        yield
+        return meta_folds(rows, settings.num_parts, settings.seed)
     except ValueError as error:
         raise ConfigError(f"{error} The parts are `num_parts`.") from error
 

@@ -1,30 +1,30 @@
 """Which of the combinations is recommended: the simplest that no other is shown to beat."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hsl.reports.models import Model
 from hsl.reports.statistics.comparisons import Comparison, compare_pairs, pooled_estimates
 from hsl.reports.statistics.resampling import Estimate
 from hsl.run_folder.run import ScoredOn
+from hsl.verbs.ensemble.stages.variants import BEST, MEAN
 
-BASELINES = 2
-"""The first two in the order of simplicity stand beside all others: the best single member, and the plain mean."""
+BASELINES = (BEST, MEAN)
+"""The first in the order of simplicity stand beside all others: the best single member, and the plain mean."""
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What the scores of the stages allow to be said.
 
-    ``estimates``: pooled score by label, with its interval. ``comparisons``: of every other against the two baselines,
-    in one table; ``further``: against those that were looked at after both were beaten, a table each.
+    ``estimates``: pooled score by label, with its interval. ``comparisons``: of every other against the baselines, in
+    one table.
     """
 
     recommended: str
     sentence: str
     estimates: dict[str, Estimate]
     comparisons: Sequence[Comparison]
-    further: Sequence[Comparison] = field(default_factory=list)
 
 
 def judge_stages(models: Sequence[Model], metric: str, resamples: int, seed: int) -> Judgement:
@@ -42,18 +42,17 @@ def judge_stages(models: Sequence[Model], metric: str, resamples: int, seed: int
     """
     on, labels = ScoredOn("val"), [model.label for model in models]
     estimates = pooled_estimates(models, on, resamples, seed, metric)
-    pairs = [(other, base) for i, base in enumerate(models[:BASELINES]) for other in models[i + 1 :]]
+    num_bases = sum(label in BASELINES for label in labels)
+    pairs = [(other, base) for i, base in enumerate(models[:num_bases]) for other in models[i + 1 :]]
     tables = [compare_pairs(pairs, on, resamples, seed, metric)]
     for i, candidate in enumerate(models):
-        if i >= BASELINES:
+        if i >= num_bases:
             others = [other for other in models if other is not candidate]
             tables.append(compare_pairs([(other, candidate) for other in others], on, resamples, seed, metric))
-        known = [one for one in tables[0 if i < BASELINES else -1] if candidate.label in (one.first, one.second)]
+        known = [one for one in tables[0 if i < num_bases else -1] if candidate.label in (one.first, one.second)]
         beaten = [one.verdict.winner for one in known if one.verdict.winner not in ("", candidate.label)]
         if not beaten:
-            further = [one for table in tables[1:] for one in table]
-            sentence = _sentence(labels, i, known)
-            return Judgement(candidate.label, sentence, estimates, tables[0], further)
+            return Judgement(candidate.label, _sentence(labels, i, known), estimates, tables[0])
     best = max(estimates, key=lambda label: estimates[label].mean)  # each is beaten by one: only with odd pairs
     return Judgement(best, f"Each is beaten by another; {best} has the highest score.", estimates, tables[0])
 
@@ -69,8 +68,10 @@ def _sentence(labels: Sequence[str], place: int, known: Sequence[Comparison]) ->
     few = next((one.verdict.pictures for one in told if one.verdict.pictures.startswith("too few")), "")
     if few:
         return f"Take {name}, the simplest: {few}."
-    if place == 0:
+    if name == BEST:
         return f"No ensemble: no combination is shown to be better than {name}, the best single member chosen nested."
-    named = " and ".join(labels[:BASELINES]) + (f" and {place - BASELINES} more" if place > BASELINES else "")
-    beaten = f"{labels[0] if place == 1 else named} {'is' if place == 1 else 'are'} beaten"
+    if place == 0:
+        return f"Take {name}: the simplest that no other is shown to beat."
+    named = " and ".join(labels[: min(place, 2)]) + (f" and {place - 2} more" if place > 2 else "")
+    beaten = f"{named} {'is' if place == 1 else 'are'} beaten"
     return f"Take {name}: the simplest that no other is shown to beat; {beaten}."

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,12 @@ from numpy.typing import NDArray
 from hsl.ensembles.nested import Combined, Fit, Trail, refit, run_nested, score_of
 from hsl.ensembles.rows import Floats, Rows
 from hsl.ensembles.votes import best_single
+from hsl.errors import DataError
 from hsl.run_folder.ensemble import read_stage, write_stage
 
 INDIVIDUAL = "individual"
 BEST = "individual/best"
+MEAN = "votes/soft"
 READ = "members_read"
 """A note: whose predictions a combination needs; without it the combination is asked."""
 
@@ -113,6 +116,19 @@ def run_stage(fits: Mapping[str, Fit], rows: Rows, parts: NDArray[np.int64]) -> 
         notes = {**one.combined.notes, READ: list(one.combined.members)}
         made.append(_variant(name, rows, fit, notes, one.trails, one.choices, spent, one.nested, one.fitted))
     return made
+
+
+@contextmanager
+def cannot_be_fitted(stage: str) -> Iterator[None]:
+    """What a stage has to say of the rows that it is given becomes the user's sentence.
+
+    Raises:
+        DataError: in place of the error of the stage.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"The stage {stage} cannot be fitted. {error} Or leave it out with `stages=[...]`.") from error
 
 
 def individual_fits(rows: Rows) -> dict[str, Fit]:
