@@ -19,7 +19,7 @@ from hsl.ensembles.dense import (
     combine_maps,
     fit_parts,
     pixel_rows,
-    sample_pixels,
+    stratified_pixels,
 )
 from hsl.ensembles.fusion import attention_head, fusion, principal_components, tensor_sketch
 from hsl.ensembles.isolation import check_sides, judged
@@ -172,15 +172,15 @@ def images(num: int = 8) -> Iterator[ImageMaps]:
 def test_pixels_are_sampled_by_their_class_and_the_id_of_their_image() -> None:
     mask = np.zeros((100, 100), np.uint8)
     mask[:10], mask[50, :50], mask[60, 0] = 255, 1, 2
-    index = sample_pixels(mask, "x", 500)
+    index = stratified_pixels(mask, "x", 500)
     labels = mask.ravel()[index]
     assert len(index) <= 500
     assert np.bincount(labels).tolist() == [497, 2, 1]
     assert sorted(set(index.tolist())) == index.tolist()
-    np.testing.assert_array_equal(index, sample_pixels(mask, "x", 500))
-    assert (sample_pixels(mask, "y", 500) != index).any()
-    assert len(sample_pixels(mask, "x", 10**6)) == 9000
-    assert len(sample_pixels(np.full((4, 4), 255, np.uint8), "x", 9)) == 0
+    np.testing.assert_array_equal(index, stratified_pixels(mask, "x", 500))
+    assert (stratified_pixels(mask, "y", 500) != index).any()
+    assert len(stratified_pixels(mask, "x", 10**6)) == 9000
+    assert len(stratified_pixels(np.full((4, 4), 255, np.uint8), "x", 9)) == 0
     assert [affordable_pixels(num) for num in (1, 100, 1000, 10**6)] == [2000, 2000, 200, 1]
 
 

@@ -17,10 +17,10 @@ from hsl.ensembles.calibration import (
 from hsl.ensembles.isolation import (
     Check,
     check_complete,
+    check_decline,
     check_gap,
     check_out_of_fold,
     check_sides,
-    check_step,
     check_test_list,
     check_test_unopened,
     judged,
@@ -50,7 +50,7 @@ def test_what_is_isolated_passes() -> None:
         check_test_list("s", ["x", "y"], {"m": ["y", "x"]}),
         check_test_unopened("s", ["a.png"], ["x.png"]),
         check_gap("s", 0.95, 0.9),
-        check_step("s", 0.88, 0.9),
+        check_decline("s", 0.88, 0.9),
     ]
     assert set(statuses(checks)) == {"passed"}
     judged(checks)
@@ -104,10 +104,10 @@ def test_another_test_list_and_a_test_file_opened_early_are_found() -> None:
 def test_a_gap_warns_then_stops_and_a_step_down_warns() -> None:
     found = [check_gap("s", fitted, 0.8).status for fitted in (0.85, 0.851, 0.9, 0.901, float("nan"))]
     assert found == ["passed", "warning", "warning", "violation", "not checked"]
-    found = [check_step("s", score, 0.9).status for score in (0.95, 0.88, 0.87, float("nan"))]
+    found = [check_decline("s", score, 0.9).status for score in (0.95, 0.88, 0.87, float("nan"))]
     assert found == ["passed", "passed", "warning", "not checked"]
-    assert check_step("s", 0.5, None).status == "not checked"
-    judged([check_step("s", 0.5, 0.9)])
+    assert check_decline("s", 0.5, None).status == "not checked"
+    judged([check_decline("s", 0.5, 0.9)])
 
 
 def nearest(rows: Rows) -> Combined:

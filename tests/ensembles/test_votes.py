@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import log_loss
 from tests.ensembles._inputs import relabelled, rows_of
 
-from hsl.ensembles.diversity import disagreement, hardest, q_statistic, right_answers, share_with_one_right
+from hsl.ensembles.diversity import disagreement, q_statistic, right_answers, share_with_one_right, wrong_ids
 from hsl.ensembles.nested import Fit, log_loss_of, meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
 from hsl.ensembles.segmentation_vote import segmentation_vote
@@ -225,10 +225,10 @@ def test_pairs_of_members_by_hand() -> None:
     assert (q[0, 1], q[0, 0]) == (1, 1)  # 2 both right, 2 both wrong, 1 and 0
     assert np.isnan(q[0, 2])
     assert share_with_one_right(rows) == pytest.approx(0.6)
-    assert hardest(rows) == {"all": ("i0003", "i0004"), "one": ("i0000", "i0002")}
+    assert wrong_ids(rows) == {"all": ("i0003", "i0004"), "one": ("i0000", "i0002")}
     some = relabelled(rows, [0, 0, 1, -1, -1])
     assert share_with_one_right(some) == 1
-    assert hardest(some)["all"] == ()
+    assert wrong_ids(some)["all"] == ()
 
 
 def test_independent_members_have_a_q_statistic_near_zero() -> None:

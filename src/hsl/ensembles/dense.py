@@ -99,7 +99,7 @@ def pixel_rows(
     labels, folds, probabilities, foreground = [], [], [], []
     for image in images:
         _check(image, members, classes)
-        index = sample_pixels(image.mask, image.id, num_pixels)
+        index = stratified_pixels(image.mask, image.id, num_pixels)
         names["ids"] += [f"{image.id}@{i:09d}" for i in index]
         names["groups"] += [image.group] * len(index)
         names["contents"] += [image.content] * len(index)
@@ -122,7 +122,7 @@ def pixel_rows(
     )
 
 
-def sample_pixels(mask: NDArray[np.uint8], image_id: str, num_pixels: int) -> NDArray[np.int64]:
+def stratified_pixels(mask: NDArray[np.uint8], image_id: str, num_pixels: int) -> NDArray[np.int64]:
     """Sorted indices of at most ``num_pixels`` labelled pixels: of each class its share, at least one if it is there.
 
     Drawn with a seed made from the id, so that an image gives the same pixels in whatever company it is.

@@ -45,7 +45,7 @@ def share_with_one_right(rows: Rows) -> float:
     return float(right_answers(rows.labelled()).any(axis=0).mean())
 
 
-def hardest(rows: Rows) -> dict[str, tuple[str, ...]]:
+def wrong_ids(rows: Rows) -> dict[str, tuple[str, ...]]:
     """Ids of the labelled rows that all members get wrong (``all``), and that exactly one gets wrong (``one``)."""
     rows = rows.labelled()
     wrong = (~right_answers(rows)).sum(axis=0)

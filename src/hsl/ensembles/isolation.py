@@ -131,7 +131,7 @@ def check_gap(stage: str, fitted: float, nested: float) -> Check:
     return Check(stage, "fitted and nested score agree", status, f"{fitted:.4f} fitted, {nested:.4f} nested")
 
 
-def check_step(stage: str, score: float, before: float | None) -> Check:
+def check_decline(stage: str, score: float, before: float | None) -> Check:
     """The score is at most 2 points below the one of the stage before; ``None``: this is the first."""
     check = "not below the stage before"
     if before is None or score != score or before != before:

@@ -12,7 +12,7 @@ from hsl.reports.tables.score_tables import Table
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading with what stands under it."""
 
     title: str
@@ -26,7 +26,7 @@ def write_ensemble_page(
     data: str,
     facts: Sequence[str],
     answers: Mapping[str, Sequence[str]],
-    heads: Mapping[str, Sequence[Section]],
+    heads: Mapping[str, Sequence[PageSection]],
 ) -> None:
     """Render and write ``index.html``.
 

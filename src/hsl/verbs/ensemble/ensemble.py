@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,9 +70,10 @@ def ensemble(cfg: DictConfig) -> Path:
         _ = data.prepared  # every file was read to know its content; from now on none of the test part is opened
         works = []
         with OpenedFiles() as opened:
+            call = _Call(cfg, data, stages, settings, output, opened)
             for found in gathered:
                 made = _image_head if found.kind == "image" else _dense_head
-                works.append(made(found, data, cfg, stages, settings, output, opened))
+                works.append(made(found, call))
             works = [replace(work, tested=work.test()) for work in works]
         page = _page(gathered, works, stages, output.path)
         write_page(output.work, page, works)
@@ -122,20 +123,24 @@ def chosen_stages(cfg: DictConfig) -> dict[str, Any]:
     return {name: node for name, node in known.items() if name in (VOTES, *stages)}
 
 
-def _image_head(
-    found: Members,
-    data: DataModule,
-    cfg: DictConfig,
-    stages: Mapping[str, Any],
-    settings: RowSettings,
-    output: OutputFolder,
-    opened: OpenedFiles,
-) -> HeadWork:
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """What every head of one call has in common."""
+
+    cfg: DictConfig
+    data: DataModule
+    stages: Mapping[str, Any]
+    settings: RowSettings
+    output: OutputFolder
+    opened: OpenedFiles
+
+
+def _image_head(found: Members, call: _Call) -> HeadWork:
     run = next(iter(found.members[0].runs.values()))
     head = Head(run.image_head, "image", found.classes, found.several)
-    contents = _contents(data.prepared)
-    features = bool(set(FEATURE_STAGES) & set(stages))
-    own = replace(settings, maps=False)
+    contents = _contents(call.data.prepared)
+    features = bool(set(FEATURE_STAGES) & set(call.stages))
+    own = replace(call.settings, maps=False)
     folders = [folder for member in found.members for folder in member.folders]
     if features:
         keep_rows(folders, "val", own)
@@ -148,35 +153,27 @@ def _image_head(
             keep_rows(folders, "test", own)
         return rows_of_test(found, contents, features)
 
-    isolation = _isolation(found, data.prepared, dict(zip(rows.ids, rows.groups, strict=True)), opened)
-    chosen = _head_settings(cfg, stages, cfg.image_metric)
+    isolation = _isolation(found, call, dict(zip(rows.ids, rows.groups, strict=True)))
+    chosen = _head_settings(call, call.cfg.image_metric)
     runs, place = dict(found.members[0].runs), head.name
-    return work_on(head, rows, test_rows, runs, isolation, chosen, output.work / place, output.path / place)
+    return work_on(head, rows, test_rows, runs, isolation, chosen, call.output.work / place, call.output.path / place)
 
 
-def _dense_head(
-    found: Members,
-    data: DataModule,
-    cfg: DictConfig,
-    stages: Mapping[str, Any],
-    settings: RowSettings,
-    output: OutputFolder,
-    opened: OpenedFiles,
-) -> HeadWork:
+def _dense_head(found: Members, call: _Call) -> HeadWork:
     if found.several:
         raise ConfigError(
             "`heads` should not hold dense for members whose classes overlap in a pixel: their maps have no ensemble. "
             "Found such members. Set `heads=[image]`."
         )
-    prepared, contents = data.prepared, _contents(data.prepared)
+    prepared, contents = call.data.prepared, _contents(call.data.prepared)
     head = Head(prepared.head, "dense", found.classes)
     folders = [folder for member in found.members for folder in member.folders]
-    keep_rows(folders, "val", settings)
+    keep_rows(folders, "val", call.settings)
 
     def maps_of(names: Iterable[str]) -> Iterator[ImageMaps]:
         for name in names:
             maps = np.stack([probability_map(found, member, name) for member in found.members])
-            _, mask = data.original(name)
+            _, mask = call.data.original(name)
             if mask is None:
                 mask = np.full(maps.shape[-2:], IGNORE_INDEX, np.uint8)
             fold = found.folds.get(name, -1)
@@ -185,28 +182,31 @@ def _dense_head(
             yield ImageMaps(name, prepared.group(name), contents[name], fold, mask, eight_bit, known)
 
     def test_images() -> Iterator[ImageMaps]:
-        keep_rows(folders, "test", settings)
+        keep_rows(folders, "test", call.settings)
         yield from maps_of(found.test)
 
-    isolation = _isolation(found, prepared, {name: prepared.group(name) for name in found.folds}, opened)
+    isolation = _isolation(found, call, {name: prepared.group(name) for name in found.folds})
     names = [member.name for member in found.members]
-    arguments = (dict(found.members[0].runs), isolation, _head_settings(cfg, stages, cfg.metric))
+    arguments = (dict(found.members[0].runs), isolation, _head_settings(call, call.cfg.metric))
     last = test_images if found.test else None
-    return work_on_dense(head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, output.work / head.name)
+    return work_on_dense(
+        head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, call.output.work / head.name
+    )
 
 
-def _head_settings(cfg: DictConfig, stages: Mapping[str, Any], metric: str) -> HeadSettings:
-    return HeadSettings(stages, cfg.num_parts, metric, cfg.resamples, cfg.seed, cfg.calibration)
+def _head_settings(call: _Call, metric: str) -> HeadSettings:
+    cfg = call.cfg
+    return HeadSettings(call.stages, cfg.num_parts, metric, cfg.resamples, cfg.seed, cfg.calibration)
 
 
-def _isolation(found: Members, data: PreparedData, groups: Mapping[str, str], opened: OpenedFiles) -> Isolation:
+def _isolation(found: Members, call: _Call, groups: Mapping[str, str]) -> Isolation:
     return Isolation(
         groups=groups,
-        contents=_contents(data),
+        contents=_contents(call.data.prepared),
         trained={member.name: member.trained for member in found.members},
         test_lists={member.name: member.split.test for member in found.members},
-        opened=opened.paths,
-        test_files=_files(data, found.test),
+        opened=call.opened.paths,
+        test_files=_files(call.data.prepared, found.test),
     )
 
 

@@ -16,7 +16,7 @@ from hsl.run_folder.run import Run, ScoredOn, gather
 from hsl.verbs.ensemble.members import (
     Kind,
     Member,
-    classes_of,
+    head_classes,
     members_of,
     not_predicted_once,
     not_whole,
@@ -48,7 +48,7 @@ class Members:
     @property
     def classes(self) -> tuple[str, ...]:
         """Of the head."""
-        return tuple(classes_of(self._any, self.kind))
+        return tuple(head_classes(self._any, self.kind))
 
     @property
     def several(self) -> bool:
@@ -109,7 +109,7 @@ def gather_members(
     findings: list[str] = []
     for model in models_of(runs, ignore, name_key):
         for member in members_of(model):
-            if all(classes_of(run, kind) for run in member.runs.values()):
+            if all(head_classes(run, kind) for run in member.runs.values()):
                 members.append(member)
                 findings += not_whole(member, model)
             else:

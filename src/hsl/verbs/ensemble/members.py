@@ -54,7 +54,7 @@ def members_of(model: Model) -> list[Member]:
     ]
 
 
-def classes_of(run: Run, kind: Kind) -> Sequence[str]:
+def head_classes(run: Run, kind: Kind) -> Sequence[str]:
     """Of the head; empty without one."""
     if run.metrics is None:
         return []
@@ -95,7 +95,7 @@ def unlike_data(members: Sequence[Member]) -> Iterator[str]:
 def unlike_heads(members: Sequence[Member], kind: Kind) -> Iterator[str]:
     """Where their heads have unlike classes."""
     heads = {
-        member: (list(classes_of(run, kind)), run.several if kind == "image" else run.overlapping)
+        member: (list(head_classes(run, kind)), run.several if kind == "image" else run.overlapping)
         for member in members
         for run in member.runs.values()
     }

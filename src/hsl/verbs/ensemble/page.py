@@ -9,10 +9,10 @@ from typing import get_args
 import numpy as np
 
 from hsl.ensembles.calibration import calibration_of, conformal_sets, fit_temperature, tempered
-from hsl.ensembles.diversity import disagreement, hardest, q_statistic, share_with_one_right
+from hsl.ensembles.diversity import disagreement, q_statistic, share_with_one_right, wrong_ids
 from hsl.ensembles.isolation import Status
 from hsl.ensembles.rows import Rows
-from hsl.reports.page.ensemble_page import Section, write_ensemble_page
+from hsl.reports.page.ensemble_page import PageSection, write_ensemble_page
 from hsl.reports.plots.cost_plot import Costed, cost_plot
 from hsl.reports.plots.plot_files import Plot
 from hsl.reports.statistics.comparisons import pooled_estimates
@@ -22,7 +22,7 @@ from hsl.run_folder.ensemble import StoredEnsemble, read_isolation
 from hsl.run_folder.run import ScoredOn
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork
 from hsl.verbs.ensemble.stages.judging import BASELINES
-from hsl.verbs.ensemble.tables import chosen_table, class_table, matrix_table, record_table, stage_table
+from hsl.verbs.ensemble.tables import chosen_table, class_gains, matrix_table, record_table, stage_table
 
 LEVEL = 0.9
 NAMED = 20  # ids in a sentence
@@ -44,32 +44,32 @@ def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) ->
     write_ensemble_page(output / "index.html", page.data or "unnamed data set", facts, answers, heads)
 
 
-def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[Section]:
+def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[PageSection]:
     metric, head = settings.metric, work.head.name
     ranked = [stage_table(work.models, work.variants, work.judgement, metric, head)]
     shown = [name for name in dict.fromkeys((*BASELINES, work.judgement.recommended)) if name in work.variants]
     score = "f1" if work.head.kind == "image" else "iou"
     sections = [
-        Section("Stages side by side", tables=ranked),
-        Section("Score against cost", plots=[_cost(page, work, metric)]),
-        Section("By class", tables=[class_table(work.models, shown, score, head)]),
-        Section("Members", tables=_members(page, work, metric)),
+        PageSection("Stages side by side", tables=ranked),
+        PageSection("Score against cost", plots=[_cost(page, work, metric)]),
+        PageSection("By class", tables=[class_gains(work.models, shown, score, head)]),
+        PageSection("Members", tables=_members(page, work, metric)),
     ]
     if work.head.kind == "image":
         sections += [
-            Section("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
-            Section("Calibration", tables=_calibration(work, settings)),
+            PageSection("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
+            PageSection("Calibration", tables=_calibration(work, settings)),
         ]
     else:
-        sections.append(Section("How unlike the members are, on sampled pixels", tables=_unlike(work)))
+        sections.append(PageSection("How unlike the members are, on sampled pixels", tables=_unlike(work)))
     if work.tested:
-        sections.append(Section("Test part, read once at the end", tables=[_tested(work, settings)]))
+        sections.append(PageSection("Test part, read once at the end", tables=[_tested(work, settings)]))
     checks = read_isolation(folder)
     kinds = dict.fromkeys(("stage", "check", "status", "found"), "text")
     counts = Counter(check["status"] for check in checks)
     text = ", ".join(f"{counts[status]} {status}" for status in get_args(Status) if counts[status])
     table = record_table(f"isolation_{head}", "What each stage could know of what it is scored on.", checks, kinds)
-    return [*sections, Section("Isolation audit", f"{text}.", tables=[table])]
+    return [*sections, PageSection("Isolation audit", f"{text}.", tables=[table])]
 
 
 def _cost(page: StoredEnsemble, work: HeadWork, metric: str) -> Plot:
@@ -101,7 +101,7 @@ def _members(page: StoredEnsemble, work: HeadWork, metric: str) -> list[Table]:
 
 
 def _diversity(rows: Rows) -> str:
-    found = hardest(rows)
+    found = wrong_ids(rows)
     text = (
         f"At least one member is right on {100 * share_with_one_right(rows):.1f} % of the pictures: no choice among "
         f"them scores higher. All are wrong on {len(found['all'])} pictures"

@@ -12,14 +12,14 @@ from hsl.reports.statistics.ranking import short_verdict
 from hsl.reports.tables.score_tables import NONE, Cell, Column, Table, interval_cell
 from hsl.reports.tables.titles import difference_kind, kind_of, title_of
 from hsl.run_folder.run import ScoredOn
-from hsl.verbs.ensemble.stages.judging import BASELINES, Judgement
+from hsl.verbs.ensemble.stages.judging import BASELINES, Recommendation
 from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, Variant, shares
 
 ON = ScoredOn("val")
 
 
 def stage_table(
-    models: Sequence[Model], variants: Mapping[str, Variant], judged: Judgement, metric: str, head: str
+    models: Sequence[Model], variants: Mapping[str, Variant], judged: Recommendation, metric: str, head: str
 ) -> Table:
     """A row per variant: nested score, how it stands against the two baselines, and what it needs."""
     bases = [model.label for model in models if model.label in BASELINES]
@@ -71,7 +71,7 @@ def _against(label: str, base: str, comparisons: Sequence[Comparison], metric: s
     return [sign * pair.score.mean, interval_cell(shown, difference_kind(metric)), short_verdict(pair, label)]
 
 
-def class_table(models: Sequence[Model], chosen: Sequence[str], score: str, head: str) -> Table:
+def class_gains(models: Sequence[Model], chosen: Sequence[str], score: str, head: str) -> Table:
     """Per class the score of some variants, pooled, and what each gains over the first of them."""
     by_label = {model.label: model for model in models}
     pooled = {label: by_label[label].pooled(ON) for label in chosen}

@@ -13,7 +13,7 @@ from hsl.errors import DataError
 from hsl.files.split_file import Split
 from hsl.files.teacher_file import TeacherTargets, write_teachers
 from hsl.verbs.ensemble.gathering import Members, probability_map
-from hsl.verbs.ensemble.members import Member, classes_of
+from hsl.verbs.ensemble.members import Member, head_classes
 
 DENSE = "segmentation"
 
@@ -43,8 +43,8 @@ def write_targets(
     members = [one for one in found.members if one.name in teachers]
     head = next(iter(members[0].runs.values())).image_head
     targets = image_targets(rows, members[0].split, head, teachers)
-    dense = [one for one in members if maps and all(classes_of(run, "dense") for run in one.runs.values())]
-    names = {tuple(classes_of(run, "dense")) for one in dense for run in one.runs.values()}
+    dense = [one for one in members if maps and all(head_classes(run, "dense") for run in one.runs.values())]
+    names = {tuple(head_classes(run, "dense")) for one in dense for run in one.runs.values()}
     if maps and len(names) != 1:
         raise DataError(
             f"Teachers of masks should have a dense head of the same classes. Found {sorted(names) or 'none'}. Let "

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hsl.ensembles.isolation import (
     Check,
     check_complete,
+    check_decline,
     check_gap,
     check_out_of_fold,
     check_sides,
-    check_step,
     check_test_list,
     check_test_unopened,
     judged,
@@ -90,7 +90,7 @@ class Isolation:
         ]
         checks += [check_gap(name, *both) for name, both in scores.items()]
         best = max((nested for _, nested in scores.values()), default=math.nan)
-        return [*checks, check_step(stage, best, before)]
+        return [*checks, check_decline(stage, best, before)]
 
 
 def tell(stage: str, checks: Sequence[Check], scores: Mapping[str, float], kept: bool = False) -> None:

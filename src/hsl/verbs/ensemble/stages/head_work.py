@@ -22,7 +22,7 @@ from hsl.run_folder.run import Run, ScoredOn, read_run
 from hsl.terminal import say
 from hsl.verbs.ensemble.stages.combining import Isolation, audited_dense, run_stages
 from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, add_image, run_dense_stages
-from hsl.verbs.ensemble.stages.judging import Judgement, judge_stages
+from hsl.verbs.ensemble.stages.judging import Recommendation, judge_stages
 from hsl.verbs.ensemble.stages.stage_runs import OF_MEMBERS, Predictions, write_dense_stage, write_image_stage
 from hsl.verbs.ensemble.stages.variants import BEST, INDIVIDUAL, MEAN, RowVariant
 from hsl.verbs.scoring.image_results import tune_thresholds
@@ -56,7 +56,7 @@ class HeadWork:
     variants: Mapping[str, Any]
     models: Sequence[Model]
     single: Sequence[Model]
-    judgement: Judgement
+    judgement: Recommendation
     stored: StoredCombination
     test: Callable[[], list[Model]]
     tested: Sequence[Model] = ()

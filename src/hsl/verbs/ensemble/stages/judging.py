@@ -14,7 +14,7 @@ BASELINES = (BEST, MEAN)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Recommendation:
     """What the scores of the stages allow to be said.
 
     ``estimates``: pooled score by label, with its interval. ``comparisons``: of every other against the baselines, in
@@ -27,7 +27,7 @@ class Judgement:
     comparisons: Sequence[Comparison]
 
 
-def judge_stages(models: Sequence[Model], metric: str, resamples: int, seed: int) -> Judgement:
+def judge_stages(models: Sequence[Model], metric: str, resamples: int, seed: int) -> Recommendation:
     """Compare the stages and name the one to take.
 
     The candidates are looked at in the order of simplicity. One that some other is shown to beat is passed over: with
@@ -52,9 +52,9 @@ def judge_stages(models: Sequence[Model], metric: str, resamples: int, seed: int
         known = [one for one in tables[0 if i < num_bases else -1] if candidate.label in (one.first, one.second)]
         beaten = [one.verdict.winner for one in known if one.verdict.winner not in ("", candidate.label)]
         if not beaten:
-            return Judgement(candidate.label, _sentence(labels, i, known), estimates, tables[0])
+            return Recommendation(candidate.label, _sentence(labels, i, known), estimates, tables[0])
     best = max(estimates, key=lambda label: estimates[label].mean)  # each is beaten by one: only with odd pairs
-    return Judgement(best, f"Each is beaten by another; {best} has the highest score.", estimates, tables[0])
+    return Recommendation(best, f"Each is beaten by another; {best} has the highest score.", estimates, tables[0])
 
 
 def _sentence(labels: Sequence[str], place: int, known: Sequence[Comparison]) -> str:
