@@ -5,7 +5,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait do not spin: a quarter of the processor time where others work on the machine too.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench install docs/demo_report.png docs/metrics.md lock clean
+.PHONY: demo test check bench install extras docs/demo_report.png docs/metrics.md lock clean
 
 demo: install ## train two models on the embedded pictures, compare them, say where the page lies
 	$(BIN)/python train.py -m experiment=demo encoder.weights=auto,null
@@ -31,6 +31,10 @@ bench: install ## speed against named peers; NAME=loop runs one
 install: ## .venv with what requirements.lock names; at once where it is there
 	@sh install.sh
 
+extras: install ## into the same .venv what `hsl export`, `hsl serve` and their tests need besides (300 MB)
+	$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true # where uv made the environment
+	$(BIN)/python -m pip install --no-deps --require-hashes --requirement requirements-extras.lock
+
 docs/demo_report.png: ## the picture in README, of the page that `make demo` left (needs Debian's chromium)
 	chromium --headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update \
 	  --disable-sync --no-first-run --hide-scrollbars --window-size=1200,980 --screenshot=$@ \
@@ -41,7 +45,9 @@ docs/metrics.md: ## the tables of scores in it, from the catalogue
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv lock --quiet --upgrade
-	uv export --quiet --frozen --no-emit-project --all-extras --format requirements-txt --output-file requirements.lock
+	uv export --quiet --frozen --no-emit-project --extra weights --extra sam --format requirements-txt --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --all-extras --group dev --group extras \
+	  --constraint requirements.lock --output-file requirements-extras.lock pyproject.toml
 
 clean:
 	rm -rf .venv outputs
