@@ -1,0 +1,237 @@
+"""The gate: is this a picture of the kind that a model was trained on? Needs NumPy and OpenCV, no torch."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hsl.errors import DataError
+from hsl.exporting.gate_rules import FeatureRule, Floats, SegmentationRule
+from hsl.exporting.prediction import Prediction
+from hsl.files.io import read_arrays, read_json, write_arrays, write_atomically
+from hsl.heads import Head
+
+VERSION = 1
+GATE, FEATURES = "gate.json", "features.npz"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a picture: each of ``reasons`` names a rule that is broken and the value that breaks it."""
+
+    accepted: bool
+    reasons: tuple[str, ...]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class GateModel:
+    """A model that the thresholds were set with.
+
+    ``tier`` and ``mib_per_picture`` of its memory, ``None`` where it was never measured; ``miou`` out of fold;
+    ``checkpoints``: SHA-256 by fold.
+    """
+
+    name: str
+    tier: str | None
+    mib_per_picture: float | None
+    miou: float
+    checkpoints: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class GenericEncoder:
+    """The frozen encoder of the features: how to find it again, and how it sees a picture."""
+
+    name: str
+    source: str
+    sha256: str
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dimension: int
+
+    def input_of(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """An image ``(H, W, 3)`` as the encoder sees it, ``(1, 3, height, width)``: shrunk over areas, normalised."""
+        small = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        mean, std = (np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        normal = (small - mean) / std
+        return np.ascontiguousarray(normal.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the thresholds were set on: ``reference`` and ``calibration`` count pictures and groups of either half."""
+
+    data: str
+    percentile: float
+    reference_pictures: int
+    reference_groups: int
+    calibration_pictures: int
+    calibration_groups: int
+    pictures: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Both rules, and what they were made from; a picture passes where both accept it.
+
+    Attributes:
+        models: one, or those that vote.
+        chosen: why they gate, in a sentence.
+        segmentation: rule on the prediction.
+        feature: rule on the generic features.
+        encoder: that makes the features.
+        calibration: on what the thresholds were set.
+        arrays: of ``neighbours`` ``reference (N, D)``; of ``mahalanobis`` ``mean (D,)`` and ``precision (D, D)``.
+    """
+
+    models: tuple[GateModel, ...]
+    chosen: str
+    segmentation: SegmentationRule
+    feature: FeatureRule
+    encoder: GenericEncoder
+    calibration: Calibration
+    arrays: Mapping[str, NDArray[np.float32]]
+
+    def judge(self, prediction: Prediction, features: Floats | None) -> Verdict:
+        """Whether a picture is of the trained kind.
+
+        Args:
+            prediction: of a model with the classes that the gate knows.
+            features: ``(D,)`` of the generic encoder.
+
+        Raises:
+            DataError: the features are missing or of another encoder, or the prediction has other classes.
+        """
+        self.check_classes(prediction.heads)
+        if features is None or features.shape != (self.encoder.dimension,):
+            found = "none" if features is None else f"an array {features.shape}"
+            raise DataError(
+                f"`features` should be an array ({self.encoder.dimension},). Found {found}. Make them with the encoder "
+                f"of the gate, {self.encoder.name} ({self.encoder.source}, SHA-256 {self.encoder.sha256[:8]})."
+            )
+        scores = self.segmentation.scores(prediction)
+        name, threshold = self.segmentation.threshold(prediction)
+        reasons = self.segmentation.broken(scores, name, threshold)
+        scores["distance"] = self.feature.distance_of(features, self.arrays)
+        reasons += self.feature.broken(scores["distance"])
+        return Verdict(not reasons, tuple(reasons), {**scores, "threshold": threshold})
+
+    def check_classes(self, heads: Mapping[str, Head]) -> None:
+        """Refuse a model of other classes.
+
+        Raises:
+            DataError: a head is missing or has other classes.
+        """
+        rule = self.segmentation
+        for head in (*(rule.channels or (rule.head,)), *([rule.image_head] if rule.image_head else [])):
+            known = heads.get(head)
+            if known is None or (head == rule.head and tuple(known.classes) != rule.classes):
+                found = f"the classes {', '.join(known.classes)}" if known else f"the heads {', '.join(heads)}"
+                of = f" of {', '.join(rule.classes)}" if head == rule.head else ""
+                raise DataError(
+                    f"The model should have the head `{head}`{of}, as that of the gate. Found {found}. Make a gate for "
+                    "this model with `hsl gate`."
+                )
+
+    def write(self, folder: Path) -> None:
+        """Write ``features.npz``, then ``gate.json``, whose presence means complete."""
+        content = {"version": VERSION, **asdict(replace(self, arrays={}))}
+        del content["arrays"]
+        write_arrays(folder / FEATURES, self.arrays)
+        write_atomically(folder / GATE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Gate":
+        """What `write` wrote.
+
+        Raises:
+            DataError: there is no gate, it is damaged, of another version, or its files do not belong together.
+        """
+        path = folder / GATE
+        if not path.is_file():
+            raise DataError(
+                f"`gate` should be a folder that `hsl gate` made. Found `{folder}`, which has no {GATE}. They lie "
+                "below `outputs/`."
+            )
+        content = dict(read_json(path))
+        if (version := content.pop("version", None)) != VERSION:
+            raise DataError(
+                f"`{path}` should be of version {VERSION}. Found version {version}. Make the gate anew with `hsl gate`."
+            )
+        gate: Gate = _made(cls, {**content, "arrays": {}}, path, "")
+        return replace(gate, arrays=_read_arrays(folder, gate))
+
+
+def _read_arrays(folder: Path, gate: Gate) -> dict[str, NDArray[np.float32]]:
+    size = gate.encoder.dimension
+    rows = gate.calibration.reference_pictures
+    shapes = {"mean": (size,), "precision": (size, size)}
+    shapes = {"reference": (rows, size)} if gate.feature.distance == "neighbours" else shapes
+    arrays = read_arrays(folder / FEATURES, shapes)
+    for name, shape in shapes.items():
+        found = arrays[name]
+        if found.shape != shape or found.dtype != np.float32 or not np.isfinite(found).all():
+            raise DataError(
+                f"`{folder / FEATURES}` should hold `{name}`, finite float32 {shape}. Found {found.dtype} "
+                f"{found.shape}. Restore it, or make the gate anew with `hsl gate`."
+            )
+    if gate.feature.distance == "neighbours" and not 1 <= gate.feature.k <= rows:
+        raise DataError(
+            f"`feature.k` in `{folder / GATE}` should be in [1, {rows}], the pictures of the reference. Found "
+            f"{gate.feature.k}. Restore it, or make the gate anew with `hsl gate`."
+        )
+    return arrays
+
+
+def _made(kind: Any, value: Any, path: Path, key: str) -> Any:
+    """A value of an annotated type from what JSON holds, checked at every depth.
+
+    Raises:
+        DataError: it is something else; the message names the key.
+    """
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        if unlike := sorted(set(hints) ^ set(value)):
+            raise DataError(
+                f"`{path}` should have {'the' if unlike[0] in hints else 'no'} key `{_below(key, unlike[0])}`. Make "
+                "the gate anew with `hsl gate`."
+            )
+        return kind(**{name: _made(hint, value[name], path, _below(key, name)) for name, hint in hints.items()})
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal and value in inner:
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_made(inner[0], one, path, f"{key}.{i}") for i, one in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _made(inner[1], one, path, _below(key, name)) for name, one in value.items()}
+    if type(None) in inner and origin is not Mapping:
+        return None if value is None else _made(inner[0], value, path, key)
+    return _plain(kind, value, path, key)
+
+
+_NAMES = {str: "a text", int: "a whole number", float: "a number"}
+
+
+def _plain(kind: Any, value: Any, path: Path, key: str) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and number and math.isfinite(value):
+        return float(value)
+    if (kind is int and number and value == int(value)) or (kind is str and isinstance(value, str)):
+        return value
+    raise DataError(
+        f"`{key}` in `{path}` should be {_NAMES.get(kind, kind)}. Found {json.dumps(value)[:60]}. Restore it, "
+        "or make the gate anew with `hsl gate`."
+    )
+
+
+def _below(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
