@@ -1,18 +1,20 @@
 """The errors that a user can fix, and the sentence a user is told of any error."""
 
+from __future__ import annotations
+
 import errno
 import re
+import sys
 import textwrap
-
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from omegaconf.errors import (
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-    UnsupportedInterpolationType,
-)
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from hsl.config import mistyped
+
+if TYPE_CHECKING:  # an exported model runs without them
+    from hydra.errors import InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
 
 TRACEBACK_VARIABLE = "HYDRA_FULL_ERROR"
 MEMORY_SIGNS = (  # of allocators whose error has no type of its own, each at the beginning of a sentence of theirs
@@ -28,6 +30,8 @@ MEMORY_SIGNS = (  # of allocators whose error has no type of its own, each at th
     "Unable to allocate",
 )
 _KILLED = ("is killed by signal: Killed", "is killed by signal: Bus error", "exited unexpectedly")
+_PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "cv2": "opencv-python-headless"}
+"""Of modules that are called otherwise."""
 _LESS = (
     "Lower `data.batch_size` or `data.image_size`, let batches be cut with `callbacks=[default,oom_backoff]`, or take "
     "fewer `data.num_workers` and `data.cache=disk`."
@@ -87,6 +91,49 @@ def user_sentence(error: BaseException) -> str | None:
     for one in chain:
         if isinstance(one, OSError) and one.errno in _WAY_OUT:
             return f"`{one.filename or 'the run folder'}`: {one.strerror}. {_WAY_OUT[one.errno]}"
+    return _of_a_config(error, chain) if "hydra" in sys.modules else None
+
+
+def needs(who: str, modules: Sequence[str], extra: str | None = None) -> None:
+    """Say what to install where a module is missing.
+
+    Args:
+        who: what needs them, ``"`hsl export`"``.
+        modules: names that are imported.
+        extra: of hsl, that installs them; ``None``: each is installed by itself.
+
+    Raises:
+        ConfigError: one is missing.
+
+    Example:
+        >>> needs("`hsl export`", ["json", "onyx"], "onnx")
+        Traceback (most recent call last):
+        ...
+        hsl.errors.ConfigError: `hsl export` needs json and onyx. Found no `onyx`. Install them: `make extras` in a \
+clone, else `pip install 'hsl[onnx]'`.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if not missing:
+        return
+    *others, last = (_PACKAGES.get(module, module) for module in modules)
+    named = f"{', '.join(others)} and {last}" if others else last
+    how = f"pip install {' '.join(_PACKAGES.get(module, module) for module in missing)}"
+    if extra is not None:
+        how = f"make extras` in a clone, else `pip install 'hsl[{extra}]'"
+    them = "them" if len(modules) > 1 else "it"
+    raise ConfigError(f"{who} needs {named}. Found no `{missing[0]}`. Install {them}: `{how}`.")
+
+
+def _of_a_config(error: BaseException, chain: Sequence[BaseException]) -> str | None:
+    """What Hydra or OmegaConf has to say."""
+    from hydra.errors import HydraException, InstantiationException, OverrideParseException
+    from omegaconf.errors import (
+        InterpolationResolutionError,
+        MissingMandatoryValue,
+        OmegaConfBaseException,
+        UnsupportedInterpolationType,
+    )
+
     if isinstance(error, InstantiationException):
         return _of_a_part(error)
     for one in chain:
@@ -101,6 +148,8 @@ def user_sentence(error: BaseException) -> str | None:
 
 def unresolved(error: OmegaConfBaseException) -> str:
     """The sentence of a value that is missing, or that refers to what is not there."""
+    from omegaconf.errors import MissingMandatoryValue
+
     key, text = error.full_key or error.key, str(error).partition("\n")[0]
     if isinstance(error, MissingMandatoryValue):
         return f"`{key}` should be chosen. Found no value. Give it on the command line: `{key}=...`."

@@ -33,7 +33,7 @@ class Prediction:
 
     def class_map(self, head: str) -> NDArray[np.uint8]:
         """Most probable class of every pixel, ``(H, W)``."""
-        return self.probabilities[head].argmax(axis=0).astype(np.uint8)
+        return np.asarray(self.probabilities[head].argmax(axis=0), np.uint8)
 
     def labels(self, head: str) -> list[str]:
         """Classes that an image head finds present: the most probable one, or all from their thresholds on."""

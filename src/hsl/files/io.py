@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hsl.errors import DataError
@@ -270,6 +269,8 @@ def read_yaml(path: Path) -> str:
     Raises:
         DataError: it is missing, cannot be read, or is something else.
     """
+    import yaml  # an exported model runs without it
+
     text, depth = read_text(path), 0
     try:
         for event in yaml.parse(text, yaml.SafeLoader):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from hsl.batch import IGNORE_INDEX, Batch
-from hsl.data.loading.transforms import EvaluationTransform, TrainingTransform, normalized, resize, training_transform
+from hsl.data.loading.resizing import resize
+from hsl.data.loading.transforms import EvaluationTransform, TrainingTransform, normalized, training_transform
 from hsl.errors import ConfigError
 
 CONF = Path(__file__).parents[3] / "conf/augmentation"

@@ -1,14 +1,15 @@
 """From the bytes of a picture to RGB."""
 
+from __future__ import annotations
+
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hsl.data.files.headers import MAX_MEGAPIXELS, Header, broken, check_size, read_header
 from hsl.data.files.tiff_pages import (
@@ -24,6 +25,9 @@ from hsl.data.files.tiff_pages import (
     turned_upright,
 )
 from hsl.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Range = tuple[float, float] | None
 

@@ -5,9 +5,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from PIL import Image
 
 from hsl.data.files.tiff_pages import first_page, num_pages, open_with_pillow, quiet_pillow
 from hsl.errors import DataError
@@ -29,6 +26,7 @@ _OTHERS = (
 _SAMPLES_OF_PNG = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _ORIENTATION = 274
+_WHOLE = {1: "B", 3: "H", 4: "I"}  # kinds of whole numbers in EXIF
 _COUNTED_BITS = 32  # a pixel of more counts as several
 _INFLATED_AT_ONCE = 1 << 20
 
@@ -262,11 +260,15 @@ def _bmp(data: bytes) -> Header:
 
 def _orientation(block: bytes) -> int:
     """Of an EXIF block; 1 where it says none, or nonsense."""
-    exif: Any = Image.Exif()
+    content, found = block.removeprefix(b"Exif\0\0"), 1
     try:
-        with quiet_pillow():
-            exif.load(block if block.startswith(b"Exif\0\0") else b"Exif\0\0" + block)
-            value = exif.get(_ORIENTATION, 1)
-    except (struct.error, LookupError, OSError, SyntaxError, TypeError, ValueError):
+        order = {b"II": "<", b"MM": ">"}[content[:2]]
+        (place,) = struct.unpack(f"{order}I", content[4:8])
+        (entries,) = struct.unpack(f"{order}H", content[place : place + 2])
+        for start in range(place + 2, place + 2 + 12 * entries, 12):
+            tag, kind, number, value = struct.unpack(f"{order}HHI4s", content[start : start + 12])
+            if tag == _ORIENTATION and kind in _WHOLE and number == 1:
+                (found,) = struct.unpack_from(order + _WHOLE[kind], value)
+    except (struct.error, LookupError):
         return 1
-    return int(value) if value in range(1, 9) else 1
+    return found if found in range(1, 9) else 1

@@ -1,4 +1,9 @@
-"""The first page of a TIFF as the numbers that are stored in it, upright."""
+"""The first page of a TIFF as the numbers that are stored in it, upright.
+
+Pillow and tifffile are imported where a file asks for them: an exported model reads other files without.
+"""
+
+from __future__ import annotations
 
 import logging
 import lzma
@@ -8,20 +13,22 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import tifffile
 from cv2.utils import logging as opencv_logging
 from numpy.typing import NDArray
-from PIL import Image
 
-from hsl.errors import DataError
+from hsl.errors import DataError, needs
+
+if TYPE_CHECKING:
+    import tifffile
+    from PIL import Image
 
 # Both report a broken file on stderr, across the progress bar; every refusal is raised below instead.
 opencv_logging.setLogLevel(opencv_logging.LOG_LEVEL_SILENT)
-tifffile.logger().setLevel(logging.CRITICAL)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3
 """What the numbers of a page mean (photometric interpretation)."""
@@ -49,8 +56,8 @@ def explained(name: str, how: str = " as TIFF", way_out: str = "Export it anew a
         yield
     # ImportError: a codec that is missing; the others: whatever a damaged file makes the parser meet first
     except (
-        tifffile.TiffFileError, struct.error, zlib.error, lzma.LZMAError, LookupError, OSError, SyntaxError, TypeError,
-        ValueError, ArithmeticError, ImportError, RuntimeError,
+        struct.error, zlib.error, lzma.LZMAError, LookupError, OSError, SyntaxError, TypeError, ValueError,
+        ArithmeticError, ImportError, RuntimeError,
     ) as error:  # fmt: skip
         if isinstance(error, DataError):
             raise
@@ -65,6 +72,9 @@ def first_page(data: bytes, name: str) -> Iterator[tuple[tifffile.TiffFile, Any]
     Raises:
         DataError: The file is damaged.
     """
+    needs("Reading a TIFF", ["tifffile"])
+    import tifffile
+
     with explained(name), tifffile.TiffFile(BytesIO(data)) as file:
         yield file, file.pages.first
 
@@ -122,11 +132,13 @@ def open_with_pillow(data: bytes, kind: str) -> Image.Image:
     Raises:
         ValueError: It is larger than Pillow allows.
     """
+    needs(f"Reading this {kind}", ["PIL"])
+    from PIL import Image
+
     if kind not in Image.OPEN:
         Image.init()
     with quiet_pillow():
-        picture: Image.Image = Image.OPEN[kind][0](BytesIO(data), "")
-        return picture
+        return Image.OPEN[kind][0](BytesIO(data), "")
 
 
 @contextmanager
@@ -136,6 +148,8 @@ def quiet_pillow() -> Iterator[None]:
     Raises:
         ValueError: A picture is larger than Pillow allows.
     """
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

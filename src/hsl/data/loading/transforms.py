@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hsl.batch import IGNORE_INDEX, Batch
 from hsl.config.ranges import NonNegativeFloat
+from hsl.data.loading.resizing import resize
 from hsl.data.tasks import Heads
 from hsl.errors import ConfigError
 
@@ -155,17 +156,6 @@ class ResizedCrop(A.DualTransform):  # type: ignore[misc]
         height, width = self.size
         result: NDArray[Any] = cv2.resize(mask[window], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return result
-
-
-def resize(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """``(H, W, 3)`` -> ``(*size, 3)``: averaged along a side that shrinks, linear along one that grows."""
-    height, width = image.shape[:2]
-    shrunk = min(height, size[0]), min(width, size[1])
-    if shrunk != (height, width):
-        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
-    if shrunk != tuple(size):
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return image
 
 
 def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
