@@ -43,7 +43,7 @@ def gate() -> Gate:
             0.3,
         ),
         feature=FeatureRule("neighbours", 3, 0.2, 0.99),
-        encoder=GenericEncoder("lite0", "package:x", "cd" * 32, 8, 4, (0.5,) * 3, (0.5,) * 3, 4),
+        encoder=GenericEncoder("lite0", "package:x", "cd" * 32, "ef" * 32, 8, 4, (0.5,) * 3, (0.5,) * 3, 4),
         calibration=Calibration("leaves", 5, 12, 12, 20, 10, {"healthy": 15, "rust": 17}),
         arrays={"reference": reference},
     )
@@ -86,7 +86,7 @@ def test_the_class_of_the_picture_chooses_the_threshold(gate: Gate) -> None:
     without = replace(gate, segmentation=replace(gate.segmentation, image_head=None))
     assert without.judge(said(0.2, label=0), NEAR).accepted, "the class is not known: the lowest holds"
     unlisted = replace(gate.segmentation, thresholds={"rust": 0.1})
-    assert unlisted.threshold(said(0.2, label=0)) == ("healthy", 0.15)
+    assert unlisted.threshold(["healthy"]) == ("healthy", 0.15)
 
 
 def test_a_signal_accepts_by_itself(gate: Gate) -> None:
@@ -102,7 +102,9 @@ def test_scattered_foreground_is_no_picture(gate: Gate) -> None:
     maps[0] = 1
     maps[1, ::2, ::2] = 2
     scattered = Prediction(said(0).heads, {DENSE.name: maps, IMAGE.name: np.array([0, 1], np.float32)})
-    assert "largest region of foreground should be at least 2.00%" in gate.judge(scattered, NEAR).reasons[0]
+    assert (
+        "largest region of foreground (or of rust) should be at least 2.00%" in gate.judge(scattered, NEAR).reasons[0]
+    )
 
 
 def test_channels_that_overlap_are_foreground_together(gate: Gate) -> None:

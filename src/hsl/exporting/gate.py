@@ -47,11 +47,15 @@ class GateModel:
 
 @dataclass(frozen=True)
 class GenericEncoder:
-    """The frozen encoder of the features: how to find it again, and how it sees a picture."""
+    """The frozen encoder of the features, and how it sees a picture.
+
+    ``source`` and ``sha256`` are those of the published weights, ``stored_sha256`` that of the copy beside the gate.
+    """
 
     name: str
     source: str
     sha256: str
+    stored_sha256: str
     height: int
     width: int
     mean: tuple[float, ...]
@@ -118,12 +122,12 @@ class Gate:
                 f"`features` should be an array ({self.encoder.dimension},). Found {found}. Make them with the encoder "
                 f"of the gate, {self.encoder.name} ({self.encoder.source}, SHA-256 {self.encoder.sha256[:8]})."
             )
-        scores = self.segmentation.scores(prediction)
-        name, threshold = self.segmentation.threshold(prediction)
-        reasons = self.segmentation.broken(scores, name, threshold)
-        scores["distance"] = self.feature.distance_of(features, self.arrays)
-        reasons += self.feature.broken(scores["distance"])
-        return Verdict(not reasons, tuple(reasons), {**scores, "threshold": threshold})
+        rule, scores = self.segmentation, self.segmentation.scores(prediction)
+        shown = rule.shown(prediction)
+        scores |= {"threshold": rule.threshold(shown)[1]}
+        scores |= {"distance": float(self.feature.distances(features[None], self.arrays)[0])}
+        reasons = (*rule.broken(scores, shown), *self.feature.broken(scores["distance"]))
+        return Verdict(not reasons, reasons, scores)
 
     def check_classes(self, heads: Mapping[str, Head]) -> None:
         """Refuse a model of other classes.

@@ -1,6 +1,6 @@
 """The two rules of the gate, and the numbers that they look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,29 +58,33 @@ class SegmentationRule:
             "signal": max(shown, default=0) / foreground.size,
         }
 
-    def threshold(self, prediction: Prediction) -> tuple[str, float]:
-        """The class and the least share of foreground that hold for a picture.
+    def shown(self, prediction: Prediction) -> list[str]:
+        """The classes that the image head finds; none without one."""
+        return [] if self.image_head is None else prediction.labels(self.image_head)
 
-        They are those of the class that the image head finds, the lowest where it finds several, none, or is missing.
+    def threshold(self, shown: Sequence[str]) -> tuple[str, float]:
+        """The class and the least share of foreground that hold for a picture of these classes.
+
+        They are the lowest of several, and the lowest of all where none is known.
         """
-        found = [] if self.image_head is None else prediction.labels(self.image_head)
-        limits = {name: self.thresholds.get(name, self.default) for name in found or self.thresholds}
+        limits = {name: self.thresholds.get(name, self.default) for name in shown or self.thresholds}
         return min(limits.items(), key=lambda item: item[1], default=("all", self.default))
 
-    def broken(self, scores: Mapping[str, float], name: str, threshold: float) -> list[str]:
+    def broken(self, scores: Mapping[str, float], shown: Sequence[str]) -> list[str]:
         """A sentence for each part of the rule that is broken; none where a signal is large enough."""
         if self.signals and scores["signal"] >= self.min_component:
             return []
-        either = f", or a region of {' or '.join(self.signals)} be as large" if self.signals else ""
+        name, threshold = self.threshold(shown)
         share, largest = scores["foreground"], scores["component"]
         sentences = []
         if not share >= threshold:
             of = "" if name == "all" else f" (class {name})"
             sentences.append(f"Foreground should be at least {threshold:.2%} of the picture{of}. Found {share:.2%}.")
         if not largest >= self.min_component:
+            either = f" (or of {' or '.join(self.signals)})" if self.signals else ""
             sentences.append(
-                f"The largest region of foreground should be at least {self.min_component:.2%} of the picture{either}. "
-                f"Found {largest:.2%}."
+                f"The largest region of foreground{either} should be at least {self.min_component:.2%} of the "
+                f"picture. Found {largest:.2%}."
             )
         return sentences
 
@@ -105,11 +109,11 @@ class FeatureRule:
     threshold: float
     coverage: float
 
-    def distance_of(self, features: Floats, arrays: Mapping[str, NDArray[np.float32]]) -> float:
-        """The distance of a picture, with the arrays of `hsl.exporting.gate.Gate`; NaN where a feature is none."""
+    def distances(self, features: Floats, arrays: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+        """The distance ``(N,)`` of each row ``(N, D)``, with the arrays of a gate; NaN where a feature is none."""
         if self.distance == "neighbours":
-            return float(neighbour_distances(features[None], arrays["reference"], self.k)[0])
-        return float(mahalanobis_distances(features[None], arrays["mean"], arrays["precision"])[0])
+            return neighbour_distances(features, arrays["reference"], self.k)
+        return mahalanobis_distances(features, arrays["mean"], arrays["precision"])
 
     def broken(self, distance: float) -> list[str]:
         """The sentence of a picture that is too far away."""
