@@ -12,7 +12,7 @@ from hsl.ensembles.calibration import calibration_of, conformal_sets, fit_temper
 from hsl.ensembles.diversity import disagreement, q_statistic, share_with_one_right, wrong_ids
 from hsl.ensembles.isolation import Status
 from hsl.ensembles.rows import Rows
-from hsl.reports.page.ensemble_page import PageSection, write_ensemble_page
+from hsl.reports.page.sections_page import PageSection, write_sections_page
 from hsl.reports.plots.cost_plot import Costed, cost_plot
 from hsl.reports.plots.plot_files import Plot
 from hsl.reports.statistics.comparisons import pooled_estimates
@@ -39,9 +39,10 @@ def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) ->
             "Epochs were chosen on these rows: no part was set apart for early stopping (data.split.stop_fraction=0), "
             "so every score is a little too high, of single members and of combinations alike."
         )
-    heads = {work.head.name: _sections(output / work.head.name, page, work, work.settings) for work in works}
+    heads = {f"Head {work.head.name}": _sections(output / work.head.name, page, work, work.settings) for work in works}
     answers = {work.head.name: [work.judgement.sentence] for work in works}
-    write_ensemble_page(output / "index.html", page.data or "unnamed data set", facts, answers, heads)
+    title = f"Ensemble on {page.data or 'unnamed data set'}"
+    write_sections_page(output / "index.html", title, facts, answers, heads)
 
 
 def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[PageSection]:

@@ -1,4 +1,4 @@
-"""The page of an ensemble: the recommendation, the stages side by side, and what they rest on."""
+"""A page of sections with tables and plots: of an ensemble, of a study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,24 +21,24 @@ class PageSection:
     plots: Sequence[Plot] = ()
 
 
-def write_ensemble_page(
+def write_sections_page(
     path: Path,
-    data: str,
+    title: str,
     facts: Sequence[str],
     answers: Mapping[str, Sequence[str]],
-    heads: Mapping[str, Sequence[PageSection]],
+    parts: Mapping[str, Sequence[PageSection]],
 ) -> None:
     """Render and write ``index.html``.
 
     Args:
         path: the file.
-        data: name of the data set.
+        title: of the page.
         facts: what holds of all numbers, a sentence each.
-        answers: sentences that the page opens with, by head.
-        heads: sections by head.
+        answers: sentences that the page opens with, by what they are about.
+        parts: sections by the heading above them.
     """
-    template = page_templates({"class": [], "group": [], "model": []}).get_template("ensemble.html.j2")
+    template = page_templates({"class": [], "group": [], "model": []}).get_template("sections.html.j2")
     content = template.render(
-        data=data, facts=facts, answers=answers, heads=heads, series=SERIES, series_dark=SERIES_DARK
+        title=title, facts=facts, answers=answers, parts_of_page=parts, series=SERIES, series_dark=SERIES_DARK
     )
     write_atomically(path, content.encode())
