@@ -23,12 +23,13 @@ from hsl.ensembles.dense import (
 )
 from hsl.ensembles.fusion import attention_head, fusion, principal_components, tensor_sketch
 from hsl.ensembles.isolation import check_sides, judged
-from hsl.ensembles.learners import cross_entropy, sigmoid, softmax
+from hsl.ensembles.learners import cross_entropy
 from hsl.ensembles.nested import Combined, Fit, meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
 from hsl.ensembles.segmentation_vote import segmentation_vote
 from hsl.ensembles.stacking import stacking
 from hsl.ensembles.votes import votes
+from hsl.inference.combining import combined_maps, sigmoid, softmax
 from hsl.metrics.pixels.formulas import confusion_scores
 
 FUSION = fusion()
@@ -239,6 +240,11 @@ def test_counts_are_those_of_each_image_by_the_fit_without_its_part(name: str) -
     assert abs(miou_of(fitted) - miou_of(nested)) < 0.05
     single = np.stack([confusion(each.maps[1], each.mask) for each in images()])
     assert miou_of(nested) > miou_of(single) or name in ("votes/soft", "votes/hard", "votes/logit")
+    formula = result.final.formula
+    assert formula is not None
+    members = [MEMBERS.index(member) for member in result.final.members]
+    exported = combined_maps(formula, source.maps[members])
+    np.testing.assert_allclose(exported, combine_maps(result.final, source.maps, MEMBERS, CLASSES), atol=1e-7)
 
 
 def test_maps_are_combined_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:

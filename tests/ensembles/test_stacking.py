@@ -1,5 +1,6 @@
 """Stacking and meta over nested parts: a fit never sees what it is scored on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,8 +24,10 @@ from hsl.ensembles.learners import logistic_regression
 from hsl.ensembles.meta import meta, stage_rows
 from hsl.ensembles.nested import Combined, Fit, log_loss_of, meta_folds, run_nested, score_of
 from hsl.ensembles.rows import Rows
+from hsl.ensembles.segmentation_vote import segmentation_vote
 from hsl.ensembles.stacking import stacking
 from hsl.ensembles.votes import best_single, votes
+from hsl.inference.combining import combined as apply_formula
 
 STACKING = stacking()
 
@@ -47,6 +50,25 @@ def test_stacking_is_that_of_scikit_learn_with_the_same_folds() -> None:
     ids = [f"n{i:02d}" for i in range(50)]
     found = STACKING["stacking/logistic"](rows)(Rows.unlabelled(ids, list(names), rows.classes, False, refitted))
     np.testing.assert_allclose(found, expected.predict_proba(new), atol=1e-12)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_combination_that_numbers_can_say_is_the_same_from_a_file(several: bool) -> None:
+    rows = rows_of([1.2, 0, -1], num=60, several=several)
+    missing = rows.labels.copy()
+    missing.T[1 if several else slice(None)] = 0  # of one class nothing is learnt; or it is the only one
+    fits = {**votes(), **STACKING, **segmentation_vote(), "best": best_single}
+    unsaid = {name for name, fit in fits.items() if fit(rows).formula is None}
+    assert unsaid == {"stacking/mlp", "stacking/gradient_boosting"}
+    for some in (rows, relabelled(rows, missing)):
+        for name, fit in fits.items():
+            combined = fit(some)
+            if combined.formula is not None:
+                formula, read = json.loads(json.dumps(combined.formula)), rows.of_members(combined.members)
+                from_file = apply_formula(formula, read.probabilities, several)
+                np.testing.assert_allclose(from_file, combined(rows), atol=1e-13, err_msg=name)
+    with pytest.raises(ValueError, match="`kind` should be soft, hard"):
+        apply_formula({"kind": "cubic"}, rows.probabilities, several)
 
 
 @pytest.mark.parametrize("several", [False, True])

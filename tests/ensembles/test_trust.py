@@ -12,7 +12,6 @@ from hsl.ensembles.calibration import (
     conformal_limits,
     conformal_sets,
     fit_temperature,
-    tempered,
 )
 from hsl.ensembles.isolation import (
     Check,
@@ -30,6 +29,7 @@ from hsl.ensembles.rows import Rows
 from hsl.ensembles.stacking import stacking
 from hsl.ensembles.votes import votes
 from hsl.errors import DataError
+from hsl.inference.combining import tempered
 
 GROUPS = {"a": "1", "b": "1", "c": "2", "d": "2"}
 CONTENTS = {name: name for name in GROUPS}

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.ensembles.learners import cross_entropy, sigmoid, softmax
+from hsl.ensembles.learners import cross_entropy
 from hsl.ensembles.nested import Combined, Fit, meta_folds, run_nested
-from hsl.ensembles.rows import FLOOR, Floats, Rows
+from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import FLOOR, log_odds, tempered
 from hsl.metrics.pixels.formulas import NUM_BINS, calibration_scores
 
 SHARPEST, FLATTEST = 0.05, 20.0
@@ -46,24 +47,13 @@ def fit_temperature(probabilities: Floats, rows: Rows) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    logits = _logits(probabilities, rows.several)
+    logits = log_odds(probabilities, rows.several)
 
     def loss(inverse: float) -> float:
         return cross_entropy(logits * inverse, rows.truth, rows.several)[0]
 
     bounds = (1 / FLATTEST, 1 / SHARPEST)
     return float(1 / minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
-
-
-def tempered(probabilities: Floats, temperature: float, several: bool) -> Floats:
-    """``(N, K)``: softmax of ``log p / T``; where several may be shown, the sigmoid of ``logit(p) / T``.
-
-    Example:
-        >>> tempered(np.array([[0.8, 0.2]]), 2.0, several=False).round(4).tolist()  # odds 4 become 2
-        [[0.6667, 0.3333]]
-    """
-    logits = _logits(probabilities, several) / temperature
-    return sigmoid(logits) if several else softmax(logits)
 
 
 def calibration_of(probabilities: Floats, rows: Rows) -> dict[str, float]:
@@ -158,8 +148,3 @@ def _limit(scores: Floats, groups: NDArray[np.str_], level: float) -> float:
     mass = np.cumsum(1 / sizes[index[order]]) / (len(names) + 1)
     enough = np.flatnonzero(mass >= level - 1e-12)
     return float(scores[order[enough[0]]]) if len(enough) else float("inf")
-
-
-def _logits(probabilities: Floats, several: bool) -> Floats:
-    logs = np.log(np.maximum(probabilities, FLOOR))
-    return np.asarray(logs - np.log(np.maximum(1 - probabilities, FLOOR)) if several else logs)

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX, UNKNOWN_LABEL
 from hsl.ensembles.nested import Combined, Fit, Trail, one_thread, refit
 from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import CHUNK, shares
 
 NUM_PIXELS, MOST_ROWS = 2000, 200_000
-CHUNK = 65_536
-"""Pixels that are combined at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +104,7 @@ def pixel_rows(
         names["contents"] += [image.content] * len(index)
         labels.append(image.mask.ravel()[index].astype(np.int64))
         folds.append(np.full(len(index), image.fold))
-        probabilities.append(_probabilities(image.maps.reshape(*image.maps.shape[:2], -1)[:, :, index]))
+        probabilities.append(shares(image.maps.reshape(*image.maps.shape[:2], -1)[:, :, index]))
         known = np.full(len(members), np.nan) if image.foreground is None else image.foreground
         foreground.append(np.repeat(known[:, None], len(index), axis=1))
     if not names["ids"]:
@@ -177,20 +176,13 @@ def combine_each(
     result = np.empty((len(combinations), num_classes, height * width), dtype=np.float32)
     with one_thread():
         for start in range(0, height * width, CHUNK):
-            values = _probabilities(flat[:, :, start : start + CHUNK])
+            values = shares(flat[:, :, start : start + CHUNK])
             num = values.shape[1]
             names, unknown = _numbers(num), np.full(num, UNKNOWN_LABEL)
             rows = Rows(names, names, names, unknown, tuple(classes), False, tuple(members), values, np.full(num, -1))
             for combined, into in zip(combinations, result, strict=True):
                 into[:, start : start + num] = combined.apply(rows).T
     return result.reshape(len(combinations), num_classes, height, width)
-
-
-def _probabilities(maps: NDArray[np.uint8]) -> Floats:
-    """``(M, C, N)`` bytes -> ``float64 (M, N, C)`` that add up to 1; a view, along whose pixels sums are fast."""
-    sums = maps.sum(axis=1, keepdims=True, dtype=np.float64)
-    shares = np.where(sums > 0, maps / np.maximum(sums, 1), 1 / maps.shape[1])
-    return np.moveaxis(shares, 1, 2)
 
 
 @lru_cache(maxsize=4)

@@ -6,10 +6,9 @@ import numpy as np
 
 from hsl.config.ranges import PositiveFloat, PositiveInt
 from hsl.ensembles.fusion import principal_components, standardised
-from hsl.ensembles.learners import softmax
 from hsl.ensembles.nested import Combined, Fit
-from hsl.ensembles.rows import FLOOR, Floats, Rows
-from hsl.ensembles.stacking import side_by_side
+from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import FLOOR, side_by_side, softmax
 
 
 def experts(top: PositiveInt = 3, inverse_penalty: PositiveFloat = 1.0, components: PositiveInt = 16) -> dict[str, Fit]:
@@ -46,7 +45,7 @@ def gated(top: int, inverse_penalty: float, components: int, rows: Rows) -> Comb
                 "none. Keep the features of these images too."
             )
         kept = [projects[name](new.features[name].astype(np.float64)) for name in names]
-        return np.concatenate([side_by_side(new), *kept], axis=1)
+        return np.concatenate([side_by_side(new.probabilities), *kept], axis=1)
 
     scale = standardised(read(rows))
     gate = _fit_gate(scale(read(rows)), rows.likelihoods, inverse_penalty)

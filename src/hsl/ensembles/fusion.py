@@ -8,9 +8,10 @@ from typing import TypeAlias
 import numpy as np
 
 from hsl.config.ranges import PositiveFloat, PositiveInt, Seed
-from hsl.ensembles.learners import MakeClassifier, cross_entropy, learn, linear_head, sigmoid, softmax
+from hsl.ensembles.learners import MakeClassifier, cross_entropy, learn, linear_head
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import sigmoid, softmax
 
 Project: TypeAlias = Callable[[Floats], Floats]
 

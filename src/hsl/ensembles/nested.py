@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-from hsl.ensembles.rows import FLOOR, Floats, Rows
+from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import FLOOR, Formula, combined
 from hsl.metrics.images.image_counts import ImageCounts
 from hsl.metrics.images.image_scores import predicted_labels
 
@@ -22,12 +23,21 @@ class Combined:
         classes: of the rows that it was fitted on.
         combine: rows of exactly these members -> ``(N, K)`` probabilities.
         notes: what was chosen, as JSON can hold it: weights, members, thresholds.
+        formula: the function as numbers, see `hsl.inference.combining`; ``None``: it is more than those can say.
     """
 
     members: tuple[str, ...]
     classes: tuple[str, ...]
     combine: Callable[[Rows], Floats]
     notes: Mapping[str, Any]
+    formula: Formula | None = None
+
+    @classmethod
+    def by(
+        cls, formula: Formula, members: tuple[str, ...], classes: tuple[str, ...], notes: Mapping[str, Any]
+    ) -> "Combined":
+        """The function that a formula says."""
+        return cls(members, classes, lambda new: combined(formula, new.probabilities, new.several), notes, formula)
 
     def __call__(self, rows: Rows) -> Floats:
         """``float64 (N, K)``: the combined probabilities of rows, which may have further members; in one thread.

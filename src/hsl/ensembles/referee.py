@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hsl.config.ranges import FractionBelowOne
 from hsl.ensembles.nested import Combined, Fit
 from hsl.ensembles.rows import Floats, Rows
-from hsl.ensembles.votes import soft_vote
+from hsl.inference.combining import soft_vote
 from hsl.metrics.images.image_scores import predicted_labels
 
 LIMIT = 0.4
@@ -45,7 +45,7 @@ def with_referee(member: str, limit: float, rows: Rows) -> Combined:
     def combine(new: Rows) -> Floats:
         rest = new.of_members(others)
         decides = disputed(rest, limit)[:, None]
-        return np.where(decides, new.probabilities[new.members.index(member)], soft_vote(rest))
+        return np.where(decides, new.probabilities[new.members.index(member)], soft_vote(rest.probabilities))
 
     notes = {"referee": member, "consulted": float(disputed(rows.of_members(others), limit).mean())}
     return Combined(rows.members, rows.classes, combine, notes)

@@ -15,8 +15,6 @@ from hsl.metrics.images.image_scores import one_hot_labels
 
 Floats = NDArray[np.float64]
 
-FLOOR = 1e-7
-"""The least probability that enters a logarithm."""
 SUM_TOLERANCE = 1e-2
 
 

@@ -43,14 +43,9 @@ def weighted_by_foreground(per_class: bool, rows: Rows) -> Combined:
     weights[:, weights.sum(axis=0) == 0] = 1
     weights = weights / weights.sum(axis=0)
 
-    def combine(new: Rows) -> Floats:
-        summed = np.einsum("mk,mnk->nk", weights, new.probabilities)
-        return np.asarray(summed if rows.several else summed / summed.sum(axis=1, keepdims=True))
-
     shown = weights if per_class else weights[:, 0]
-    return Combined(
-        rows.members, rows.classes, combine, {"weights": dict(zip(rows.members, shown.tolist(), strict=True))}
-    )
+    notes = {"weights": dict(zip(rows.members, shown.tolist(), strict=True))}
+    return Combined.by({"kind": "weighted_by_class", "weights": weights.tolist()}, rows.members, rows.classes, notes)
 
 
 def _mean_over(foreground: Floats, chosen: NDArray[np.bool_]) -> Floats:

@@ -2,12 +2,11 @@
 
 from functools import partial
 
-import numpy as np
-
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Seed
 from hsl.ensembles.learners import MakeClassifier, gradient_boosting, learn, logistic_regression, multilayer_perceptron
 from hsl.ensembles.nested import Combined, Fit
-from hsl.ensembles.rows import Floats, Rows
+from hsl.ensembles.rows import Rows
+from hsl.inference.combining import side_by_side
 
 
 def stacking(
@@ -44,10 +43,7 @@ def stacking(
 def stacked(make: MakeClassifier, rows: Rows) -> Combined:
     """Fit one learner on the probabilities of all members."""
     rows = rows.labelled()
-    predict = learn(make, side_by_side(rows), rows)
-    return Combined(rows.members, rows.classes, lambda new: predict(side_by_side(new)), {})
-
-
-def side_by_side(rows: Rows) -> Floats:
-    """``(N, M K)``: the members' probabilities of each row."""
-    return np.concatenate(list(rows.probabilities), axis=1)
+    learned = learn(make, side_by_side(rows.probabilities), rows)
+    return Combined(
+        rows.members, rows.classes, lambda new: learned(side_by_side(new.probabilities)), {}, learned.formula
+    )

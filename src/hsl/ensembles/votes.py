@@ -1,6 +1,5 @@
 """Stage 2, votes: the members' probabilities, averaged with fixed, fitted or selected weights."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +7,8 @@ from numpy.typing import NDArray
 
 from hsl.config.ranges import PositiveInt, Seed
 from hsl.ensembles.nested import Combined, Fit, log_loss_of, score_of
-from hsl.ensembles.rows import FLOOR, Floats, Rows
-from hsl.metrics.images.image_scores import predicted_labels
+from hsl.ensembles.rows import Floats, Rows
+from hsl.inference.combining import FLOOR, Formula
 
 KKT_TOLERANCE = 1e-6
 
@@ -36,8 +35,7 @@ def votes(rounds: PositiveInt = 20, bags: PositiveInt = 20, seed: Seed = 0) -> d
         rows = rows.labelled()
         return _weighted_mean(rows, simplex_weights(_known(rows)))
 
-    fixed = {"votes/hard": hard_vote, "votes/soft": soft_vote, "votes/logit": logit_vote}
-    fits: dict[str, Fit] = {name: _fixed(combine) for name, combine in fixed.items()}
+    fits = {f"votes/{kind}": _fixed({"kind": kind}) for kind in ("hard", "soft", "logit")}
     return fits | {"votes/weighted": weighted, "votes/greedy": greedy}
 
 
@@ -48,32 +46,7 @@ def best_single(rows: Rows) -> Combined:
     losses = [log_loss_of(values, rows) for values in rows.probabilities]
     best = int(np.lexsort(np.array([losses, -np.nan_to_num(scores)]))[0])
     notes = {"member": rows.members[best], "scores": dict(zip(rows.members, scores, strict=True))}
-    return Combined((rows.members[best],), rows.classes, lambda new: new.probabilities[0].copy(), notes)
-
-
-def soft_vote(rows: Rows) -> Floats:
-    """``(N, K)``: mean of the members' probabilities."""
-    return np.asarray(rows.probabilities.mean(axis=0))
-
-
-def hard_vote(rows: Rows) -> Floats:
-    """``(N, K)``: (votes + mean probability) / (M + 1), of which no mean outweighs a vote: it decides between equals.
-
-    With several classes a member votes for each class at or above 0.5, and more than half of the votes put the class
-    at or above 0.5.
-    """
-    cast = np.sum([predicted_labels(values, rows.several) for values in rows.probabilities], axis=0)
-    return np.asarray((cast + soft_vote(rows)) / (rows.num_members + 1))
-
-
-def logit_vote(rows: Rows) -> Floats:
-    """``(N, K)``: the normalised geometric mean of the members' probabilities."""
-    logs = np.log(np.maximum(rows.probabilities, FLOOR)).mean(axis=0)
-    if rows.several:
-        absent = np.log(np.maximum(1 - rows.probabilities, FLOOR)).mean(axis=0)
-        return np.asarray(1 / (1 + np.exp(absent - logs)))
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return Combined.by({"kind": "soft"}, (rows.members[best],), rows.classes, notes)
 
 
 def simplex_weights(likelihoods: Floats) -> Floats:
@@ -165,20 +138,15 @@ def greedy_picks(likelihoods: Floats, rounds: int) -> NDArray[np.int64]:
     return np.array(picks[: int(np.argmin(losses)) + 1], dtype=np.int64)
 
 
-def mean_by_weights(rows: Rows, weights: Floats) -> Floats:
-    """``(N, K)``: sum of the members' probabilities, each times its weight; ``weights (M,)`` add up to 1."""
-    return np.asarray(np.einsum("m,mnk->nk", weights, rows.probabilities))
-
-
 def _weighted_mean(rows: Rows, weights: Floats) -> Combined:
     notes: dict[str, Any] = {"weights": dict(zip(rows.members, weights.tolist(), strict=True))}
     read = tuple(name for name, weight in zip(rows.members, weights, strict=True) if weight > 0)
-    return Combined(read, rows.classes, lambda new: mean_by_weights(new, weights[weights > 0]), notes)
+    return Combined.by({"kind": "weighted", "weights": weights[weights > 0].tolist()}, read, rows.classes, notes)
 
 
-def _fixed(combine: Callable[[Rows], Floats]) -> Fit:
+def _fixed(formula: Formula) -> Fit:
     """A variant that needs no fit."""
-    return lambda rows: Combined(rows.members, rows.classes, combine, {})
+    return lambda rows: Combined.by(formula, rows.members, rows.classes, {})
 
 
 def _known(rows: Rows) -> Floats:

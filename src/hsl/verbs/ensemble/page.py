@@ -8,10 +8,11 @@ from typing import get_args
 
 import numpy as np
 
-from hsl.ensembles.calibration import calibration_of, conformal_sets, fit_temperature, tempered
+from hsl.ensembles.calibration import calibration_of, conformal_sets, fit_temperature
 from hsl.ensembles.diversity import disagreement, q_statistic, share_with_one_right, wrong_ids
 from hsl.ensembles.isolation import Status
 from hsl.ensembles.rows import Rows
+from hsl.inference.combining import tempered
 from hsl.reports.page.sections_page import PageSection, write_sections_page
 from hsl.reports.plots.cost_plot import Costed, cost_plot
 from hsl.reports.plots.plot_files import Plot

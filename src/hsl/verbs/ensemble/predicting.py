@@ -16,12 +16,12 @@ from hsl.batch import Batch
 from hsl.config.targets import allowed_targets
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
-from hsl.ensembles.calibration import tempered
 from hsl.ensembles.dense import combine_maps
-from hsl.ensembles.rows import FLOOR, Rows
+from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.files.names import below
 from hsl.heads import Head, of_kind
+from hsl.inference.combining import FLOOR, tempered
 from hsl.metrics.images.imagewise import probabilities_of
 from hsl.verbs.ensemble.artefact import OpenedEnsemble, open_ensemble
 from hsl.verbs.ensemble.member_rows import pooled_features

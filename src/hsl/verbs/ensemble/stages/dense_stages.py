@@ -14,8 +14,9 @@ from hsl.batch import Batch
 from hsl.callbacks.evaluation import PartResult
 from hsl.ensembles.dense import ImageMaps, PartFits, combine_each, fit_parts
 from hsl.ensembles.nested import Combined, Fit
-from hsl.ensembles.rows import FLOOR, Rows
+from hsl.ensembles.rows import Rows
 from hsl.heads import Head
+from hsl.inference.combining import FLOOR
 from hsl.metrics.pixels.formulas import add_states, confusion_scores
 from hsl.verbs.ensemble.stages.variants import INDIVIDUAL, READ, Variant, cannot_be_fitted, stage_fits
 

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.callbacks.evaluation import PartResult
-from hsl.ensembles.calibration import fit_temperature, tempered
+from hsl.ensembles.calibration import fit_temperature
 from hsl.ensembles.dense import ImageMaps, affordable_pixels, pixel_rows
 from hsl.ensembles.nested import meta_folds
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.files.names import below
 from hsl.heads import Head
+from hsl.inference.combining import tempered
 from hsl.reports.models import Model
 from hsl.run_folder.ensemble import StoredCombination, StoredStage, write_ensemble_rows
 from hsl.run_folder.run import Run, ScoredOn, read_run
