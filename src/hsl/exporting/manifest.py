@@ -18,6 +18,8 @@ from hsl.files.io import null_for_nan, read_json, sha256_of, write_atomically
 from hsl.heads import Head
 
 MANIFEST = "manifest.json"
+GATE_FOLDER, GATE_ENCODER = "gate", "encoder.onnx"
+"""Where the gate lies, if there is one, and in it the graph of its features: ``image`` -> ``features (1, D)``."""
 FORMAT = 1
 """Of the manifest; a reader takes this and older ones."""
 
