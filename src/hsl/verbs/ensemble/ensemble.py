@@ -36,6 +36,7 @@ from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data
 from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
 from hsl.verbs.ensemble.page import write_page
+from hsl.verbs.ensemble.planning.planned import with_planned
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
 from hsl.verbs.ensemble.stages.variants import MEAN
@@ -75,7 +76,7 @@ def ensemble(cfg: DictConfig) -> Path:
                 made = _image_head if found.kind == "image" else _dense_head
                 works.append(made(found, call))
             works = [replace(work, tested=work.test()) for work in works]
-        page = _page(gathered, works, stages, output.path)
+        page = _page(gathered, works, works[0].settings.stages, output.path)  # image heads first: they have orders
         write_page(output.work, page, works)
         write_ensemble(output.work, page)
     say(output.path / "index.html")
@@ -99,7 +100,8 @@ def chosen_heads(cfg: DictConfig) -> list[Kind | None]:
 
 def _gathered(cfg: DictConfig, kind: Kind | None) -> Members:
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    return gather_members(patterns, list(cfg.ignore), cfg.name_key, kind, cfg.inference_name)
+    ignore, stages = list(cfg.ignore), chosen_stages(cfg)
+    return gather_members(patterns, ignore, cfg.name_key, kind, cfg.inference_name, stages=stages)
 
 
 def chosen_stages(cfg: DictConfig) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def _image_head(found: Members, call: _Call) -> HeadWork:
         return rows_of_test(found, contents, features)
 
     isolation = _isolation(found, call, dict(zip(rows.ids, rows.groups, strict=True)))
-    chosen = _head_settings(call, call.cfg.image_metric)
+    chosen = replace(_head_settings(call, call.cfg.image_metric), stages=with_planned(call.stages, rows))
     runs, place = dict(found.members[0].runs), head.name
     return work_on(head, rows, test_rows, runs, isolation, chosen, call.output.work / place, call.output.path / place)
 

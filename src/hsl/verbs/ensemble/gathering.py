@@ -1,6 +1,6 @@
 """From run folders to the members of an ensemble: which runs are one member, whether all fit together, their rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from hsl.ensembles.rows import Rows
 from hsl.errors import DataError
-from hsl.reports.models import models_of
 from hsl.run_folder.member_rows import read_features, read_map
 from hsl.run_folder.run import Run, ScoredOn, gather
 from hsl.verbs.ensemble.members import (
@@ -24,6 +23,7 @@ from hsl.verbs.ensemble.members import (
     unlike_data,
     unlike_heads,
 )
+from hsl.verbs.ensemble.planning.planned import STAGES, Planned, sorted_out, trained_for
 
 EPOCHS_CHOSEN = "epochs were chosen on these rows"
 """What every table says of members without a part ``stop``."""
@@ -38,12 +38,14 @@ class Members:
         kind: of the head at which they meet: ``image``, or ``dense``, whose classes are those of the global space.
         inference: the predictor of their rows, by the name of its scores.
         left_out: what matched and is no member, a sentence each.
+        students: of plans, trained on every fold; they are no members.
     """
 
     members: tuple[Member, ...]
     kind: Kind
     inference: str
     left_out: tuple[str, ...]
+    students: tuple[Planned, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -83,12 +85,18 @@ class Members:
 
 
 def gather_members(
-    patterns: Sequence[str], ignore: Sequence[str], name_key: str, kind: Kind | None = None, inference: str = "plain"
+    patterns: Sequence[str],
+    ignore: Sequence[str],
+    name_key: str,
+    kind: Kind | None = None,
+    inference: str = "plain",
+    plan: str | None = None,
+    stages: Collection[str] = STAGES,
 ) -> Members:
     """The members of an ensemble.
 
     A member is a model as a report knows it, with one seed. Runs that did not finish, and members without such a head,
-    are left out, which is said.
+    are left out, which is said. What `hsl ensemble plan` had trained is called as the plan calls it.
 
     Args:
         patterns: globs of run folders or of folders above them.
@@ -96,6 +104,8 @@ def gather_members(
         name_key: the key of the encoder's name.
         kind: of the head at which they meet; none: ``image`` where a run has such a head, else ``dense``.
         inference: the predictor of the rows.
+        plan: name of the plan whose members count; none: the one there is.
+        stages: that may read members of a plan.
 
     Raises:
         DataError: no run matches, or they do not fit together; every finding at once, with the runs.
@@ -105,15 +115,20 @@ def gather_members(
     kind = kind or ("image" if any(run.image_head for run in finished) else "dense")
     left_out = [f"left out: `{run.folder}`: {run.status}: {run.reason.rstrip('.')}" for run in runs
                 if run.status != "finished"]  # fmt: skip
+    told = sorted_out(runs, ignore, name_key, plan)
+    left_out += told.left_out
     members: list[Member] = []
-    findings: list[str] = []
-    for model in models_of(runs, ignore, name_key):
+    findings = list(told.findings)
+    for model in told.models:
         for member in members_of(model):
-            if all(head_classes(run, kind) for run in member.runs.values()):
+            stage = trained_for(member.name)
+            if not all(head_classes(run, kind) for run in member.runs.values()):
+                left_out.append(f"left out: {member.name}, which has no {kind} head")
+            elif stage and (kind == "dense" or stage not in stages):
+                left_out.append(f"left out: {member.name}, which the stage {stage} of image heads alone reads")
+            else:
                 members.append(member)
                 findings += not_whole(member, model)
-            else:
-                left_out.append(f"left out: {member.name}, which has no {kind} head")
     if len(members) < 2:
         named = "".join(f": {member.name}" for member in members)
         findings.append(f"{len(members)} of at least two members with {kind} heads{named}")
@@ -121,13 +136,13 @@ def gather_members(
     findings = findings or [one for member in members for one in not_predicted_once(member, kind, inference)]
     findings = findings or (unlabelled(members, inference) if kind == "image" else [])
     if findings:
-        told = "".join(f"\n{sentence}" for sentence in (*findings, *left_out))
+        listed = "".join(f"\n{sentence}" for sentence in (*findings, *left_out))
         raise DataError(
             f"`runs` should be two or more members, each trained on every fold of the same split of the same data and "
-            f"scored as `{inference}`. Found:{told}\nTrain what is missing, or let `runs` match fewer."
+            f"scored as `{inference}`. Found:{listed}\nTrain what is missing, or let `runs` match fewer."
         )
     members.sort(key=lambda member: member.name)
-    return Members(tuple(members), kind, inference, tuple(left_out))
+    return Members(tuple(members), kind, inference, tuple(left_out), tuple(told.students))
 
 
 def out_of_fold_rows(found: Members, contents: Mapping[str, str], features: bool = False) -> Rows:

@@ -17,10 +17,14 @@ from hsl.cli import run_verb
 from hsl.config.calls import check_calls
 from hsl.data.labels.teacher_targets import Teachers
 from hsl.data.loading.sampling import Weighted
+from hsl.ensembles.nested import refit
+from hsl.errors import DataError
 from hsl.files.split_file import Split
 from hsl.files.teacher_file import read_teacher_maps, read_teachers
-from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
+from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows
 from hsl.verbs.ensemble.planning import teachers
+from hsl.verbs.ensemble.planning.planned import STAGES, with_planned
+from hsl.verbs.ensemble.stages.variants import digest_of, stage_fits
 
 SPLIT = Split.from_json(json.dumps(split_of(per_fold=10)), "split")
 
@@ -128,6 +132,42 @@ def test_nothing_is_left_to_train(plan: Call, tmp_path: Path) -> None:
     assert "cascade: complete with 1 trained" in printed
     assert "Nothing is left to train" in printed
     assert not (tmp_path / "plan" / "train.sh").exists()
+
+
+def test_an_ensemble_knows_what_was_planned_by_its_name(
+    plan: Call, four: Path, tmp_path: Path, add_image_head: Any
+) -> None:
+    for name in ("ensemble/boosting_2", "ensemble/referee_1", "ensemble/student_1", "other/cascade_2"):
+        member(tmp_path, add_image_head, name, 0.6, "b")
+    runs = [f"{four}/outputs/*", f"{tmp_path}/outputs/*/*"]
+    code, printed, error = plan("stages=[boosting,distillation]", "rounds.boosting=2", f"runs=[{','.join(runs)}]")
+    assert (code, error) == (0, "")
+    assert "! left out: other/cascade_2, which is of another plan" in printed
+    assert [words[-2] for words in commands(printed)] == ["name=ensemble/control_1"] * 3
+    assert f"hsl ensemble 'runs=[{','.join(runs)}]' 'stages=[votes,boosting,referee]'" in printed
+
+    def gathered(*patterns: str, stages: tuple[str, ...] = STAGES) -> Members:
+        return gather_members(patterns, ["name", "fold", "*.table"], "encoder.name", "image", stages=stages)
+
+    found = gathered(runs[0], f"{tmp_path}/outputs/ensemble/*")
+    assert [one.name for one in found.members] == ["a", "b", "boosting_2", "c", "d", "referee_1"]
+    assert found.left_out == ("left out: ensemble/student_1, which learns from the members",)
+    rows = out_of_fold_rows(found, {name: name for name in found.folds})
+    calls = {"votes": {}, "boosting": {"order": []}, "referee": {"member": ""}, "cascade": {"order": []}}
+    filled = {"boosting": {"order": ["b", "boosting_2"]}, "referee": {"member": "referee_1"}}
+    assert with_planned(calls, rows) == calls | filled
+    assert with_planned({"boosting": {"order": ["a"]}}, rows) == {"boosting": {"order": ["a"]}}
+    targets = {name: {"_target_": f"hsl.ensembles.{name}.{name}"} for name in ("votes", "referee")}
+    for stage, read in (("votes", "abcd"), ("referee", ["a", "b", "c", "d", "referee_1"])):
+        call = {stage: targets[stage] | filled.get(stage, {})}
+        for fit in stage_fits(call, stage, rows).values():
+            assert set(refit(fit, rows).members) <= set(read)
+        assert digest_of(rows, rows.folds, call, stage) == digest_of(rows.of_members(read), rows.folds, call, stage)
+    assert refit(stage_fits({}, "individual", rows)["individual/best"], rows).members == ("b",)
+    few = gathered(runs[0], f"{tmp_path}/outputs/ensemble/*", stages=("votes", "boosting"))
+    assert few.left_out[-1] == "left out: referee_1, which the stage referee of image heads alone reads"
+    with pytest.raises(DataError, match="members of the plans ensemble, other, of one at most"):
+        gathered(*runs)
 
 
 @pytest.mark.parametrize(

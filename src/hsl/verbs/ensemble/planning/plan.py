@@ -1,7 +1,7 @@
 """`hsl ensemble plan`: what the stages of an ensemble train next, how long it takes, and the scripts."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from hsl.config.targets import allowed_targets
 from hsl.config.validation import validate
 from hsl.ensembles.cascade import LONGEST
-from hsl.ensembles.nested import score_of
 from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.files.cells import csv_of
@@ -25,11 +24,12 @@ from hsl.files.split_file import Split
 from hsl.terminal import say
 from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
 from hsl.verbs.ensemble.members import Member
+from hsl.verbs.ensemble.planning.planned import STAGES, first_member, trained_for
 from hsl.verbs.ensemble.planning.teachers import write_targets
 from hsl.verbs.ensemble.planning.training_rounds import Round, Series, boosting_series, cascade_series, referee_series
 from hsl.verbs.run_scripts import write_scripts
 
-STAGES = ("cascade", "boosting", "referee", "distillation")
+TRAINED = (*STAGES, "distillation")
 TEACHERS = "teachers"
 
 
@@ -54,18 +54,17 @@ def plan(cfg: DictConfig) -> None:
     validate(cfg)
     _check(cfg)
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, "image", cfg.inference_name)
+    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, "image", cfg.inference_name, cfg.name)
     for sentence in found.left_out:
         say(f"! {sentence}")
     rows = out_of_fold_rows(found, {name: name for name in found.folds})  # the audit alone asks for contents
-    planned = {name: one for one in found.members if (name := _stage_name(one, cfg.name))}
-    trained = {name: one.name for name, one in planned.items()}
-    base = [one for one in found.members if one not in planned.values()]
+    planned = {one.name: one for one in found.members if trained_for(one.name)}
+    trained = {*planned, *(one.name for one in found.students if one.plan == cfg.name)}
+    base = [one for one in found.members if one.name not in planned]
     if not base:
-        raise ConfigError(f"`runs` should match members beside those of the plan. Found only {', '.join(trained)}.")
-    base.sort(key=lambda one: str(one.folders[0]))  # names follow from who else is there; of equals the first is taken
+        raise ConfigError(f"`runs` should match members beside those of the plan. Found only {', '.join(planned)}.")
     names = [one.name for one in base]
-    first = max(names, key=lambda name: score_of(rows.of_members([name]).probabilities[0], rows))
+    first = first_member(rows, names)
     seconds = _seconds(base)
     with OutputFolder(cfg.output, "ensemble plan") as output:
         jobs: list[Job] = []
@@ -83,11 +82,17 @@ def plan(cfg: DictConfig) -> None:
             jobs += _students(cfg, base[0], trained, output.path, seconds)
         if jobs:
             write_scripts(output.work, [job.words for job in jobs], "ensemble plan", "train")
-    _print(jobs, first, output.path)
+    if not jobs:
+        say("Nothing is left to train.")
+    else:
+        _print(jobs, first, output.path)
+    if planned:
+        stages = ",".join(dict.fromkeys(("votes", *map(trained_for, planned))))
+        say(shlex.join(["hsl", "ensemble", f"runs=[{','.join(patterns)}]", f"stages=[{stages}]"]))
 
 
 def _series(
-    cfg: DictConfig, rows: Rows, split: Split, base: Sequence[str], first: str, trained: Mapping[str, str]
+    cfg: DictConfig, rows: Rows, split: Split, base: Sequence[str], first: str, trained: Collection[str]
 ) -> dict[str, Series]:
     made = {}
     for stage in cfg.stages:
@@ -107,7 +112,7 @@ def _job(cfg: DictConfig, folder: Path, each: Round, fold: int, seconds: float) 
 
 
 def _students(
-    cfg: DictConfig, first: Member, trained: Mapping[str, str], folder: Path, seconds: Mapping[int, float]
+    cfg: DictConfig, first: Member, trained: Collection[str], folder: Path, seconds: Mapping[int, float]
 ) -> list[Job]:
     """Each student and its control, of every fold; the loss of the labels is that of the first member."""
     own = [override for override in cfg.overrides if override.partition("=")[0] == "loss"]
@@ -135,12 +140,6 @@ def _attention(cfg: DictConfig, base: Sequence[Member]) -> dict[str, NDArray[np.
 
     settings = RowSettings(allowed=allowed_targets(cfg), data_root=cfg.data_root, cache_dir=cfg.cache_dir)
     return mean_attention(base, settings)
-
-
-def _stage_name(member: Member, name: str) -> str:
-    """``cascade_2`` where the runs of a member are those of a plan of this name; empty of all others."""
-    called = str(next(iter(member.runs.values())).config.get("name", ""))
-    return called.removeprefix(f"{name}/") if called.startswith(f"{name}/") else ""
 
 
 def _seconds(base: Sequence[Member]) -> dict[int, float]:
@@ -177,9 +176,6 @@ def _check_trained(each: Round, member: Member, first: str) -> None:
 
 
 def _print(jobs: Sequence[Job], first: str, folder: Path) -> None:
-    if not jobs:
-        say("Nothing is left to train.")
-        return
     say(f"The cascade and boosting begin with {first}.")
     for job in jobs:
         say(f"python train.py {shlex.join(job.words)}  # about {_time(job.seconds)}")
@@ -195,8 +191,8 @@ def _time(seconds: float) -> str:
 
 def _check(cfg: DictConfig) -> None:
     stages = list(cfg.stages)
-    if not stages or len(set(stages)) < len(stages) or set(stages) - set(STAGES):
-        raise ConfigError(f"`stages` should name some of {', '.join(STAGES)}, each once. Found `stages = {stages}`.")
+    if not stages or len(set(stages)) < len(stages) or set(stages) - set(TRAINED):
+        raise ConfigError(f"`stages` should name some of {', '.join(TRAINED)}, each once. Found `stages = {stages}`.")
     if cfg.rounds.cascade > LONGEST:
         raise ConfigError(f"`rounds.cascade` should be at most {LONGEST}. Found {cfg.rounds.cascade}. Set it lower.")
     if not cfg.overrides:

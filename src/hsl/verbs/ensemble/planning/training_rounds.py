@@ -1,6 +1,6 @@
 """What the next member of a cascade, a boosting series or a referee is trained on, fold by fold."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Series:
     ended: str = ""
 
 
-def cascade_series(rows: Rows, split: Split, first: str, trained: Mapping[str, str], most: int = LONGEST) -> Series:
+def cascade_series(rows: Rows, split: Split, first: str, trained: Collection[str], most: int = LONGEST) -> Series:
     """Each member is trained on what the cascade of those before got wrong out of fold.
 
     A fold's pictures are chosen by the rows of its training part alone, so its validation part has no say in the
@@ -60,7 +60,7 @@ def cascade_series(rows: Rows, split: Split, first: str, trained: Mapping[str, s
         rows: out-of-fold rows of all members, those of the cascade too.
         split: by which they were trained.
         first: the member that the cascade begins with.
-        trained: ``cascade_2`` and so on -> the member that was trained as it.
+        trained: names of the members that were trained: ``cascade_2`` and so on.
         most: members of the cascade.
     """
 
@@ -71,9 +71,7 @@ def cascade_series(rows: Rows, split: Split, first: str, trained: Mapping[str, s
     return _series("cascade", rows, split, [first], trained, most, tables)
 
 
-def boosting_series(
-    rows: Rows, split: Split, first: str, trained: Mapping[str, str], most: int = MOST_BOOSTED
-) -> Series:
+def boosting_series(rows: Rows, split: Split, first: str, trained: Collection[str], most: int = MOST_BOOSTED) -> Series:
     """Each member is trained with the weights of SAMME over those before; see `cascade_series` for the arguments."""
 
     def tables(order: Sequence[str], part: Rows) -> tuple[Table, bool]:
@@ -85,7 +83,7 @@ def boosting_series(
 
 
 def referee_series(
-    rows: Rows, split: Split, members: Sequence[str], trained: Mapping[str, str], limit: float = LIMIT
+    rows: Rows, split: Split, members: Sequence[str], trained: Collection[str], limit: float = LIMIT
 ) -> Series:
     """The one member that is trained on the pictures on which more than ``limit`` of the others dispute.
 
@@ -93,7 +91,7 @@ def referee_series(
         rows: out-of-fold rows.
         split: by which the members were trained.
         members: the others.
-        trained: ``referee_1`` -> the member that was trained as it.
+        trained: ``referee_1`` where it was trained.
         limit: see `hsl.ensembles.referee`.
     """
     base = rows.of_members(members)
@@ -111,7 +109,7 @@ def _series(
     rows: Rows,
     split: Split,
     order: list[str],
-    trained: Mapping[str, str],
+    trained: Collection[str],
     most: int,
     tables: Callable[[Sequence[str], Rows], tuple[Table, bool]],
 ) -> Series:
@@ -125,7 +123,7 @@ def _series(
         rounds.append(Round(name, {number: table for number, (table, _) in made.items()}, stage == "boosting"))
         if name not in trained:
             return Series(rounds)
-        order = [*order, trained[name]]
+        order = [*order, name]
     return Series(rounds, f"complete with {len(order)} trained one after the other")
 
 

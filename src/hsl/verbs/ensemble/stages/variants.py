@@ -19,6 +19,7 @@ from hsl.ensembles.rows import Floats, Rows
 from hsl.ensembles.votes import best_single
 from hsl.errors import DataError
 from hsl.run_folder.ensemble import read_stage, write_stage
+from hsl.verbs.ensemble.planning.planned import read_by
 
 INDIVIDUAL = "individual"
 BEST = "individual/best"
@@ -140,7 +141,8 @@ def individual_fits(rows: Rows) -> dict[str, Fit]:
 
         return fit
 
-    return {BEST: best_single} | {f"{INDIVIDUAL}/{name}": alone(name) for name in rows.members}
+    best = _reading(read_by(INDIVIDUAL, rows.members), best_single)
+    return {BEST: best} | {f"{INDIVIDUAL}/{name}": alone(name) for name in rows.members}
 
 
 def stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str, Fit]:
@@ -149,22 +151,29 @@ def stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str,
     Args:
         settings: the call of each stage, by its name, in their order. A partial one reads the stages before it.
         stage: which.
-        rows: of the members.
+        rows: of the members; those that were trained for another stage are not read.
     """
     if stage == INDIVIDUAL:
         return individual_fits(rows)
     made = instantiate({stage: settings[stage]})[stage]
-    if not callable(made):
-        return dict(made)
-    before = list(settings)[: list(settings).index(stage)]
-    return dict(made({name: fit for one in before for name, fit in stage_fits(settings, one, rows).items()}))
+    if callable(made):
+        before = list(settings)[: list(settings).index(stage)]
+        made = made({name: fit for one in before for name, fit in stage_fits(settings, one, rows).items()})
+    names = read_by(stage, rows.members)
+    return {name: _reading(names, fit) for name, fit in made.items()}
+
+
+def _reading(names: tuple[str, ...], fit: Fit) -> Fit:
+    """A fit that reads these members alone."""
+    return lambda rows: fit(rows if rows.members == names else rows.of_members(names))
 
 
 def digest_of(rows: Rows, parts: NDArray[np.int64], settings: Mapping[str, Any], stage: str) -> str:
     """Equal digests, equal results: of rows, parts, the settings of a stage, and those of the stages that it reads."""
     before = list(settings)[: list(settings).index(stage)] if settings.get(stage, {}).get("_partial_") else []
     read = {name: settings.get(name) for name in (*before, stage)}
-    sha = hashlib.sha256(f"{rows.digest} {json.dumps(read, sort_keys=True, default=str)}".encode())
+    own = rows if stage == INDIVIDUAL else rows.of_members(read_by(stage, rows.members))
+    sha = hashlib.sha256(f"{own.digest} {json.dumps(read, sort_keys=True, default=str)}".encode())
     sha.update(parts.tobytes())
     return sha.hexdigest()
 
