@@ -208,7 +208,7 @@ def fill(run: Path, *, maps: bool = True, part: str = "val", kept: KeptRows | No
             writer.add_features(name, FEATURES[name])
         if maps and writer.lacks_map(name):
             writer.add_map(name, MAPS[name])
-    writer.finish(IDS, maps)
+    writer.finish(IDS, maps, {"maps": 0.5} if maps else {"features": 0.25})
     return writer
 
 
@@ -233,7 +233,9 @@ def test_maps_can_come_later(tmp_path: Path) -> None:
     again.begin("val")
     assert not any(map(again.lacks_features, IDS))
     assert all(map(again.lacks_map, IDS))
-    assert fill(tmp_path).is_complete("val", maps=True)
+    whole = fill(tmp_path)
+    assert whole.is_complete("val", maps=True)
+    assert whole.kept.parts["val"].seconds == {"features": 0.25, "maps": 0.5}
 
 
 @pytest.mark.parametrize("change", [{"checkpoint": "def"}, {"inference": "tta"}, {"classes": ["x", "y", "w"]}])

@@ -28,12 +28,16 @@ class StoredRun(BaseModel):
 
 
 class StoredMember(BaseModel):
-    """A member: its run of each fold, and what it costs (seconds of training, parameters)."""
+    """A member: its run of each fold, and what it costs: seconds of training, parameters, seconds per picture.
+
+    ``picture_seconds``: of one run, by the kind of head, as far as it was timed while rows were made.
+    """
 
     label: str
     runs: dict[int, StoredRun]
     seconds: float = 0.0
     parameters: int = 0
+    picture_seconds: dict[str, float] = {}
 
 
 class StoredStage(BaseModel):

@@ -27,11 +27,15 @@ FLUSH_S = 20.0
 
 
 class KeptPart(BaseModel):
-    """What is complete of one part: so many pictures, features of ``dimension``, and maps where there are any."""
+    """What is complete of one part: so many pictures, features of ``dimension``, and maps where there are any.
+
+    ``seconds``: what a picture took the model, for ``features`` and ``maps``; nothing of what was not timed.
+    """
 
     pictures: int
     dimension: int
     maps: bool
+    seconds: dict[str, float] = {}
 
 
 class KeptRows(BaseModel):
@@ -136,11 +140,19 @@ class RowsWriter:
         rounded = np.rint(np.asarray(probabilities, dtype=np.float64) * 255).astype(np.uint8)
         write_arrays(self._map(name), {"map": rounded})
 
-    def finish(self, ids: Sequence[str], maps: bool) -> None:
-        """The part is complete: its features are written in the order of ``ids``, and then that it is."""
+    def finish(self, ids: Sequence[str], maps: bool, seconds: Mapping[str, float]) -> None:
+        """The part is complete: its features are written in the order of ``ids``, and then that it is.
+
+        Args:
+            ids: of its pictures.
+            maps: whether each has a map.
+            seconds: per picture, as far as this pass tells; an earlier one told the rest.
+        """
         self._write_features(ids)
         dimension = len(self._features[ids[0]])
-        self.kept.parts[self._part] = KeptPart(pictures=len(ids), dimension=dimension, maps=maps)
+        before = self.kept.parts.get(self._part)
+        spent = {**(before.seconds if before else {}), **seconds}
+        self.kept.parts[self._part] = KeptPart(pictures=len(ids), dimension=dimension, maps=maps, seconds=spent)
         self._write_page()
 
     def _map(self, name: str) -> Path:

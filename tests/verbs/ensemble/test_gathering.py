@@ -158,7 +158,7 @@ def test_dense_heads_meet_in_their_masks(tmp_path: Path, member: Pair) -> None:
             writer.begin(part)
             writer.add_features(name, np.ones(2, np.float32))
             writer.add_map(name, of_fold)
-            writer.finish([name], maps=True)
+            writer.finish([name], maps=True, seconds={})
     np.testing.assert_allclose(probability_map(found, found.members[0], "p2_1"), maps[2], atol=1 / 509)
     np.testing.assert_allclose(probability_map(found, found.members[0], "t0"), maps.mean(0), atol=1 / 509)
     with pytest.raises(DataError, match="is missing"):
@@ -173,7 +173,7 @@ def test_features_come_along_where_they_are_asked_for(tmp_path: Path, member: Pa
                 writer.begin(part)
                 for i, image in enumerate(ids):
                     writer.add_features(image, np.array([fold, i, ord(name)], np.float32))
-                writer.finish(ids, maps=False)
+                writer.finish(ids, maps=False, seconds={})
     found = gathered(tmp_path)
     rows = out_of_fold_rows(found, CONTENTS, features=True)
     assert rows.features["b"].tolist() == [[int(name[1]), int(name[3]), ord("b")] for name in rows.ids]

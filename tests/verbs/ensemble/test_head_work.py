@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from hsl.verbs.ensemble.page import write_page
 from hsl.verbs.ensemble.stages import combining
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on
+from hsl.verbs.ensemble.tables import asked_table
 
 MEMBERS = {"a": 1.5, "b": 1.8, "c": 2.2}
 CLASSES = ("healthy", "miner", "rust")
@@ -81,7 +83,12 @@ class World:
 
     def page(self, work: HeadWork) -> StoredEnsemble:
         members = {
-            name: StoredMember(label=name, runs={0: StoredRun(folder="run", sha256="0")}, parameters=10**6)
+            name: StoredMember(
+                label=name,
+                runs={0: StoredRun(folder=f"../{name}", sha256="0")},
+                parameters=10**6,
+                picture_seconds={"image": 0.02},
+            )  # fmt: skip
             for name in MEMBERS
         }
         return StoredEnsemble(
@@ -180,8 +187,34 @@ def test_the_page_tells_what_is_recommended(done: tuple[World, HeadWork]) -> Non
     write_page(world.folder / "out", world.page(work), [work])
     page = (world.folder / "out" / "index.html").read_text(encoding="utf-8")
     assert work.judgement.sentence in page
-    for text in ("Epochs were chosen on these rows", "Test part, read once", "Isolation audit", "Q statistic"):
+    for text in (
+        "Epochs were chosen on these rows",
+        "Test part, read once",
+        "Isolation audit",
+        "Q statistic",
+        "milliseconds",
+    ):
         assert text in page
+    runs = ",".join(str(world.folder / name) for name in MEMBERS)
+    assert f"hsl analyze &#39;runs=[{runs}]&#39; output=outputs/analysis/fold0</pre>" in page
+
+
+def test_who_is_asked_about_how_many_pictures() -> None:
+    notes = {
+        "votes/soft": {},
+        "cascade/thresholds": {"thresholds": {"a": 0.7}, "consulted": {"a": 1.0, "cascade_2": 0.25}},
+        "boosting/samme": {"alphas": {"a": 2.0, "boosting_2": 0.5}},
+        "referee/disputed": {"referee": "referee_1", "consulted": 0.1},
+    }
+    table = asked_table({name: SimpleNamespace(notes=one) for name, one in notes.items()}, "classification")
+    assert [row[1:] for row in table.rows] == [
+        ["a", 1.0, 0.7, None],
+        ["cascade_2", 0.25, None, None],
+        ["a", None, None, 2.0],
+        ["boosting_2", None, None, 0.5],
+        ["referee_1", 0.1, None, None],
+    ]
+    assert asked_table({"votes/soft": SimpleNamespace(notes={})}, "classification") is None
 
 
 def test_a_baseline_may_be_withheld_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

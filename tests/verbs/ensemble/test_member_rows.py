@@ -23,7 +23,7 @@ from hsl.files.split_file import read_split
 from hsl.run_folder.member_rows import read_features, read_kept
 from hsl.run_folder.pictures import read_image_predictions
 from hsl.verbs.ensemble import member_rows
-from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data
+from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data, picture_seconds
 from hsl.verbs.train.train import train
 
 Make = Callable[..., DictConfig]
@@ -74,6 +74,10 @@ def test_features_are_what_the_image_head_reads(run: Path) -> None:
 
 def test_maps_are_the_probabilities_at_the_size_of_the_source(run: Path) -> None:
     assert_maps_agree(run)
+    spent = read_kept(run).parts["val"].seconds
+    assert spent.keys() == {"features", "maps"}
+    assert picture_seconds([run, run]) == {"image": spent["features"], "dense": spent["maps"]}
+    assert min(spent.values()) > 0
     assert read_kept(run).classes == list(open_data(run, settings())[1].prepared.classes["segmentation"])
 
 

@@ -13,10 +13,11 @@ from hsl.reports.tables.score_tables import Table
 
 @dataclass(frozen=True)
 class PageSection:
-    """A heading with what stands under it."""
+    """A heading with what stands under it; ``commands`` show more of it."""
 
     title: str
     text: str = ""
+    commands: Sequence[str] = ()
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
 

@@ -32,7 +32,7 @@ from hsl.verbs.ensemble.gathering import (
     probability_map,
     rows_of_test,
 )
-from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data
+from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data, picture_seconds
 from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
 from hsl.verbs.ensemble.page import write_page
@@ -254,4 +254,5 @@ def _member(member: Member, output: Path) -> StoredMember:
         },
         seconds=sum(float(one.get("wall_time_s") or 0) for one in facts),
         parameters=int(facts[0].get("num_parameters") or 0),
+        picture_seconds=picture_seconds(member.folders),
     )

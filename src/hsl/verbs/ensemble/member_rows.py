@@ -5,9 +5,11 @@ What is kept, and how, is `hsl.run_folder.member_rows`.
 
 import gc
 import math
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, cast
 
 import torch
@@ -25,7 +27,7 @@ from hsl.heads import Problem, of_kind
 from hsl.inference.predictor import reflected_to
 from hsl.metrics.finite import check_outputs
 from hsl.run_folder.layout import best_checkpoint
-from hsl.run_folder.member_rows import KeptRows, RowsWriter, checkpoint_sha256
+from hsl.run_folder.member_rows import KeptRows, RowsWriter, checkpoint_sha256, read_kept
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
@@ -34,7 +36,7 @@ from hsl.verbs.opening.opening import building_from, open_run, place_data
 from hsl.verbs.scoring.results import check_same_classes, check_same_split
 from hsl.verbs.train.earlier_runs import check_same_range
 
-FEATURES = "features"
+FEATURES, MAPS = "features", "maps"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,19 @@ def keep_rows(runs: Sequence[Path], part: str, settings: RowSettings) -> None:
             torch.cuda.empty_cache()
 
 
+def picture_seconds(folders: Sequence[Path]) -> dict[str, float]:
+    """Kind of head -> what a picture takes a run of a member, the mean over its runs; only where all were timed.
+
+    Of an image head it is the way to the pooled features, of a dense head that to the maps.
+    """
+    found = [kept.parts["val"].seconds for run in folders if (kept := read_kept(run)) and "val" in kept.parts]
+    return {
+        kind: fmean(one[name] for one in found)
+        for kind, name in (("image", FEATURES), ("dense", MAPS))
+        if len(found) == len(folders) and all(name in one for one in found)
+    }
+
+
 def _keep_rows_of(run: Path, part: str, settings: RowSettings) -> None:
     cfg, data = open_data(run, settings)
     _choose_predictor(run, cfg, settings.inference)
@@ -107,11 +122,12 @@ def _keep_rows_of(run: Path, part: str, settings: RowSettings) -> None:
     ids = data.prepared.parts[part]
     missing = [name for name in ids if writer.lacks_features(name) or (maps and writer.lacks_map(name))]
     say(f"rows of {run}, {part}: {_size(task, data.prepared, ids, len(classes) * maps)}, {len(missing)} pictures to do")
+    seconds = {}
     if missing:
         load_checkpoint_weights(task, best_checkpoint(run))
         task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        _look(task, data, missing, writer, maps)
-    writer.finish(ids, maps)
+        seconds = _look(task, data, missing, writer, maps)
+    writer.finish(ids, maps, seconds)
 
 
 def _choose_predictor(run: Path, cfg: DictConfig, inference: str) -> None:
@@ -145,24 +161,43 @@ def _megabytes(size: float) -> str:
 
 
 @torch.inference_mode()
-def _look(task: SegmentationTask, data: DataModule, ids: Sequence[str], writer: RowsWriter, maps: bool) -> None:
-    """Show the missing pictures to a model, by the path that ``predict`` takes."""
+def _look(
+    task: SegmentationTask, data: DataModule, ids: Sequence[str], writer: RowsWriter, maps: bool
+) -> dict[str, float]:
+    """Show the missing pictures to a model, by the path that ``predict`` takes.
+
+    Returns:
+        What a picture took the model, the median over batches, of ``features`` and ``maps`` where some were made.
+    """
+    spent: dict[str, list[float]] = {FEATURES: [], MAPS: []}
     prepared = data.prepared
     records = [prepared.catalogue.records[prepared.places[name]] for name in ids]
     for batch in data.predict_dataloader(records, Decoding.of(prepared.catalogue)):
         batch["image"] = batch["image"].to(task.device)
         batch = data.on_after_batch_transfer(batch, 0)
         if any(map(writer.lacks_features, batch["id"])):
+            begun = _now(task)
             found = pooled_features(task, data, batch["image"])
+            spent[FEATURES].append((_now(task) - begun) / len(found))
             check_outputs({FEATURES: found}, batch["id"], f"rows of {writer.run}")
             for name, row in zip(batch["id"], found.cpu().numpy(), strict=True):
                 writer.add_features(name, row)
         if maps and any(map(writer.lacks_map, batch["id"])):
-            _add_maps(task, batch, writer)
+            begun = _now(task)
+            outputs = task.predict(batch)
+            spent[MAPS].append((_now(task) - begun) / len(batch["id"]))
+            _add_maps(task, batch, outputs, writer)
+    return {name: median(values) for name, values in spent.items() if values}
 
 
-def _add_maps(task: SegmentationTask, batch: Batch, writer: RowsWriter) -> None:
-    outputs = task.predict(batch)
+def _now(task: SegmentationTask) -> float:
+    """Seconds, once the device has done what it was told."""
+    if task.device.type == "cuda":
+        torch.cuda.synchronize(task.device)
+    return time.perf_counter()
+
+
+def _add_maps(task: SegmentationTask, batch: Batch, outputs: Outputs, writer: RowsWriter) -> None:
     for i, (name, (height, width)) in enumerate(zip(batch["id"], batch["size"].tolist(), strict=True)):
         one = {head: outputs[head][i, :, :height, :width] for head in _dense_outputs(task.problem)}
         writer.add_map(name, _probabilities(task.problem, one).cpu().numpy())

@@ -1,7 +1,9 @@
 """What `hsl ensemble` shows of its heads."""
 
+import os
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -19,13 +21,18 @@ from hsl.reports.plots.plot_files import Plot
 from hsl.reports.statistics.comparisons import pooled_estimates
 from hsl.reports.tables.score_tables import Cell, Table, interval_cell
 from hsl.reports.tables.titles import kind_of, title_of
-from hsl.run_folder.ensemble import StoredEnsemble, read_isolation
+from hsl.run_folder.ensemble import StoredEnsemble, StoredMember, read_isolation
 from hsl.run_folder.run import ScoredOn
+from hsl.verbs.ensemble.planning.planned import read_by
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork
 from hsl.verbs.ensemble.stages.judging import BASELINES
-from hsl.verbs.ensemble.tables import chosen_table, class_gains, matrix_table, record_table, stage_table
+from hsl.verbs.ensemble.tables import asked_table, chosen_table, class_gains, matrix_table, record_table, stage_table
 
 LEVEL = 0.9
+SHOWN_BY = (
+    "These commands show the pictures that all members get wrong, or one alone, and where the members look; one for "
+    "each fold, whose validation pictures no member of it was trained on."
+)
 NAMED = 20  # ids in a sentence
 
 
@@ -53,13 +60,14 @@ def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: Head
     score = "f1" if work.head.kind == "image" else "iou"
     sections = [
         PageSection("Stages side by side", tables=ranked),
-        PageSection("Score against cost", plots=[_cost(page, work, metric)]),
+        PageSection("Score against cost", plots=_costs(page, work, metric)),
         PageSection("By class", tables=[class_gains(work.models, shown, score, head)]),
         PageSection("Members", tables=_members(page, work, metric)),
     ]
     if work.head.kind == "image":
         sections += [
-            PageSection("How unlike the members are", _diversity(work.rows), tables=_unlike(work)),
+            PageSection("How unlike the members are", _diversity(_base_rows(work)), tables=_unlike(work)),
+            PageSection("Pictures that members get wrong", SHOWN_BY, commands=_analyses(folder.parent, page, work)),
             PageSection("Calibration", tables=_calibration(work, settings)),
         ]
     else:
@@ -74,32 +82,64 @@ def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: Head
     return [*sections, PageSection("Isolation audit", f"{text}.", tables=[table])]
 
 
-def _cost(page: StoredEnsemble, work: HeadWork, metric: str) -> Plot:
-    costs = []
-    for model in work.models:
-        estimate = work.judgement.estimates.get(model.label)
-        if estimate is None:
-            continue
-        members = [page.members[name] for name in work.variants[model.label].members]
-        millions = sum(one.parameters * len(one.runs) for one in members) / 1e6
-        interval = (estimate.interval.low, estimate.interval.high) if estimate.interval else None
-        costs.append(Costed(model.label, estimate.mean, interval, millions))
-    return cost_plot(costs, metric, "million parameters that predict", f"cost_{work.head.name}")
+def _costs(page: StoredEnsemble, work: HeadWork, metric: str) -> list[Plot]:
+    """By parameters and, where every member was timed, by time; all members of a combination predict every picture."""
+
+    def plot(unit: str, name: str, cost: Callable[[StoredMember], float]) -> Plot:
+        costs = []
+        for model in work.models:
+            if (estimate := work.judgement.estimates.get(model.label)) is None:
+                continue
+            members = [page.members[name] for name in work.variants[model.label].members]
+            interval = (estimate.interval.low, estimate.interval.high) if estimate.interval else None
+            total = sum(cost(one) * len(one.runs) for one in members)
+            costs.append(Costed(model.label, estimate.mean, interval, total))
+        return cost_plot(costs, metric, unit, f"{name}_{work.head.name}")
+
+    kind, known = work.head.kind, [page.members[name].picture_seconds for name in work.rows.members]
+    plots = [plot("million parameters that predict", "cost", lambda one: one.parameters / 1e6)]
+    if all(kind in one for one in known):
+        unit = "milliseconds per picture that all folds of the members take"
+        plots.append(plot(unit, "time", lambda one: 1000 * one.picture_seconds[kind]))
+    return plots
 
 
 def _members(page: StoredEnsemble, work: HeadWork, metric: str) -> list[Table]:
     on = ScoredOn("val")
     kinds = {"member": "text", metric: kind_of(metric), "parameters_in_millions": "value", "training_time": "seconds"}
+    kinds["milliseconds_per_picture"] = "value"
     records: list[dict[str, Cell]] = []
     for model in work.single:
         member = page.members[model.label.partition("/")[2]]
-        values = (member.label, model.summary(metric, on), member.parameters / 1e6, member.seconds)
+        spent = member.picture_seconds.get(work.head.kind)
+        values = (member.label, model.summary(metric, on), member.parameters / 1e6, member.seconds,
+                  None if spent is None else 1000 * spent)  # fmt: skip
         records.append(dict(zip(kinds, values, strict=True)))
-    caption = f"{title_of(metric)} over folds, by themselves. Parameters are of one fold, the time is of all of them."
+    caption = (
+        f"{title_of(metric)} over folds, by themselves. Parameters are of one fold, the training time is of all. The "
+        "time of a picture is that of one fold, taken while rows were made: of an image head the way to the pooled "
+        "features, of a dense head that to the maps."
+    )
     tables = [record_table(f"members_{work.head.name}", caption, records, kinds)]
-    labels = {name: page.members[name].label for name in work.rows.members}
+    labels = {name: page.members[name].label for name in _base_rows(work).members}
     taken = chosen_table({name: work.variants[name] for name in work.variants}, labels, work.head.name)
-    return tables if taken is None else [*tables, taken]
+    asked = asked_table(work.variants, work.head.name)
+    return [*tables, *(one for one in (taken, asked) if one is not None)]
+
+
+def _base_rows(work: HeadWork) -> Rows:
+    """Of the members that were trained for no stage."""
+    return work.rows.of_members(read_by("", work.rows.members))
+
+
+def _analyses(output: Path, page: StoredEnsemble, work: HeadWork) -> list[str]:
+    """A command of each fold, since `hsl analyze` takes runs of one."""
+    members = [page.members[name] for name in _base_rows(work).members]
+    commands = []
+    for fold in sorted(members[0].runs):
+        runs = ",".join(os.path.normpath(output / one.runs[fold].folder) for one in members)
+        commands.append(shlex.join(["hsl", "analyze", f"runs=[{runs}]", f"output=outputs/analysis/fold{fold}"]))
+    return commands
 
 
 def _diversity(rows: Rows) -> str:
@@ -117,7 +157,7 @@ def _named(ids: Sequence[str]) -> str:
 
 
 def _unlike(work: HeadWork) -> list[Table]:
-    head, rows = work.head.name, work.rows
+    head, rows = work.head.name, _base_rows(work)
     pairs = (
         ("disagreement", "Share of pictures on which two members give unlike answers.", disagreement(rows)),
         (

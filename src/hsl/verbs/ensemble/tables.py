@@ -108,6 +108,26 @@ def chosen_table(variants: Mapping[str, Variant], members: Mapping[str, str], he
     return Table(f"chosen_{head}", caption, columns, rows)
 
 
+def asked_table(variants: Mapping[str, Variant], head: str) -> Table | None:
+    """Of stages whose members do not all answer alike: who is asked about which share of pictures; none without one."""
+    kinds = {"stage": "text", "member": "text", "asked_about": "share", "unsure_below": "value", "weight": "value"}
+    records: list[dict[str, Cell]] = []
+    for name, variant in variants.items():
+        notes = variant.notes
+        if "referee" in notes:
+            records.append({"stage": name, "member": notes["referee"], "asked_about": notes["consulted"]})
+        elif "thresholds" in notes:
+            for member, share in notes["consulted"].items():
+                below = notes["thresholds"].get(member)
+                records.append({"stage": name, "member": member, "asked_about": share, "unsure_below": below})
+        records += [{"stage": name, "member": one, "weight": value} for one, value in notes.get("alphas", {}).items()]
+    caption = (
+        f"Head {head}: share of the pictures that a member of a cascade is asked about, and the confidence below which "
+        "the next one is; share that a referee decides; weights of boosting. As fitted on all rows."
+    )
+    return record_table(f"asked_{head}", caption, records, kinds) if records else None
+
+
 def _taken(variant: Variant) -> tuple[Counter[str], dict[str, float]] | None:
     final = shares(variant.notes)
     if final is None or (variant.stage == INDIVIDUAL and variant.name != BEST):
