@@ -88,7 +88,7 @@ class World:
                 runs={0: StoredRun(folder=f"../{name}", sha256="0")},
                 parameters=10**6,
                 picture_seconds={"image": 0.02},
-            )  # fmt: skip
+            )
             for name in MEMBERS
         }
         return StoredEnsemble(
