@@ -24,7 +24,7 @@ from hsl.data.files.tiff_pages import (
     stored_numbers,
     turned_upright,
 )
-from hsl.errors import DataError
+from hsl.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -136,6 +136,8 @@ def pillow_picture(data: bytes, name: str, kind: str) -> Image.Image:
         with quiet_pillow():
             picture.load()
     except (OSError, SyntaxError, ValueError, LookupError, struct.error, zlib.error) as error:
+        if isinstance(error, UserError):
+            raise
         raise DataError(f"`{name}` is cut off or damaged: {error}. Restore the file or remove it.") from error
     return picture
 

@@ -1,5 +1,6 @@
 """What the first bytes of a picture say: its kind, its size, how it is to be turned. Nothing is decoded."""
 
+import contextlib
 import operator
 import struct
 import zlib
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hsl.data.files.tiff_pages import first_page, num_pages, open_with_pillow, quiet_pillow
-from hsl.errors import DataError
+from hsl.errors import DataError, UserError
 
 MAX_MEGAPIXELS = 300.0
 """Unless ``data.max_megapixels`` says otherwise."""
@@ -67,7 +68,7 @@ def read_header(data: bytes, name: str) -> Header:
     try:
         header = _header(data, name)
     except (struct.error, LookupError, OSError, SyntaxError, ValueError, zlib.error) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, UserError):
             raise
         raise broken(data, name) from error
     if header is None:
@@ -102,8 +103,8 @@ def check_size(header: Header, name: str, max_megapixels: float) -> None:
     needed = pixels * max(6.0, header.bits / 4) / 1e9  # decoded, and once more in the order of channels of RGB
     raise DataError(
         f"`{name}` should have at most {max_megapixels:g} megapixels. Found {header.width} x {header.height} pixels"
-        f"{wide}: decoded it takes about {needed:.2g} GB. Cut it into parts, or raise `data.max_megapixels` (in "
-        "`hsl predict`: `max_megapixels`) if there is so much memory."
+        f"{wide}: decoded it takes about {needed:.2g} GB. Cut it into parts, or raise `max_megapixels` "
+        "(`data.max_megapixels` in training) if there is so much memory."
     )
 
 
@@ -261,7 +262,7 @@ def _bmp(data: bytes) -> Header:
 def _orientation(block: bytes) -> int:
     """Of an EXIF block; 1 where it says none, or nonsense."""
     content, found = block.removeprefix(b"Exif\0\0"), 1
-    try:
+    with contextlib.suppress(struct.error, LookupError):  # of one that is cut off, what came before counts
         order = {b"II": "<", b"MM": ">"}[content[:2]]
         (place,) = struct.unpack(f"{order}I", content[4:8])
         (entries,) = struct.unpack(f"{order}H", content[place : place + 2])
@@ -269,6 +270,4 @@ def _orientation(block: bytes) -> int:
             tag, kind, number, value = struct.unpack(f"{order}HHI4s", content[start : start + 12])
             if tag == _ORIENTATION and kind in _WHOLE and number == 1:
                 (found,) = struct.unpack_from(order + _WHOLE[kind], value)
-    except (struct.error, LookupError):
-        return 1
     return found if found in range(1, 9) else 1

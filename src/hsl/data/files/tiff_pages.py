@@ -20,7 +20,7 @@ import numpy as np
 from cv2.utils import logging as opencv_logging
 from numpy.typing import NDArray
 
-from hsl.errors import DataError, needs
+from hsl.errors import DataError, UserError, needs
 
 if TYPE_CHECKING:
     import tifffile
@@ -59,7 +59,7 @@ def explained(name: str, how: str = " as TIFF", way_out: str = "Export it anew a
         struct.error, zlib.error, lzma.LZMAError, LookupError, OSError, SyntaxError, TypeError, ValueError,
         ArithmeticError, ImportError, RuntimeError,
     ) as error:  # fmt: skip
-        if isinstance(error, DataError):
+        if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"`{name}` cannot be read{how}: {reason}. {way_out}") from error
