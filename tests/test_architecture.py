@@ -18,8 +18,9 @@ LEVELS = {
     "signals": 0, "terminal": 0,
     "data": 1, "models": 1, "losses": 1, "weighting": 1, "metrics": 1, "inference": 1, "run_folder": 1,
     "tasks": 2, "callbacks": 2, "pseudo_labels": 2, "ensembles": 2, "reports": 2, "exporting": 2,
-    "verbs": 3, "serving": 3,
-    "cli": 4,
+    "serving": 3,
+    "verbs": 4,
+    "cli": 5,
 }  # fmt: skip
 SHELVES = {"callbacks", "data/formats", "ensembles", "losses", "pseudo_labels"}
 """A file an option of a group; of ensembles, a stage."""

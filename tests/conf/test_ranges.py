@@ -22,6 +22,7 @@ NEEDED |= {
     "data.sampling.table": "x",
     "output": "x",
     "run": "x",
+    "model": "x",
     "runs": "[x]",
     "input": "x",
     "labels": "x",

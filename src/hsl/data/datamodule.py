@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -11,14 +11,14 @@ import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 
-from hsl.batch import Batch
+from hsl.batch import Batch, Sample
 from hsl.data.arguments import Loading, PictureForm, check_arguments
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.files.scan import Unchanged
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.loading.cache import PictureCache
-from hsl.data.loading.dataset import PictureDataset, unmasked_pictures
+from hsl.data.loading.dataset import PictureDataset, collate, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.sampling import class_counts, lost_classes, mask_presence
 from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
@@ -120,6 +120,21 @@ class DataModule(LightningDataModule):
         order = BatchOrder(len(records), self.loading.batch_size, shuffle=False, seed=self.loading.seed, sizes=unknown)
         workers = self._choose_workers(len(order), 0)
         return Loader(dataset, order, num_workers=workers, on_broken=on_broken)
+
+    def batches_of(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[Batch]:
+        """The same of decoded pictures ``(H, W, 3)``, all at once but for those that keep their own sizes: one by one.
+
+        Ids are their places, as text.
+        """
+        samples: list[Sample] = []
+        for place, image in enumerate(images):
+            seen, _ = self._evaluate(image, {}, ())
+            tensor = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1)))
+            height, width = image.shape[:2]
+            samples.append({"id": str(place), "image": tensor, "masks": {}, "size": (height, width)})
+        together = len(samples) if self._evaluate.size is not None else 1
+        for start in range(0, len(samples), max(1, together)):
+            yield collate(samples[start : start + together])
 
     def original(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """RGB ``uint8 (H, W, 3)`` and mask of one picture at the size of the source. Not to be written."""

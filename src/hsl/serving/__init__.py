@@ -1,0 +1,1 @@
+"""A trained model over HTTP: one process listens, one computes. Nothing here knows where a model comes from."""

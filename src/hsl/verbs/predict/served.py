@@ -1,0 +1,140 @@
+"""A run folder or an ensemble as the server sees a model: pictures in, `Prediction` out, as in `hsl predict`."""
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from hsl.batch import DISTANCE, Outputs
+from hsl.config.targets import allowed_targets
+from hsl.data.files.decoding import Decoding, Picture
+from hsl.data.files.records import Record
+from hsl.errors import DataError, UserError
+from hsl.exporting.prediction import Prediction
+from hsl.heads import Head
+from hsl.metrics.images.imagewise import probabilities_of
+from hsl.metrics.objects.watershed import objects_of
+from hsl.run_folder.ensemble import is_ensemble
+from hsl.verbs.ensemble.predicting import EnsembleModel
+from hsl.verbs.predict.foreign_pictures import foreign_decoding
+from hsl.verbs.predict.outputs import RunModel, predicted_outputs
+from hsl.verbs.predict.predict import HEAD, MAX_OBJECTS
+
+
+@dataclass(frozen=True, eq=False)
+class ServedRun:
+    """See `hsl.serving.served.Served`.
+
+    Attributes:
+        model: opened.
+        decoding: of the pictures.
+        heads: what the outputs are.
+    """
+
+    model: RunModel | EnsembleModel
+    decoding: Decoding
+    heads: Mapping[str, Head]
+    gated: bool = field(default=False, init=False)
+
+    @classmethod
+    def open(cls, cfg: DictConfig) -> "ServedRun":
+        """That of ``cfg.model``, with its weights in memory."""
+        cfg.run = cfg.model
+        opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.model)) else RunModel.of(
+            cfg.model, cfg, allowed_targets(cfg)
+        )  # fmt: skip
+        runs = [opened] if isinstance(opened, RunModel) else [run for some in opened.models.values() for run in some]
+        for run in runs:
+            run.cfg.data.num_workers = 0
+        read = runs[0].task.problem.readings if isinstance(opened, RunModel) else {}  # these have no outputs
+        heads = {name: head for name, head in opened.heads.items() if name not in read}
+        served = cls(opened, foreign_decoding(cfg, opened.facts, opened.max_megapixels), heads)
+        served.predict_many([np.zeros((64, 64, 3), np.uint8)])  # what is built at the first picture is built now
+        return served
+
+    def decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
+        """As `hsl predict` decodes it."""
+        return self.decoding.image_of(data, name)
+
+    def predict_many(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """As `hsl predict` computes it."""
+        if isinstance(self.model, RunModel):
+            outputs = dict(_outputs(self.model, images))
+        else:
+            outputs = _of_ensemble(self.model, images)
+        return [prediction_of(outputs[str(place)], self.heads, self.model.thresholds) for place in range(len(images))]
+
+    def judge(self, image: NDArray[np.uint8], said: Prediction) -> None:
+        """There is no gate."""
+
+    def card(self) -> str:
+        """What the run folder says of itself."""
+        facts = self.model.facts
+        lines = [f"- {head.name} ({head.kind}): {', '.join(head.classes)}" for head in self.heads.values()]
+        return "\n".join(
+            ["# A model of hsl", "", f"Trained {facts.get('started', 'at an unknown time')}.", "", *lines, ""]
+        )
+
+
+def _outputs(model: RunModel, images: Sequence[NDArray[np.uint8]]) -> list[tuple[str, dict[str, Tensor]]]:
+    return [
+        pair
+        for batch in model.data.batches_of(images)
+        for pair in predicted_outputs(model.task, model.data, batch, _raise)
+    ]
+
+
+def _raise(error: UserError) -> None:
+    raise error
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """A picture that is decoded already, as a source and as what decodes it."""
+
+    image: NDArray[np.uint8]
+    name: str = "picture"
+
+
+class _Decoded:
+    def __call__(self, record: Record) -> Picture:
+        return Picture(cast(Any, record.image).image, None)
+
+
+def _of_ensemble(model: EnsembleModel, images: Sequence[NDArray[np.uint8]]) -> dict[str, Outputs]:
+    records = [Record(str(i), cast(Any, _InMemory(image)), None, None, {}, None) for i, image in enumerate(images)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = model.outputs(records, cast(Any, _Decoded()), _raise, _ignore, Path(folder) / "maps")
+        return dict(found)
+
+
+def _ignore(_: Any) -> None:
+    """The batch needs no look."""
+
+
+def prediction_of(
+    outputs: Outputs, heads: Mapping[str, Head], thresholds: Mapping[str, Collection[float]]
+) -> Prediction:
+    """From the logits of one picture, ``(C, H, W)`` at its own size and ``(K,)``, to what is handed on.
+
+    Raises:
+        DataError: there are more objects than a map of 16 bits holds.
+    """
+    known = {name: head for name, head in heads.items() if name in outputs and head.kind in ("dense", "image")}
+    probabilities = {
+        name: probabilities_of(outputs[name][None], head.several and head.kind == "image")[0].numpy()
+        for name, head in known.items()
+    }
+    objects = None
+    if DISTANCE in outputs:
+        ids = objects_of(outputs[HEAD], outputs[DISTANCE])
+        if int(ids.max(initial=0)) > MAX_OBJECTS:
+            raise DataError(f"`picture` should have at most {MAX_OBJECTS} objects. Found more. Cut it into parts.")
+        objects = ids.astype(np.uint16)
+    return Prediction(known, probabilities, {name: list(limits) for name, limits in thresholds.items()}, objects)
