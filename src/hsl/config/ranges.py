@@ -48,6 +48,7 @@ KEYS: Mapping[str, Any] = {
     "max_c_share": Fraction,
     "port": NonNegativeInt,
     "model": str,
+    "gate": str | None,
     "host": str,
     "hosts": Sequence[str],
     "token": str | None,

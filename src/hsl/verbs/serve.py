@@ -138,6 +138,11 @@ def opener_of(cfg: DictConfig) -> OpenModel:
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(cfg.model)
     if (folder / MANIFEST).is_file():
+        if cfg.gate is not None:
+            raise ConfigError(
+                f"`gate` should be left away for an artefact, which holds its own. Found `gate = {cfg.gate}`. Export "
+                "the run with it: `hsl export run=RUN gate=GATE`."
+            )
         return OpenArtefact(settings)
     if not is_ensemble(folder):
         config_of(cfg.model, "model")

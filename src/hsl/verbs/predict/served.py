@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ from hsl.config.targets import allowed_targets
 from hsl.data.files.decoding import Decoding, Picture
 from hsl.data.files.records import Record
 from hsl.errors import DataError, UserError
+from hsl.exporting.gate import Gate, Verdict
+from hsl.exporting.generic_encoder import FrozenEncoder
 from hsl.exporting.prediction import Prediction
 from hsl.heads import Head
 from hsl.metrics.images.imagewise import probabilities_of
@@ -35,12 +37,20 @@ class ServedRun:
         model: opened.
         decoding: of the pictures.
         heads: what the outputs are.
+        gate: knows pictures of another kind; ``None``: none was asked for.
+        encoder: makes the features that the gate reads.
     """
 
     model: RunModel | EnsembleModel
     decoding: Decoding
     heads: Mapping[str, Head]
-    gated: bool = field(default=False, init=False)
+    gate: Gate | None = None
+    encoder: FrozenEncoder | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is a gate."""
+        return self.gate is not None
 
     @classmethod
     def open(cls, cfg: DictConfig) -> "ServedRun":
@@ -54,7 +64,11 @@ class ServedRun:
             run.cfg.data.num_workers = 0
         read = runs[0].task.problem.readings if isinstance(opened, RunModel) else {}  # these have no outputs
         heads = {name: head for name, head in opened.heads.items() if name not in read}
-        served = cls(opened, foreign_decoding(cfg, opened.facts, opened.max_megapixels), heads)
+        gate = None if cfg.gate is None else Gate.read(Path(cfg.gate))
+        if gate is not None:
+            gate.check_classes(heads)
+        encoder = None if gate is None else FrozenEncoder.open(Path(cfg.gate), gate)
+        served = cls(opened, foreign_decoding(cfg, opened.facts, opened.max_megapixels), heads, gate, encoder)
         served.predict_many([np.zeros((64, 64, 3), np.uint8)])  # what is built at the first picture is built now
         return served
 
@@ -70,8 +84,11 @@ class ServedRun:
             outputs = _of_ensemble(self.model, images)
         return [prediction_of(outputs[str(place)], self.heads, self.model.thresholds) for place in range(len(images))]
 
-    def judge(self, image: NDArray[np.uint8], said: Prediction) -> None:
-        """There is no gate."""
+    def judge(self, image: NDArray[np.uint8], said: Prediction) -> Verdict | None:
+        """What the gate says."""
+        if self.gate is None or self.encoder is None:
+            return None
+        return self.gate.judge(said, self.encoder.features(image))
 
     def card(self) -> str:
         """What the run folder says of itself."""
