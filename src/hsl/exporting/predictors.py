@@ -54,10 +54,7 @@ def look(session: Session, model: Model, images: Array) -> Outputs:
         ConfigError: the graph gives something else than the manifest says.
         NonFiniteLogitsError: an output is not finite.
     """
-    if not model.orientations:
-        outputs = _once(session, model, images)
-    else:
-        outputs = _averaged(session, model, images)
+    outputs = (_averaged if model.orientations else _once)(session, model, images)
     for head, output in outputs.items():
         if not np.isfinite(output).all():
             raise NonFiniteLogitsError(
@@ -79,24 +76,33 @@ def reflected_to(images: NDArray[np.float32], height: int, width: int) -> Array:
 
 def to_size(logits: Array, height: int, width: int) -> Array:
     """``(C, h, w)`` -> ``(C, height, width)``, bilinear between the middles of pixels, in the order of torch's sums."""
-    for axis, target in ((-2, height), (-1, width)):
-        if (size := logits.shape[axis]) == target:
-            continue
-        scale = np.float64(np.float32(size) / np.float32(target))
-        place = np.maximum(scale * (np.arange(target) + 0.5) - 0.5, 0).astype(np.float32)  # rounded once, as torch does
-        first = np.minimum(place.astype(np.int64), size - 1)
-        share = np.clip(place - first.astype(np.float32), 0, 1)
-        share = share[:, None] if axis == -2 else share
-        result = np.take(logits, first, axis) * (1 - share)
-        result += np.take(logits, np.minimum(first + 1, size - 1), axis) * share
-        logits = result
-    return logits
+    if logits.shape[1:] == (height, width):
+        return logits
+    rows, columns = _between(logits.shape[1], height), _between(logits.shape[2], width)
+    result = np.empty((len(logits), height, width), np.float32)
+    for channel, into in zip(logits, result, strict=True):  # one by one: what lies beside the result stays small
+        first, second, share = rows
+        tall = channel[first] * (1 - share[:, None]) + channel[second] * share[:, None]
+        first, second, share = columns
+        np.multiply(np.take(tall, first, 1), 1 - share, out=into)
+        into += np.take(tall, second, 1) * share
+    return result
+
+
+def _between(size: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Of each of ``target`` places the two of ``size`` between which it lies, and the share of the second."""
+    scale = np.float64(np.float32(size) / np.float32(target))
+    place = np.maximum(scale * (np.arange(target) + 0.5) - 0.5, 0).astype(np.float32)  # rounded once, as torch does
+    first = np.minimum(place.astype(np.int64), size - 1)
+    return first, np.minimum(first + 1, size - 1), np.clip(place - first.astype(np.float32), 0, 1)
 
 
 def softmax(logits: Array, axis: int = 0) -> Array:
     """Probabilities along an axis, in float32."""
-    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+    powers = logits - logits.max(axis=axis, keepdims=True)
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=axis, keepdims=True)
+    return np.asarray(powers)
 
 
 def sigmoid(logits: Array) -> Array:
@@ -107,7 +113,8 @@ def sigmoid(logits: Array) -> Array:
 def log_softmax(logits: Array, axis: int = 0) -> Array:
     """Log-probabilities along an axis, in float32."""
     shifted = logits - logits.max(axis=axis, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+    shifted -= np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+    return np.asarray(shifted)
 
 
 def fused(outputs: Mapping[str, Array], fusion: Fusion) -> Array:
@@ -199,16 +206,12 @@ def _by_windows(session: Session, model: Model, images: Array, window: Window) -
 
 def _places(shape: Sequence[int], window: Window) -> Iterator[tuple[int, tuple[slice, slice]]]:
     """Number of the picture and place of every window, the longer side outermost."""
-    tops, lefts = (starts(side, window.side, window.stride) for side in shape[-2:])
+    ends = [side - window.side for side in shape[-2:]]
+    tops, lefts = ([*range(0, end, window.stride), end] for end in ends)  # the last is moved back to the border
     for picture in range(shape[0]):
         corners = list(product(tops, lefts))
         for top, left in corners if shape[-2] > shape[-1] else sorted(corners, key=lambda corner: corner[::-1]):
             yield picture, (slice(top, top + window.side), slice(left, left + window.side))
-
-
-def starts(side: int, window: int, stride: int) -> list[int]:
-    """Where windows start along a side: every ``stride`` pixels, the last one moved back to the border."""
-    return [*range(0, side - window, stride), side - window]
 
 
 def gaussian(window: int) -> Array:
@@ -291,10 +294,6 @@ def torch_session(path: Path, threads: int | None) -> Session:
 
 def session_of(runtime: Runtime) -> OpenSession:
     """What opens the graphs of a runtime."""
-    match runtime:
-        case "onnx":
-            return onnx_session
-        case "openvino":
-            return openvino_session
-        case "torch_export":
-            return torch_session
+    if runtime == "onnx":
+        return onnx_session
+    return openvino_session if runtime == "openvino" else torch_session
