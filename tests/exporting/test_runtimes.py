@@ -15,7 +15,18 @@ import tifffile
 
 import hsl
 from hsl.batch import DISTANCE
-from hsl.exporting.manifest import Decoding, Manifest, Model, Runtime, read_manifest, write_manifest
+from hsl.exporting.gate import Calibration, Gate, GenericEncoder
+from hsl.exporting.gate_rules import FeatureRule, SegmentationRule
+from hsl.exporting.manifest import (
+    GATE_ENCODER,
+    GATE_FOLDER,
+    Decoding,
+    Manifest,
+    Model,
+    Runtime,
+    read_manifest,
+    write_manifest,
+)
 from hsl.exporting.runner import Runner
 from hsl.heads import Head
 
@@ -130,6 +141,36 @@ def test_what_is_missing_is_named_and_how_to_install_it(artefact: Path, bare: Pa
         done.stderr
         == "This artefact needs onnxruntime. Found no `onnxruntime`. Install it: `pip install onnxruntime`.\n"
     )
+
+
+def test_the_gate_of_an_artefact_judges_pictures_there_too(artefact: Path, bare: Path, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    grey = np.full((16, 16, 3), 128, np.uint8)
+    encoder = GenericEncoder("means", "by hand", "ab" * 32, "cd" * 32, 8, 8, (0.5,) * 3, (0.5,) * 3, 3)
+    gate = Gate(
+        (), "By hand.", SegmentationRule(DENSE.name, tuple(DENSE.classes), (), None, {}, 0.0, 0.0, (), 0.5),
+        FeatureRule("neighbours", 1, 0.2, 0.99), encoder, Calibration("none", 5, 1, 1, 1, 1, {}),
+        {"reference": encoder.input_of(grey).mean((2, 3))},
+    )  # fmt: skip
+    gate.write(artefact / GATE_FOLDER)
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["m"]), helper.make_node("Flatten", ["m"], ["features"])]
+    values = {"image": [1, 3, 8, 8], "features": [1, 3]}
+    image, features = [helper.make_tensor_value_info(name, TensorProto.FLOAT, of) for name, of in values.items()]
+    graph = helper.make_graph(nodes, "encoder", [image], [features])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save(model, artefact / GATE_FOLDER / GATE_ENCODER)
+    write_manifest(artefact, read_manifest(artefact))
+
+    for name, pixels in {"near": grey, "far": np.zeros_like(grey)}.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
+    pictures = [str(tmp_path / f"{name}.png") for name in ("near", "far")]
+    done = run(bare, ["-m", "hsl.exporting.runner", str(artefact), *pictures, "--output", str(tmp_path / "out")])
+    assert (done.returncode, done.stderr) == (0, "")
+    near, far = (row["gate"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text()))
+    assert near == {"accepted": True, "reasons": [], "scores": near["scores"]}
+    assert not far["accepted"]
+    assert "distance" in far["reasons"][0]
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch_export"])
