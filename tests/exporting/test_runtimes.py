@@ -15,6 +15,7 @@ import tifffile
 
 import hsl
 from hsl.batch import DISTANCE
+from hsl.errors import ConfigError
 from hsl.exporting.gate import Calibration, Gate, GenericEncoder
 from hsl.exporting.gate_rules import FeatureRule, SegmentationRule
 from hsl.exporting.manifest import (
@@ -171,6 +172,15 @@ def test_the_gate_of_an_artefact_judges_pictures_there_too(artefact: Path, bare:
     assert near == {"accepted": True, "reasons": [], "scores": near["scores"]}
     assert not far["accepted"]
     assert "distance" in far["reasons"][0]
+
+
+def test_a_graph_that_this_onnxruntime_cannot_open_is_told(artefact: Path) -> None:
+    (artefact / "model.onnx").write_bytes(b"junk")
+    write_artefact(artefact, "model.onnx")
+    with pytest.raises(ConfigError, match=r"can open. Found: .*INVALID_PROTOBUF.* Install a newer"):
+        Runner.open(artefact)
+    write_graph(artefact / "model.onnx")  # "or export the model again"
+    Runner.open(write_artefact(artefact, "model.onnx"))
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch_export"])

@@ -4,23 +4,17 @@ Every step gives the numbers of its twin there, to the last bits of float32; the
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.errors import ConfigError, NonFiniteLogitsError, needs
-from hsl.exporting.manifest import Fusion, Model, Runtime, Window
+from hsl.errors import ConfigError, NonFiniteLogitsError
+from hsl.exporting.manifest import Fusion, Model, Window
+from hsl.exporting.sessions import Array, Session
 
-Array = NDArray[np.float32]
 Outputs = dict[str, Array]
-Session = Callable[[Array], Mapping[str, Array]]
-"""Runs a graph: ``float32 (B, 3, H, W)``, normalised -> head -> ``float32``."""
-OpenSession = Callable[[Path, int | None], Session]
-"""Opens a graph; the number is how many threads it may use, ``None``: all."""
 
 SIGMA, FLOOR = 1 / 8, 1e-3  # as in `hsl.inference.sliding_window`
 AT_ONCE = 4
@@ -251,49 +245,3 @@ def _check(outputs: Mapping[str, Array], model: Model, size: tuple[int, ...]) ->
                 f"The graph {model.file} should give `{head.name}` of shape {('B', *wanted)}. Found "
                 f"{'none' if shape is None else ('B', *shape)}. Export the model again."
             )
-
-
-def onnx_session(path: Path, threads: int | None) -> Session:
-    """A graph in onnxruntime, on the processor."""
-    needs("This artefact", ["onnxruntime"])
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in opened.get_outputs()]
-    return lambda batch: dict(zip(names, opened.run(names, {"image": batch}), strict=True))
-
-
-def openvino_session(path: Path, threads: int | None) -> Session:
-    """A graph in OpenVINO, on the processor, in float32."""
-    needs("This artefact", ["openvino"])
-    import openvino
-
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or 0}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    names = [output.any_name for output in compiled.outputs]
-    return lambda batch: {name: compiled(batch)[name] for name in names}
-
-
-def torch_session(path: Path, threads: int | None) -> Session:
-    """A program of ``torch.export``, which gives its outputs by head."""
-    needs("This artefact", ["torch"])
-    import torch
-
-    del threads  # torch has one number for the whole process: `torch.set_num_threads`
-    program = torch.export.load(path).module()
-
-    def run(batch: Array) -> Mapping[str, Array]:
-        with torch.inference_mode():
-            return {head: output.numpy() for head, output in program(torch.from_numpy(batch)).items()}
-
-    return run
-
-
-def session_of(runtime: Runtime) -> OpenSession:
-    """What opens the graphs of a runtime."""
-    if runtime == "onnx":
-        return onnx_session
-    return openvino_session if runtime == "openvino" else torch_session

@@ -22,20 +22,8 @@ from hsl.errors import DataError, needs
 from hsl.exporting.gate import Gate, Verdict
 from hsl.exporting.manifest import GATE_ENCODER, GATE_FOLDER, Combination, Manifest, Model, read_manifest
 from hsl.exporting.prediction import Prediction
-from hsl.exporting.predictors import (
-    Array,
-    OpenSession,
-    Outputs,
-    Session,
-    fused,
-    look,
-    normalised,
-    onnx_session,
-    session_of,
-    sigmoid,
-    softmax,
-    to_size,
-)
+from hsl.exporting.predictors import Outputs, fused, look, normalised, sigmoid, softmax, to_size
+from hsl.exporting.sessions import Array, OpenSession, Session, onnx_session, session_of
 from hsl.heads import Head, of_kind
 from hsl.inference.combining import FLOOR, combined, combined_maps, log_odds, tempered
 
