@@ -22,7 +22,8 @@ from hsl.options import Option, options_below, options_json, options_text, read_
 from hsl.verbs.train.phase_plan import read_phases
 
 GROUPS = sorted(p for p in conf_dir().rglob("*") if p.is_dir() and p.name != "hydra" and p.parent.name != "hydra")
-VERBS = {"labelling": "label", "stage": "ensemble"}  # groups of another config than train.yaml
+VERBS = {"labelling": "label", "stage": "ensemble", "study": "study", "sampler": "study", "pruner": "study"}
+"""Groups of another config than train.yaml."""
 OPTIONS = [(str(g.relative_to(conf_dir())), f.stem) for g in GROUPS for f in sorted(g.glob("[!_]*.yaml"))]
 NEEDED = [
     "data.root=somewhere",
@@ -63,7 +64,7 @@ def rounds() -> list[tuple[str, list[str]]]:
 
 def composed_round(verb: str, chosen: list[str]) -> DictConfig:
     """The options, and a value for whatever they say the user has to choose."""
-    output = [] if verb == "train" else ["output=x"]
+    output = [] if verb in ("train", "study") else ["output=x"]
     cfg = without_hydra(composed(*chosen, *output, verb=verb))
     if not (missing := OmegaConf.missing_keys(cfg)):
         return cfg

@@ -156,6 +156,24 @@ def test_an_array_of_four_with_one_requeued_equals_the_uninterrupted_run(tmp_pat
     assert curves(resumed) == curves(whole)
 
 
+def test_workers_of_a_study_share_its_trials(tmp_path: Path) -> None:
+    words = [
+        "study",
+        "study=demo",
+        *TINY_JOB,
+        f"data.root={tmp_path}/data",
+        f"output_root={tmp_path}/out",
+        "pruner=none",
+    ]
+    settings = ["pruner=none", "study.folds=[0]", "study.num_trials=3", "study.confirm.top=0"]
+    array = submit(ROOT, tmp_path, *words, *settings, array="0-1")
+    for index in range(2):
+        wait(f"the end of worker {index}", lambda name=f"{array}_{index}": state(name) == "COMPLETED")
+    shown = run(sys.executable, "-c", "from hsl.cli import main; main()", "study", "show", "name=demo_study",
+                f"output_root={tmp_path}/out", "json=true")  # fmt: skip
+    assert [(row["trial"], row["state"]) for row in json.loads(shown)] == [(n, "complete") for n in range(3)]
+
+
 def test_scancel_is_final(stub: Path) -> None:
     cancelled = submit(stub, stub, "fold=0")
     log = stub / "4294967294.log"  # what SLURM calls the index of a job without an array

@@ -1,0 +1,247 @@
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hsl.errors import ConfigError, DataError
+from hsl.verbs.study import checks, trials
+from hsl.verbs.study.fold_runs import Ended
+from hsl.verbs.study.pages.importance import importance_of
+from hsl.verbs.study.pages.showing import best_first, chart, is_done, rows_of, status_line
+from hsl.verbs.study.pages.study_page import write_pages
+from hsl.verbs.study.running import Trials
+from hsl.verbs.study.spaces import as_json, read_space
+from hsl.verbs.study.stored_study import new_study, read_study, write_study
+from hsl.verbs.study.study_storage import open_storage
+from hsl.verbs.study.trials import next_trial
+
+
+def test_a_trial_is_its_folds(tmp_path, study, stored, space, trainings, take):
+    trainings.outcomes = {0: 0.4, 1: 0.6}
+    claimed = take(study, space)
+    said = Trials(tmp_path, stored, study, None, 4).run(claimed)
+    claimed.release()
+    assert said == "trial 0: val/miou 0.5000 ± 0.1414"
+    assert [words["fold"] for words in trainings] == ["0", "1"]
+    assert {words["experiment"] for words in trainings} == {"demo"}
+    assert trainings[0]["resume"] == "last"
+    assert trainings[0]["run_dir"] == f"'{tmp_path}/trial0/fold0'"
+    (row,) = rows_of(study, stored)
+    assert (row["score"], row["folds"], row["state"]) == (pytest.approx(0.5), 2, "complete")
+    assert row["deviation"] == pytest.approx(0.141421, abs=1e-6)
+
+
+def test_no_test_score_is_opened(tmp_path, study, stored, space, trainings, take):
+    opened = []
+    sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+    claimed = take(study, space)
+    Trials(tmp_path, stored, study, None, 4).run(claimed)
+    write_pages(tmp_path, stored, study)
+    mine = [path for path in opened if str(tmp_path) in path]
+    assert any("history.csv" in path for path in mine)
+    assert not [path for path in mine if "metrics.json" in path or "per_image" in path or "results.json" in path]
+    assert study.trials[0].value == 0.5  # not the 0.99 that stands in the column of the test part
+
+
+def test_several_objectives(tmp_path, stored, space, trainings, take):
+    stored = stored.model_copy(update={"objectives": ["score", "parameters"]})
+    study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0))
+    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    assert study.trials[0].values == [0.5, 7.0]
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    write_pages(tmp_path, stored, study)
+
+
+def test_a_failed_trial_is_told_and_the_next_goes_on(tmp_path, study, stored, space, trainings, take):
+    log = tmp_path / "log"
+    log.write_text("epoch 1\nerror: the loss is NaN\n")
+    trainings.outcomes = {1: Ended(2, False, log)}
+    running = Trials(tmp_path, stored, study, None, 4)
+    assert running.run(take(study, space)) == "trial 0: failed, fold 1: the loss is NaN"
+    trainings.outcomes = {}
+    running.run(take(study, space))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert rows_of(study, stored)[0]["why"] == "fold 1: the loss is NaN"
+    assert "2 trials ended, best score 0.5000 (trial 1)" in status_line(study, stored)
+
+
+def test_killed_from_outside_three_times(tmp_path, study, stored, space, trainings, take):
+    trainings.outcomes = {0: Ended(-signal.SIGKILL, False, tmp_path / "fold0.log")}
+    said = Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    assert "killed from outside, as the system does where memory runs out" in said
+    assert len(trainings) == 3
+
+
+def test_pruned_by_folds(tmp_path, stored, space, trainings, take):
+    stored = stored.model_copy(update={"folds": list(range(8))})
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1)
+    study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0), pruner)
+    running = Trials(tmp_path, stored, study, "folds", 4)
+    trainings.outcomes = {fold: 0.8 + 0.01 * fold for fold in range(8)}
+    running.run(take(study, space))
+    trainings.outcomes = {fold: 0.3 + 0.01 * fold for fold in range(8)}
+    assert running.run(take(study, space)) == "trial 1: pruned after 4 of 8 folds"
+    assert checks.FIRST_PRUNED_FOLD == 4  # what the warning says
+
+
+def test_pruned_by_epochs(tmp_path, stored, space, trainings, take):
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0), pruner)
+    running = Trials(tmp_path, stored, study, "epochs", 4)
+    running.run(take(study, space))
+    trainings.outcomes = {0: 0.2}
+    assert running.run(take(study, space)) == "trial 1: pruned after epochs of the first fold"
+    assert study.trials[1].state == TrialState.PRUNED
+    assert study.trials[0].intermediate_values == {0: 0.4, 1: 0.5}
+
+
+def test_what_a_dead_worker_left_is_taken_first(tmp_path, study, stored, space, trainings, take):
+    first = take(study, space)
+    other = take(study, space)
+    assert (first.trial.number, other.trial.number, first.again) == (0, 1, False)
+    first.release()  # as the system does for a process that was killed
+    again = take(study, space)
+    assert (again.trial.number, again.again) == (0, True)
+    assert again.point == first.point
+    Trials(tmp_path, stored, study, None, 4).run(again)
+    assert take(study, space).trial.number == 2
+
+
+def test_a_worker_that_died_while_it_asked(tmp_path, study, stored, space, monkeypatch, take):
+    study.ask()
+    assert take(study, space).trial.number == 1  # it may be asking right now
+    monkeypatch.setattr(trials, "UNNAMED_S", 0.0)
+    taken = take(study, space)
+    assert (taken.trial.number, taken.again, set(taken.point)) == (0, True, set(space))
+
+
+def test_a_trial_of_another_machine_is_left_alone(tmp_path, study, stored, space, monkeypatch, take):
+    monkeypatch.setattr(trials, "UNNAMED_S", 0.0)
+    take(study, space, place="the id of another folder").release()
+    assert take(study, space).trial.number == 1
+    assert not is_done(study, 1)
+
+
+def test_no_point_twice_and_an_exhausted_space(tmp_path, study, stored, trainings, monkeypatch, take):
+    monkeypatch.setattr(trials, "MAX_PASSED", 30)
+    small = read_space({"loss": {"choices": ["dice", "ce"]}})
+    running = Trials(tmp_path, stored, study, None, 4)
+    for _ in range(2):
+        running.run(take(study, small, number=9))
+    assert {trial.params["loss"] for trial in study.trials if trial.state == TrialState.COMPLETE} == {"dice", "ce"}
+    with pytest.raises(DataError, match="should have points that were not tried"):
+        take(study, small, number=9)
+    assert len(rows_of(study, stored.model_copy(update={"space": as_json(small)}))) == 2
+
+
+def test_a_narrowed_space_is_kept_to(tmp_path, study, stored, space, trainings, take):
+    narrow = read_space({"optimizer.lr": {"low": 1e-3, "high": 1e-2, "log": True}, "loss": {"choices": ["ce"]}})
+    running = Trials(tmp_path, stored, study, None, 4)
+    running.run(take(study, space))
+    for _ in range(3):
+        whole = {**narrow, "loss": space["loss"]}
+        claimed = take(study, whole, number=4, allowed=narrow)
+        running.run(claimed)
+        assert claimed.point["loss"] == "ce"
+        assert 1e-3 <= claimed.point["optimizer.lr"] <= 1e-2
+
+
+def test_another_study_in_the_storage(tmp_path, stored, space):
+    open_storage(tmp_path, stored, None)
+    with pytest.raises(ConfigError, match="holds a study `s` already"):
+        open_storage(tmp_path, stored.model_copy(update={"words": ["experiment=steel"]}), None)
+
+
+@pytest.mark.slow
+def test_a_database_and_a_study_of_another_program_in_it(tmp_path, stored, space, take, trainings):
+    url = f"sqlite:///{tmp_path}/own"
+    study = open_storage(tmp_path, stored, url, optuna.samplers.RandomSampler(seed=0))
+    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    assert open_storage(tmp_path, stored, url).trials[0].value == 0.5
+    url = f"sqlite:///{tmp_path}/db"
+    foreign = optuna.create_study(storage=url, study_name="s")
+    foreign.ask()
+    with pytest.raises(ConfigError, match="of another program"):
+        open_storage(tmp_path, stored, url)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////nowhere/at/all", "postgresql://me:secret@localhost:1/x", "nonsense", "mysql://h/d"]
+)
+def test_a_storage_that_cannot_be_reached(tmp_path, stored, url):
+    with pytest.raises(ConfigError, match=r"should be a storage that can be reached") as error:
+        open_storage(tmp_path, stored, url)
+    assert "secret" not in str(error.value).partition(": ")[0]
+
+
+def test_a_line_that_was_cut_off(tmp_path, study, stored, space, take, trainings):
+    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    with (tmp_path / "journal.log").open("a") as file:
+        file.write('{"op_code":4,"worker_')
+    again = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=1))
+    Trials(tmp_path, stored, again, None, 4).run(take(again, space))
+    assert [trial.value for trial in open_storage(tmp_path, stored, None).trials] == [0.5, 0.5]
+
+
+def work(folder, done, pace):
+    """A worker of its own process: trials without training."""
+    folder = Path(folder)
+    stored = read_study(folder)
+    space = read_space({"x": {"low": 0, "high": 10_000}})
+    study = open_storage(folder, stored, None, optuna.samplers.RandomSampler())
+    while claimed := next_trial(study, folder, stored.id, space, space, 12):
+        time.sleep(pace)
+        study.tell(claimed.trial, float(claimed.point["x"]))
+        with Path(done).open("a") as file:
+            file.write(f"{claimed.trial.number}\n")
+        claimed.release()
+
+
+def test_kills_lose_and_repeat_nothing(tmp_path, space):
+    write_study(tmp_path, new_study(
+        name="s", words=[], monitor="val/miou", mode="max", objectives=["score"], folds=[0],
+        space=as_json(read_space({"x": {"low": 0, "high": 10_000}})),
+    ))  # fmt: skip
+    done, context = tmp_path / "done", multiprocessing.get_context("fork")
+    workers, kills, stop = [], 0, time.monotonic() + 60
+    while time.monotonic() < stop:
+        workers = [one for one in workers if one.is_alive()]
+        if kills and not workers and len(done.read_text().split()) >= 12:
+            break
+        while len(workers) < 2:
+            workers.append(context.Process(target=work, args=(tmp_path, done, 0.05)))
+            workers[-1].start()
+        time.sleep(0.12)
+        if kills < 8:
+            os.kill(workers[kills % 2].pid, signal.SIGKILL)
+            kills += 1
+    stored = read_study(tmp_path)
+    study = open_storage(tmp_path, stored, None)
+    assert kills == 8
+    assert is_done(study, 12)
+    assert sorted(trial.number for trial in study.trials if trial.state == TrialState.COMPLETE) == list(range(12))
+
+
+def test_pictures_and_tables(tmp_path, study, stored, space, trainings, take):
+    running = Trials(tmp_path, stored, study, None, 4)
+    for i in range(12):
+        trainings.outcomes = {0: 0.3 + 0.01 * i, 1: 0.4 + 0.01 * i}
+        running.run(take(study, space, number=12))
+    assert [trial.number for trial in best_first(study, stored)][:2] == [11, 10]
+    assert chart(study, stored)[0] == "▁"
+    assert chart(study, stored)[-1] == "█"
+    found = importance_of(study, stored)
+    assert set(found.means) == set(space)
+    assert all(0 <= found.deviations[key] < 1 for key in space)
+    write_pages(tmp_path, stored, study)
+    page = (tmp_path / "index.html").read_text()
+    assert "It was not confirmed" in page
+    assert "high by luck" in page
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 13
