@@ -133,11 +133,18 @@ def read_ensemble_rows(folder: Path) -> dict[str, Any]:
 
 
 def write_stage(folder: Path, name: str, page: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write what a stage gave: first the arrays, last ``stage.json``, whose presence means complete."""
+    """Write what a stage gave: first the arrays, last ``stage.json``, whose presence means complete.
+
+    Args:
+        folder: of the head.
+        name: of the stage.
+        page: with ``digest``, of its inputs.
+        arrays: by name; ``stage.json`` lists them.
+    """
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
     write_arrays(place / ENSEMBLE_ROWS, dict(arrays))
-    write_atomically(place / STAGE, json.dumps(page, indent=1).encode())
+    write_atomically(place / STAGE, json.dumps({**page, "arrays": sorted(arrays)}, indent=1).encode())
 
 
 def read_stage(folder: Path, name: str, digest: str | None) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
@@ -150,12 +157,10 @@ def read_stage(folder: Path, name: str, digest: str | None) -> tuple[dict[str, A
     """
     try:
         page = read_json(folder / name / STAGE)
-        num = len(page["variants"])
         if digest not in (None, page["digest"]):
             return None
-        names = [f"{kind}_{i}" for kind in ("nested", "fitted") for i in range(num)]
-        return dict(page), read_arrays(folder / name / ENSEMBLE_ROWS, names)
-    except DataError:  # it is made again
+        return dict(page), read_arrays(folder / name / ENSEMBLE_ROWS, page["arrays"])
+    except (DataError, KeyError):  # damaged, or of another version: it is made again
         return None
 
 

@@ -1,15 +1,19 @@
 """`hsl ensemble` from trained members to pictures, on the command line."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from hsl.cli import conf_dir
 from hsl.run_folder.layout import METRICS
 
+SMOKE = yaml.safe_load((conf_dir() / "smoke_ensemble.yaml").read_text())
 HSL = [sys.executable, "-c", "from hsl.cli import main; main()"]
 
 
@@ -67,3 +71,38 @@ def test_what_no_ensemble_can_be_made_of_is_one_sentence(tmp_path: Path) -> None
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_what_is_planned_is_trained_and_taken_up(tmp_path: Path) -> None:
+    """Dual heads: masks combined and taken up, a student of masks and attention, and a cascade known by its name."""
+    words = [*SMOKE["settings"], "task=dual_head", "loss=dual_head", "decoder=unet_small", f"output_root={tmp_path}"]
+    words += [f"data.root={tmp_path}/data", "data.reader.num_pictures=50", "metrics=none"]
+    done = hsl("train", "-m", *words, "name=members", "seed=0,1", "fold=0,1")
+    assert done.returncode == 0, done.stderr
+    common = [f"cache_dir={tmp_path}/.cache", f"output_root={tmp_path}"]
+    combine = [*common, "num_parts=3", "resamples=200"]
+    members = [f"runs={tmp_path}/members", f"output={tmp_path}/combined"]
+    done = hsl("ensemble", *members, "heads=[dense]", "stages=[votes]", *combine)
+    assert done.returncode == 0, done.stderr
+    page = json.loads((tmp_path / "combined" / "ensemble.json").read_text())
+    assert all(member["picture_seconds"]["dense"] > 0 for member in page["members"].values())
+    plan = ["stages=[cascade,distillation]", "rounds.cascade=2", "maps=true", "attention=0.1"]
+    overrides = f"overrides={json.dumps(words)}"
+    done = hsl("ensemble", "plan", f"runs={tmp_path}/members", *plan, *common, f"output={tmp_path}/plan", overrides)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("python train.py")]
+    for line in lines:
+        if "cascade_2" in line or "fold=0" in line:
+            done = hsl("train", *shlex.split(line.partition("  #")[0])[2:])
+            assert done.returncode == 0, done.stderr
+    (student,) = (tmp_path / "ensemble" / "student_1").rglob("history.csv")
+    losses = pd.read_csv(student)
+    for objective in ("distillation_classification", "distillation_segmentation", "attention"):
+        assert losses[f"train/loss/{objective}"].gt(0).all(), objective
+    runs = f"runs=[{tmp_path}/members,{tmp_path}/ensemble/*_?]"
+    done = hsl("ensemble", runs, "stages=[cascade]", *combine, f"output={tmp_path}/all")
+    assert done.returncode == 0, done.stderr
+    assert "! left out: ensemble/student_1, which learns from the members" in done.stdout
+    settings = json.loads((tmp_path / "all" / "ensemble.json").read_text())["settings"]
+    assert settings["cascade"]["order"][1:] == ["cascade_2"]

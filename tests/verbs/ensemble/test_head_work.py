@@ -1,13 +1,16 @@
 """The stages of one head, over rows and run folders that are made up."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from tests._runs import run_maker, split_of
 
+from hsl.ensembles.dense import ImageMaps, combine_maps
 from hsl.ensembles.isolation import Check
 from hsl.ensembles.rows import Rows
 from hsl.errors import DataError
@@ -28,7 +31,8 @@ from hsl.verbs.ensemble.artefact import open_ensemble
 from hsl.verbs.ensemble.page import write_page
 from hsl.verbs.ensemble.stages import combining
 from hsl.verbs.ensemble.stages.combining import Isolation
-from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on
+from hsl.verbs.ensemble.stages.dense_stages import miou_of
+from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
 from hsl.verbs.ensemble.tables import asked_table
 
 MEMBERS = {"a": 1.5, "b": 1.8, "c": 2.2}
@@ -67,7 +71,14 @@ class World:
         )  # fmt: skip
 
     def work(self, output: str = "out", earlier: str = "none", settings: HeadSettings = SETTINGS) -> HeadWork:
-        isolation = Isolation(
+        arguments = (HEAD, self.rows, lambda: self.test, self.runs, self.isolation(), settings)
+        work = work_on(*arguments, self.folder / output / HEAD.name, self.folder / earlier / HEAD.name)
+        runs = [read_run(path.parent) for path in (self.folder / output).rglob("metrics.json")]
+        assert not any(run.image_pictures.get(ScoredOn("test")) for run in runs)  # other heads may have stages to run
+        return replace(work, tested=work.test())
+
+    def isolation(self) -> Isolation:
+        return Isolation(
             groups=dict(zip(self.rows.ids, self.rows.groups, strict=True)),
             contents=dict(zip(self.rows.ids, self.rows.contents, strict=True)),
             trained=self.trained,
@@ -75,11 +86,6 @@ class World:
             opened=lambda: self.opened,
             test_files={"/data/t0_0.png"},
         )
-        arguments = (HEAD, self.rows, lambda: self.test, self.runs, isolation, settings)
-        work = work_on(*arguments, self.folder / output / HEAD.name, self.folder / earlier / HEAD.name)
-        runs = [read_run(path.parent) for path in (self.folder / output).rglob("metrics.json")]
-        assert not any(run.image_pictures.get(ScoredOn("test")) for run in runs)  # other heads may have stages to run
-        return replace(work, tested=work.test())
 
     def page(self, work: HeadWork) -> StoredEnsemble:
         members = {
@@ -184,7 +190,7 @@ def test_a_variant_that_learnt_its_rows_by_heart_is_withheld(world: World, capsy
 
 def test_the_page_tells_what_is_recommended(done: tuple[World, HeadWork]) -> None:
     world, work = done
-    write_page(world.folder / "out", world.page(work), [work])
+    write_page(world.folder / "out", world.folder / "out", world.page(work), [work])
     page = (world.folder / "out" / "index.html").read_text(encoding="utf-8")
     assert work.judgement.sentence in page
     for text in (
@@ -228,4 +234,48 @@ def test_a_baseline_may_be_withheld_too(world: World, monkeypatch: pytest.Monkey
     work = world.work(settings=HeadSettings({"votes": VOTES}, 3, "accuracy", 300, 0, "none"))
     assert next(model.label for model in work.models) == "votes/soft"
     assert "individual/best" not in {model.label for model in (*work.models, *work.tested)}
-    write_page(world.folder / "out", world.page(work), [work])
+    write_page(world.folder / "out", world.folder / "out", world.page(work), [work])
+
+
+def test_a_stage_of_masks_is_taken_up_where_maps_and_settings_are_the_same(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    truth = {name: generator.integers(0, 2, (6, 8)).astype(np.uint8) for name in world.rows.ids}
+    maps = {
+        name: np.stack([np.eye(2)[mask].transpose(2, 0, 1) * 90 + generator.integers(0, 120, (2, 6, 8)) for _ in "ab"])
+        for name, mask in truth.items()
+    }
+    head, isolation = Head("segmentation", "dense", ("background", "leaf")), world.isolation()
+
+    def images() -> Iterator[ImageMaps]:
+        for i, name in enumerate(world.rows.ids):
+            facts = (name, world.rows.groups[i], world.rows.contents[i], int(world.rows.folds[i]), truth[name])
+            yield ImageMaps(*facts, maps[name].astype(np.uint8))
+
+    def work(output: str, earlier: str, **changes: Any) -> HeadWork:
+        settings = HeadSettings({"votes": VOTES | changes}, 3, "miou", 300, 0, "none")
+        places = (world.folder / output / head.name, world.folder / earlier / head.name)
+        return work_on_dense(head, ["a", "b"], images, None, world.runs, isolation, settings, *places)
+
+    first = work("one", "none")
+    assert "(kept)" not in capsys.readouterr().out
+    second = work("two", "one")
+    said = capsys.readouterr().out
+    assert "individual (kept)" in said
+    assert "votes (kept)" in said
+    assert second.judgement == first.judgement
+    image = next(images())
+    for name, variant in first.variants.items():
+        again = second.variants[name]
+        assert (again.gap, again.members, again.nested.ids) == (variant.gap, variant.members, variant.nested.ids)
+        assert miou_of(again.nested) == miou_of(variant.nested)
+        one, two = (combine_maps(each.combined, image.maps, ["a", "b"], head.classes) for each in (variant, again))
+        np.testing.assert_array_equal(one, two)
+    work("three", "one", seed=1)
+    said = capsys.readouterr().out
+    assert "individual (kept)" in said
+    assert "votes (kept)" not in said
+    maps[world.rows.ids[0]][0, 0, 0, 0] += 1
+    work("four", "one")
+    assert "(kept)" not in capsys.readouterr().out

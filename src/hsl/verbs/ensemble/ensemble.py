@@ -77,7 +77,7 @@ def ensemble(cfg: DictConfig) -> Path:
                 works.append(made(found, call))
             works = [replace(work, tested=work.test()) for work in works]
         page = _page(gathered, works, works[0].settings.stages, output.path)  # image heads first: they have orders
-        write_page(output.work, page, works)
+        write_page(output.work, output.path, page, works)
         write_ensemble(output.work, page)
     say(output.path / "index.html")
     return output.path / "index.html"
@@ -190,10 +190,9 @@ def _dense_head(found: Members, call: _Call) -> HeadWork:
     isolation = _isolation(found, call, {name: prepared.group(name) for name in found.folds})
     names = [member.name for member in found.members]
     arguments = (dict(found.members[0].runs), isolation, _head_settings(call, call.cfg.metric))
+    places = (call.output.work / head.name, call.output.path / head.name)
     last = test_images if found.test else None
-    return work_on_dense(
-        head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, call.output.work / head.name
-    )
+    return work_on_dense(head, names, lambda: maps_of(sorted(found.folds)), last, *arguments, *places)
 
 
 def _head_settings(call: _Call, metric: str) -> HeadSettings:

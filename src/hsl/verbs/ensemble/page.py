@@ -36,8 +36,15 @@ SHOWN_BY = (
 NAMED = 20  # ids in a sentence
 
 
-def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) -> None:
-    """Write ``index.html`` of an ensemble."""
+def write_page(output: Path, place: Path, page: StoredEnsemble, works: Sequence[HeadWork]) -> None:
+    """Write ``index.html`` of an ensemble.
+
+    Args:
+        output: where it is written.
+        place: the folder of the ensemble, from which the folders of its members are told.
+        page: its content.
+        works: what came of its heads.
+    """
     facts = [
         f"{len(page.members)} members, {len(next(iter(page.members.values())).runs)} folds each. Every score below is "
         "nested: what was fitted, fitted on other groups; made with hsl ensemble."
@@ -47,13 +54,14 @@ def write_page(output: Path, page: StoredEnsemble, works: Sequence[HeadWork]) ->
             "Epochs were chosen on these rows: no part was set apart for early stopping (data.split.stop_fraction=0), "
             "so every score is a little too high, of single members and of combinations alike."
         )
-    heads = {f"Head {work.head.name}": _sections(output / work.head.name, page, work, work.settings) for work in works}
+    heads = {f"Head {work.head.name}": _sections(output / work.head.name, place, page, work) for work in works}
     answers = {work.head.name: [work.judgement.sentence] for work in works}
     title = f"Ensemble on {page.data or 'unnamed data set'}"
     write_sections_page(output / "index.html", title, facts, answers, heads)
 
 
-def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: HeadSettings) -> list[PageSection]:
+def _sections(folder: Path, place: Path, page: StoredEnsemble, work: HeadWork) -> list[PageSection]:
+    settings = work.settings
     metric, head = settings.metric, work.head.name
     ranked = [stage_table(work.models, work.variants, work.judgement, metric, head)]
     shown = [name for name in dict.fromkeys((*BASELINES, work.judgement.recommended)) if name in work.variants]
@@ -67,7 +75,7 @@ def _sections(folder: Path, page: StoredEnsemble, work: HeadWork, settings: Head
     if work.head.kind == "image":
         sections += [
             PageSection("How unlike the members are", _diversity(_base_rows(work)), tables=_unlike(work)),
-            PageSection("Pictures that members get wrong", SHOWN_BY, commands=_analyses(folder.parent, page, work)),
+            PageSection("Pictures that members get wrong", SHOWN_BY, commands=_analyses(place, page, work)),
             PageSection("Calibration", tables=_calibration(work, settings)),
         ]
     else:
@@ -132,12 +140,12 @@ def _base_rows(work: HeadWork) -> Rows:
     return work.rows.of_members(read_by("", work.rows.members))
 
 
-def _analyses(output: Path, page: StoredEnsemble, work: HeadWork) -> list[str]:
+def _analyses(place: Path, page: StoredEnsemble, work: HeadWork) -> list[str]:
     """A command of each fold, since `hsl analyze` takes runs of one."""
     members = [page.members[name] for name in _base_rows(work).members]
     commands = []
     for fold in sorted(members[0].runs):
-        runs = ",".join(os.path.normpath(output / one.runs[fold].folder) for one in members)
+        runs = ",".join(os.path.normpath(place / one.runs[fold].folder) for one in members)
         commands.append(shlex.join(["hsl", "analyze", f"runs=[{runs}]", f"output=outputs/analysis/fold{fold}"]))
     return commands
 

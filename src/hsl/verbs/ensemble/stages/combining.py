@@ -1,9 +1,8 @@
 """All stages of one head, each audited before anything of it is written, and what they allow to be said."""
 
-import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from hsl.ensembles.rows import Rows
 from hsl.errors import ConfigError
 from hsl.run_folder.ensemble import write_isolation
 from hsl.terminal import say
-from hsl.verbs.ensemble.stages.dense_stages import DenseVariant, miou_of
+from hsl.verbs.ensemble.stages.dense_stages import DenseStage, DenseVariant, keep_dense_stage, miou_of
 from hsl.verbs.ensemble.stages.variants import (
     INDIVIDUAL,
     RowVariant,
@@ -154,32 +153,35 @@ def run_stages(
 
 
 def audited_dense(
-    variants: Sequence[DenseVariant], folds: Mapping[str, int], isolation: Isolation, folder: Path
+    stages: Sequence[DenseStage], folds: Mapping[str, int], isolation: Isolation, folder: Path
 ) -> list[DenseVariant]:
-    """The variants of a dense head that pass the audit, see `run_stages`.
+    """The variants of a dense head that pass the audit, see `run_stages`; what each stage gave is kept.
 
     Args:
-        variants: in the order of the stages.
+        stages: in their order.
         folds: id of each image -> number of the fold that predicted it.
         isolation: what the audit knows.
-        folder: of the head, for ``isolation.json``.
+        folder: of the head.
     """
     checks: list[Check] = []
-    kept: list[DenseVariant] = []
+    passed: list[DenseVariant] = []
     before = None
-    for stage, group in itertools.groupby(variants, key=lambda one: one.stage):
-        some = list(group)
-        nested = {one.name: miou_of(one.nested) for one in some}
-        scores = {one.name: (nested[one.name] + one.gap, nested[one.name]) for one in some}
-        own = isolation.of_stage(stage, some[0].trails, folds, scores, before)
-        before = max(nested.values())
+    for stage in stages:
+        nested = {one.name: miou_of(one.nested) for one in stage.variants}
+        scores = {one.name: (nested[one.name] + one.gap, nested[one.name]) for one in stage.variants}
+        trails = stage.variants[0].trails if stage.variants else ()
+        own = isolation.of_stage(stage.name, trails, folds, scores, before)
+        before = max(nested.values(), default=before)
+        own += [Check(**check) for check in stage.withheld]
         checks += own
         write_isolation(folder, [asdict(check) for check in checks])
-        judged(check for check in own if check.stage not in nested)
-        withheld = {check.stage for check in own if check.status == "violation"}
-        kept += [one for one in some if one.name not in withheld]
-        tell(stage, own, {name: score for name, score in nested.items() if name not in withheld})
-    return kept
+        judged(check for check in own if check.stage == stage.name)
+        violated = [check for check in own if check.status == "violation"]
+        good = [one for one in stage.variants if one.name not in {check.stage for check in violated}]
+        keep_dense_stage(folder, replace(stage, variants=good, withheld=[asdict(check) for check in violated]))
+        passed += good
+        tell(stage.name, own, {one.name: nested[one.name] for one in good}, stage.kept)
+    return passed
 
 
 def _stage_fits(settings: Mapping[str, Any], stage: str, rows: Rows) -> dict[str, Fit]:

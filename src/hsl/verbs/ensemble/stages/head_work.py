@@ -1,6 +1,7 @@
 """One head of the members: its stages, the recommendation, the test part at the end, and what the page shows of it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def work_on_dense(
     isolation: Isolation,
     settings: HeadSettings,
     folder: Path,
+    earlier: Path,
 ) -> HeadWork:
     """The same of a dense head, whose rows are sampled pixels and whose scores are of whole maps.
 
@@ -129,12 +131,15 @@ def work_on_dense(
         isolation: what the audit knows.
         settings: of the stages and the judgement.
         folder: where the head is written.
+        earlier: where an earlier call left it.
     """
     folds = {name: fold for fold, run in runs.items() if run.split for name in run.split.folds[fold].val}
     say(f"head {head.name}: {len(members)} members, {len(folds)} pictures")
-    rows = pixel_rows(images(), members, head.classes, affordable_pixels(len(folds)))
+    source = hashlib.sha256()
+    rows = pixel_rows(_hashed(images(), source), members, head.classes, affordable_pixels(len(folds)))
     parts = _parts_of(rows, settings)
-    done = run_dense_stages(settings.stages, rows, parts, images(), head)
+    places = (folder, earlier)
+    done = run_dense_stages(settings.stages, rows, parts, images, head, source.hexdigest(), places)
     variants = {one.name: one for one in audited_dense(done, folds, isolation, folder)}
     groups = dict(isolation.groups)
 
@@ -154,6 +159,14 @@ def work_on_dense(
     work = _concluded(head, settings, rows, parts, variants, model_of, test_of)
     write_ensemble_rows(folder, asdict(rows))
     return work
+
+
+def _hashed(images: Iterable[ImageMaps], into: "hashlib._Hash") -> Iterator[ImageMaps]:
+    """The same images; maps and masks go into the hash, of which the sampled pixels are but a part."""
+    for image in images:
+        into.update(repr((image.id, image.mask.shape, image.maps.shape)).encode())
+        into.update(image.mask.tobytes() + image.maps.tobytes())
+        yield image
 
 
 def _concluded(
