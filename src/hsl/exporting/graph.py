@@ -1,0 +1,217 @@
+"""The network of a run as a graph that runs without the suite: ONNX, OpenVINO, or a program of ``torch.export``.
+
+A graph maps a normalised picture ``image``, ``float32 (B, 3, H, W)``, to an output for each head, by its name. It holds
+what the network computes and nothing of where it was made: neither paths nor times, so that two exports are one.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hsl.errors import ConfigError
+from hsl.heads import Head
+
+MOST_STEPS, MOST_BATCH = 512, 256
+"""Of a side in strides, and of a batch: bounds without which a symbolic size is unbounded to torch."""
+
+
+class Graph(nn.Module):
+    """A network in evaluation, with its outputs by head and nothing else.
+
+    Args:
+        network: an `hsl.models.network.SegmentationNetwork`; a copy is taken to the processor in float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).float().cpu().eval()
+        training: set[str] = cast(Any, network).training_heads
+        known: Mapping[str, Head] = cast(Any, network).known_heads
+        self.known = tuple(head for name, head in known.items() if name not in training)
+        self.stride = int(cast(Any, network).stride)
+        self.fixed_size = bool(cast(Any, network).encoder.fixed_size)
+        for module in self.network.modules():
+            if getattr(module, "inplace", False):  # such an activation takes the exporter seconds, not milliseconds
+                module.inplace = False  # type: ignore[assignment]
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Normalised picture ``(B, 3, H, W)`` to the outputs by head."""
+        outputs = self.network(image)
+        return {head.name: outputs[head.name].contiguous() for head in self.known}
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A network as a program.
+
+    Attributes:
+        program: what ``torch.export`` made of it.
+        heads: its outputs, in their order.
+        stride: the sides of a picture are multiples of it.
+        input_size: height and width of the only picture that it takes; ``None``: any multiples of `stride`.
+        why_fixed: why it takes one size only; empty where it takes others.
+    """
+
+    program: ExportedProgram
+    heads: tuple[Head, ...]
+    stride: int
+    input_size: tuple[int, int] | None
+    why_fixed: str = ""
+
+
+def capture(network: nn.Module, size: tuple[int, int] | None) -> Captured:
+    """The network as a program for any number of pictures, of any size where the network allows it.
+
+    Args:
+        network: an `hsl.models.network.SegmentationNetwork`.
+        size: height and width of the pictures that it will see, for a network that takes one size; ``None``: they
+            differ.
+
+    Raises:
+        ConfigError: it cannot be exported at all, or takes one size only where pictures differ.
+    """
+    graph = Graph(network)
+    why = "its attention is built for one size" if graph.fixed_size else ""
+    if not why:
+        try:
+            return Captured(_program(graph, None), graph.known, graph.stride, None)
+        except _REFUSALS as error:
+            why = str(error).strip().partition("\n")[0]
+    if size is None:
+        raise ConfigError(
+            f"A network that is exported for pictures of their own size should take any. Found one that takes a single "
+            f"size ({why}). Export with `inference=sliding_window`, or with `evaluation_size` as in the run."
+        )
+    try:
+        return Captured(_program(graph, size), graph.known, graph.stride, size, why)
+    except _REFUSALS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"The network should be one that `torch.export` can follow. Found: {reason[:300]}. docs/export.md lists "
+            "the encoders that export; choose one of them."
+        ) from error
+
+
+_REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError, AssertionError)
+"""What ``torch.export`` raises of a network that it cannot follow; it has no error type of its own for all of them."""
+
+
+def _program(graph: Graph, size: tuple[int, int] | None) -> ExportedProgram:
+    """The program for pictures of one size; ``None``: of any."""
+    shape: dict[int, Any] = {0: Dim("batch", min=1, max=MOST_BATCH)}
+    example = size or (2 * graph.stride, 3 * graph.stride)
+    if size is None:
+        for axis, name in ((2, "rows"), (3, "columns")):
+            shape[axis] = graph.stride * Dim(name, min=1, max=MOST_STEPS)
+    images = torch.zeros(2, 3, *example)
+    # the mathematical form of attention has the same layout in memory everywhere, the fused one has not
+    with torch.no_grad(), _quiet(), _static_padding(), sdpa_kernel(SDPBackend.MATH):
+        program = torch.export.export(graph, (images,), dynamic_shapes=(shape,))
+    return _without_traces(program)
+
+
+def _pad_static(
+    x: Tensor, kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1), value: float = 0
+) -> Tensor:
+    """timm's padding, of sides that are multiples of the stride: then it does not depend on them."""
+    totals = [
+        max((side - 1) * spread + 1 - step, 0) for side, step, spread in zip(kernel_size, stride, dilation, strict=True)
+    ]
+    rows, columns = totals
+    return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=value)
+
+
+@contextlib.contextmanager
+def _static_padding() -> Iterator[None]:
+    """Convolutions that pad as TensorFlow does compute it from symbolic sides, in terms that grow without end."""
+    with contextlib.ExitStack() as stack:
+        for name in ("conv2d_same", "pool2d_same", "std_conv"):  # `timm.layers` hides some behind their functions
+            stack.enter_context(mock.patch.object(import_module(f"timm.layers.{name}"), "pad_same", _pad_static))
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters print of their progress."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _without_traces(program: ExportedProgram) -> ExportedProgram:
+    """Without the lines of code that each operation came from, which name files of this machine."""
+    for node in program.graph.nodes:
+        for name in ("stack_trace", "from_node"):
+            node.meta.pop(name, None)
+    return program
+
+
+def write_program(captured: Captured, path: Path) -> None:
+    """Write a program of ``torch.export``, which `hsl.exporting.runner` runs with torch."""
+    with _quiet():
+        torch.export.save(captured.program, path)
+
+
+def write_onnx(captured: Captured, path: Path) -> None:
+    """Write an ONNX graph.
+
+    Raises:
+        ConfigError: torch's exporter cannot translate it.
+    """
+    import onnx  # an extra
+
+    names = [head.name for head in captured.heads]
+    try:
+        with _quiet():
+            made: Any = torch.onnx.export(
+                captured.program, (), input_names=["image"], output_names=names, dynamo=True, verbose=False
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"The network should be one that torch can write as ONNX. Found: {cause[:300]}. Take "
+            "`format=torch_export`, or another encoder of docs/export.md."
+        ) from error
+    model = _anonymous(made.model_proto)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _anonymous(model: Any) -> Any:
+    """The graph without what says where and how it was made, and with sizes named as people name them."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *model.functions):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    del graph.value_info[:]  # sizes in between, under names that depend on what was exported before
+    for value in (*graph.input, *graph.output):
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if not size.HasField("dim_value"):
+                size.dim_param = ("batch", "", "height", "width")[axis]
+    return model
+
+
+def write_openvino(onnx_file: Path, path: Path) -> None:
+    """Write the graph of an ONNX file as OpenVINO's pair of files, ``.xml`` and ``.bin``, in float32."""
+    import openvino  # an extra
+
+    openvino.save_model(openvino.convert_model(onnx_file), path, compress_to_fp16=False)
