@@ -1,0 +1,1 @@
+"""`hsl export`: a model becomes an artefact that predicts without the suite."""
