@@ -179,11 +179,11 @@ def compare(ours: Prediction, theirs: Prediction) -> dict[str, Any]:
     return row
 
 
-def borders(objects: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Where an object ends, at the right or below, or is; ids do not matter."""
+def borders(objects: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """What is an object (2), and where one ends at the right or below (1): the same whatever their numbers are."""
     padded = np.pad(objects, ((0, 1), (0, 1)), mode="edge")
     ends = (padded[:-1, :-1] != padded[1:, :-1]) | (padded[:-1, :-1] != padded[:-1, 1:])
-    return np.asarray(ends ^ (objects > 0))
+    return ends + 2 * (objects > 0)
 
 
 def check_row(row: Mapping[str, Any]) -> None:

@@ -1,0 +1,251 @@
+"""`hsl export`: an artefact says what the run says, or there is none."""
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from tests.conftest import composed
+from torch import nn
+
+from hsl import errors
+from hsl.errors import ConfigError, UserError, user_sentence
+from hsl.exporting import graph
+from hsl.exporting.runner import Runner
+from hsl.verbs.export import export as verb
+from hsl.verbs.export.card import model_card
+from hsl.verbs.export.export import export
+from hsl.verbs.export.parity import RULES, borders, class_iou
+from hsl.verbs.train.train import train
+
+SMALL = [
+    "encoder=generic", "encoder.name=tu-test_resnet", "encoder.weights=null", "decoder.channels=[8,8,8,8,8]",
+    "metrics=none", "callbacks.evaluation.num_examples=0", "callbacks.tta_evaluation=null", "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=2",
+]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")
+
+
+@pytest.fixture(scope="module")
+def trained(module_tiny: Callable[..., DictConfig]) -> Path:
+    """A run of seconds; not to be changed."""
+    cfg = module_tiny(*SMALL)
+    train(cfg)
+    return next(Path(cfg.output_root).glob("*/fold0/*"))
+
+
+@pytest.fixture(scope="module")
+def captured(trained: Path) -> Callable[..., graph.Captured]:
+    """The network of the run is captured once for all tests."""
+    known: list[graph.Captured] = []
+    capture = graph.capture
+
+    def once(network: nn.Module, size: tuple[int, int] | None) -> graph.Captured:
+        if not known:
+            known.append(capture(network, size))
+        return known[0]
+
+    return once
+
+
+@pytest.fixture
+def quick(captured: Callable[..., graph.Captured], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "capture", captured)
+
+
+def settings(run: Path, output: Path, *words: str) -> DictConfig:
+    places = [f"run={run}", f"output={output}", f"output_root={output.parent / 'outputs'}"]
+    return composed([*places, "format=torch_export", "num_pictures=3", *words], "export")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder but hidden ones."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_artefact_says_what_its_run_says_and_names_no_place(trained: Path, tmp_path: Path) -> None:
+    before = hashes(trained)
+    export(settings(trained, tmp_path / "leaves", "licence=CC-BY-4.0"))
+    assert hashes(trained) == before
+    files = hashes(tmp_path / "leaves")
+    assert files.keys() == {"manifest.json", "model.pt2", "parity.json", "README.md"}
+    runner = Runner.open(tmp_path / "leaves")
+    assert runner.manifest.licence == "CC-BY-4.0"
+    assert runner.manifest.provenance["checkpoint_sha256"] == before["checkpoints/best.ckpt"]
+    said = runner.predict(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+    assert said.probabilities["segmentation"].shape == (len(runner.heads["segmentation"].classes), 50, 70)
+    page = json.loads((tmp_path / "leaves" / "parity.json").read_text())
+    assert page["passed"]
+    assert page["rules"] == RULES
+    assert {row["batch"] for row in page["pictures"]} == {1, 4}
+    assert len({(row["id"], row["height"]) for row in page["pictures"]}) == 3 * 3
+    assert {row["class"] for row in page["class_iou"]} <= set(runner.heads["segmentation"].classes)
+    card = (tmp_path / "leaves" / "README.md").read_text()
+    for words in (
+        "CC-BY-4.0",
+        "95 % interval",
+        *runner.heads["segmentation"].classes,
+        "## Limits",
+        "3 validation pictures",
+    ):
+        assert words in card
+    for name in files:
+        content = (tmp_path / "leaves" / name).read_bytes()
+        assert not any(str(place).encode() in content for place in (Path.home(), tmp_path, trained.parents[3])), name
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("planted", ["normalisation", "class order"])
+def test_a_failed_gate_leaves_nothing(
+    planted: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = verb.write_graphs
+
+    def wrong(*arguments: Any) -> Any:
+        made = write(*arguments)
+        (model,) = made.manifest.models
+        heads = tuple(replace(head, classes=tuple(head.classes)[::-1]) for head in made.manifest.heads)
+        mistaken = {"normalisation": {"models": (replace(model, mean=(0.0, 0.0, 0.9), std=(0.01, 0.2, 5.0)),)},
+                    "class order": {"heads": heads}}[planted]  # fmt: skip
+        return replace(made, manifest=replace(made.manifest, **mistaken))
+
+    monkeypatch.setattr(verb, "write_graphs", wrong)
+    if planted == "class order":  # a permutation of names changes no number: the sizes of the classes do
+        monkeypatch.setattr(
+            "hsl.exporting.runner.softmax", lambda logits, axis=0: np.flip(_softmax(logits, axis), axis)
+        )
+    with pytest.raises(UserError, match=r"`\w+` \(\d+ x \d+, batch 1\) should have at most 0.1% .*Found .*%.*Nothing"):
+        export(settings(trained, tmp_path / "leaves"))
+    assert not (tmp_path / "leaves").exists()
+
+
+def _softmax(logits: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
+    return torch.from_numpy(logits).softmax(axis).numpy()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wrong_graph_is_found(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = graph.write_program
+
+    def wrong(captured: graph.Captured, path: Path) -> None:
+        weight = captured.program.state_dict["network.heads.segmentation.classify.weight"]
+        with torch.no_grad():
+            weight.neg_()
+            write(captured, path)
+            weight.neg_()
+
+    monkeypatch.setattr(graph, "write_program", wrong)
+    with pytest.raises(UserError, match=r"should have at most 0\.1%"):
+        export(settings(trained, tmp_path / "leaves"))
+    assert not (tmp_path / "leaves").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(verb, "write_manifest", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        export(settings(trained, tmp_path / "leaves"))
+    assert "Free some space" in str(user_sentence(caught.value))
+    assert not (tmp_path / "leaves").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["format=tflite"], "`format` should be one of onnx, openvino, torch_export. Found `format = tflite`"),
+        (["num_pictures=0"], "`num_pictures` should be at least 1. Found `num_pictures = 0`"),
+        (["run=nowhere"], "`run` should be a run folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_a_sentence(
+    words: Sequence[str], message: str, trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        export(settings(trained, tmp_path / "leaves", *words))
+    assert not (tmp_path / "leaves").exists()
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name.startswith("onnx") else name)
+    with pytest.raises(ConfigError, match=r"`hsl export` needs onnx, onnxscript and onnxruntime.*hsl\[onnx\]"):
+        export(settings(trained, tmp_path / "leaves", "format=openvino"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_folder_lacks_or_holds_is_said(trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(UserError, match=r"best\.ckpt"):
+        export(settings(copy, tmp_path / "leaves"))
+    (copy / "splits.json").unlink()
+    with pytest.raises(ConfigError, match=r"should hold its fold assignment, splits\.json"):
+        export(settings(copy, tmp_path / "leaves"))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        export(settings(trained, tmp_path / "taken"))
+    assert (tmp_path / "taken" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_that_moved_are_found_where_they_are(trained: Path, tmp_path: Path) -> None:
+    copy, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(trained, copy)
+    text = (copy / "config.yaml").read_text()
+    root = next(line.split(": ", 1)[1] for line in text.splitlines() if line.startswith("  root: "))
+    shutil.copytree(root, moved)
+    (copy / "config.yaml").write_text(text.replace(f"  root: {root}", "  root: gone"))
+    with pytest.raises(ConfigError, match="`data_root=FOLDER`"):
+        export(settings(copy, tmp_path / "leaves"))
+    export(settings(copy, tmp_path / "leaves", f"data_root={moved}"))
+    assert (tmp_path / "leaves" / "manifest.json").is_file()
+
+
+def test_the_iou_of_a_class_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import jaccard_score
+
+    rng = np.random.default_rng(0)
+    truths, maps = rng.integers(0, 3, (2, 4, 9, 7)), rng.integers(0, 3, (2, 4, 9, 7)).astype(np.uint8)
+    found = class_iou(list(truths[0]), list(maps[0]), 4)
+    wanted = jaccard_score(truths[0].ravel(), maps[0].ravel(), average=None)
+    np.testing.assert_allclose(found[:3], wanted)
+    assert np.isnan(found[3])
+    truths[0][:, 0] = 255
+    np.testing.assert_allclose(
+        class_iou(list(truths[0]), list(maps[0]), 3),
+        jaccard_score(truths[0][:, 1:].ravel(), maps[0][:, 1:].ravel(), average=None),
+    )
+
+
+def test_borders_do_not_know_the_numbers_of_objects() -> None:
+    objects = np.array([[0, 1, 1, 2], [0, 1, 1, 2], [3, 3, 0, 0]], np.uint16)
+    renamed = np.array([0, 9, 4, 7], np.uint16)[objects]
+    np.testing.assert_array_equal(borders(objects), borders(renamed))
+    merged = np.where(objects == 2, 1, objects).astype(np.uint16)
+    assert (borders(objects) != borders(merged)).sum() == 1
+
+
+def test_a_card_says_what_is_not_known(trained: Path, tmp_path: Path) -> None:
+    from hsl.exporting.manifest import Decoding, Manifest
+
+    provenance: Mapping[str, Any] = {"checkpoint_sha256": "0" * 64, "first_weights": {}}
+    manifest = Manifest("m", "onnx", (), Decoding(None, None, 300), (), provenance=dict(provenance))
+    card = model_card(manifest, [trained], {"pictures": []}, {"model.onnx": "its attention is built for one size"})
+    for words in ("Not stated.", "first weights: unknown", "takes inputs of one size only: its attention"):
+        assert words in card
