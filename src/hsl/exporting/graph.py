@@ -8,6 +8,7 @@ import contextlib
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,3 +216,6 @@ def write_openvino(onnx_file: Path, path: Path) -> None:
     import openvino  # an extra
 
     openvino.save_model(openvino.convert_model(onnx_file), path, compress_to_fp16=False)
+    # operations without a name are counted over all graphs of the process
+    text = re.sub(r'(<layer id="(\d+)" name=")\w+_\d+(" type="(\w+)")', r"\1\4_\2\3", path.read_text("utf8"))
+    path.write_text(text, encoding="utf8")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsl.batch import DISTANCE, IGNORE_INDEX
+from hsl.batch import IGNORE_INDEX
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import FileSource, Record
@@ -19,10 +19,9 @@ from hsl.errors import UserError
 from hsl.exporting.prediction import Prediction
 from hsl.exporting.runner import Runner
 from hsl.heads import Head
-from hsl.metrics.images.imagewise import probabilities_of
-from hsl.metrics.objects.watershed import objects_of
 from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.predict.outputs import RunModel
+from hsl.verbs.predict.served import prediction_of
 
 SCALES = (1.0, 0.75, 1.25)
 """Of the sides of a picture; at 1 its own bytes are decoded on both sides."""
@@ -140,18 +139,9 @@ def torch_predictions(
     """
     known = runner.decoding
     decoding = Decoding(value_range=known.value_range, max_megapixels=known.max_megapixels, bits=known.bits)
-    found = {}
-    for name, outputs in model.outputs(records, decoding, _raise, _ignore, folder):
-        probabilities = {
-            head.name: probabilities_of(outputs[head.name][None], head.several and head.kind == "image")[0].numpy()
-            for head in runner.manifest.heads
-        }
-        objects = None
-        if DISTANCE in outputs:
-            scored = next(head.name for head in model.heads.values() if head.kind == "dense")
-            objects = objects_of(outputs[scored], outputs[DISTANCE]).astype(np.uint16)
-        found[name] = Prediction(runner.heads, probabilities, runner.manifest.thresholds, objects)
-    return found
+    heads, limits = runner.heads, runner.manifest.thresholds
+    found = model.outputs(records, decoding, _raise, _ignore, folder)
+    return {name: prediction_of(outputs, heads, limits) for name, outputs in found}
 
 
 def _raise(error: UserError) -> None:
