@@ -27,12 +27,14 @@ from hsl.errors import ConfigError, DataError, NonFiniteLogitsError
 from hsl.exporting import runner as runner_module
 from hsl.exporting.command_line import TABLE, main
 from hsl.exporting.manifest import Combination, Decoding, Fusion, Manifest, Model, Window, write_manifest
+from hsl.exporting.prediction import Prediction
 from hsl.exporting.runner import Runner
 from hsl.heads import Head
 from hsl.inference.global_space import fuse
 from hsl.inference.predictor import Predictor, Whole, to_source_size
 from hsl.inference.sliding_window import SlidingWindow
 from hsl.inference.tta import TestTimeAugmentation
+from hsl.metrics.images.image_scores import predicted_labels
 from hsl.metrics.images.imagewise import probabilities_of
 from hsl.metrics.objects.watershed import objects_of
 from hsl.verbs.ensemble.predicting import MemberSums, combine
@@ -298,6 +300,15 @@ def some_rows(generator: np.random.Generator, head: Head) -> Rows:
         ids=ids, groups=ids, contents=ids, labels=labels, classes=head.classes, several=head.several,
         members=["a", "b"], probabilities=generator.dirichlet(np.ones(3), (2, 12)), folds=np.arange(12) % 3,
     )  # fmt: skip
+
+
+def test_a_threshold_is_compared_in_64_bits_as_in_the_scores() -> None:
+    value = np.float32(0.1)  # a little above 0.1
+    limits = [0.1, float(value), float(np.nextafter(float(value), 1)), 1.0]
+    for limit in limits:
+        said = Prediction({"signs": Head("signs", "image", ("x",), True)}, {"signs": value[None]}, {"signs": (limit,)})
+        expected = predicted_labels(value[None, None], several=True, thresholds=[limit])
+        assert (said.labels("signs") == ["x"]) == bool(expected[0, 0])
 
 
 def test_a_graph_that_is_not_as_the_manifest_says_is_refused(tmp_path: Path) -> None:

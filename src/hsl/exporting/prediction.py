@@ -41,4 +41,5 @@ class Prediction:
         if not known.several:
             return [known.classes[int(values.argmax())]]
         limits = self.thresholds[head]
-        return [name for name, value, limit in zip(known.classes, values, limits, strict=True) if value >= limit]
+        shown = zip(known.classes, values.tolist(), limits, strict=True)  # in 64 bits, as the scores compare them
+        return [name for name, value, limit in shown if value >= limit]
