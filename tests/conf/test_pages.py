@@ -26,6 +26,7 @@ MEASURED = {
         "trainer.precision": "32-true",
     },
     "ensembles": {"data.batch_size": 16, "data.split.stop_fraction": 0.1, "trainer.max_epochs": 10},
+    "gate": {"data.batch_size": 16, "data.split.stop_fraction": 0.1, "trainer.max_epochs": 10},
     "magnetic_tile": {"data.batch_size": 8, "data.image_size": 96, "trainer.max_epochs": 24},
     "nuclei": {"data.batch_size": 16, "data.image_size": 128, "trainer.max_epochs": 8},
     "steel": {"augmentation.blur.kernel": None, "data.split.num_folds": 3, "trainer.max_epochs": 4},

@@ -21,7 +21,7 @@ class GateRows:
     Attributes:
         ids: of the pictures.
         groups: of each.
-        labels: image class of each, empty where it is unknown; ``all`` throughout where there are no labels.
+        labels: the image classes that each is known to show; ``all`` throughout where the data have no labels.
         shown: the classes that the image head finds in each; none without one.
         folds: ``int64 (N,)``, whose model predicted it.
         scores: ``foreground``, ``component`` and ``signal``, ``(N,)`` each, see `SegmentationRule.scores`.
@@ -31,7 +31,7 @@ class GateRows:
 
     ids: Sequence[str]
     groups: Sequence[str]
-    labels: Sequence[str]
+    labels: Sequence[Sequence[str]]
     shown: Sequence[Sequence[str]]
     folds: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float64]]
@@ -123,8 +123,8 @@ def class_thresholds(rows: GateRows, percentile: float) -> dict[str, float]:
     A class with fewer than ``100 / percentile`` pictures has none: its smallest would be the threshold.
     """
     found = {}
-    for name in sorted(set(rows.labels) - {""}):
-        shares = rows.scores["foreground"][[label == name for label in rows.labels]]
+    for name in sorted({name for names in rows.labels for name in names}):
+        shares = rows.scores["foreground"][[name in names for names in rows.labels]]
         if len(shares) >= 100 / percentile:
             found[name] = float(np.percentile(shares, percentile, method="lower"))
     return found

@@ -1,10 +1,11 @@
-"""A page of sections with tables and plots: of an ensemble, of a study."""
+"""A page of sections with tables, plots and pictures: of an ensemble, of a study, of a gate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hsl.files.io import write_atomically
+from hsl.reports.page.galleries import View
 from hsl.reports.page.report_page import page_templates
 from hsl.reports.plots.palette import SERIES, SERIES_DARK
 from hsl.reports.plots.plot_files import Plot
@@ -20,6 +21,7 @@ class PageSection:
     commands: Sequence[str] = ()
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
+    views: Sequence[View] = ()
 
 
 def write_sections_page(

@@ -92,8 +92,9 @@ def gather_members(
     inference: str = "plain",
     plan: str | None = None,
     stages: Collection[str] = STAGES,
+    alone: bool = False,
 ) -> Members:
-    """The members of an ensemble.
+    """The members of an ensemble, or what else is made of predictions out of fold.
 
     A member is a model as a report knows it, with one seed. Runs that did not finish, and members without such a head,
     are left out, which is said. What `hsl ensemble plan` had trained is called as the plan calls it.
@@ -106,6 +107,7 @@ def gather_members(
         inference: the predictor of the rows.
         plan: name of the plan whose members count; none: the one there is.
         stages: that may read members of a plan.
+        alone: whether one member is enough.
 
     Raises:
         DataError: no run matches, or they do not fit together; every finding at once, with the runs.
@@ -129,16 +131,17 @@ def gather_members(
             else:
                 members.append(member)
                 findings += not_whole(member, model)
-    if len(members) < 2:
+    least, number = (1, "one member") if alone else (2, "two members")
+    if len(members) < least:
         named = "".join(f": {member.name}" for member in members)
-        findings.append(f"{len(members)} of at least two members with {kind} heads{named}")
+        findings.append(f"{len(members)} of at least {number} with {kind} heads{named}")
     findings = findings or [*unlike_data(members), *unlike_heads(members, kind)]
     findings = findings or [one for member in members for one in not_predicted_once(member, kind, inference)]
     findings = findings or (unlabelled(members, inference) if kind == "image" else [])
     if findings:
         listed = "".join(f"\n{sentence}" for sentence in (*findings, *left_out))
         raise DataError(
-            f"`runs` should be two or more members, each trained on every fold of the same split of the same data and "
+            f"`runs` should be at least {number}, each trained on every fold of the same split of the same data and "
             f"scored as `{inference}`. Found:{listed}\nTrain what is missing, or let `runs` match fewer."
         )
     members.sort(key=lambda member: member.name)

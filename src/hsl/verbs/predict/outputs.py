@@ -11,13 +11,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from hsl.batch import Batch
+from hsl.batch import Batch, Outputs
 from hsl.config.targets import allowed_targets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.errors import NonFiniteLogitsError, UserError
+from hsl.exporting.prediction import Prediction
 from hsl.heads import Head, of_kind
+from hsl.metrics.images.imagewise import probabilities_of
 from hsl.run_folder.layout import best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.micro_batches import pieces
@@ -115,6 +117,33 @@ class RunModel:
         for batch in self.data.predict_dataloader(records, decoding, on_broken=on_broken):
             on_batch(batch)
             yield from predicted_outputs(self.task, self.data, batch, on_broken)
+
+    def predictions(
+        self, records: Sequence[Record], decoding: Decoding, on_broken: OnBroken
+    ) -> Iterator[tuple[str, Prediction]]:
+        """Id and probabilities of every picture that can be done."""
+        for name, outputs in self.outputs(records, decoding, on_broken, _unseen, None):
+            yield name, prediction_of(outputs, self.heads, self.thresholds)
+
+
+def _unseen(_: Batch) -> None:
+    """The batch needs no look."""
+
+
+def prediction_of(outputs: Outputs, heads: Mapping[str, Head], thresholds: Mapping[str, Sequence[float]]) -> Prediction:
+    """What the dense and image heads say of one picture, from its logits; objects are not cut apart.
+
+    Args:
+        outputs: ``(C, H, W)`` at the picture's own size, ``(K,)`` of an image head.
+        heads: what they are; heads without outputs are left out.
+        thresholds: of the image heads that may show several classes.
+    """
+    known = {name: head for name, head in heads.items() if name in outputs and head.kind in ("dense", "image")}
+    probabilities = {
+        name: probabilities_of(outputs[name][None], head.several and head.kind == "image")[0].numpy()
+        for name, head in known.items()
+    }
+    return Prediction(known, probabilities, thresholds)
 
 
 @torch.inference_mode()

@@ -34,6 +34,7 @@ from hsl.terminal import say
 from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
+from hsl.verbs.predict.gated import GATE_TABLE, Gating
 from hsl.verbs.predict.outputs import RunModel
 from hsl.verbs.scoring.image_results import image_row
 
@@ -53,6 +54,7 @@ def predict(cfg: DictConfig) -> None:
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
     A model of overlapping channels leaves a mask for each, or rows in which ``ClassId`` is the number of the channel.
     A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
+    With a gate ``gate.csv`` tells which pictures it accepts; those that it refuses are written all the same.
 
     Raises:
         ConfigError: it is not a run folder, its model makes no masks that can be run lengths, or the output is taken.
@@ -61,10 +63,12 @@ def predict(cfg: DictConfig) -> None:
     opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
     records, rest = read_pictures(cfg.input)
     _check_format(cfg.format, opened)
-    with OutputFolder(cfg.output, "predict", inputs=[cfg.input, *opened.folders]) as output:
+    gating = Gating.open(Path(cfg.gate), opened) if cfg.gate else None
+    inputs = [cfg.input, *opened.folders, *([cfg.gate] if cfg.gate else [])]
+    with OutputFolder(cfg.output, "predict", inputs=inputs) as output:
         decoding, notes = foreign_decoding(cfg, opened.facts, opened.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
-        work = _Work(output.work, cfg.format, opened.heads, opened.thresholds, sources, decoding)
+        work = _Work(output.work, cfg.format, opened.heads, opened.thresholds, sources, decoding, gating)
         look = functools.partial(notes.look, sources=sources)
         results = opened.outputs(records, decoding, work.broken.append, look, output.work / ".maps")
         console = PlainConsole(stderr=True)
@@ -72,7 +76,7 @@ def predict(cfg: DictConfig) -> None:
         for name, outputs in track(results, "predict", len(records), console=console, transient=True, disable=silent):
             work.add(name, outputs)
         work.write_tables()
-    for sentence in notes.sentences():
+    for sentence in [*notes.sentences(), *(gating.sentences() if gating else [])]:
         say(sentence)
     say(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
     _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
@@ -106,6 +110,7 @@ class _Work:
     limits: Mapping[str, list[float]]
     sources: Mapping[str, Source]
     decoding: Decoding
+    gating: Gating | None = None
     broken: list[UserError] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)
@@ -118,6 +123,8 @@ class _Work:
 
     def add(self, name: str, outputs: Outputs) -> None:
         """Write what the heads say of one picture, or keep it for the tables."""
+        if self.gating:
+            self.gating.judge(name, outputs, self.decoding.image(self.sources[name]))
         for head in of_kind(self.heads.values(), "image"):
             self.labels.append({"id": name, **image_row(outputs[head.name], head, self.limits.get(head.name))})
         overlapping = HEAD in self.heads and self.heads[HEAD].several
@@ -151,6 +158,8 @@ class _Work:
     def write_tables(self) -> None:
         """Write what was kept."""
         tables = {"areas.csv": pd.DataFrame(self.rows), "labels.csv": pd.DataFrame(self.labels)}
+        if self.gating:
+            tables[GATE_TABLE] = self.gating.table
         if self.format == "rle":
             tables["predictions.csv"] = pd.DataFrame(self.runs, columns=list(COLUMNS))
         for name, table in tables.items():

@@ -1,8 +1,8 @@
 """A run folder or an ensemble as the server sees a model: pictures in, `Prediction` out, as in `hsl predict`."""
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,11 @@ from hsl.exporting.gate import Gate, Verdict
 from hsl.exporting.generic_encoder import FrozenEncoder
 from hsl.exporting.prediction import Prediction
 from hsl.heads import Head
-from hsl.metrics.images.imagewise import probabilities_of
 from hsl.metrics.objects.watershed import objects_of
 from hsl.run_folder.ensemble import is_ensemble
 from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.predict.foreign_pictures import foreign_decoding
-from hsl.verbs.predict.outputs import RunModel, predicted_outputs
+from hsl.verbs.predict.outputs import RunModel, predicted_outputs, prediction_of
 from hsl.verbs.predict.predict import HEAD, MAX_OBJECTS
 
 
@@ -82,7 +81,8 @@ class ServedRun:
             outputs = dict(_outputs(self.model, images))
         else:
             outputs = _of_ensemble(self.model, images)
-        return [prediction_of(outputs[str(place)], self.heads, self.model.thresholds) for place in range(len(images))]
+        each = [outputs[str(place)] for place in range(len(images))]
+        return [_with_objects(prediction_of(one, self.heads, self.model.thresholds), one) for one in each]
 
     def judge(self, image: NDArray[np.uint8], said: Prediction) -> Verdict | None:
         """What the gate says."""
@@ -135,23 +135,15 @@ def _ignore(_: Any) -> None:
     """The batch needs no look."""
 
 
-def prediction_of(
-    outputs: Outputs, heads: Mapping[str, Head], thresholds: Mapping[str, Collection[float]]
-) -> Prediction:
-    """From the logits of one picture, ``(C, H, W)`` at its own size and ``(K,)``, to what is handed on.
+def _with_objects(said: Prediction, outputs: Outputs) -> Prediction:
+    """The same, with the objects cut apart where there is a distance head.
 
     Raises:
         DataError: there are more objects than a map of 16 bits holds.
     """
-    known = {name: head for name, head in heads.items() if name in outputs and head.kind in ("dense", "image")}
-    probabilities = {
-        name: probabilities_of(outputs[name][None], head.several and head.kind == "image")[0].numpy()
-        for name, head in known.items()
-    }
-    objects = None
-    if DISTANCE in outputs:
-        ids = objects_of(outputs[HEAD], outputs[DISTANCE])
-        if int(ids.max(initial=0)) > MAX_OBJECTS:
-            raise DataError(f"`picture` should have at most {MAX_OBJECTS} objects. Found more. Cut it into parts.")
-        objects = ids.astype(np.uint16)
-    return Prediction(known, probabilities, {name: list(limits) for name, limits in thresholds.items()}, objects)
+    if DISTANCE not in outputs:
+        return said
+    ids = objects_of(outputs[HEAD], outputs[DISTANCE])
+    if int(ids.max(initial=0)) > MAX_OBJECTS:
+        raise DataError(f"`picture` should have at most {MAX_OBJECTS} objects. Found more. Cut it into parts.")
+    return replace(said, objects=ids.astype(np.uint16))
