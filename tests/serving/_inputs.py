@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from hsl.data.files.decode import decode_image
 from hsl.errors import DataError
 from hsl.exporting.prediction import Prediction
 from hsl.heads import Head
-
-if TYPE_CHECKING:
-    from hsl.serving.dispatcher import Limits
+from hsl.serving.dispatcher import Limits
 
 HEADS = {
     "segmentation": Head("segmentation", "dense", ("ground", "leaf", "rust")),
@@ -128,7 +126,7 @@ def ask(port: int, path: str, body: Any = None, method: str | None = None, **hea
 class Running:
     """A server in a thread of its own, until `stop`."""
 
-    def __init__(self, limits: "Limits", token: str | None = None) -> None:
+    def __init__(self, limits: Limits, token: str | None = None) -> None:
         self.limits, self.token = limits, token
         self.started = threading.Event()
         self.socket = socket.create_server(("127.0.0.1", 0))
