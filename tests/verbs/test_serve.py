@@ -214,9 +214,11 @@ def test_a_full_disk_changes_nothing_and_the_end_answers_what_was_taken(trained:
     noise = photo(size=(1500, 1100))  # more than what others keep in memory
     assert len(noise) > 2**21
     assert process.ask("/segment?format=overlay", head + noise + b"\r\n--x--\r\n", **boundary)[0] == 200
+    before = process.batched()
     with ThreadPoolExecutor() as pool:
         taken = [pool.submit(process.ask, "/segment", LARGE) for _ in range(3)]
-        time.sleep(0.3)
+        while process.batched() < before + 3:
+            time.sleep(0.01)
         assert process.stop() == 0
         assert [each.result()[0] for each in taken] == [200] * 3
 
