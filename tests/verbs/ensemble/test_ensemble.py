@@ -74,6 +74,7 @@ def test_what_no_ensemble_can_be_made_of_is_one_sentence(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what_is_planned_is_trained_and_taken_up(tmp_path: Path) -> None:
     """Dual heads: masks combined and taken up, a student of masks and attention, and a cascade known by its name."""
     words = [*SMOKE["settings"], "task=dual_head", "loss=dual_head", "decoder=unet_small", f"output_root={tmp_path}"]
