@@ -97,13 +97,13 @@ def test_what_is_planned_is_trained_and_taken_up(tmp_path: Path) -> None:
         if "cascade_2" in line or "fold=0" in line:
             done = hsl("train", *shlex.split(line.partition("  #")[0])[2:])
             assert done.returncode == 0, done.stderr
-    (student,) = (tmp_path / "ensemble" / "student_1").rglob("history.csv")
+    (student,) = (tmp_path / "planned" / "student_1").rglob("history.csv")
     losses = pd.read_csv(student)
     for objective in ("distillation_classification", "distillation_segmentation", "attention"):
         assert losses[f"train/loss/{objective}"].gt(0).all(), objective
-    runs = f"runs=[{tmp_path}/members,{tmp_path}/ensemble/*_?]"
+    runs = f"runs=[{tmp_path}/members,{tmp_path}/planned/*]"
     done = hsl("ensemble", runs, "stages=[cascade]", *combine, f"output={tmp_path}/all")
     assert done.returncode == 0, done.stderr
-    assert "! left out: ensemble/student_1, which learns from the members" in done.stdout
+    assert "! left out: planned/student_1, which learns from the members" in done.stdout
     settings = json.loads((tmp_path / "all" / "ensemble.json").read_text())["settings"]
     assert settings["cascade"]["order"][1:] == ["cascade_2"]

@@ -86,7 +86,7 @@ def test_what_is_planned_can_be_trained(plan: Call, tmp_path: Path) -> None:
     found = commands(printed)
     names = [next(word for word in words if word.startswith("name=")) for words in found[::3]]
     stages = ["cascade_2", "boosting_2", "referee_1", "student_1", "control_1", "student_2", "control_2"]
-    assert names == [f"name=ensemble/{stage}" for stage in stages]
+    assert names == [f"name=planned/{stage}" for stage in stages]
     assert [words[-1] for words in found] == ["fold=0", "fold=1", "fold=2"] * len(stages)
     assert "begin with b" in printed
     assert "21 runs, about 42 min one after the other, 3 min side by side" in printed
@@ -113,11 +113,11 @@ def test_the_next_round_begins_where_the_last_one_was_trained(
     assert plan("stages=[cascade]")[0] == 0
     table = tmp_path / "plan" / "cascade_2" / "fold1" / "weights.csv"
     before = table.read_text()
-    member(tmp_path, add_image_head, "ensemble/cascade_2", 0.6, "b")
+    member(tmp_path, add_image_head, "planned/cascade_2", 0.6, "b")
     code, printed, _ = plan("stages=[cascade,referee]", f"runs=[{four}/outputs/*,{tmp_path}/outputs/*]")
     assert code == 0
     assert "cascade: cascade_3 is next" in printed
-    assert "name=ensemble/cascade_2" not in printed
+    assert "name=planned/cascade_2" not in printed
     assert table.read_text() == before
     assert (tmp_path / "plan" / "cascade_3" / "fold1" / "weights.csv").is_file()
     table.write_text("id\nother\n")
@@ -137,21 +137,21 @@ def test_nothing_is_left_to_train(plan: Call, tmp_path: Path) -> None:
 def test_an_ensemble_knows_what_was_planned_by_its_name(
     plan: Call, four: Path, tmp_path: Path, add_image_head: Any
 ) -> None:
-    for name in ("ensemble/boosting_2", "ensemble/referee_1", "ensemble/student_1", "other/cascade_2"):
+    for name in ("planned/boosting_2", "planned/referee_1", "planned/student_1", "other/cascade_2"):
         member(tmp_path, add_image_head, name, 0.6, "b")
     runs = [f"{four}/outputs/*", f"{tmp_path}/outputs/*/*"]
     code, printed, error = plan("stages=[boosting,distillation]", "rounds.boosting=2", f"runs=[{','.join(runs)}]")
     assert (code, error) == (0, "")
     assert "! left out: other/cascade_2, which is of another plan" in printed
-    assert [words[-2] for words in commands(printed)] == ["name=ensemble/control_1"] * 3
+    assert [words[-2] for words in commands(printed)] == ["name=planned/control_1"] * 3
     assert f"hsl ensemble 'runs=[{','.join(runs)}]' 'stages=[votes,boosting,referee]'" in printed
 
     def gathered(*patterns: str, stages: tuple[str, ...] = STAGES) -> Members:
         return gather_members(patterns, ["name", "fold", "*.table"], "encoder.name", "image", stages=stages)
 
-    found = gathered(runs[0], f"{tmp_path}/outputs/ensemble/*")
+    found = gathered(runs[0], f"{tmp_path}/outputs/planned/*")
     assert [one.name for one in found.members] == ["a", "b", "boosting_2", "c", "d", "referee_1"]
-    assert found.left_out == ("left out: ensemble/student_1, which learns from the members",)
+    assert found.left_out == ("left out: planned/student_1, which learns from the members",)
     rows = out_of_fold_rows(found, {name: name for name in found.folds})
     calls = {"votes": {}, "boosting": {"order": []}, "referee": {"member": ""}, "cascade": {"order": []}}
     filled = {"boosting": {"order": ["b", "boosting_2"]}, "referee": {"member": "referee_1"}}
@@ -164,9 +164,9 @@ def test_an_ensemble_knows_what_was_planned_by_its_name(
             assert set(refit(fit, rows).members) <= set(read)
         assert digest_of(rows, rows.folds, call, stage) == digest_of(rows.of_members(read), rows.folds, call, stage)
     assert refit(stage_fits({}, "individual", rows)["individual/best"], rows).members == ("b",)
-    few = gathered(runs[0], f"{tmp_path}/outputs/ensemble/*", stages=("votes", "boosting"))
+    few = gathered(runs[0], f"{tmp_path}/outputs/planned/*", stages=("votes", "boosting"))
     assert few.left_out[-1] == "left out: referee_1, which the stage referee of image heads alone reads"
-    with pytest.raises(DataError, match="members of the plans ensemble, other, of one at most"):
+    with pytest.raises(DataError, match="members of the plans other, planned, of one at most"):
         gathered(*runs)
 
 
