@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from sklearn.covariance import LedoitWolf
 
 from hsl.exporting.gate_fit import (
+    ALL,
     FeatureSettings,
     GateRows,
     class_thresholds,
@@ -59,6 +60,19 @@ def test_thresholds_are_percentiles_of_each_class() -> None:
         shares = sorted(found.scores["foreground"][[names == [name] for names in found.labels]])
         assert limits[name] == shares[1], "5 % of 40: two lie no higher, one lies below"
     assert class_thresholds(found.take(np.arange(len(found.ids)) < 30), 5) == {}, "15 of a class are too few"
+
+
+def test_without_labels_one_threshold_holds_for_all() -> None:
+    found = replace(rows(), labels=[[ALL]] * 60, shown=[[]] * 60)
+    limits = class_thresholds(found, 5)
+    assert limits == {ALL: sorted(found.scores["foreground"])[2]}
+    assert replace(RULE, thresholds=limits, image_head=None).threshold([]) == (ALL, limits[ALL])
+    judged = judge_held_out(found, replace(RULE, image_head=None), 5, FeatureSettings(k=3, coverage=0.8))
+    own = found.folds == 1
+    assert set(judged.limits[own]) == set(class_thresholds(found.take(~own), 5).values())
+    unknown = replace(found, labels=[[]] * 60)
+    assert class_thresholds(unknown, 5) == {}
+    assert RULE.threshold([]) == (ALL, 0.15), "nothing is known of any: the default"
 
 
 def test_the_quantile_is_that_of_whole_groups() -> None:
