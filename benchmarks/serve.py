@@ -323,6 +323,12 @@ def rows(measured: dict[int, dict[str, dict[str, float]]], survived: dict[str, A
             wanted = goal if clients == max(CLIENTS) else 0.0
             found.append((f"throughput by that of {peer}, {clients} clients", sizes, own["per_second"],
                           other["per_second"], ratio, wanted))  # fmt: skip
+    for peer, goal in (("plain", GOAL), ("litserve", 0.0)):
+        own, other = (measured[max(CLIENTS)][name]["cpu_ms"] for name in ("ours", peer))
+        sizes = base | {"clients": max(CLIENTS), "unit": "milliseconds of the processor for a request"}
+        found.append(
+            (f"processor time of {peer} by ours, {max(CLIENTS)} clients", sizes, own, other, other / own, goal)
+        )
     sizes = base | {"requests": REQUESTS, "hostile": REQUESTS // HOSTILE, **survived, "unit": "MiB"}
     grown = max(1.0, survived["grown_mib"])
     found.append(("2 000 requests, none lost: 512 MiB by what the memory grew", sizes, grown, MEMORY_MIB,

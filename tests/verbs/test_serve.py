@@ -27,8 +27,9 @@ from PIL import Image
 from tests.conftest import compose_tiny, composed
 
 from hsl.errors import ConfigError
+from hsl.exporting.manifest import MANIFEST
 from hsl.verbs.predict.predict import predict
-from hsl.verbs.serve import access_of, opener_of
+from hsl.verbs.serve import OpenArtefact, access_of, opener_of
 from hsl.verbs.train.train import train
 
 TOKEN = "0123456789abcdef"
@@ -69,6 +70,13 @@ def test_tokens_that_are_none(given: dict[str, Any], words: str) -> None:
 def test_a_model_that_is_none() -> None:
     with pytest.raises(ConfigError, match="`model` should be a run folder"):
         opener_of(settings(model="nowhere"))
+
+
+def test_an_artefact_brings_its_own_gate(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text("{}")
+    assert isinstance(opener_of(settings(model=str(tmp_path))), OpenArtefact)
+    with pytest.raises(ConfigError, match="`gate` should be left away"):
+        opener_of(settings(model=str(tmp_path), gate="x"))
 
 
 # From here on with the extras, and a process of its own.

@@ -21,6 +21,8 @@ from hsl.serving.uploads import Uploads, check_picture
 if TYPE_CHECKING:  # what it needs is an extra
     from hsl.serving.metrics import Metrics
 
+AT_ONCE = 2**17
+"""Bytes of a picture whose header is read while others wait: some milliseconds, whatever is in it."""
 _POLICY = (
     "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; style-src 'unsafe-inline'; "
     "script-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -113,12 +115,15 @@ def build_app(dispatcher: Dispatcher, metrics: "Metrics | None" = None) -> FastA
     app.add_exception_handler(RefusedError, _as_answer)
     app.add_exception_handler(HTTPException, _as_answer)
     app.add_exception_handler(RequestValidationError, _as_answer)
+    app.add_exception_handler(Exception, _as_answer)  # a mistake of ours, which is raised again for the log
     uploads = Uploads(int(1e6 * dispatcher.limits.upload_mb))
 
     async def ask(request: Request, work: Work, force: bool, head: str | None, wanted: Format) -> Response:
         async with uploads.picture(request) as data:
             name = _head(dispatcher.facts, head) if work == "segment" and wanted != "objects" else ""
-            header = await asyncio.to_thread(check_picture, data, dispatcher.limits.megapixels)
+            most = dispatcher.limits.megapixels
+            small = len(data) <= AT_ONCE  # then a thread would take longer than its header
+            header = check_picture(data, most) if small else await asyncio.to_thread(check_picture, data, most)
             question = Question(work, data, header.height * header.width, wanted, name, force)
             return response_of(await dispatcher.ask(question))
 
@@ -195,23 +200,26 @@ def _model(dispatcher: Dispatcher) -> Mapping[str, Any]:
 
 async def _as_answer(request: Request, error: Exception) -> Response:
     del request
-    if isinstance(error, RefusedError):
-        problem = error
-    elif isinstance(error, HTTPException):
-        names = {404: "not_found", 405: "method_not_allowed"}
-        problem = RefusedError(error.status_code, names.get(error.status_code, "http_error"), f"{error.detail}.")
-    else:
-        places = sorted(
-            {str(one["loc"][-1]) for one in error.errors()} if isinstance(error, RequestValidationError) else ()
-        )
-        problem = RefusedError(422, "bad_parameter", f"`{'`, `'.join(places)}` should be as `/openapi.json` says. "
-                          "Found another value. Correct it.")  # fmt: skip
-    response = response_of(problem.answer())
+    refused = _refused(error)
+    response = response_of(refused.answer())
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
-    if problem.status in (408, 413, 415):  # what is left of the upload is not read
+    if refused.status in (408, 413, 415):  # what is left of the upload is not read
         response.headers["Connection"] = "close"
     return response
+
+
+def _refused(error: Exception) -> RefusedError:
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, HTTPException):
+        names = {404: "not_found", 405: "method_not_allowed"}
+        return RefusedError(error.status_code, names.get(error.status_code, "http_error"), f"{error.detail}.")
+    if isinstance(error, RequestValidationError):
+        wrong = "`, `".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+        should = f"`{wrong}` should be as `/openapi.json` says. Found another value. Correct it."
+        return RefusedError(422, "bad_parameter", should)
+    return RefusedError(500, "internal", "The server failed at this request. Its log says why.")
 
 
 def _documented(schema: Mapping[str, Any], example: Mapping[str, Any], *binary: str) -> dict[str, Any]:

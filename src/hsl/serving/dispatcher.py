@@ -12,8 +12,8 @@ from hsl.errors import UserError
 from hsl.serving.served import Answer, Facts, OpenModel, Question, RefusedError
 from hsl.serving.worker import Worker
 
-BATCHES = 2
-"""At the worker at once: one is computed while the next is decoded."""
+BATCHES = 3
+"""At the worker at once: one is decoded, one computed, one encoded."""
 LONGEST_PAUSE_S = 30.0
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -98,7 +98,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status = time.monotonic(), 499  # what is logged where the sender is gone
+        start, status = time.monotonic(), 0  # of an answer that never was
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -118,8 +118,6 @@ class Guard:
             if problem.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
             await response(scope, receive, sent)
-        except ClientDisconnect:
-            pass
         finally:
             seconds = time.monotonic() - start
             self._observe(scope["path"], status, seconds)

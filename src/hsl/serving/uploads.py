@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from hsl.data.files.headers import Header, read_header
 from hsl.errors import DataError
@@ -65,6 +65,8 @@ class Uploads:
             except TimeoutError:
                 raise RefusedError(408, "slow_upload", f"All of a picture should come in {UPLOAD_S:g} s. "
                               "Found that it does not. Send a smaller one.") from None  # fmt: skip
+            except ClientDisconnect:
+                raise RefusedError(400, "gone", "The sender went away before all of the picture came.") from None
             except RefusedError:
                 chunks.clear()
                 await _drain(request, self.limit)
