@@ -36,9 +36,9 @@ def test_the_spaces_of_conf_are_spaces() -> None:
     (["study.folds=[0,0]"], "none twice"),
     (["study.objectives=[score,beauty]"], "should list some of score, parameters, seconds"),
     (["study.objectives=[score,seconds]"], "Set `pruner=none`"),
-    (["+study.space.optimizer\\.lrr={low: 1.0, high: 2.0}"], "`study.space.optimizer.lrr` cannot be 1.0"),
-    (["+study.space.encoder={choices: [resnet50, resnet5O]}"], "`study.space.encoder` cannot be resnet5O"),
-    (["+study.space.trainer\\.max_epochs={low: 0, high: 3}"], "`study.space.trainer.max_epochs` cannot be 0"),
+    (["+study.space={optimizer.lrr: {low: 1.0, high: 2.0}}"], "`study.space.optimizer.lrr` cannot be 1.0"),
+    (["+study.space={encoder: {choices: [resnet50, resnet5O]}}"], "`study.space.encoder` cannot be resnet5O"),
+    (["+study.space={trainer.max_epochs: {low: 0, high: 3}}"], "`study.space.trainer.max_epochs` cannot be 0"),
 ])  # fmt: skip
 @pytest.mark.slow  # each imports what a training calls
 def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path, words: list[str], said: str) -> None:

@@ -53,6 +53,8 @@ def study(cfg: DictConfig) -> None:
     """
     validate(cfg)
     settings = Settings.read(cfg)
+    if not (settings.folder / STUDY).is_file():
+        check_trials_compose(settings.words, settings.space)
     settings.folder.mkdir(parents=True, exist_ok=True)
     with locked(settings.folder / BEGIN):
         stored, trials = _begin(cfg, settings)
@@ -154,7 +156,6 @@ def _begin(cfg: DictConfig, settings: Settings) -> tuple[StoredStudy, optuna.Stu
         _check_same(stored, facts, bool(cfg.study.other_code))
         whole_of(settings.space, from_json(stored.space))
     else:
-        check_trials_compose(settings.words, settings.space)
         stored = new_study(**facts, space=as_json(settings.space))
     trials = _open(cfg, folder, stored)
     if not (folder / STUDY).is_file():
