@@ -1,5 +1,6 @@
 """What a study is asked before anything is trained: its settings, and whether every end of its space composes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from hsl.errors import ConfigError, user_sentence
 from hsl.terminal import say
 from hsl.verbs.study.spaces import Dimension, Value, words_of
 
+_NO_KEY = re.compile(r"Could not override '([^']+)'.*")
 OBJECTIVES = ("score", "parameters", "seconds")
 FIRST_PRUNED_FOLD = 4  # of a signed-rank test: one in 2^4 is the first p below 0.1
 
@@ -95,5 +97,7 @@ def _told(words: Sequence[str]) -> str | None:
         content: Any = OmegaConf.to_container(cfg, resolve=True)
         check_calls(content)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        return user_sentence(error) if isinstance(error, ConfigError) else str(error).partition("\n")[0]
+        if isinstance(error, ConfigError):
+            return user_sentence(error)
+        return _NO_KEY.sub(r"the config has no key `\1`.", str(error).partition("\n")[0])
     return None
