@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "label_score": frozenset(["torch"]), "smoke": frozenset(["torch", "timm", "segmentation_models_pytorch"]),
     "profile": BUILDING, "sweep_plan": BUILDING, "train": BUILDING, "evaluate": BUILDING, "predict": BUILDING,
     "analyze": LEARNING | {"pytorch_grad_cam"}, "label": LEARNING | {"pytorch_grad_cam"}, "ensemble": LEARNING,
-    "export": BUILDING, "gate": BUILDING, "gate_sample": BUILDING,
+    "export": BUILDING, "smoke_export": BUILDING, "gate": BUILDING, "gate_sample": BUILDING,
 }  # fmt: skip
 """What the module of a verb imports before it is called; the parts that a config names come on top.
 

@@ -23,6 +23,7 @@ from hsl.exporting.runner import Runner
 from hsl.verbs.export import export as verb
 from hsl.verbs.export.card import model_card
 from hsl.verbs.export.export import export
+from hsl.verbs.export.export_smoke import smoke_export
 from hsl.verbs.export.parity import RULES, borders, class_iou
 from hsl.verbs.train.train import train
 
@@ -249,3 +250,11 @@ def test_a_card_says_what_is_not_known(trained: Path, tmp_path: Path) -> None:
     card = model_card(manifest, [trained], {"pictures": []}, {"model.onnx": "its attention is built for one size"})
     for words in ("Not stated.", "first weights: unknown", "takes inputs of one size only: its attention"):
         assert words in card
+
+
+@pytest.mark.extras
+def test_the_smoke_of_exports_goes_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smoke_export(composed([f"output={tmp_path / 'smoke'}"], "smoke_export"))
+    assert "predicts in a process without torch: ok" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="`output` should be a new or empty folder"):
+        smoke_export(composed([f"output={tmp_path / 'smoke'}"], "smoke_export"))

@@ -31,12 +31,12 @@ def smoke_ensemble(cfg: DictConfig) -> None:
     words += [f"output_root={output}", "name=members"]
     for seed in SEEDS:
         for fold in FOLDS:
-            _call("train", *words, f"seed={seed}", f"fold={fold}")
+            call("train", *words, f"seed={seed}", f"fold={fold}")
     place = output / "ensemble"
     stages = f"stages=[{','.join(cfg.stages)}]"
-    _call("ensemble", f"runs={output}/members", f"output={place}", stages, f"num_parts={cfg.num_parts}",
-          "resamples=200", f"cache_dir={output}/.cache")  # fmt: skip
-    _call("audit", f"ensemble={place}")
+    call("ensemble", f"runs={output}/members", f"output={place}", stages, f"num_parts={cfg.num_parts}",
+         "resamples=200", f"cache_dir={output}/.cache")  # fmt: skip
+    call("audit", f"ensemble={place}")
     findings = _findings(output, place)
     if findings:
         raise DataError(f"An ensemble of drawn pictures should be whole. Found: {'; '.join(findings)}.")
@@ -58,7 +58,12 @@ def _findings(output: Path, place: Path) -> list[str]:
     return findings
 
 
-def _call(*words: str) -> None:
+def call(*words: str) -> None:
+    """Run a command of hsl in a process of its own.
+
+    Raises:
+        DataError: it ended badly; the message has the last line that it said.
+    """
     done = subprocess.run([*HSL, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         told: Sequence[str] = (done.stderr.strip() or done.stdout.strip()).splitlines()

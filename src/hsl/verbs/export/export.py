@@ -78,8 +78,17 @@ def check_settings(cfg: DictConfig) -> None:
             f"`num_pictures` should be at least 1. Found `num_pictures = {cfg.num_pictures}`. Take 8, or more of small "
             "pictures."
         )
+    check_packages(cfg.format)
+
+
+def check_packages(wanted: str) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Raises:
+        ConfigError: one is missing; the message says how to install it.
+    """
     for extra, modules in NEEDED.items():
-        if cfg.format == extra or (cfg.format == "openvino" and extra == "onnx"):
+        if wanted == extra or (wanted == "openvino" and extra == "onnx"):  # that graph is converted
             needs("`hsl export`", modules, extra)
 
 
