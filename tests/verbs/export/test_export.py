@@ -21,10 +21,11 @@ from hsl.errors import ConfigError, UserError, user_sentence
 from hsl.exporting import graph
 from hsl.exporting.runner import Runner
 from hsl.verbs.export import export as verb
+from hsl.verbs.export import quantised
 from hsl.verbs.export.card import model_card
 from hsl.verbs.export.export import export
 from hsl.verbs.export.export_smoke import smoke_export
-from hsl.verbs.export.parity import RULES, borders, class_iou
+from hsl.verbs.export.parity import RULES
 from hsl.verbs.train.train import train
 
 SMALL = [
@@ -106,32 +107,19 @@ def test_an_artefact_says_what_its_run_says_and_names_no_place(trained: Path, tm
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("planted", ["normalisation", "class order"])
-def test_a_failed_gate_leaves_nothing(
-    planted: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_gate_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = verb.write_graphs
 
     def wrong(*arguments: Any) -> Any:
         made = write(*arguments)
         (model,) = made.manifest.models
-        heads = tuple(replace(head, classes=tuple(head.classes)[::-1]) for head in made.manifest.heads)
-        mistaken = {"normalisation": {"models": (replace(model, mean=(0.0, 0.0, 0.9), std=(0.01, 0.2, 5.0)),)},
-                    "class order": {"heads": heads}}[planted]  # fmt: skip
-        return replace(made, manifest=replace(made.manifest, **mistaken))
+        mistaken = replace(model, mean=(0.0, 0.0, 0.9), std=(0.01, 0.2, 5.0))
+        return replace(made, manifest=replace(made.manifest, models=(mistaken,)))
 
     monkeypatch.setattr(verb, "write_graphs", wrong)
-    if planted == "class order":  # a permutation of names changes no number: the sizes of the classes do
-        monkeypatch.setattr(
-            "hsl.exporting.runner.softmax", lambda logits, axis=0: np.flip(_softmax(logits, axis), axis)
-        )
     with pytest.raises(UserError, match=r"`\w+` \(\d+ x \d+, batch 1\) should have at most 0.1% .*Found .*%.*Nothing"):
         export(settings(trained, tmp_path / "leaves"))
     assert not (tmp_path / "leaves").exists()
-
-
-def _softmax(logits: np.ndarray[Any, Any], axis: int) -> np.ndarray[Any, Any]:
-    return torch.from_numpy(logits).softmax(axis).numpy()
 
 
 @pytest.mark.usefixtures("quick")
@@ -167,6 +155,7 @@ def test_a_full_disk_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: 
     ("words", "message"),
     [
         (["format=tflite"], "`format` should be one of onnx, openvino, torch_export. Found `format = tflite`"),
+        (["quantisation=int8"], "`quantisation` should be null, or int8 of `format=onnx`"),
         (["num_pictures=0"], "`num_pictures` should be at least 1. Found `num_pictures = 0`"),
         (["run=nowhere"], "`run` should be a run folder"),
     ],
@@ -218,30 +207,6 @@ def test_data_that_moved_are_found_where_they_are(trained: Path, tmp_path: Path)
     assert (tmp_path / "leaves" / "manifest.json").is_file()
 
 
-def test_the_iou_of_a_class_is_that_of_scikit_learn() -> None:
-    from sklearn.metrics import jaccard_score
-
-    rng = np.random.default_rng(0)
-    truths, maps = rng.integers(0, 3, (2, 4, 9, 7)), rng.integers(0, 3, (2, 4, 9, 7)).astype(np.uint8)
-    found = class_iou(list(truths[0]), list(maps[0]), 4)
-    wanted = jaccard_score(truths[0].ravel(), maps[0].ravel(), average=None)
-    np.testing.assert_allclose(found[:3], wanted)
-    assert np.isnan(found[3])
-    truths[0][:, 0] = 255
-    np.testing.assert_allclose(
-        class_iou(list(truths[0]), list(maps[0]), 3),
-        jaccard_score(truths[0][:, 1:].ravel(), maps[0][:, 1:].ravel(), average=None),
-    )
-
-
-def test_borders_do_not_know_the_numbers_of_objects() -> None:
-    objects = np.array([[0, 1, 1, 2], [0, 1, 1, 2], [3, 3, 0, 0]], np.uint16)
-    renamed = np.array([0, 9, 4, 7], np.uint16)[objects]
-    np.testing.assert_array_equal(borders(objects), borders(renamed))
-    merged = np.where(objects == 2, 1, objects).astype(np.uint16)
-    assert (borders(objects) != borders(merged)).sum() == 1
-
-
 def test_a_card_says_what_is_not_known(trained: Path, tmp_path: Path) -> None:
     from hsl.exporting.manifest import Decoding, Manifest
 
@@ -258,3 +223,70 @@ def test_the_smoke_of_exports_goes_through(tmp_path: Path, capsys: pytest.Captur
     assert "predicts in a process without torch: ok" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="`output` should be a new or empty folder"):
         smoke_export(composed([f"output={tmp_path / 'smoke'}"], "smoke_export"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "words", "heads"),
+    [
+        (
+            ["task=multitask", "loss=multitask", "data.tasks=demo", "decoder=hierarchical", "decoder.width=16"],
+            ["inference=tta"],
+            {"damage", "shape", "kind"},
+        ),
+        (
+            ["task=dual_head", "loss=dual_head", "data.image_labels=label", "monitor=val/accuracy"],
+            ["inference=tta"],
+            {"segmentation", "classification"},
+        ),
+        (
+            [],
+            ["inference=sliding_window", "inference.window=64", "inference.stride=48", "evaluation_size=source"],
+            {"segmentation"},
+        ),
+    ],
+)
+def test_every_kind_of_head_travels(
+    task: list[str], words: list[str], heads: set[str], tiny: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    cfg = tiny(*[word for word in SMALL if not (task and word.startswith("decoder"))], *task)
+    train(cfg)
+    run = next(Path(cfg.output_root).glob("*/fold0/*"))
+    export(settings(run, tmp_path / "leaves", *words))
+    runner = Runner.open(tmp_path / "leaves")
+    assert heads <= runner.heads.keys()
+    page = json.loads((tmp_path / "leaves" / "parity.json").read_text())
+    compared = page["pictures"][0]["changed_pixels"].keys() | page["pictures"][0]["image_probability"].keys()
+    assert heads <= compared
+
+
+@pytest.mark.extras
+def test_eight_bits_are_compared_on_the_validation_part(
+    trained: Path, captured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "capture", captured)
+    monkeypatch.setattr(quantised, "MARGIN", 1.0)
+    eight = ("format=onnx", "quantisation=int8")
+    export(settings(trained, tmp_path / "small", *eight))
+    page = json.loads((tmp_path / "small" / "parity.json").read_text())["quantised"]
+    row = page["heads"]["segmentation"]
+    assert row["difference"] == pytest.approx(row["int8"] - row["exact"])
+    assert page["sentences"][0] in (tmp_path / "small" / "README.md").read_text()
+    export(settings(trained, tmp_path / "exact", "format=onnx"))
+    sizes = [(tmp_path / name / "model.onnx").stat().st_size for name in ("small", "exact")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+    def zeros(path: Path, output: Path, pictures: Sequence[Any]) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                array = np.zeros_like(onnx.numpy_helper.to_array(tensor))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        onnx.save(model, output)
+
+    monkeypatch.setattr(quantised, "quantise", zeros)
+    with pytest.raises(UserError, match="all its probabilities are alike"):
+        export(settings(trained, tmp_path / "zero", *eight))
+    assert not (tmp_path / "zero").exists()

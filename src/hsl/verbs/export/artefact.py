@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError
 from hsl.exporting import graph
@@ -75,7 +75,8 @@ def _of_ensemble(model: EnsembleModel, folder: Path, runtime: Runtime, licence: 
             )
         temperature = model.ensemble.page.heads[head].temperature
         combinations[head] = Combination(tuple(variant.members), dict(variant.combined.formula), temperature)
-    models, fixed, number = [], {}, 0
+    models, number = list[Model](), 0
+    fixed: dict[str, str] = {}
     for member, runs in model.models.items():
         for run in runs:
             used = replace(run)  # weights of its own, which are freed
@@ -149,7 +150,8 @@ def _inner(predictor: Predictor) -> tuple[Predictor, tuple[str, ...]]:
     Raises:
         ConfigError: it is one of another kind.
     """
-    inner, turns = predictor, ()
+    inner = predictor
+    turns: tuple[str, ...] = ()
     if isinstance(predictor, TestTimeAugmentation):
         inner, turns = predictor.predictor, predictor.transforms
     if not isinstance(inner, Whole | SlidingWindow):
@@ -175,7 +177,7 @@ def _said(heads: Mapping[str, Head], outputs: set[str]) -> tuple[Head, ...]:
 def _decoding(model: RunModel | EnsembleModel) -> Decoding:
     """As the run decoded its own pictures."""
     as_in_the_run = OmegaConf.create({"value_range": None, "max_megapixels": None})
-    known = foreign_decoding(cast(DictConfig, as_in_the_run), model.facts, model.max_megapixels)
+    known = foreign_decoding(as_in_the_run, model.facts, model.max_megapixels)
     value_range = None if known.value_range is None else tuple(map(float, known.value_range))
     bits = None if known.bits is None else tuple(known.bits)
     return Decoding(cast(Any, value_range), cast(Any, bits), float(known.max_megapixels))

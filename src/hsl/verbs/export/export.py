@@ -19,6 +19,7 @@ from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.export.artefact import FILES, Made, write_graphs
 from hsl.verbs.export.card import model_card
 from hsl.verbs.export.parity import check_parity, parity_pictures
+from hsl.verbs.export.quantised import quantise_artefact
 from hsl.verbs.opening.opening import building_from, place_data
 from hsl.verbs.predict.outputs import RunModel
 from hsl.verbs.scoring.results import check_same_classes, check_same_split
@@ -51,6 +52,8 @@ def export(cfg: DictConfig) -> None:
         write_manifest(folder, made.manifest)
         pictures = parity_pictures(runs[0].data, cfg.num_pictures, output.work / ".pictures")
         parity = check_parity(model, Runner.open(folder), pictures, output.work / ".maps")
+        if cfg.quantisation is not None:
+            parity["quantised"] = quantise_artefact(folder, made.manifest, runs[0].data)
         finish(folder, made, [run.folder for run in runs], parity)
         for path in folder.iterdir():
             path.rename(output.work / path.name)
@@ -73,6 +76,11 @@ def check_settings(cfg: DictConfig) -> None:
     """
     if cfg.format not in FILES:
         raise ConfigError(f"`format` should be one of {', '.join(FILES)}. Found `format = {cfg.format}`. Choose one.")
+    if cfg.quantisation not in (None, "int8") or (cfg.quantisation and cfg.format != "onnx"):
+        raise ConfigError(
+            f"`quantisation` should be null, or int8 of `format=onnx`. Found `quantisation = {cfg.quantisation}` with "
+            f"`format = {cfg.format}`. Leave it away."
+        )
     if not isinstance(cfg.num_pictures, int) or cfg.num_pictures < 1:
         raise ConfigError(
             f"`num_pictures` should be at least 1. Found `num_pictures = {cfg.num_pictures}`. Take 8, or more of small "
