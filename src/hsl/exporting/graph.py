@@ -19,6 +19,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -44,7 +45,7 @@ class Graph(nn.Module):
         known: Mapping[str, Head] = cast(Any, network).known_heads
         self.known = tuple(head for name, head in known.items() if name not in training)
         self.stride = int(cast(Any, network).stride)
-        self.fixed_size = bool(cast(Any, network).encoder.fixed_size)
+        self.why_fixed = _why_fixed(network)
         for module in self.network.modules():
             if getattr(module, "inplace", False):  # such an activation takes the exporter seconds, not milliseconds
                 module.inplace = False  # type: ignore[assignment]
@@ -86,7 +87,7 @@ def capture(network: nn.Module, size: tuple[int, int] | None) -> Captured:
         ConfigError: it cannot be exported at all, or takes one size only where pictures differ.
     """
     graph = Graph(network)
-    why = "its attention is built for one size" if graph.fixed_size else ""
+    why = graph.why_fixed
     if not why:
         try:
             return Captured(_program(graph, None), graph.known, graph.stride, None)
@@ -105,6 +106,15 @@ def capture(network: nn.Module, size: tuple[int, int] | None) -> Captured:
             f"The network should be one that `torch.export` can follow. Found: {reason[:300]}. docs/export.md lists "
             "the encoders that export; choose one of them."
         ) from error
+
+
+def _why_fixed(network: nn.Module) -> str:
+    """Why a network is not tried with sizes of any kind; empty where it is."""
+    if cast(Any, network).encoder.fixed_size:
+        return "its attention is built for one size"
+    if any(isinstance(module, WindowAttention) for module in network.modules()):
+        return "shifted windows of symbolic sizes take torch.export more than minutes"
+    return ""
 
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError, AssertionError)
