@@ -32,7 +32,7 @@ def network_of(words: list[str]) -> Any:
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base=None):
         cfg = compose("smoke", [f"data.image_size={SIDE}", "decoder=unet", *words])
     torch.manual_seed(0)
-    return instantiate(cfg.network).eval().to(memory_format=torch.channels_last)
+    return instantiate(cfg.network, _convert_="all").eval().to(memory_format=torch.channels_last)
 
 
 def ways(network: Any, folder: Path) -> dict[str, Work]:
