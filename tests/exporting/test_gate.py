@@ -180,13 +180,13 @@ def test_a_damaged_gate_is_named(gate: Gate, tmp_path: Path) -> None:
             Gate.read(tmp_path)
 
     refused("should be of version 1. Found version 2", version=2)
-    refused("should have no key `more`", more=1)
     refused("should have the key `feature.k`", feature={k: v for k, v in whole["feature"].items() if k != "k"})
     refused("`feature.k` in", feature={**whole["feature"], "k": 13})
-    refused('Found "near"', feature={**whole["feature"], "threshold": "near"})
+    refused("`feature.threshold` float. Found `near`", feature={**whole["feature"], "threshold": "near"})
     refused("Literal['neighbours', 'mahalanobis']", feature={**whole["feature"], "distance": "cosine"})
-    refused("`segmentation.thresholds.rust` in", segmentation={**whole["segmentation"], "thresholds": {"rust": True}})
-    refused("`models.0` in", models=["resnet10t"])
+    wrong = {**whole["segmentation"], "thresholds": {"rust": True}}
+    refused("as `segmentation.thresholds.rust` float", segmentation=wrong)
+    refused("as `models[0]` GateModel", models=["resnet10t"])
     refused("should hold `reference`, finite float32 (12, 5)", encoder={**whole["encoder"], "dimension": 5})
     path.write_text(json.dumps(whole)[:-9])
     with pytest.raises(DataError, match="is not valid JSON"):

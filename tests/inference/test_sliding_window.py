@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hsl.errors import ConfigError
 from hsl.inference import sliding_window
+from hsl.inference.geometry import starts
 from hsl.inference.predictor import Whole
-from hsl.inference.sliding_window import SlidingWindow, gaussian, starts
+from hsl.inference.sliding_window import SlidingWindow, gaussian
 from hsl.inference.tta import TestTimeAugmentation, turn, turn_back
 
 pytestmark = pytest.mark.usefixtures("without_gradients")

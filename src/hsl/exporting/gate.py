@@ -1,11 +1,9 @@
 """The gate: is this a picture of the kind that a model was trained on? Needs NumPy and OpenCV, no torch."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import cv2
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from hsl.errors import DataError
 from hsl.exporting.gate_rules import FeatureRule, Floats, SegmentationRule
 from hsl.exporting.prediction import Prediction
+from hsl.exporting.typed_json import typed
 from hsl.files.io import read_arrays, read_json, write_arrays, write_atomically
 from hsl.heads import Head
 
@@ -171,7 +170,7 @@ class Gate:
             raise DataError(
                 f"`{path}` should be of version {VERSION}. Found version {version}. Make the gate anew with `hsl gate`."
             )
-        gate: Gate = _made(cls, {**content, "arrays": {}}, path, "")
+        gate: Gate = typed({**content, "arrays": {}}, cls, path, "Restore it, or make the gate anew with `hsl gate`.")
         return replace(gate, arrays=_read_arrays(folder, gate))
 
 
@@ -194,48 +193,3 @@ def _read_arrays(folder: Path, gate: Gate) -> dict[str, NDArray[np.float32]]:
             f"{gate.feature.k}. Restore it, or make the gate anew with `hsl gate`."
         )
     return arrays
-
-
-def _made(kind: Any, value: Any, path: Path, key: str) -> Any:
-    """A value of an annotated type from what JSON holds, checked at every depth.
-
-    Raises:
-        DataError: it is something else; the message names the key.
-    """
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
-        if unlike := sorted(set(hints) ^ set(value)):
-            raise DataError(
-                f"`{path}` should have {'the' if unlike[0] in hints else 'no'} key `{_below(key, unlike[0])}`. Make "
-                "the gate anew with `hsl gate`."
-            )
-        return kind(**{name: _made(hint, value[name], path, _below(key, name)) for name, hint in hints.items()})
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal and value in inner:
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_made(inner[0], one, path, f"{key}.{i}") for i, one in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
-        return {name: _made(inner[1], one, path, _below(key, name)) for name, one in value.items()}
-    if type(None) in inner and origin is not Mapping:
-        return None if value is None else _made(inner[0], value, path, key)
-    return _plain(kind, value, path, key)
-
-
-_NAMES = {str: "a text", int: "a whole number", float: "a number"}
-
-
-def _plain(kind: Any, value: Any, path: Path, key: str) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number and math.isfinite(value):
-        return float(value)
-    if (kind is int and number and value == int(value)) or (kind is str and isinstance(value, str)):
-        return value
-    raise DataError(
-        f"`{key}` in `{path}` should be {_NAMES.get(kind, kind)}. Found {json.dumps(value)[:60]}. Restore it, "
-        "or make the gate anew with `hsl gate`."
-    )
-
-
-def _below(key: str, name: str) -> str:
-    return f"{key}.{name}" if key else name

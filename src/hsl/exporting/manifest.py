@@ -6,14 +6,12 @@ put there, each file with its SHA-256. It has one writer and one reader, here.
 
 import dataclasses
 import json
-import types
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hsl.errors import ConfigError, DataError
+from hsl.exporting.typed_json import typed
 from hsl.files.io import null_for_nan, read_json, sha256_of, write_atomically
 from hsl.heads import Head
 
@@ -182,7 +180,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"`{path}` should be of format {FORMAT} or older. Found format {page['format']}. Take the version of hsl "
             "that made it, or a newer one, or export the model with this one."
         )
-    manifest: Manifest = _typed(page, Manifest, path, "")
+    manifest: Manifest = typed(page, Manifest, path, _AGAIN)
     if not manifest.models:
         raise DataError(f"`{path}` should name a model. Found none. {_AGAIN}")
     _check_files(folder, manifest)
@@ -203,49 +201,3 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
                 f"`{folder / name}` should have the SHA-256 that {MANIFEST} says. Found another: it was changed or "
                 f"damaged. {_AGAIN}"
             )
-
-
-def _typed(value: Any, hint: Any, path: Path, key: str) -> Any:
-    """A value of JSON as a type of the schema.
-
-    Raises:
-        DataError: it is of another type.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if isinstance(hint, types.UnionType) or origin is typing.Union:
-        inner = next(each for each in arguments if each is not types.NoneType)
-        return None if value is None else _typed(value, inner, path, key)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return _filled(value, hint, path, key)
-    if origin is dict and isinstance(value, Mapping):
-        return {name: _typed(each, arguments[1], path, f"{key}.{name}") for name, each in value.items()}
-    if origin in (tuple, Sequence) and isinstance(value, list):
-        many = len(arguments) == 1 or arguments[-1] is Ellipsis
-        kinds = [arguments[0]] * len(value) if many else list(arguments)
-        if len(kinds) == len(value):
-            pairs = enumerate(zip(value, kinds, strict=True))
-            return tuple(_typed(each, kind, path, f"{key}[{i}]") for i, (each, kind) in pairs)
-    plain = float if hint is float and isinstance(value, int) and not isinstance(value, bool) else type(value)
-    if value in arguments if origin is Literal else plain is hint:
-        return hint(value) if plain is float else value
-    raise DataError(
-        f"`{path}` should have as `{key.removeprefix('.')}` {_called(hint)}. Found `{str(value)[:80]}`. {_AGAIN}"
-    )
-
-
-def _filled(value: Mapping[str, Any], kind: Any, path: Path, key: str) -> Any:
-    """A dataclass from its attributes; what a newer writer of this format adds is passed over."""
-    hints, given = typing.get_type_hints(kind), {}
-    for each in dataclasses.fields(kind):
-        where = f"{key}.{each.name}"
-        if each.name in value:
-            given[each.name] = _typed(value[each.name], hints[each.name], path, where)
-        elif each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
-            raise DataError(f"`{path}` should have the key `{where.removeprefix('.')}`. Found none. {_AGAIN}")
-    return kind(**given)
-
-
-def _called(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")

@@ -13,23 +13,12 @@ from numpy.typing import NDArray
 from hsl.errors import ConfigError, NonFiniteLogitsError
 from hsl.exporting.manifest import Fusion, Model, Window
 from hsl.exporting.sessions import Array, Session
+from hsl.inference.geometry import SIGMA, TURNS_THEN_MIRROR, WEIGHT_FLOOR
 
 Outputs = dict[str, Array]
 
-SIGMA, FLOOR = 1 / 8, 1e-3  # as in `hsl.inference.sliding_window`
 AT_ONCE = 4
 """Pictures, or windows, that a graph that takes any number of them sees at once."""
-TURNS_THEN_MIRROR = {
-    "identity": (0, False),
-    "rot90": (1, False),
-    "rot180": (2, False),
-    "rot270": (3, False),
-    "hflip": (0, True),
-    "antitranspose": (1, True),
-    "vflip": (2, True),
-    "transpose": (3, True),
-}
-"""Every symmetry of the square, as in `hsl.inference.tta`: quarter turns counter-clockwise, then a mirror or none."""
 
 
 def normalised(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Array:
@@ -209,10 +198,10 @@ def _places(shape: Sequence[int], window: Window) -> Iterator[tuple[int, tuple[s
 
 
 def gaussian(window: int) -> Array:
-    """Weights ``(window, window)``: 1 in the middle, sigma an eighth of the window, nowhere below `FLOOR`."""
+    """Weights ``(window, window)``: 1 in the middle, sigma an eighth of the window, nowhere below `WEIGHT_FLOOR`."""
     distance = np.arange(window, dtype=np.float32) - np.float32((window - 1) / 2)
     profile = np.exp(-(distance**2) / np.float32(2 * (SIGMA * window) ** 2))
-    return np.asarray(np.maximum(profile[:, None] * profile, np.float32(FLOOR)))
+    return np.asarray(np.maximum(profile[:, None] * profile, np.float32(WEIGHT_FLOOR)))
 
 
 def _run(session: Session, model: Model, images: Array) -> Outputs:

@@ -9,10 +9,8 @@ from torch import Tensor
 from hsl.batch import Outputs
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
+from hsl.inference.geometry import SIGMA, WEIGHT_FLOOR, starts
 from hsl.inference.predictor import Network, reflected_to
-
-SIGMA = 1 / 8  # of the window's side
-FLOOR = 1e-3  # of the weight in the middle, as in MONAI: no pixel rests on weights near zero
 
 
 class Place(NamedTuple):
@@ -176,18 +174,8 @@ class _Band:
         self._start += pixels
 
 
-def starts(side: int, window: int, stride: int) -> list[int]:
-    """Where windows start along a side: every ``stride`` pixels, the last one moved back to the border.
-
-    Example:
-        >>> starts(1024, 512, 341)
-        [0, 341, 512]
-    """
-    return [*range(0, side - window, stride), side - window]
-
-
 def gaussian(window: int, device: torch.device) -> Tensor:
-    """Weights ``(window, window)``: 1 in the middle, sigma an eighth of the window, nowhere below ``FLOOR``."""
+    """Weights ``(window, window)``: 1 in the middle, sigma an eighth of the window, nowhere below ``WEIGHT_FLOOR``."""
     distance = torch.arange(window, device=device) - (window - 1) / 2
     profile = torch.exp(-(distance**2) / (2 * (SIGMA * window) ** 2))
-    return (profile[:, None] * profile).clamp_(min=FLOOR)
+    return (profile[:, None] * profile).clamp_(min=WEIGHT_FLOOR)

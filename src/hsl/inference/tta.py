@@ -8,19 +8,8 @@ from torch import Tensor
 
 from hsl.batch import Outputs
 from hsl.errors import ConfigError
+from hsl.inference.geometry import TURNS_THEN_MIRROR
 from hsl.inference.predictor import Network, Predictor
-
-# Every symmetry of the square is some quarter turns counter-clockwise and then perhaps a left-right mirror.
-_TURNS_THEN_MIRROR = {
-    "identity": (0, False),
-    "rot90": (1, False),
-    "rot180": (2, False),
-    "rot270": (3, False),
-    "hflip": (0, True),
-    "antitranspose": (1, True),
-    "vflip": (2, True),
-    "transpose": (3, True),
-}
 
 
 class TestTimeAugmentation:
@@ -89,24 +78,24 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 def turn(images: Tensor, name: str) -> Tensor:
     """Bring the last two axes of ``images`` into the orientation ``name``."""
-    turns, mirror = _TURNS_THEN_MIRROR[name]
+    turns, mirror = TURNS_THEN_MIRROR[name]
     turned = torch.rot90(images, turns, (-2, -1))
     return turned.flip(-1) if mirror else turned
 
 
 def turn_back(images: Tensor, name: str) -> Tensor:
     """Undo `turn`, exactly."""
-    turns, mirror = _TURNS_THEN_MIRROR[name]
+    turns, mirror = TURNS_THEN_MIRROR[name]
     return torch.rot90(images.flip(-1) if mirror else images, -turns, (-2, -1))
 
 
 def _expand(name: str) -> tuple[str, ...]:
-    return tuple(_TURNS_THEN_MIRROR) if name == "dihedral" else (name,)
+    return tuple(TURNS_THEN_MIRROR) if name == "dihedral" else (name,)
 
 
 def _checked(names: list[str]) -> tuple[str, ...]:
-    choices = ", ".join([*_TURNS_THEN_MIRROR, "dihedral (all eight)"])
-    if unknown := [name for name in names if name not in _TURNS_THEN_MIRROR]:
+    choices = ", ".join([*TURNS_THEN_MIRROR, "dihedral (all eight)"])
+    if unknown := [name for name in names if name not in TURNS_THEN_MIRROR]:
         raise ConfigError(f"`transforms` should be among {choices}. Found `{', '.join(map(str, unknown))}`.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(

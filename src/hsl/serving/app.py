@@ -112,10 +112,8 @@ def build_app(dispatcher: Dispatcher, metrics: "Metrics | None" = None) -> FastA
         title="hsl serve", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json",
         description="A trained segmentation model. Every error is JSON with a `code` that stays the same.",
     )  # fmt: skip
-    app.add_exception_handler(RefusedError, _as_answer)
-    app.add_exception_handler(HTTPException, _as_answer)
-    app.add_exception_handler(RequestValidationError, _as_answer)
-    app.add_exception_handler(Exception, _as_answer)  # a mistake of ours, which is raised again for the log
+    for kind in (RefusedError, HTTPException, RequestValidationError, Exception):  # the last: mistakes of ours, logged too
+        app.add_exception_handler(kind, _as_answer)
     uploads = Uploads(int(1e6 * dispatcher.limits.upload_mb))
 
     async def ask(request: Request, work: Work, force: bool, head: str | None, wanted: Format) -> Response:
