@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hsl.errors import DataError
 from hsl.exporting.gate_rules import FeatureRule, Floats, SegmentationRule
 from hsl.exporting.prediction import Prediction
-from hsl.exporting.typed_json import typed
 from hsl.files.io import read_arrays, read_json, write_arrays, write_atomically
+from hsl.files.typed_json import typed
 from hsl.heads import Head
 
 VERSION = 1

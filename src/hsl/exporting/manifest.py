@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from hsl.errors import ConfigError, DataError
-from hsl.exporting.typed_json import typed
 from hsl.files.io import null_for_nan, read_json, sha256_of, write_atomically
+from hsl.files.typed_json import typed
 from hsl.heads import Head
 
 MANIFEST = "manifest.json"

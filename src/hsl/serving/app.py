@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -112,18 +112,9 @@ def build_app(dispatcher: Dispatcher, metrics: "Metrics | None" = None) -> FastA
         title="hsl serve", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json",
         description="A trained segmentation model. Every error is JSON with a `code` that stays the same.",
     )  # fmt: skip
-    for kind in (RefusedError, HTTPException, RequestValidationError, Exception):  # the last: mistakes of ours, logged too
+    for kind in (RefusedError, HTTPException, RequestValidationError, Exception):  # the last: mistakes of ours
         app.add_exception_handler(kind, _as_answer)
-    uploads = Uploads(int(1e6 * dispatcher.limits.upload_mb))
-
-    async def ask(request: Request, work: Work, force: bool, head: str | None, wanted: Format) -> Response:
-        async with uploads.picture(request) as data:
-            name = _head(dispatcher.facts, head) if work == "segment" and wanted != "objects" else ""
-            most = dispatcher.limits.megapixels
-            small = len(data) <= AT_ONCE  # then a thread would take longer than its header
-            header = check_picture(data, most) if small else await asyncio.to_thread(check_picture, data, most)
-            question = Question(work, data, header.height * header.width, wanted, name, force)
-            return response_of(await dispatcher.ask(question))
+    ask = _asking(dispatcher)
 
     @app.post("/predict", summary="What the picture shows", **_documented(*_LAYOUT["predict"]))
     async def predict(request: Request, force: Force = False) -> Response:
@@ -159,6 +150,22 @@ def build_app(dispatcher: Dispatcher, metrics: "Metrics | None" = None) -> FastA
     if metrics is not None:
         _add_metrics(app, metrics.text)
     return app
+
+
+def _asking(dispatcher: Dispatcher) -> Callable[[Request, Work, bool, str | None, Format], Awaitable[Response]]:
+    """What both paths do: read the picture within its limits, ask, answer."""
+    uploads = Uploads(int(1e6 * dispatcher.limits.upload_mb))
+
+    async def ask(request: Request, work: Work, force: bool, head: str | None, wanted: Format) -> Response:
+        async with uploads.picture(request) as data:
+            name = _head(dispatcher.facts, head) if work == "segment" and wanted != "objects" else ""
+            most = dispatcher.limits.megapixels
+            small = len(data) <= AT_ONCE  # then a thread would take longer than its header
+            header = check_picture(data, most) if small else await asyncio.to_thread(check_picture, data, most)
+            question = Question(work, data, header.height * header.width, wanted, name, force)
+            return response_of(await dispatcher.ask(question))
+
+    return ask
 
 
 def _add_metrics(app: FastAPI, text: Callable[[], bytes]) -> None:

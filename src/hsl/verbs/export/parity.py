@@ -20,8 +20,7 @@ from hsl.exporting.prediction import Prediction
 from hsl.exporting.runner import Runner
 from hsl.heads import Head
 from hsl.verbs.ensemble.predicting import EnsembleModel
-from hsl.verbs.predict.outputs import RunModel
-from hsl.verbs.predict.served import prediction_of
+from hsl.verbs.predict.outputs import RunModel, prediction_of
 
 SCALES = (1.0, 0.75, 1.25)
 """Of the sides of a picture; at 1 its own bytes are decoded on both sides."""
@@ -173,7 +172,7 @@ def borders(objects: NDArray[np.uint16]) -> NDArray[np.int64]:
     """What is an object (2), and where one ends at the right or below (1): the same whatever their numbers are."""
     padded = np.pad(objects, ((0, 1), (0, 1)), mode="edge")
     ends = (padded[:-1, :-1] != padded[1:, :-1]) | (padded[:-1, :-1] != padded[:-1, 1:])
-    return ends + 2 * (objects > 0)
+    return np.asarray(ends + 2 * (objects > 0))
 
 
 def check_row(row: Mapping[str, Any]) -> None:
