@@ -59,6 +59,8 @@ OUTSIDE = {
     "builtins.list",
     "lightning.Trainer",
     "lightning.pytorch.loggers.TensorBoardLogger",
+    *(f"optuna.samplers.{name}Sampler" for name in ("TPE", "GP", "CmaEs", "Random")),
+    *(f"optuna.pruners.{name}Pruner" for name in ("Wilcoxon", "Median", "Hyperband", "Nop")),
     "torchjd.aggregation.UPGradWeighting",
 }
 """Of libraries. One more should neither write, nor run, nor read what its arguments say: look before you add it."""

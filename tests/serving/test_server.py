@@ -211,7 +211,7 @@ def test_batches_grow_with_the_load(run: Callable[..., Running]) -> None:
 def test_reload_and_end_lose_nothing(run: Callable[..., Running]) -> None:
     running = run()
     first = running.dispatcher.pid
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         asked = [
             pool.submit(ask, running.port, "/predict", png(picture(SLEEPS, seed=seed)), **PNG) for seed in range(4)
         ]
@@ -223,6 +223,8 @@ def test_reload_and_end_lose_nothing(run: Callable[..., Running]) -> None:
         ]
         running.dispatcher.open_model = opener("open_broken")
         running.reload()  # the one before answers on
+        while running.server.server_state.total_requests < 8:
+            time.sleep(0.01)
         running.server.should_exit = True
         assert [each.result().status for each in asked] == [200] * 8
     counts = running.dispatcher.statistics
