@@ -46,14 +46,18 @@ class Graph(nn.Module):
         self.known = tuple(head for name, head in known.items() if name not in training)
         self.stride = int(cast(Any, network).stride)
         self.why_fixed = _why_fixed(network)
-        for module in self.network.modules():
-            if getattr(module, "inplace", False):  # such an activation takes the exporter seconds, not milliseconds
-                module.inplace = False  # type: ignore[assignment]
+        _not_in_place(self.network)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Normalised picture ``(B, 3, H, W)`` to the outputs by head."""
         outputs = self.network(image)
         return {head.name: outputs[head.name].contiguous() for head in self.known}
+
+
+def _not_in_place(network: nn.Module) -> None:
+    for module in network.modules():
+        if getattr(module, "inplace", False):  # such an activation takes the exporter seconds, not milliseconds
+            module.inplace = False  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -188,13 +192,42 @@ def write_onnx(captured: Captured, path: Path) -> None:
     Raises:
         ConfigError: torch's exporter cannot translate it.
     """
+    _write_onnx(captured.program, [head.name for head in captured.heads], path)
+
+
+def write_features(network: nn.Module, height: int, width: int, path: Path) -> None:
+    """Write the encoder of a gate as ONNX: ``image``, ``float32 (1, 3, height, width)``, to ``features (1, D)``.
+
+    Args:
+        network: an `hsl.exporting.generic_encoder.PooledEncoder`; a copy is taken to the processor.
+        height: of the only image that it takes.
+        width: the same.
+        path: of the file.
+
+    Raises:
+        ConfigError: torch cannot follow it, or its exporter cannot translate it.
+    """
+    frozen = copy.deepcopy(network).float().cpu().eval()
+    _not_in_place(frozen)
+    try:
+        with torch.no_grad(), _quiet(), sdpa_kernel(SDPBackend.MATH):
+            program = torch.export.export(frozen, (torch.zeros(1, 3, height, width),))
+    except _REFUSALS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"The encoder of the gate should be one that `torch.export` can follow. Found: {reason[:300]}. Make a gate "
+            "with another `encoder`, one that docs/export.md lists."
+        ) from error
+    _write_onnx(_without_traces(program), ["features"], path)
+
+
+def _write_onnx(program: ExportedProgram, names: Sequence[str], path: Path) -> None:
     import onnx  # an extra
 
-    names = [head.name for head in captured.heads]
     try:
         with _quiet():
             made: Any = torch.onnx.export(
-                captured.program, (), input_names=["image"], output_names=names, dynamo=True, verbose=False
+                program, (), input_names=["image"], output_names=names, dynamo=True, verbose=False
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         cause = str(error.__cause__ or error).strip().partition("\n")[0]

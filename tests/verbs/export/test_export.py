@@ -10,22 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from tests.conftest import composed
 from torch import nn
 
 from hsl import errors
 from hsl.errors import ConfigError, UserError, user_sentence
 from hsl.exporting import graph
+from hsl.exporting.gate import Calibration, Gate
+from hsl.exporting.gate_rules import FeatureRule, SegmentationRule
+from hsl.exporting.generic_encoder import FrozenEncoder
 from hsl.exporting.runner import Runner
+from hsl.models.encoders import build_encoder
 from hsl.verbs.export import export as verb
-from hsl.verbs.export import quantised
+from hsl.verbs.export import gated, quantised
 from hsl.verbs.export.card import model_card
 from hsl.verbs.export.export import export
 from hsl.verbs.export.export_smoke import smoke_export
 from hsl.verbs.export.parity import RULES
+from hsl.verbs.predict.predict import predict
 from hsl.verbs.train.train import train
 
 SMALL = [
@@ -174,6 +181,8 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setattr(errors, "find_spec", lambda name: None if name.startswith("onnx") else name)
     with pytest.raises(ConfigError, match=r"`hsl export` needs onnx, onnxscript and onnxruntime.*hsl\[onnx\]"):
         export(settings(trained, tmp_path / "leaves", "format=openvino"))
+    with pytest.raises(ConfigError, match=r"`hsl export gate=` needs onnx, onnxscript and onnxruntime.*hsl\[onnx\]"):
+        export(settings(trained, tmp_path / "leaves", "gate=anywhere"))
 
 
 @pytest.mark.usefixtures("quick")
@@ -258,6 +267,83 @@ def test_every_kind_of_head_travels(
     page = json.loads((tmp_path / "leaves" / "parity.json").read_text())
     compared = page["pictures"][0]["changed_pixels"].keys() | page["pictures"][0]["image_probability"].keys()
     assert heads <= compared
+
+
+def write_gate(folder: Path, classes: Sequence[str], pictures: Sequence[np.ndarray[Any, Any]]) -> None:
+    """A gate that takes the pictures whose features are near the first one's."""
+    torch.manual_seed(3)
+    folder.mkdir()
+    normal = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    torch.save(build_encoder("tu-test_resnet", weights=None, normalization=normal).body.state_dict(), folder / "w.pt")
+    encoder = build_encoder("tu-test_resnet", weights=str(folder / "w.pt"), normalization=normal)
+    frozen = FrozenEncoder.freeze(encoder, 64, 32)
+    frozen.save(folder)
+    features = frozen.features_of(pictures)
+    directions = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distances = np.sort(np.linalg.norm(directions - directions[0], axis=1))
+    threshold = float(distances[len(distances) // 2 - 1 :][:2].mean())
+    Gate(
+        models=(),
+        chosen="By hand.",
+        segmentation=SegmentationRule("segmentation", tuple(classes), (), None, {}, 0.0, 0.0, (), 0.3),
+        feature=FeatureRule("neighbours", 1, threshold, 0.9),
+        encoder=frozen.facts,
+        calibration=Calibration("demo", 5, 1, 1, 1, 1, {}),
+        arrays={"reference": features[:1]},
+    ).write(folder)
+
+
+@pytest.mark.extras
+@pytest.mark.filterwarnings("ignore:`tu-test_resnet")
+def test_a_gate_goes_along_and_says_what_predict_says(
+    trained: Path, captured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "capture", captured)
+    export(settings(trained, tmp_path / "plain", "format=onnx"))
+    plain = Runner.open(tmp_path / "plain")
+    (tmp_path / "in").mkdir()
+    for i in range(6):  # from plain to noise
+        pixels = np.random.default_rng(i).normal(120, 1 + 20 * i, (50, 60 + i, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"leaf{i}.png")
+    files = sorted((tmp_path / "in").iterdir())
+    images = [plain.decode(path.read_bytes(), path.name) for path in files]
+    assert plain.judge(images[0], plain.predict(images[0])) is None
+    write_gate(tmp_path / "gate", plain.heads["segmentation"].classes, images)
+    words = ("format=onnx", f"gate={tmp_path / 'gate'}")
+    export(settings(trained, tmp_path / "leaves", *words))
+    gate_files = {name for name in hashes(tmp_path / "leaves") if name.startswith("gate/")}
+    assert gate_files == {"gate/gate.json", "gate/features.npz", "gate/encoder.onnx"}
+    page = json.loads((tmp_path / "leaves" / "parity.json").read_text())
+    assert page["rules"] == {**RULES, **gated.RULES}
+    assert all(row["gate"]["features"] <= 1e-3 for row in page["pictures"])
+    assert all(row["gate"]["torch"] == row["gate"]["artefact"] for row in page["pictures"])
+    assert "Features of the gate" in (tmp_path / "leaves" / "README.md").read_text()
+    places = [f"run={trained}", f"gate={tmp_path / 'gate'}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]
+    predict(composed(places, "predict"))
+    told = pd.read_csv(tmp_path / "out" / "gate.csv").set_index("id")
+    runner = Runner.open(tmp_path / "leaves")
+    assert set(told["verdict"]) == {"accepted", "rejected"}
+    for path, image in zip(files, images, strict=True):
+        verdict = runner.judge(image, runner.predict(image))
+        assert verdict is not None
+        row = told.loc[path.stem]
+        assert row["verdict"] == ("accepted" if verdict.accepted else "rejected")
+        assert row["distance"] == pytest.approx(verdict.scores["distance"], abs=1e-4)
+        assert row["foreground"] == pytest.approx(verdict.scores["foreground"], abs=1e-3)
+    export(settings(trained, tmp_path / "again", *words))
+    assert hashes(tmp_path / "again") == hashes(tmp_path / "leaves")
+
+    def cut(network: Any, *rest: Any) -> None:
+        write(nn.Sequential(network, nn.Hardtanh(-1e-3, 1e-3)), *rest)
+
+    write = graph.write_features
+    monkeypatch.setattr(gated, "write_features", cut)
+    with pytest.raises(UserError, match=r"should have the features of the gate's encoder .* Nothing was written"):
+        export(settings(trained, tmp_path / "wrong", *words))
+    assert not (tmp_path / "wrong").exists()
+    write_gate(tmp_path / "others", ["a", "b"], images)
+    with pytest.raises(UserError, match="should have the head `segmentation` of a, b"):
+        export(settings(trained, tmp_path / "wrong", "format=torch_export", f"gate={tmp_path / 'others'}"))
 
 
 @pytest.mark.extras

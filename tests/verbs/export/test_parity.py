@@ -6,6 +6,7 @@ from sklearn.metrics import jaccard_score
 
 from hsl.errors import UserError
 from hsl.verbs.export import quantised
+from hsl.verbs.export.gated import check_gate
 from hsl.verbs.export.parity import borders, check_iou, check_row, class_iou
 
 
@@ -51,3 +52,13 @@ def test_numbers_above_a_rule_are_refused_and_nan_too() -> None:
     check_iou(told)
     with pytest.raises(UserError, match="The class `rust` of `a` should have the IoU"):
         check_iou({**told, "artefact": 0.5012})
+
+
+def test_a_gate_that_says_something_else_is_refused() -> None:
+    row = {"features": 0.001, "torch": "accepted", "artefact": "accepted"}
+    check_gate("`p`", row)
+    for broken in (0.0011, float("nan")):
+        with pytest.raises(UserError, match=r"`p` should have the features .* to 0\.001 of their length\. Found"):
+            check_gate("`p`", {**row, "features": broken})
+    with pytest.raises(UserError, match=r"`p` should be accepted by the gate.* says rejected\. Nothing was written"):
+        check_gate("`p`", {**row, "artefact": "rejected"})

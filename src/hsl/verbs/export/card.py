@@ -47,7 +47,7 @@ def model_card(manifest: Manifest, runs: Sequence[Path], parity: Mapping[str, An
         "## Classes": [f"- `{head.name}` ({head.kind}): {', '.join(head.classes)}" for head in manifest.heads],
         "## Scores": _scores(read),
         "## Use": list(USE),
-        "## Limits": _limits(manifest),
+        "## Limits": _limits(manifest, parity),
         "## Agreement with `hsl predict`": _agreement(parity),
         "## Licence": [manifest.licence or "Not stated."],
         "## Origin": _origin(manifest),
@@ -129,10 +129,13 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.interval.low:.3f} to {estimate.interval.high:.3f}"
 
 
-def _limits(manifest: Manifest) -> list[str]:
+def _limits(manifest: Manifest, parity: Mapping[str, Any]) -> list[str]:
+    known = "The gate in `gate/` marks pictures of another kind, as `gate.json` says; an answer is given all the same."
+    if not any("gate" in row for row in parity["pictures"]):
+        known = "It gives an answer for any picture, also for one of another kind: it has no gate."
     lines = [
         "- Scores are those of the pictures named above; of other cameras, sites and kinds nothing is known.",
-        "- It gives an answer for any picture, also for one of another kind, unless it has a gate.",
+        f"- {known}",
         f"- Pictures above {manifest.decoding.max_megapixels:g} megapixels are refused.",
     ]
     if manifest.decoding.bits is not None:
@@ -147,11 +150,15 @@ def _agreement(parity: Mapping[str, Any]) -> list[str]:
     rows = parity["pictures"]
     changed = max((share for row in rows for share in row["changed_pixels"].values()), default=None)
     image = max((value for row in rows for value in row["image_probability"].values()), default=None)
+    features = max((row["gate"]["features"] for row in rows if "gate" in row), default=None)
     lines = [f"Measured on {len({row['id'] for row in rows})} validation pictures at three sizes and two batch sizes."]
     if changed is not None:
         lines.append(f"- Pixels in another class, at most: {changed:.4%} of a picture (allowed: 0.1 %).")
     if image is not None:
         lines.append(f"- Probability of an image class, largest difference: {image:.2g} (allowed: 0.001).")
+    if features is not None:
+        lines.append(f"- Features of the gate, largest difference: {features:.2g} of their length (allowed: 0.001); "
+                     "every verdict is the same.")  # fmt: skip
     return lines
 
 

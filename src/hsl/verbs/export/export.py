@@ -18,9 +18,11 @@ from hsl.terminal import say
 from hsl.verbs.ensemble.predicting import EnsembleModel
 from hsl.verbs.export.artefact import FILES, Made, write_graphs
 from hsl.verbs.export.card import model_card
+from hsl.verbs.export.gated import write_gate
 from hsl.verbs.export.parity import check_parity, parity_pictures
 from hsl.verbs.export.quantised import quantise_artefact
 from hsl.verbs.opening.opening import building_from, place_data
+from hsl.verbs.predict.gated import Gating
 from hsl.verbs.predict.outputs import RunModel
 from hsl.verbs.scoring.results import check_same_classes, check_same_split
 
@@ -41,23 +43,29 @@ def export(cfg: DictConfig) -> None:
     runs = [model] if isinstance(model, RunModel) else [run for some in model.models.values() for run in some]
     for run in runs:
         place_data(run.cfg, cfg.data_root, cfg.cache_dir)
+    gating = Gating.open(Path(cfg.gate), model) if cfg.gate else None
     _check_data(runs[0])
-    with OutputFolder(cfg.output, "export", inputs=[cfg.run, *model.folders]) as output:
+    gates = [cfg.gate] if cfg.gate else []
+    with OutputFolder(cfg.output, "export", inputs=[cfg.run, *gates, *model.folders]) as output:
         folder = output.work / ".artefact"
         folder.mkdir()
         made = write_graphs(model, folder, cfg.format, cfg.licence or "")
+        if gating is not None:
+            write_gate(Path(cfg.gate), gating, folder)
         say(f"{', '.join(each.file for each in made.manifest.models)} written")
         for run in runs:
             run.task.cpu()  # both paths compute alike
         write_manifest(folder, made.manifest)
         pictures = parity_pictures(runs[0].data, cfg.num_pictures, output.work / ".pictures")
-        parity = check_parity(model, Runner.open(folder), pictures, output.work / ".maps")
+        parity = check_parity(model, Runner.open(folder), pictures, output.work / ".maps", gating)
         if cfg.quantisation is not None:
             parity["quantised"] = quantise_artefact(folder, made.manifest, runs[0].data)
         finish(folder, made, [run.folder for run in runs], parity)
         for path in folder.iterdir():
             path.rename(output.work / path.name)
     say(f"{len(pictures)} pictures say the same on both paths")
+    for sentence in gating.sentences() if gating is not None else []:
+        say(sentence)
     say(f"artefact: {cfg.output}")
 
 
@@ -87,6 +95,8 @@ def check_settings(cfg: DictConfig) -> None:
             "pictures."
         )
     check_packages(cfg.format)
+    if cfg.gate:
+        needs("`hsl export gate=`", NEEDED["onnx"], "onnx")  # its encoder is ONNX, whatever the format
 
 
 def check_packages(wanted: str) -> None:

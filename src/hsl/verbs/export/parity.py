@@ -20,6 +20,8 @@ from hsl.exporting.prediction import Prediction
 from hsl.exporting.runner import Runner
 from hsl.heads import Head
 from hsl.verbs.ensemble.predicting import EnsembleModel
+from hsl.verbs.export import gated
+from hsl.verbs.predict.gated import Gating
 from hsl.verbs.predict.outputs import RunModel, prediction_of
 
 SCALES = (1.0, 0.75, 1.25)
@@ -93,15 +95,20 @@ def _nearest(mask: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64
 
 
 def check_parity(
-    model: RunModel | EnsembleModel, runner: Runner, pictures: Sequence[ParityPicture], folder: Path
+    model: RunModel | EnsembleModel,
+    runner: Runner,
+    pictures: Sequence[ParityPicture],
+    folder: Path,
+    gating: Gating | None = None,
 ) -> dict[str, Any]:
-    """Everything that was compared, see `RULES`.
+    """Everything that was compared, see `RULES` and those of `gated`.
 
     Args:
         model: predicts as `hsl predict` does, with torch.
         runner: of the artefact.
         pictures: of the validation part.
         folder: for what is kept meanwhile.
+        gating: the gate that is in the artefact, with torch.
 
     Raises:
         UserError: the artefact says something else; the message names the picture, the number and the rule.
@@ -119,13 +126,17 @@ def check_parity(
             ]
             for picture, image, theirs in zip(some, images, said, strict=True):
                 size = {"height": image.shape[0], "width": image.shape[1], "batch": batch}
-                rows.append({"id": picture.name, **size, **compare(told[picture.record.id], theirs)})
+                ours = told[picture.record.id]
+                rows.append({"id": picture.name, **size, **compare(ours, theirs)})
+                if gating is not None:
+                    rows[-1]["gate"] = gated.compare_gate(gating, runner, image, ours, theirs)
                 check_row(rows[-1])
-            ours = [told[picture.record.id] for picture in some]
-            for row in iou_rows([picture.masks for picture in some], ours, said):
+            all_ours = [told[picture.record.id] for picture in some]
+            for row in iou_rows([picture.masks for picture in some], all_ours, said):
                 scores.append({"scale": scale, "batch": batch, **row})
                 check_iou(scores[-1])
-    return {"passed": True, "rules": RULES, "pictures": rows, "class_iou": scores}
+    rules = RULES if gating is None else {**RULES, **gated.RULES}
+    return {"passed": True, "rules": rules, "pictures": rows, "class_iou": scores}
 
 
 def torch_predictions(
@@ -194,6 +205,8 @@ def check_row(row: Mapping[str, Any]) -> None:
                 f"{where} should have the probabilities of `hsl predict`, to {MOST_PROBABILITY:g}. Found a difference "
                 f"of {difference:.3g} in `{head}`. {_WAY_OUT}"
             )
+    if "gate" in row:
+        gated.check_gate(where, row["gate"])
 
 
 def iou_rows(
