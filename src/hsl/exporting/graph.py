@@ -19,6 +19,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from timm.models.maxxvit import PartitionAttention2d, PartitionAttentionCl
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -118,6 +119,8 @@ def _why_fixed(network: nn.Module) -> str:
         return "its attention is built for one size"
     if any(isinstance(module, WindowAttention) for module in network.modules()):
         return "shifted windows of symbolic sizes take torch.export more than minutes"
+    if any(isinstance(module, PartitionAttention2d | PartitionAttentionCl) for module in network.modules()):
+        return "torch's exporter to ONNX does not follow windows and grids of symbolic sizes"
     return ""
 
 

@@ -221,7 +221,9 @@ def test_a_card_says_what_is_not_known(trained: Path, tmp_path: Path) -> None:
 
     provenance: Mapping[str, Any] = {"checkpoint_sha256": "0" * 64, "first_weights": {}}
     manifest = Manifest("m", "onnx", (), Decoding(None, None, 300), (), provenance=dict(provenance))
-    card = model_card(manifest, [trained], {"pictures": []}, {"model.onnx": "its attention is built for one size"})
+    card = model_card(
+        manifest, [trained], [trained], {"pictures": []}, {"model.onnx": "its attention is built for one size"}
+    )
     for words in ("Not stated.", "first weights: unknown", "takes inputs of one size only: its attention"):
         assert words in card
 

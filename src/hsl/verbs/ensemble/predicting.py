@@ -107,6 +107,12 @@ class EnsembleModel:
         return [self.ensemble.folder, *(model.folder for some in self.models.values() for model in some)]
 
     @property
+    def scored_folders(self) -> list[Path]:
+        """What has the scores of the recommended combinations, fold by fold; not those of its members."""
+        made = [(self.ensemble.folder / head / one.name).glob("*") for head, one in self.ensemble.variants.items()]
+        return [folder for some in made for folder in sorted(some)]
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """The provenance of a member: how pictures are decoded."""
         return self.first.facts

@@ -31,21 +31,27 @@ USE = (
 )
 
 
-def model_card(manifest: Manifest, runs: Sequence[Path], parity: Mapping[str, Any], fixed: Mapping[str, str]) -> str:
+def model_card(
+    manifest: Manifest,
+    runs: Sequence[Path],
+    scored: Sequence[Path],
+    parity: Mapping[str, Any],
+    fixed: Mapping[str, str],
+) -> str:
     """The text of the card.
 
     Args:
         manifest: of the artefact.
         runs: the folders whose models are in it.
+        scored: the folders whose scores are those of the artefact: the same, or what an ensemble left of each fold.
         parity: what was compared.
         fixed: by graph why it takes one size only.
     """
-    read = [read_run(folder) for folder in runs]
     sections = {
         f"# {manifest.name}": _summary(manifest, fixed),
-        "## Data": _data(read),
+        "## Data": _data([read_run(folder) for folder in runs]),
         "## Classes": [f"- `{head.name}` ({head.kind}): {', '.join(head.classes)}" for head in manifest.heads],
-        "## Scores": _scores(read),
+        "## Scores": _scores([read_run(folder) for folder in scored]),
         "## Use": list(USE),
         "## Limits": _limits(manifest, parity),
         "## Agreement with `hsl predict`": _agreement(parity),
@@ -79,7 +85,7 @@ def _data(runs: Sequence[Run]) -> list[str]:
             f"Fold {run.fold}, seed {run.seed}: {len(fold.train)} pictures to train{held}, {len(fold.val)} to "
             f"validate, {len(run.split.test)} in the test part (split {run.split.sha256[:12]})."
         )
-    return lines
+    return list(dict.fromkeys(lines))  # members of an ensemble share their folds
 
 
 def _scores(runs: Sequence[Run]) -> list[str]:
@@ -163,12 +169,14 @@ def _agreement(parity: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(manifest: Manifest) -> list[str]:
-    facts = manifest.provenance.get("members") or [manifest.provenance]
+    facts, members = [manifest.provenance], ["Run"]
+    if manifest.combinations:
+        facts, members = manifest.provenance["members"], [f"`{model.member}`: run" for model in manifest.models]
     lines = []
-    for fact in facts:
+    for member, fact in zip(members, facts, strict=True):
         git = fact.get("git") or {}
         lines.append(
-            f"- Run `{fact.get('name', 'unnamed')}`, fold {fact.get('fold')}, seed {fact.get('seed')}, started "
+            f"- {member} `{fact.get('name', 'unnamed')}`, fold {fact.get('fold')}, seed {fact.get('seed')}, started "
             f"{fact.get('started', 'at an unknown time')}, commit {str(git.get('commit', 'unknown'))[:12]}, first "
             f"weights: {fact['first_weights'].get('source', 'unknown')}, SHA-256 of the checkpoint: "
             f"{fact['checkpoint_sha256'][:12]}."

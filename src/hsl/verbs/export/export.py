@@ -60,7 +60,7 @@ def export(cfg: DictConfig) -> None:
         parity = check_parity(model, Runner.open(folder), pictures, output.work / ".maps", gating)
         if cfg.quantisation is not None:
             parity["quantised"] = quantise_artefact(folder, made.manifest, runs[0].data)
-        finish(folder, made, [run.folder for run in runs], parity)
+        finish(folder, made, [run.folder for run in runs], model.scored_folders, parity)
         for path in folder.iterdir():
             path.rename(output.work / path.name)
     say(f"{len(pictures)} pictures say the same on both paths")
@@ -69,10 +69,10 @@ def export(cfg: DictConfig) -> None:
     say(f"artefact: {cfg.output}")
 
 
-def finish(folder: Path, made: Made, runs: list[Path], parity: Mapping[str, Any]) -> Manifest:
+def finish(folder: Path, made: Made, runs: list[Path], scored: list[Path], parity: Mapping[str, Any]) -> Manifest:
     """Write what was compared, the card, and the manifest with the hash of every file."""
     write_atomically(folder / PARITY, json.dumps(parity, indent=1, ensure_ascii=False).encode())
-    write_atomically(folder / CARD, model_card(made.manifest, runs, parity, made.fixed).encode())
+    write_atomically(folder / CARD, model_card(made.manifest, runs, scored, parity, made.fixed).encode())
     return write_manifest(folder, made.manifest)
 
 

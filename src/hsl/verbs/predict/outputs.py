@@ -65,6 +65,11 @@ class RunModel:
         return [self.folder]
 
     @property
+    def scored_folders(self) -> list[Path]:
+        """What has its scores."""
+        return [self.folder]
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         """What its outputs are, by name."""
         return self.task.heads
