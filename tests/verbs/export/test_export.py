@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from tests.conftest import composed
 from torch import nn
@@ -26,10 +26,11 @@ from hsl.exporting.gate_rules import FeatureRule, SegmentationRule
 from hsl.exporting.generic_encoder import FrozenEncoder
 from hsl.exporting.runner import Runner
 from hsl.models.encoders import build_encoder
+from hsl.run_folder.layout import ENSEMBLE
 from hsl.verbs.export import export as verb
 from hsl.verbs.export import gated, quantised
 from hsl.verbs.export.card import model_card
-from hsl.verbs.export.export import export
+from hsl.verbs.export.export import check_settings, export
 from hsl.verbs.export.export_smoke import smoke_export
 from hsl.verbs.export.parity import RULES
 from hsl.verbs.predict.predict import predict
@@ -378,3 +379,10 @@ def test_eight_bits_are_compared_on_the_validation_part(
     with pytest.raises(UserError, match="all its probabilities are alike"):
         export(settings(trained, tmp_path / "zero", *eight))
     assert not (tmp_path / "zero").exists()
+
+
+def test_an_ensemble_has_no_pictures_to_compare_eight_bits_on(tmp_path: Path) -> None:
+    (tmp_path / ENSEMBLE).write_text("{}")
+    settings = {"run": str(tmp_path), "format": "onnx", "quantisation": "int8", "num_pictures": 1, "gate": None}
+    with pytest.raises(ConfigError, match="Export the ensemble with `quantisation=null`"):
+        check_settings(OmegaConf.create(settings))

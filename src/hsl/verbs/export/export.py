@@ -94,6 +94,11 @@ def check_settings(cfg: DictConfig) -> None:
             f"`num_pictures` should be at least 1. Found `num_pictures = {cfg.num_pictures}`. Take 8, or more of small "
             "pictures."
         )
+    if cfg.quantisation and is_ensemble(Path(cfg.run)):
+        raise ConfigError(
+            f"`quantisation=int8` should be for a single run: there is no part that no member of an ensemble was "
+            f"trained on, to compare it on. Found `run = {cfg.run}`. Export the ensemble with `quantisation=null`."
+        )
     check_packages(cfg.format)
     if cfg.gate:
         needs("`hsl export gate=`", NEEDED["onnx"], "onnx")  # its encoder is ONNX, whatever the format
