@@ -49,6 +49,8 @@ def trainings(monkeypatch):
         given = dict(word.split("=", 1) for word in words)
         made.append(given)
         outcome = made.outcomes.get(int(given["fold"]), 0.5)
+        if isinstance(outcome, BaseException):
+            raise outcome
         if isinstance(outcome, Ended):
             return outcome
         folder = log.parent / f"fold{given['fold']}" / "2026-01-01_00-00-00"

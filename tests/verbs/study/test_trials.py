@@ -25,7 +25,7 @@ from hsl.verbs.study.trials import next_trial
 def test_a_trial_is_its_folds(tmp_path, study, stored, space, trainings, take):
     trainings.outcomes = {0: 0.4, 1: 0.6}
     claimed = take(study, space)
-    said = Trials(tmp_path, stored, study, None, 4).run(claimed)
+    said = Trials(stored, study, None).run(claimed)
     claimed.release()
     assert said == "trial 0: val/miou 0.5000 ± 0.1414"
     assert [words["fold"] for words in trainings] == ["0", "1"]
@@ -41,7 +41,7 @@ def test_no_test_score_is_opened(tmp_path, study, stored, space, trainings, take
     opened = []
     sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
     claimed = take(study, space)
-    Trials(tmp_path, stored, study, None, 4).run(claimed)
+    Trials(stored, study, None).run(claimed)
     write_pages(tmp_path, stored, study)
     mine = [path for path in opened if str(tmp_path) in path]
     assert any("history.csv" in path for path in mine)
@@ -52,7 +52,7 @@ def test_no_test_score_is_opened(tmp_path, study, stored, space, trainings, take
 def test_several_objectives(tmp_path, stored, space, trainings, take):
     stored = stored.model_copy(update={"objectives": ["score", "parameters"]})
     study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0))
-    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    Trials(stored, study, None).run(take(study, space))
     assert study.trials[0].values == [0.5, 7.0]
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     write_pages(tmp_path, stored, study)
@@ -62,18 +62,19 @@ def test_a_failed_trial_is_told_and_the_next_goes_on(tmp_path, study, stored, sp
     log = tmp_path / "log"
     log.write_text("epoch 1\nerror: the loss is NaN\n")
     trainings.outcomes = {1: Ended(2, False, log)}
-    running = Trials(tmp_path, stored, study, None, 4)
+    running = Trials(stored, study, None)
     assert running.run(take(study, space)) == "trial 0: failed, fold 1: the loss is NaN"
     trainings.outcomes = {}
     running.run(take(study, space))
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
     assert rows_of(study, stored)[0]["why"] == "fold 1: the loss is NaN"
     assert "2 trials ended, best score 0.5000 (trial 1)" in status_line(study, stored)
+    assert status_line(study, stored, 60).endswith("about 1 min left")
 
 
 def test_killed_from_outside_three_times(tmp_path, study, stored, space, trainings, take):
     trainings.outcomes = {0: Ended(-signal.SIGKILL, False, tmp_path / "fold0.log")}
-    said = Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    said = Trials(stored, study, None).run(take(study, space))
     assert "killed from outside, as the system does where memory runs out" in said
     assert len(trainings) == 3
 
@@ -83,7 +84,7 @@ def test_pruned_by_folds(tmp_path, stored, space, trainings, take):
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.1)
     study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0), pruner)
-    running = Trials(tmp_path, stored, study, "folds", 4)
+    running = Trials(stored, study, "folds")
     trainings.outcomes = {fold: 0.8 + 0.01 * fold for fold in range(8)}
     running.run(take(study, space))
     trainings.outcomes = {fold: 0.3 + 0.01 * fold for fold in range(8)}
@@ -94,7 +95,7 @@ def test_pruned_by_folds(tmp_path, stored, space, trainings, take):
 def test_pruned_by_epochs(tmp_path, stored, space, trainings, take):
     pruner = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
     study = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=0), pruner)
-    running = Trials(tmp_path, stored, study, "epochs", 4)
+    running = Trials(stored, study, "epochs")
     running.run(take(study, space))
     trainings.outcomes = {0: 0.2}
     assert running.run(take(study, space)) == "trial 1: pruned after epochs of the first fold"
@@ -110,7 +111,14 @@ def test_what_a_dead_worker_left_is_taken_first(tmp_path, study, stored, space, 
     again = take(study, space)
     assert (again.trial.number, again.again) == (0, True)
     assert again.point == first.point
-    Trials(tmp_path, stored, study, None, 4).run(again)
+    running = Trials(stored, study, None)
+    trainings.outcomes = {1: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        running.run(again)
+    trainings.outcomes = {0: 0.1}  # the first fold is finished, and is not trained again
+    running.run(again)
+    assert [words["fold"] for words in trainings] == ["0", "1", "1"]
+    assert study.trials[0].value == 0.5
     assert take(study, space).trial.number == 2
 
 
@@ -132,7 +140,7 @@ def test_a_trial_of_another_machine_is_left_alone(tmp_path, study, stored, space
 def test_no_point_twice_and_an_exhausted_space(tmp_path, study, stored, trainings, monkeypatch, take):
     monkeypatch.setattr(trials, "MAX_PASSED", 30)
     small = read_space({"loss": {"choices": ["dice", "ce"]}})
-    running = Trials(tmp_path, stored, study, None, 4)
+    running = Trials(stored, study, None)
     for _ in range(2):
         running.run(take(study, small, number=9))
     assert {trial.params["loss"] for trial in study.trials if trial.state == TrialState.COMPLETE} == {"dice", "ce"}
@@ -143,7 +151,7 @@ def test_no_point_twice_and_an_exhausted_space(tmp_path, study, stored, training
 
 def test_a_narrowed_space_is_kept_to(tmp_path, study, stored, space, trainings, take):
     narrow = read_space({"optimizer.lr": {"low": 1e-3, "high": 1e-2, "log": True}, "loss": {"choices": ["ce"]}})
-    running = Trials(tmp_path, stored, study, None, 4)
+    running = Trials(stored, study, None)
     running.run(take(study, space))
     for _ in range(3):
         whole = {**narrow, "loss": space["loss"]}
@@ -163,7 +171,7 @@ def test_another_study_in_the_storage(tmp_path, stored, space):
 def test_a_database_and_a_study_of_another_program_in_it(tmp_path, stored, space, take, trainings):
     url = f"sqlite:///{tmp_path}/own"
     study = open_storage(tmp_path, stored, url, optuna.samplers.RandomSampler(seed=0))
-    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    Trials(stored, study, None).run(take(study, space))
     assert open_storage(tmp_path, stored, url).trials[0].value == 0.5
     url = f"sqlite:///{tmp_path}/db"
     foreign = optuna.create_study(storage=url, study_name="s")
@@ -182,11 +190,11 @@ def test_a_storage_that_cannot_be_reached(tmp_path, stored, url):
 
 
 def test_a_line_that_was_cut_off(tmp_path, study, stored, space, take, trainings):
-    Trials(tmp_path, stored, study, None, 4).run(take(study, space))
+    Trials(stored, study, None).run(take(study, space))
     with (tmp_path / "journal.log").open("a") as file:
         file.write('{"op_code":4,"worker_')
     again = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=1))
-    Trials(tmp_path, stored, again, None, 4).run(take(again, space))
+    Trials(stored, again, None).run(take(again, space))
     assert [trial.value for trial in open_storage(tmp_path, stored, None).trials] == [0.5, 0.5]
 
 
@@ -216,7 +224,7 @@ def test_kills_lose_and_repeat_nothing(tmp_path, space):
         if kills and not workers and len(done.read_text().split()) >= 12:
             break
         while len(workers) < 2:
-            workers.append(context.Process(target=work, args=(tmp_path, done, 0.05)))
+            workers.append(context.Process(target=work, args=(tmp_path, done, 0.3)))
             workers[-1].start()
         time.sleep(0.12)
         if kills < 8:
@@ -230,7 +238,7 @@ def test_kills_lose_and_repeat_nothing(tmp_path, space):
 
 
 def test_pictures_and_tables(tmp_path, study, stored, space, trainings, take):
-    running = Trials(tmp_path, stored, study, None, 4)
+    running = Trials(stored, study, None)
     for i in range(12):
         trainings.outcomes = {0: 0.3 + 0.01 * i, 1: 0.4 + 0.01 * i}
         running.run(take(study, space, number=12))

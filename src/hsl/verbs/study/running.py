@@ -1,7 +1,7 @@
 """One trial: its folds trained one after the other, pruned where the pruner says so, and told to the study."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,14 @@ class Trials:
     """Runs trials of a study.
 
     Attributes:
-        folder: of the study.
         stored: what it searches.
         study: where trials are kept.
         prune_by: ``folds``, ``epochs`` (of the first fold) or ``None``.
-        max_epochs: of a training, unless the point says otherwise.
     """
 
-    folder: Path
     stored: StoredStudy
     study: optuna.Study
     prune_by: str | None
-    max_epochs: int
 
     def run(self, claimed: Claimed) -> str:
         """Train what is left of a trial, and tell the study.
@@ -46,14 +42,12 @@ class Trials:
         values: dict[int, float] = {}
         facts: list[Any] = []
         for place, fold in enumerate(self.stored.folds):
-            ended = self._train(claimed, fold, first=place == 0)
-            if ended.stopped:
-                return self._pruned(claimed, "epochs of the first fold")
-            found = (
-                None
-                if ended.code
-                else best_monitored(claimed.folder / f"fold{fold}", self.stored.monitor, self.stored.mode)
-            )
+            found = self._value(claimed, fold)
+            if found is None:  # a worker that was killed had not come so far
+                ended = self._train(claimed, fold, first=place == 0)
+                if ended.stopped:
+                    return self._pruned(claimed, "epochs of the first fold")
+                found = None if ended.code else self._value(claimed, fold)
             if found is None:
                 why = ended.sentence if ended.code else f"it left no `{self.stored.monitor}`"
                 return self._failed(claimed, f"fold {fold}: {why}")
@@ -64,6 +58,9 @@ class Trials:
             if self.prune_by == "folds" and self._report(claimed, place, found[0]) and not last:
                 return self._pruned(claimed, f"{place + 1} of {len(self.stored.folds)} folds")
         return self._complete(claimed, values, facts)
+
+    def _value(self, claimed: Claimed, fold: int) -> tuple[float, Mapping[str, Any]] | None:
+        return best_monitored(claimed.folder / f"fold{fold}", self.stored.monitor, self.stored.mode)
 
     def _train(self, claimed: Claimed, fold: int, *, first: bool) -> Ended:
         runs = claimed.folder / f"fold{fold}"

@@ -187,13 +187,13 @@ def _check_same(stored: StoredStudy, facts: dict[str, Any], other_code: bool) ->
 def _work(settings: Settings, stored: StoredStudy, trials: optuna.Study) -> None:
     """Trial after trial, until none is to be had."""
     whole = whole_of(settings.space, from_json(stored.space))
-    running = Trials(settings.folder, stored, trials, settings.cfg.study.prune_by, int(settings.cfg.trainer.max_epochs))
+    running = Trials(stored, trials, settings.cfg.study.prune_by)
     while claimed := next_trial(trials, settings.folder, stored.id, whole, settings.space, settings.num_trials):
         try:
             say(running.run(claimed))
         finally:
             claimed.release()
-        say(status_line(trials, stored))
+        say(status_line(trials, stored, settings.num_trials))
 
 
 def _run_workers(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """What is said and written of a study: the line after each trial, the table, and what stands in ``trials.csv``."""
 
 import json
+import math
 import statistics
 from typing import Any
 
@@ -36,8 +37,8 @@ def best_first(study: optuna.Study, stored: StoredStudy) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def status_line(study: optuna.Study, stored: StoredStudy) -> str:
-    """Ended trials, the best so far, and the time that the trials took on average."""
+def status_line(study: optuna.Study, stored: StoredStudy, num_trials: int | None = None) -> str:
+    """Ended trials, the best so far, the time of a trial on average and, of ``num_trials``, about the time left."""
     trials = counted(study)
     ended = [trial for trial in trials if trial.state in ENDED]
     line = f"{len(ended)} {'trial' if len(ended) == 1 else 'trials'} ended"
@@ -46,7 +47,12 @@ def status_line(study: optuna.Study, stored: StoredStudy) -> str:
             f", best {stored.objectives[0]} {ranked[0].values[0]:.4f} (trial {ranked[0].number}) {chart(study, stored)}"
         )
     times = [trial.duration.total_seconds() for trial in ended if trial.duration is not None]
-    return line + (f", {statistics.fmean(times):.0f} s a trial" if times else "")
+    if not times:
+        return line
+    mean, left = statistics.fmean(times), (num_trials or 0) - len(ended)
+    line += f", {mean:.0f} s a trial"
+    workers = 1 + sum(trial.state == TrialState.RUNNING for trial in trials)
+    return line + (f", about {math.ceil(mean * left / workers / 60)} min left" if left > 0 else "")
 
 
 def chart(study: optuna.Study, stored: StoredStudy, width: int = 30) -> str:
