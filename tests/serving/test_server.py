@@ -74,11 +74,11 @@ def code(reply: Reply) -> tuple[int, str]:
     return reply.status, page["code"]
 
 
+@pytest.mark.extras
 def test_a_picture_is_answered_however_it_comes(port: int) -> None:
     image = picture(size=(40, 30))
     form = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n--x\r\nContent-Disposition: form-data; '
     form += b'name="picture"; filename="<b>.png"\r\nContent-Type: image/png\r\n\r\n' + png(image) + b"\r\n--x--\r\n"
-    pytest.importorskip("python_multipart")
     replies = [
         ask(port, "/predict", png(image), **PNG),
         ask(port, "/predict", png(image), Content_Type="application/octet-stream"),

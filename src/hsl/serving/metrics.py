@@ -1,7 +1,5 @@
 """Counts and times of the server as Prometheus reads them."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
 from hsl.serving.dispatcher import Dispatcher
 
 PATHS = ("/predict", "/segment", "/model", "/metrics", "/openapi.json", "/health", "/ready", "/")
@@ -16,7 +14,10 @@ class Metrics:
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest  # an extra
+
         self._registry = registry = CollectorRegistry()
+        self._written = generate_latest
         self._requests = Counter("hsl_requests", "Requests", ["path", "status"], registry=registry)
         self._seconds = Histogram("hsl_request_seconds", "Seconds of a request", ["path"], registry=registry,
                                   buckets=_SECONDS)  # fmt: skip
@@ -40,4 +41,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """The text of `/metrics`."""
-        return generate_latest(self._registry)
+        return bytes(self._written(self._registry))

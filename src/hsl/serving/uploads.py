@@ -127,7 +127,7 @@ def file_of(body: bytes, parameters: str) -> bytes:
         "on_part_data": lambda data, start, end: parts[-1].extend(memoryview(data)[start:end]),
     }
     try:
-        parser = MultipartParser(options.get(b"boundary", b""), callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(options.get(b"boundary", b""), callbacks)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
