@@ -36,9 +36,17 @@ LEGAL = {
     "devices": "-1 is all of them; Lightning knows what the machine has, and is asked before there is a run folder",
     "tiers": "of labels: see `hsl.pseudo_labels.quality`; of encoders: one that no encoder is below is never chosen",
     "size_multiple": "evaluate and predict: the run's own takes its place",
+    "study": "`hsl.verbs.study.checks` and `spaces` look at all of it together, before anything is trained",
+    "sampler": "Optuna's own, built before anything is trained; each refuses what it cannot take",
+    "pruner": "see sampler",
     "value_range": "pictures of floating point may have any two, see `hsl.data.arguments`",
 }
 """Last word of a key, or one above it, whose numbers no annotation holds, and why."""
+
+
+TRAINING = ("train", "study")
+ELSEWHERE = ("experiment", "labelling", "stage", "study", "sampler", "pruner")
+"""Groups of other verbs, and those whose options choose others."""
 
 
 def is_missing(cfg: Any, above: str, name: str) -> bool:
@@ -60,7 +68,7 @@ def composed(verb: str, *overrides: str) -> Any:
 def all_configs() -> Iterator[tuple[str, Any]]:
     """Every verb, and every option of every group of train.yaml, several groups to a composition."""
     groups = [path for path in sorted(conf_dir().rglob("*")) if path.is_dir() and "hydra" not in path.parts]
-    groups = [path for path in groups if path.name not in ("experiment", "labelling", "stage")]
+    groups = [path for path in groups if path.name not in ELSEWHERE]
     names = [[f"{g.relative_to(conf_dir())}={o.stem}" for o in sorted(g.glob("[!_]*.yaml"))] for g in groups]
     for chosen in zip_longest(*names):
         yield "train", composed("train", *(one for one in chosen if one))
@@ -87,7 +95,7 @@ def with_value(node: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 def is_refused(verb: str, content: Any) -> bool:
     try:
-        if verb == "train":
+        if verb in TRAINING:
             validate(OmegaConf.create(content))
         check_values(content, KEYS)
     except ConfigError:
@@ -105,8 +113,8 @@ def test_a_number_far_outside_and_one_that_is_none_are_refused() -> None:
             for place in numbers({key: value for key, value in node.items() if not list(calls_in(value))}):
                 inside.add((*path.replace("[", ".").replace("]", "").split("."), *map(str, place)))
                 known = (node["_target_"], *(key for key in place if isinstance(key, str)))
-                unused = (verb == "train" and path == "trainer") or node["_target_"] == "hsl.verbs.audit.unbuilt"
-                if known in seen or set(place) & set(LEGAL) or unused:
+                unused = (verb in TRAINING and path == "trainer") or node["_target_"] == "hsl.verbs.audit.unbuilt"
+                if known in seen or {path, *place} & set(LEGAL) or unused:
                     continue
                 seen.add(known)
                 alone = {"_target_": node["_target_"], "_partial_": True}
@@ -116,7 +124,7 @@ def test_a_number_far_outside_and_one_that_is_none_are_refused() -> None:
                     assert f"`part.{place[0]}" in str(caught.value), (node["_target_"], place)
         for place in numbers(content):
             known = (verb, *(key for key in place if isinstance(key, str)))
-            trainer = verb == "train" and place[0] == "trainer"
+            trainer = verb in TRAINING and place[0] == "trainer"
             if known in seen or set(place) & set(LEGAL) or (tuple(map(str, place)) in inside and not trainer):
                 continue
             seen.add(known)

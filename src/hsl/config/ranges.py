@@ -61,5 +61,16 @@ KEYS: Mapping[str, Any] = {
     "batch_sizes": Sequence[PositiveInt],
     "rounds": Mapping[str, PositiveInt],
     "attention": NonNegativeFloat,
+    "min_miou": Fraction,
+    "vote": PositiveInt,
+    "percentile": Annotated[float, Field(gt=0, lt=100)],
+    "default_threshold": Fraction,
+    "min_component": NonNegativeFloat,
+    "min_signal_confidence": Fraction,
+    "k": PositiveInt,
+    "coverage": Annotated[float, Field(gt=0, lt=1)],
+    "nearest": NonNegativeInt,
+    "per_class": PositiveInt,
+    "more": NonNegativeInt,
 }
 """What the keys of the verbs themselves may be; those of calls are annotated where they are received."""
