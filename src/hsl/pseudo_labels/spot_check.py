@@ -1,8 +1,5 @@
 """Looking at a sample of the pseudo-labels and at the largest disagreements; each answer is kept in ``review.json``."""
 
-import contextlib
-import fcntl
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +8,7 @@ from hsl.data.labels.label_table import LabelTable, read_labels
 from hsl.data.labels.review import REVIEW, Answer, Review, Settings, judge_labels, read_review, sample
 from hsl.errors import ConfigError, DataError
 from hsl.files.io import write_atomically
+from hsl.files.locks import locked
 from hsl.pseudo_labels.refine import read_agreement
 
 
@@ -29,7 +27,7 @@ def begin(folder: Path, settings: Settings) -> tuple[LabelTable, Review]:
         DataError: The folder holds no labels, or the review belongs to others.
     """
     labels = read_labels(folder)
-    with _locked(folder):
+    with locked(folder / f".{REVIEW}.lock"):
         review = read_review(labels)
         if review is None:
             chosen = sample(labels.rows, settings.per_class_and_tier, settings.seed)
@@ -72,7 +70,7 @@ def keep_answer(folder: Path, picture: str, verdict: Answer | None) -> Review:
     Raises:
         DataError: The picture is not in the review, or labels and review no longer belong together.
     """
-    with _locked(folder):
+    with locked(folder / f".{REVIEW}.lock"):
         labels, review = go_on(folder)
         if picture not in review.answers:
             raise DataError(f"`{picture}` is not one of the {len(review.answers)} pictures of this review.")
@@ -99,11 +97,3 @@ def _write(
 
 def _said(values: dict[str, object]) -> str:
     return ", ".join(f"`{key} = {value}`" for key, value in values.items())
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time, also between threads: each opens the file for itself."""
-    with (folder / f".{REVIEW}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,7 +1,6 @@
 """The folder of pseudo-labels: written row by row beside its place, moved there when it is complete."""
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -23,6 +22,7 @@ from hsl.data.splits.grouping import name_some
 from hsl.errors import ConfigError, DataError
 from hsl.files.cells import neutral_row
 from hsl.files.io import write_atomically
+from hsl.files.locks import try_lock
 from hsl.files.output_folder import MARKER, strange_files, write_marker
 
 TABLE, ROWS, SETTINGS = "labels.csv", "rows.jsonl", "settings.json"
@@ -226,12 +226,9 @@ def _text(path: Path) -> str:
 
 def _lock(path: Path) -> IO[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+    lock = try_lock(path)
+    if lock is None:
         raise ConfigError(
             f"`output` should be free. Found another process that writes `{path.parent}`. Wait for it to end."
-        ) from None
+        )
     return lock

@@ -1,7 +1,6 @@
 """The run folder: found again by its config, claimed by one process, never half-written."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.errors import ConfigError
 from hsl.files.io import TEMPORARY, clear_temporary, write_atomically
+from hsl.files.locks import try_lock
 from hsl.run_folder.earlier import config_identity, differing, go_on_longer, resumable, same_config
 from hsl.run_folder.layout import (
     BEST,
@@ -39,6 +39,7 @@ CARRIED = (CHECKPOINTS / BEST, CHECKPOINTS / START, WEIGHTING, OBJECTS_VALIDATIO
 """What a longer run takes over of a shorter one beside the last checkpoint, in which all the rest rides."""
 
 
+_LOCK = ".lock"
 _UNLOCKED_S = 3600.0  # for which a folder may have no lock yet
 
 
@@ -80,7 +81,7 @@ class RunFolder:
             _clear_unborn(self.path)
             self._create(facts)
         else:
-            self._lock = _lock(self.path)
+            self._lock = try_lock(self.path / _LOCK)
         if self._lock is None:
             raise ConfigError(
                 f"`{self.path}` should be free. Found another process running in it. Wait for it to end, or start "
@@ -108,7 +109,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         unborn = Path(tempfile.mkdtemp(dir=self.path, prefix=".run-", suffix=TEMPORARY))
         unborn.chmod(0o777 & ~_umask())
-        self._lock = _lock(unborn)
+        self._lock = try_lock(unborn / _LOCK)
         if self.checkpoint is not None:
             source = self.checkpoint.parent.parent
             for name in CARRIED if self.longer else ():
@@ -194,17 +195,6 @@ def _from_checkpoint(cfg: DictConfig, checkpoint: Path, identity: str) -> RunFol
     return RunFolder(Path(cfg.run_dir), identity, new=True, checkpoint=checkpoint, longer=longer)
 
 
-def _lock(folder: Path) -> IO[str] | None:
-    """The lock of a folder; ``None``: another process has it."""
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
-
-
 def _rename(unborn: Path, base: Path) -> Path:
     """Name a folder by the time; two processes never get the same name, for no folder takes the place of a full one."""
     name = datetime.now().strftime(TIME)
@@ -220,9 +210,9 @@ def _rename(unborn: Path, base: Path) -> Path:
 def _clear_unborn(base: Path) -> None:
     """Remove the folders of runs that were killed before they had a name; a living one holds its lock."""
     unnamed = [path for path in base.glob(f".run-*{TEMPORARY}") if path.is_dir()]
-    bare = [path.parent for path in base.glob("[!.]*/.lock") if len(list(path.parent.iterdir())) == 1]
+    bare = [path.parent for path in base.glob(f"[!.]*/{_LOCK}") if len(list(path.parent.iterdir())) == 1]
     for unborn in (*unnamed, *bare):
-        if (unborn / ".lock").is_file() and (lock := _lock(unborn)) is not None:
+        if (unborn / _LOCK).is_file() and (lock := try_lock(unborn / _LOCK)) is not None:
             shutil.rmtree(unborn)
             lock.close()
         elif time.time() - unborn.stat().st_mtime > _UNLOCKED_S:

@@ -23,6 +23,7 @@ from hsl.files.names import below
 from hsl.heads import Head, of_kind
 from hsl.inference.combining import FLOOR, tempered
 from hsl.metrics.images.imagewise import probabilities_of
+from hsl.run_folder.ensemble import is_ensemble
 from hsl.verbs.ensemble.artefact import OpenedEnsemble, open_ensemble
 from hsl.verbs.ensemble.member_rows import pooled_features
 from hsl.verbs.ensemble.stages.variants import Chosen
@@ -102,9 +103,14 @@ class EnsembleModel:
         return next(iter(self.models.values()))[0]
 
     @property
+    def runs(self) -> list[RunModel]:
+        """Those of the members, fold by fold."""
+        return [run for some in self.models.values() for run in some]
+
+    @property
     def folders(self) -> list[Path]:
         """What is read."""
-        return [self.ensemble.folder, *(model.folder for some in self.models.values() for model in some)]
+        return [self.ensemble.folder, *(run.folder for run in self.runs)]
 
     @property
     def scored_folders(self) -> list[Path]:
@@ -189,6 +195,11 @@ class EnsembleModel:
                 pooled = {one: sums.mean(one, FEATURES, name, len(self.models[one]))[None] for one in members}
             combined[head_name] = combine(variant, head, name, np.stack(means), temperature, pooled)
         return combined
+
+
+def open_model(cfg: DictConfig) -> RunModel | EnsembleModel:
+    """The run folder or the ensemble that ``cfg.run`` names."""
+    return EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
 
 
 def _nothing(_: Batch) -> None:

@@ -15,7 +15,7 @@ from hsl.files.output_folder import OutputFolder
 from hsl.run_folder.ensemble import is_ensemble
 from hsl.run_folder.layout import SPLITS
 from hsl.terminal import say
-from hsl.verbs.ensemble.predicting import EnsembleModel
+from hsl.verbs.ensemble.predicting import open_model
 from hsl.verbs.export.artefact import FILES, Made, write_graphs
 from hsl.verbs.export.card import model_card
 from hsl.verbs.export.gated import write_gate
@@ -39,8 +39,8 @@ def export(cfg: DictConfig) -> None:
         UserError: the artefact says something else than the model; nothing is written.
     """
     check_settings(cfg)
-    model = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
-    runs = [model] if isinstance(model, RunModel) else [run for some in model.models.values() for run in some]
+    model = open_model(cfg)
+    runs = model.runs
     for run in runs:
         place_data(run.cfg, cfg.data_root, cfg.cache_dir)
     gating = Gating.open(Path(cfg.gate), model) if cfg.gate else None

@@ -56,8 +56,7 @@ class Gating:
         gate = Gate.read(folder)
         gate.check_classes(model.heads)
         known = {digest for model in gate.models for digest in model.checkpoints.values()}
-        runs = [model] if isinstance(model, RunModel) else [run for some in model.models.values() for run in some]
-        strange = {sha256_of(best_checkpoint(run.folder)) for run in runs} - known
+        strange = {sha256_of(best_checkpoint(run.folder)) for run in model.runs} - known
         named = ", ".join(one.name for one in gate.models)
         others = (
             f"The gate was calibrated with {named}, and this model is another: how many real pictures it refuses was "

@@ -65,6 +65,11 @@ class RunModel:
         return [self.folder]
 
     @property
+    def runs(self) -> "list[RunModel]":
+        """Itself: the runs behind it."""
+        return [self]
+
+    @property
     def scored_folders(self) -> list[Path]:
         """What has its scores."""
         return [self.folder]

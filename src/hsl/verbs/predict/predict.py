@@ -1,7 +1,7 @@
 """`hsl predict`: a trained model on a folder of pictures of any size."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,8 @@ from hsl.files.output_folder import OutputFolder
 from hsl.heads import Head, of_kind
 from hsl.metrics.objects.watershed import objects_of
 from hsl.reports.page import pictures
-from hsl.run_folder.ensemble import is_ensemble
 from hsl.terminal import say
-from hsl.verbs.ensemble.predicting import EnsembleModel
+from hsl.verbs.ensemble.predicting import EnsembleModel, open_model
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
 from hsl.verbs.predict.gated import GATE_TABLE, Gating
@@ -60,7 +59,7 @@ def predict(cfg: DictConfig) -> None:
         ConfigError: it is not a run folder, its model makes no masks that can be run lengths, or the output is taken.
         DataError: the input holds no picture, or some could not be done.
     """
-    opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.run)) else RunModel.open(cfg)
+    opened = open_model(cfg)
     records, rest = read_pictures(cfg.input)
     _check_format(cfg.format, opened)
     gating = Gating.open(Path(cfg.gate), opened) if cfg.gate else None
@@ -123,37 +122,37 @@ class _Work:
 
     def add(self, name: str, outputs: Outputs) -> None:
         """Write what the heads say of one picture, or keep it for the tables."""
+        image = functools.cache(functools.partial(self.decoding.image, self.sources[name]))  # decoded once, if at all
         if self.gating:
-            self.gating.judge(name, outputs, self.decoding.image(self.sources[name]))
+            self.gating.judge(name, outputs, image())
         for head in of_kind(self.heads.values(), "image"):
             self.labels.append({"id": name, **image_row(outputs[head.name], head, self.limits.get(head.name))})
         overlapping = HEAD in self.heads and self.heads[HEAD].several
         if overlapping:
-            self._add_channels(PredictedChannels.of(name, outputs, self.heads[HEAD].classes))
+            self._add_channels(PredictedChannels.of(name, outputs, self.heads[HEAD].classes), image)
         if HEAD in outputs:
-            self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy())
+            self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy(), image)
         try:
             write_further(self.folder, name, outputs, () if overlapping else self.heads.values())
         except DataError as error:
             self.broken.append(error)
 
-    def _add_channels(self, found: PredictedChannels) -> None:
+    def _add_channels(self, found: PredictedChannels, image: Callable[[], NDArray[np.uint8]]) -> None:
         source = self.sources[found.name]
         self.rows.append(found.row())
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in found.runs()]
         else:
-            found.write(self.folder, self.decoding.image(source))
+            found.write(self.folder, image())
 
-    def _add_mask(self, name: str, probability: NDArray[np.float32]) -> None:
+    def _add_mask(self, name: str, probability: NDArray[np.float32], image: Callable[[], NDArray[np.uint8]]) -> None:
         prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
         classes, source = self.heads[HEAD].classes, self.sources[name]
         self.rows.append(_areas(name, prediction, confidence, classes))
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
         else:
-            image = self.decoding.image(source)
-            _write_pictures(self.folder, name, image, prediction, confidence, classes)
+            _write_pictures(self.folder, name, image(), prediction, confidence, classes)
 
     def write_tables(self) -> None:
         """Write what was kept."""

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hsl.batch import DISTANCE, Outputs
-from hsl.config.targets import allowed_targets
 from hsl.data.files.decoding import Decoding, Picture
 from hsl.data.files.records import Record
 from hsl.errors import DataError, UserError
@@ -21,8 +20,7 @@ from hsl.exporting.generic_encoder import FrozenEncoder
 from hsl.exporting.prediction import Prediction
 from hsl.heads import Head
 from hsl.metrics.objects.watershed import objects_of
-from hsl.run_folder.ensemble import is_ensemble
-from hsl.verbs.ensemble.predicting import EnsembleModel
+from hsl.verbs.ensemble.predicting import EnsembleModel, open_model
 from hsl.verbs.predict.foreign_pictures import foreign_decoding
 from hsl.verbs.predict.outputs import RunModel, predicted_outputs, prediction_of
 from hsl.verbs.predict.predict import HEAD, MAX_OBJECTS
@@ -55,13 +53,10 @@ class ServedRun:
     def open(cls, cfg: DictConfig) -> "ServedRun":
         """That of ``cfg.model``, with its weights in memory."""
         cfg.run = cfg.model
-        opened = EnsembleModel.open(cfg) if is_ensemble(Path(cfg.model)) else RunModel.of(
-            cfg.model, cfg, allowed_targets(cfg)
-        )  # fmt: skip
-        runs = [opened] if isinstance(opened, RunModel) else [run for some in opened.models.values() for run in some]
-        for run in runs:
+        opened = open_model(cfg)
+        for run in opened.runs:
             run.cfg.data.num_workers = 0
-        read = runs[0].task.problem.readings if isinstance(opened, RunModel) else {}  # these have no outputs
+        read = opened.runs[0].task.problem.readings if isinstance(opened, RunModel) else {}  # these have no outputs
         heads = {name: head for name, head in opened.heads.items() if name not in read}
         gate = None if cfg.gate is None else Gate.read(Path(cfg.gate))
         if gate is not None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import optuna
 
 from hsl.errors import DataError
+from hsl.files.locks import locked
 from hsl.terminal import say
 from hsl.verbs.study.fold_runs import never, run_apart
 from hsl.verbs.study.pages.showing import best_first
 from hsl.verbs.study.spaces import quoted, words_of
-from hsl.verbs.study.stored_study import CONFIRMED, LOCK, REPORT, StoredStudy, best_monitored, locked
+from hsl.verbs.study.stored_study import CONFIRMED, LOCK, REPORT, StoredStudy, best_monitored
 
 
 def confirm(folder: Path, stored: StoredStudy, study: optuna.Study, top: int, seeds: Sequence[int]) -> None:

@@ -1,12 +1,10 @@
 """``study.json``: what a study searches, and the places of its trials' runs."""
 
-import fcntl
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -101,22 +99,3 @@ def monitored_epochs(runs: Path, monitor: str) -> list[float]:
     folders = sorted(path for path in runs.glob("[!.]*") if path.is_dir())
     rows = read_history(folders[-1]) if folders else []
     return [float(row[monitor]) for row in rows if isinstance(row.get(monitor), int | float)]
-
-
-def try_lock(path: Path) -> IO[str] | None:
-    """An exclusive lock that ends with this process; ``None``: another process has it."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

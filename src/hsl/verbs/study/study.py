@@ -17,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from hsl.config.validation import validate
 from hsl.errors import ConfigError, DataError
+from hsl.files.locks import locked
 from hsl.metrics.catalogue import read_mode
 from hsl.terminal import say
 from hsl.verbs.study.checks import check_settings, check_trials_compose
@@ -30,7 +31,6 @@ from hsl.verbs.study.stored_study import (
     STUDY,
     StoredStudy,
     code_version,
-    locked,
     new_study,
     read_study,
     write_study,

@@ -10,8 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hsl.errors import DataError
+from hsl.files.locks import locked, try_lock
 from hsl.verbs.study.spaces import Dimension, Value, drawn_points, fits, point_key, suggest
-from hsl.verbs.study.stored_study import LOCK, locked, trial_folder, try_lock
+from hsl.verbs.study.stored_study import LOCK, trial_folder
 
 PLACE, PASSED = "place", "passed over"
 UNNAMED_S = 5.0  # after which a trial without a place is one whose worker died while it was asked for
