@@ -196,6 +196,16 @@ def test_a_prediction_has_a_mask_for_each_channel_that_can_be_read_again(
     rows = pd.read_csv(out / "predictions.csv")
     assert set(rows["ClassId"]) <= {1, 2, 3}
     assert rows["ImageId"].str.removesuffix(".png").isin(truths).all()
+    predict(composed([f"run={run}", f"input={place / 'data' / 'images'}", f"output={out}", "format=coco"], "predict"))
+    drawn = (
+        pd.DataFrame(json.loads((out / "coco.json").read_text())["annotations"]).groupby("category_id")["area"].sum()
+    )
+    counted = areas.filter(like="pixels/").sum().to_numpy()
+    assert {k + 1: number for k, number in enumerate(counted) if number} == drawn.to_dict()
+    with pytest.raises(ConfigError, match="`format=geotiff` should be for classes that do not overlap"):
+        predict(
+            composed([f"run={run}", f"input={place / 'data' / 'images'}", f"output={out}", "format=geotiff"], "predict")
+        )
 
 
 def test_a_data_set_of_patches_keeps_every_channel(place: Path, truths: dict[str, np.ndarray], tmp_path: Path) -> None:

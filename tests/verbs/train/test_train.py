@@ -128,6 +128,12 @@ def check_evaluate(folder: Path, tiny: Make) -> None:
     assert again["parts"]["val"]["tta"] == metrics["parts"]["val"]["tta"]
 
 
+TOOLS = {
+    "labelme": ["labelme"], "coco": ["coco.json"], "cvat": ["annotations.xml"], "yolo": ["data.yaml", "labels"],
+    "label_studio": ["label_studio.json", "label_studio.xml"], "geotiff": ["masks"],
+}  # fmt: skip
+
+
 def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
     """Any size, grey and colour; a broken picture is named and the others are done."""
     pictures = tmp_path / "pictures"
@@ -153,7 +159,15 @@ def check_predict(folder: Path, tiny: Make, tmp_path: Path) -> None:
         mask = np.asarray(Image.open(out / "masks" / f"{path.stem}.png"))
         rows = runs[runs.ImageId == path.name]
         assert dict(zip(rows.ClassId, rows.EncodedPixels, strict=True)) == encode_classes(mask)
-    with pytest.raises(ConfigError, match=r"`format` should be one of png, rle. Found `format = tif`"):
+    for tool, files in TOOLS.items():
+        where = tmp_path / tool
+        predict(tiny(f"run={folder}", f"input={pictures}", f"output={where}", f"format={tool}", verb="predict"))
+        assert sorted(each.name for each in where.iterdir()) == sorted([MARKER, "areas.csv", *files])
+    annotations = json.loads((tmp_path / "coco" / "coco.json").read_text())["annotations"]
+    drawn = pd.DataFrame(annotations).groupby("category_id")["area"].sum()
+    counted = table.filter(like="pixels/").sum().to_numpy()
+    assert {label: counted[label] for label in range(1, len(counted)) if counted[label]} == drawn.to_dict()
+    with pytest.raises(ConfigError, match=r"`format` should be one of png, rle, .*, geotiff. Found `format = tif`"):
         predict(tiny(f"run={folder}", f"input={pictures}", f"output={out}", "format=tif", verb="predict"))
 
 

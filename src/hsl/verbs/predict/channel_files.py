@@ -53,11 +53,15 @@ class PredictedChannels:
         means = (of[there].mean() if there.any() else None for of, there in zip(self.probabilities, shown, strict=True))
         return row | {f"confidence/{channel}": mean for channel, mean in zip(channels, means, strict=True)}
 
+    def layers(self) -> list[NDArray[np.uint8]]:
+        """A class map ``uint8 (H, W)`` for each channel: its number, from 1, where it is, else 0."""
+        bits = range(len(self.classes) - 1)
+        return [(self.codes >> np.uint8(bit) & 1).astype(np.uint8) * np.uint8(bit + 1) for bit in bits]
+
     def runs(self) -> Iterator[tuple[int, str]]:
         """Number of each channel, from 1, and its run lengths; none of a channel that is not there."""
-        for bit in range(len(self.classes) - 1):
-            there = (self.codes >> np.uint8(bit) & 1).astype(np.uint8)
-            yield from encode_classes(there * np.uint8(bit + 1)).items()
+        for layer in self.layers():
+            yield from encode_classes(layer).items()
 
     def write(self, folder: Path, image: NDArray[np.uint8]) -> None:
         """Write ``masks/<channel>/<id>.png``, as `hsl.data.formats.channels` reads them, and the overlay."""

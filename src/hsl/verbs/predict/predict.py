@@ -21,6 +21,7 @@ from hsl.data.files.run_lengths import encode_classes
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
+from hsl.data.writers.regions import Segmented
 from hsl.errors import ConfigError, DataError, UserError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
@@ -35,10 +36,10 @@ from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
 from hsl.verbs.predict.gated import GATE_TABLE, Gating
 from hsl.verbs.predict.outputs import RunModel
+from hsl.verbs.predict.tool_files import FORMATS, Writer, told_of, writer_of
 from hsl.verbs.scoring.image_results import image_row
 
 HEAD = "segmentation"
-FORMATS = ("png", "rle")
 MAX_OBJECTS = 2**16 - 1  # in a picture of 16 bits
 
 
@@ -51,12 +52,13 @@ def predict(cfg: DictConfig) -> None:
 
     With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
+    The other formats are files of annotation tools, see `hsl.data.writers`, in the same place.
     A model of overlapping channels leaves a mask for each, or rows in which ``ClassId`` is the number of the channel.
     A model with a distance head also leaves a map of object ids of 16 bits, cut apart as they are when it is scored.
     With a gate ``gate.csv`` tells which pictures it accepts; those that it refuses are written all the same.
 
     Raises:
-        ConfigError: it is not a run folder, its model makes no masks that can be run lengths, or the output is taken.
+        ConfigError: it is not a run folder, its model makes no masks that the format holds, or the output is taken.
         DataError: the input holds no picture, or some could not be done.
     """
     opened = open_model(cfg)
@@ -67,7 +69,9 @@ def predict(cfg: DictConfig) -> None:
     with OutputFolder(cfg.output, "predict", inputs=inputs) as output:
         decoding, notes = foreign_decoding(cfg, opened.facts, opened.max_megapixels), Notes()
         sources = {record.id: record.image for record in records}
-        work = _Work(output.work, cfg.format, opened.heads, opened.thresholds, sources, decoding, gating)
+        classes = opened.heads[HEAD].classes if HEAD in opened.heads else ()
+        writer = writer_of(cfg.format, output.work, classes, output.path)
+        work = _Work(output.work, cfg.format, writer, opened.heads, opened.thresholds, sources, decoding, gating)
         look = functools.partial(notes.look, sources=sources)
         results = opened.outputs(records, decoding, work.broken.append, look, output.work / ".maps")
         console = PlainConsole(stderr=True)
@@ -75,7 +79,9 @@ def predict(cfg: DictConfig) -> None:
         for name, outputs in track(results, "predict", len(records), console=console, transient=True, disable=silent):
             work.add(name, outputs)
         work.write_tables()
-    for sentence in [*notes.sentences(), *(gating.sentences() if gating else [])]:
+        if writer:
+            writer.close()
+    for sentence in [*notes.sentences(), *told_of(writer), *(gating.sentences() if gating else [])]:
         say(sentence)
     say(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
     _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
@@ -105,6 +111,7 @@ class _Work:
 
     folder: Path
     format: str
+    writer: Writer | None
     heads: Mapping[str, Head]
     limits: Mapping[str, list[float]]
     sources: Mapping[str, Source]
@@ -128,11 +135,11 @@ class _Work:
         for head in of_kind(self.heads.values(), "image"):
             self.labels.append({"id": name, **image_row(outputs[head.name], head, self.limits.get(head.name))})
         overlapping = HEAD in self.heads and self.heads[HEAD].several
-        if overlapping:
-            self._add_channels(PredictedChannels.of(name, outputs, self.heads[HEAD].classes), image)
-        if HEAD in outputs:
-            self._add_mask(name, outputs[HEAD].softmax(dim=0).numpy(), image)
         try:
+            if overlapping:
+                self._add_channels(PredictedChannels.of(name, outputs, self.heads[HEAD].classes), image)
+            if HEAD in outputs:
+                self._add_mask(name, outputs, image)
             write_further(self.folder, name, outputs, () if overlapping else self.heads.values())
         except DataError as error:
             self.broken.append(error)
@@ -142,17 +149,23 @@ class _Work:
         self.rows.append(found.row())
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in found.runs()]
+        elif self.writer:
+            self.writer.add(Segmented(found.name, Path(source.name), found.layers()))
         else:
             found.write(self.folder, image())
 
-    def _add_mask(self, name: str, probability: NDArray[np.float32], image: Callable[[], NDArray[np.uint8]]) -> None:
+    def _add_mask(self, name: str, outputs: Outputs, image: Callable[[], NDArray[np.uint8]]) -> None:
+        probability = outputs[HEAD].softmax(dim=0).numpy()
         prediction, confidence = probability.argmax(axis=0).astype(np.uint8), probability.max(axis=0)
         classes, source = self.heads[HEAD].classes, self.sources[name]
-        self.rows.append(_areas(name, prediction, confidence, classes))
         if self.format == "rle":
             self.runs += [(Path(source.name).name, *each) for each in encode_classes(prediction).items()]
+        elif self.writer:
+            objects = objects_of(outputs[HEAD], outputs[DISTANCE]) if DISTANCE in outputs else None
+            self.writer.add(Segmented(name, Path(source.name), [prediction], objects))
         else:
             _write_pictures(self.folder, name, image(), prediction, confidence, classes)
+        self.rows.append(_areas(name, prediction, confidence, classes))
 
     def write_tables(self) -> None:
         """Write what was kept."""
@@ -169,10 +182,15 @@ class _Work:
 def _check_format(wanted: str, model: RunModel | EnsembleModel) -> None:
     if wanted not in FORMATS:
         raise ConfigError(f"`format` should be one of {', '.join(FORMATS)}. Found `format = {wanted}`. Choose one.")
-    if wanted == "rle" and HEAD not in model.dense:
+    if wanted != "png" and HEAD not in model.dense:
         raise ConfigError(
-            f"`format=rle` should be for a run with the head `{HEAD}`. Found {sorted(model.dense) or 'no masks'}. "
+            f"`format={wanted}` should be for a run with the head `{HEAD}`. Found {sorted(model.dense) or 'no masks'}. "
             "Leave `format` away."
+        )
+    if wanted == "geotiff" and model.heads[HEAD].several:
+        raise ConfigError(
+            "`format=geotiff` should be for classes that do not overlap. Found overlapping channels. Use `format=png`, "
+            "which writes a mask for each."
         )
 
 

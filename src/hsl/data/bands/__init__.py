@@ -1,0 +1,1 @@
+"""Pictures of other channels than red, green and blue, and of places on earth."""
