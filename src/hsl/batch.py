@@ -52,12 +52,14 @@ class Batch(TypedDict):
     (absent: all is annotated). ``targets[head]`` is what a head that is no classifier should give: ``hv`` float32
     ``(B, H, W)`` in [0, 1], ``reconstruction`` float32 ``(B, 3, H, W)`` in [0, 1]. ``teachers[head]`` is what the
     teachers of a student say: probabilities float32 ``(B, C, H, W)`` of a dense head, ``(B, K)`` of an image head, and
-    under ``ATTENTION`` where they look, ``(B, 1, H, W)``.
+    under ``ATTENTION`` where they look, ``(B, 1, H, W)``. ``spare`` is true where another process counts these samples;
+    it is absent elsewhere.
     """
 
     id: list[str]
     image: Tensor
     size: Tensor
+    spare: NotRequired[bool]
     masks: NotRequired[dict[str, Tensor]]
     labels: NotRequired[dict[str, Tensor]]
     weights: NotRequired[dict[str, Tensor]]

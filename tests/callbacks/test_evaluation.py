@@ -177,8 +177,9 @@ def pool_trainer(epoch: int, *, sanity: bool = False, rank: int = 0, world: int 
         prepared=SimpleNamespace(classes={POOL_HEAD: ("clean", "crack")}, instances=lambda name: None)
     )
     return SimpleNamespace(
-        current_epoch=epoch, sanity_checking=sanity, global_rank=rank, world_size=world, datamodule=data
-    )
+        current_epoch=epoch, sanity_checking=sanity, global_rank=rank, world_size=world, datamodule=data,
+        is_global_zero=rank == 0, strategy=SimpleNamespace(barrier=int),
+    )  # fmt: skip
 
 
 def validate(callback: ObjectScores, trainer: Any, name: str) -> None:
@@ -222,8 +223,20 @@ def test_a_run_that_breaks_keeps_the_lines_written_and_a_resumed_one_goes_on(tmp
 def test_each_process_of_a_distributed_run_has_its_file(tmp_path: Path) -> None:
     callback = ObjectScores(str(tmp_path / "o.jsonl"), {"panoptic": panoptic_counts}, 1, 1)
     callback.on_fit_start(pool_trainer(0, rank=1, world=2), None)  # type: ignore[arg-type]
-    callback.on_fit_end(pool_trainer(0), None)  # type: ignore[arg-type]
+    callback.on_fit_end(pool_trainer(0, rank=1, world=2), None)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["o.rank1.jsonl"]
+
+
+def test_the_files_of_the_processes_become_one(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    for rank in (1, 0):  # the first one closes last
+        callback = ObjectScores(str(path), {"panoptic": panoptic_counts}, 1, 1)
+        trainer = pool_trainer(0, rank=rank, world=2)
+        callback.on_fit_start(trainer, None)  # type: ignore[arg-type]
+        validate(callback, trainer, f"{rank}")
+        callback.on_fit_end(trainer, None)  # type: ignore[arg-type]
+    assert [row["id"] for row in read_rows(path)] == ["0", "1"]
+    assert [one.name for one in tmp_path.iterdir()] == ["o.jsonl"]
 
 
 def test_the_number_of_epochs_is_checked() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsl.batch import DISTANCE, IGNORE_INDEX, Batch, Outputs
+from hsl.callbacks.processes import by_key, gathered, in_turn
 from hsl.config.ranges import NonNegativeInt
 from hsl.heads import Head, Problem, of_kind
 from hsl.inference.global_space import channel_codes, read_as
@@ -88,6 +89,8 @@ class Evaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if batch.get("spare"):
+            return
         predicted: Outputs = outputs[self.inference]
         problem: Problem = cast(Any, pl_module).problem
         for head in of_kind(problem.heads, "image"):
@@ -109,6 +112,19 @@ class Evaluation(Callback):
         name = cast(Any, trainer).datamodule.prepared.evaluation_parts[dataloader_idx]
         for sink in self.sinks:
             sink(f"{name}/{self.inference}", batch, class_maps, _objects(predicted, batch, self.head))
+
+    def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Gives the first process what all of them saw, as one alone would have seen it."""
+        if trainer.world_size > 1 and (shares := gathered((self.parts, self.tasks, self.images))):
+            parts, tasks, images = (by_key(each) for each in zip(*shares, strict=True))
+            self.parts = {index: PartResult.of_shares(each) for index, each in parts.items()}
+            self.tasks = {index: _joined(PartResult, each) for index, each in tasks.items()}
+            self.images = {index: _joined(ImageResult, each) for index, each in images.items()}
+
+
+def _joined(kind: type[Any], shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By head what several processes saw."""
+    return {head: kind.of_shares(each) for head, each in by_key(shares).items()}
 
 
 def _objects(outputs: Outputs, batch: Batch, head: str) -> ObjectMaps | None:
@@ -136,6 +152,14 @@ class ImageResult:
         self.ids += batch["id"]
         self.probabilities += list(probabilities_of(logits, self.head.several).cpu().numpy())
         self.targets += list(batch["labels"][self.head.name].cpu().numpy())
+
+    @classmethod
+    def of_shares(cls, shares: Sequence["ImageResult"]) -> "ImageResult":
+        """What several processes saw, in the order of one."""
+        result = cls(shares[0].head)
+        for name in ("ids", "probabilities", "targets"):
+            setattr(result, name, in_turn([getattr(share, name) for share in shares]))
+        return result
 
 
 class PartResult:
@@ -211,14 +235,28 @@ class PartResult:
                 self._keep(name, maps[-1], confidence)
         return maps
 
+    @classmethod
+    def of_shares(cls, shares: Sequence["PartResult"]) -> "PartResult":
+        """What several processes saw, in the order of one."""
+        result = cls(shares[0]._num_examples)
+        for name in ("ids", "counts", "confidences"):
+            setattr(result, name, in_turn([getattr(share, name) for share in shares]))
+        result._num_scored = sum(share._num_scored for share in shares)
+        for share in shares:
+            result._take(share._best, share._worst)
+        return result
+
     def _keep(self, name: str, class_map: NDArray[np.uint8], confidence: Tensor) -> None:
         miou = float(confusion_scores(self.counts[-1]["matrices"].sum(axis=0))["miou"])
         if np.isnan(miou):
             return
         self._num_scored += 1
         example = KeptPrediction(name, miou, class_map, confidence.cpu().numpy())
-        self._best = heapq.nlargest(self._num_examples, [*self._best, example], key=lambda one: one.order)
-        self._worst = heapq.nsmallest(self._num_examples, [*self._worst, example], key=lambda one: one.order)
+        self._take([example], [example])
+
+    def _take(self, best: Sequence[KeptPrediction], worst: Sequence[KeptPrediction]) -> None:
+        self._best = heapq.nlargest(self._num_examples, [*self._best, *best], key=lambda one: one.order)
+        self._worst = heapq.nsmallest(self._num_examples, [*self._worst, *worst], key=lambda one: one.order)
 
     def examples(self) -> tuple[Sequence[KeptPrediction], Sequence[KeptPrediction]]:
         """Best pictures, best first, and worst pictures, worst first; none is in both."""

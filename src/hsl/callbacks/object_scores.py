@@ -16,9 +16,10 @@ from torch import Tensor
 from hsl.batch import Batch
 from hsl.config.ranges import PositiveInt
 from hsl.errors import ConfigError
+from hsl.files.row_file import join_rows
 from hsl.metrics.finite import check_on_host
 from hsl.metrics.pool.pool import MetricPool
-from hsl.run_folder.layout import of_rank
+from hsl.run_folder.layout import of_rank, of_ranks
 
 Instances = Callable[[str], NDArray[Any] | None]
 
@@ -27,7 +28,7 @@ class ObjectScores(Callback):
     """Writes a line of object scores for every picture of a validation, every n epochs.
 
     The lines are filed under ``val/epoch_<n>`` with the epoch counted from 0. In a distributed run each process writes
-    the pictures it saw, into a file that names its rank.
+    the pictures it saw, into a file that names its rank; at the end, or when the run goes on, they become one.
 
     Args:
         path: the JSON lines; a resumed run goes on with them.
@@ -56,7 +57,8 @@ class ObjectScores(Callback):
         self._pool: MetricPool | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        path = of_rank(self.path, trainer.global_rank) if trainer.world_size > 1 else self.path
+        self._join(trainer)  # what a run that was killed has left
+        path = of_rank(self.path, trainer.global_rank) if trainer.global_rank else self.path
         num_classes = len(cast(Any, trainer).datamodule.prepared.classes[self.head])
         self._pool = open_pool(path, self.metrics, self.workers, num_classes)
 
@@ -70,7 +72,7 @@ class ObjectScores(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         epoch = trainer.current_epoch
-        if self._pool is None or trainer.sanity_checking or (epoch + 1) % self.every_n_epochs:
+        if self._pool is None or batch.get("spare") or trainer.sanity_checking or (epoch + 1) % self.every_n_epochs:
             return
         predictions = class_maps_of(outputs[self.head])
         sizes = batch["size"].tolist()
@@ -86,6 +88,13 @@ class ObjectScores(Callback):
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+            self._join(trainer)
+
+    def _join(self, trainer: lightning.Trainer) -> None:
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            join_rows(self.path, of_ranks(self.path))
+        trainer.strategy.barrier()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

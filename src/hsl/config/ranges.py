@@ -34,6 +34,7 @@ KEYS: Mapping[str, Any] = {
     "fold": NonNegativeInt,
     "folds": Sequence[NonNegativeInt],
     "workers": PositiveInt | Literal["auto"],
+    "devices": PositiveInt,
     "examples": NonNegativeInt,
     "resamples": PositiveInt,
     "num_pictures": NonNegativeInt,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,24 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}, line {number}, holds {key[1]!r} ({key[0]}) for the second time. Delete one.")
             seen.add(key)
             yield row
+
+
+def join_rows(path: Path, others: Sequence[Path]) -> None:
+    """Move the lines of other files into one, sorted by part and id; the last line of a picture stands.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    if not others:
+        return
+    lines: dict[Key, bytes] = {}
+    for each in (path, *others):
+        if each.exists():
+            whole = zip(read_rows(each), each.read_bytes().splitlines(keepends=True), strict=False)
+            lines |= {(row["part"], row["id"]): line for row, line in whole}
+    write_atomically(path, b"".join(line for _, line in sorted(lines.items())))
+    for each in others:
+        each.unlink()
 
 
 class RowFile:

@@ -82,6 +82,12 @@ def of_rank(path: Path, rank: int) -> Path:
     return path.with_name(f"{path.stem}.rank{rank}{path.suffix}")
 
 
+def of_ranks(path: Path) -> list[Path]:
+    """The files that further processes have written instead of ``path``, by rank."""
+    found = path.parent.glob(f"{path.stem}.rank*{path.suffix}")
+    return sorted(found, key=lambda one: (len(one.name), one.name))
+
+
 def foldless(value: str, fold: int) -> str:
     """A path below the run folder of the same fold, without the fold and the time of that run.
 

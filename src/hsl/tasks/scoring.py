@@ -91,17 +91,18 @@ class Scoring(nn.Module):
         self.images = nn.ModuleDict({head.name: ImageScores(len(head.classes), head.several) for head in images})
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Take the outputs of a validation batch, dense ones at the size of the masks."""
+        """Take the outputs of a validation batch, dense ones at the size of the masks; none of a spare batch."""
+        counted = slice(0 if batch.get("spare") else None)  # of nothing, so that the states are of all processes
         for head, metrics in self._dense_heads():
             read = head in self.readings
-            logits = outputs[self.scored_head if read else head].to(batch["image"].device)
+            logits = outputs[self.scored_head if read else head][counted].to(batch["image"].device)
             further = {}
             if read:
                 logits, further["prediction"] = read_as(logits, self.readings[head])
             for metric in metrics.values():
-                metric.update(logits, batch["masks"][head], size=batch["size"], **further)
+                metric.update(logits, batch["masks"][head][counted], size=batch["size"][counted], **further)
         for head, metric in self._image_heads():
-            metric.update(outputs[head], batch["labels"][head])
+            metric.update(outputs[head][counted], batch["labels"][head][counted])
 
     def collect(self, primary: Sequence[str]) -> dict[str, Tensor]:
         """The values to be logged, ``val/<score>`` and, of several dense heads, ``val/<score>/<head>``; starts anew.

@@ -148,7 +148,8 @@ class SegmentationTask(lightning.LightningModule):
         here = all(output.device == batch["image"].device for output in outputs.values())
         if here and not self.loss.training_only:
             objectives = self.loss(outputs, batch)
-            self._log_losses("val", objectives, self.weighting(objectives), len(batch["id"]))
+            num_counted = 0 if batch.get("spare") else len(batch["id"])
+            self._log_losses("val", objectives, self.weighting(objectives), num_counted)
         return outputs
 
     def on_validation_epoch_end(self) -> None:

@@ -141,6 +141,15 @@ def test_processes_that_cannot_share(monkeypatch: pytest.MonkeyPatch, length: in
         len(order(length, 4 if length == 9 else 3))
 
 
+def test_a_process_without_a_picture_looks_at_one_that_another_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank, spare in enumerate((False, False, True)):
+        as_process(monkeypatch, rank, 3)
+        own = order(2, 3, shuffle=False)
+        assert own.spare is spare
+        assert indices(own) == [[rank % 2]]
+        assert [batch.get("spare", False) for batch in Loader(Numbers(), own)] == [spare]
+
+
 def test_sampler_may_learn_its_epoch_after_the_iterator_is_made() -> None:
     """As in Lightning, which calls ``iter`` first."""
     loader = Loader(Numbers(), order())

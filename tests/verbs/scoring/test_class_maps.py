@@ -35,6 +35,7 @@ from hsl.run_folder.pictures import (
 from hsl.verbs.scoring.class_maps import class_map_path, object_scores, save_class_maps
 
 HEAD = "segmentation"
+ALONE: Any = SimpleNamespace(global_rank=0, world_size=1, is_global_zero=True, strategy=SimpleNamespace(barrier=int))
 MASK = [[0, 1, 1], [0, 0, 255]]
 
 
@@ -71,7 +72,7 @@ def test_the_pool_scores_what_the_sink_is_given(tmp_path: Path) -> None:
         "panoptic": "hsl.metrics.objects.panoptic.panoptic_counts",
         "clustering": "hsl.metrics.objects.clustering.clustering_scores",
     }
-    with object_scores(path, settings(**functions), HEAD, data_of()) as (sink,):
+    with object_scores(path, settings(**functions), HEAD, data_of(), ALONE) as (sink,):
         sink("val/plain", batch_of("a"), [np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)])
     (row,) = read_rows(path)
     assert (row["id"], row["part"], row["errors"]) == ("a", "val/plain", {})
@@ -82,7 +83,7 @@ def test_the_pool_scores_what_the_sink_is_given(tmp_path: Path) -> None:
 def test_object_ids_of_the_data_set_take_the_place_of_components(tmp_path: Path) -> None:
     path, ids = tmp_path / "objects.jsonl", np.array([[0, 1, 2], [0, 0, 0]], dtype=np.uint16)
     functions = {"panoptic": "hsl.metrics.objects.panoptic.panoptic_counts"}
-    with object_scores(path, settings(**functions), HEAD, data_of(ids)) as (sink,):
+    with object_scores(path, settings(**functions), HEAD, data_of(ids), ALONE) as (sink,):
         sink("val/plain", batch_of("a"), [np.array([[0, 1, 1], [0, 0, 0]], dtype=np.uint8)])
     (row,) = read_rows(path)
     assert (row["metrics"]["panoptic"]["tp"], row["metrics"]["panoptic"]["fn"]) == ([0, 0], [0, 2])
@@ -94,7 +95,7 @@ def test_a_metric_that_raises_is_told_and_the_others_stand(tmp_path: Path, capsy
         "clustering": "hsl.metrics.objects.clustering.clustering_scores",
     }
     path = tmp_path / "objects.jsonl"
-    with object_scores(path, settings(**functions), HEAD, data_of()) as (sink,):
+    with object_scores(path, settings(**functions), HEAD, data_of(), ALONE) as (sink,):
         sink("val/plain", batch_of("a"), [np.full((2, 3), 7, dtype=np.uint8)])  # class 7 of 2
     row = json.loads(path.read_text())
     assert list(row["errors"]) == ["panoptic"]
@@ -103,7 +104,7 @@ def test_a_metric_that_raises_is_told_and_the_others_stand(tmp_path: Path, capsy
 
 
 def test_without_settings_there_is_no_pool(tmp_path: Path) -> None:
-    with object_scores(tmp_path / "objects.jsonl", None, HEAD, data_of()) as sinks:
+    with object_scores(tmp_path / "objects.jsonl", None, HEAD, data_of(), ALONE) as sinks:
         assert sinks == []
     assert not list(tmp_path.iterdir())
 

@@ -25,7 +25,8 @@ class BatchOrder(Sampler[list[Key]]):
     batch norm after global pooling, and a smaller batch would count its pictures more than the others.
 
     At evaluation every picture comes once, in order; the shares of the processes differ by at most one
-    picture. Where they keep their own sizes (``sizes``), a batch ends where the size changes.
+    picture. Where they keep their own sizes (``sizes``), a batch ends where the size changes. A process that is left
+    without a picture looks at the first one, which the others count (`spare`): it has to take part in what they do.
 
     Rank and number of processes are read when the iteration starts: the process group does not exist before.
 
@@ -83,9 +84,15 @@ class BatchOrder(Sampler[list[Key]]):
         alike = [share] if self.shuffle else np.split(share, _changes(self._sizes[share[:, 0]]))
         return [run[start : start + step] for run in alike for start in range(0, len(run), step)]
 
+    @property
+    def spare(self) -> bool:
+        """Whether this process has no picture of its own."""
+        return not self.shuffle and 0 < self.num_pictures <= rank_and_world()[0]
+
     def _share(self, rank: int, world: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         if not self.shuffle:
-            return np.arange(rank, self.num_pictures, world)[:, None]
+            own = np.arange(rank, self.num_pictures, world)[:, None]
+            return np.zeros((min(1, self.num_pictures), 1), np.int64) if not len(own) else own
         rng = np.random.default_rng((self.seed, self.epoch))
         if self._chances is None:
             order = rng.permutation(self.num_pictures)[:, None]
@@ -100,7 +107,7 @@ class BatchOrder(Sampler[list[Key]]):
                 f"`data.batch_size` is shared by all processes and should be a multiple of their number, "
                 f"{world}. Found `data.batch_size = {self.batch_size}`."
             )
-        if 0 < self.num_pictures < world:
+        if self.shuffle and 0 < self.num_pictures < world:
             raise ConfigError(
                 f"{world} processes cannot share {self.num_pictures} picture(s). "
                 "Use fewer processes (`trainer.devices`)."
@@ -191,6 +198,8 @@ class Loader:
                 self._on_broken(errors.pop(0))
             self._given += 1
             if batch is not None:
+                if self.sampler.spare:
+                    batch["spare"] = True
                 yield batch
 
     def state_dict(self) -> dict[str, int]:

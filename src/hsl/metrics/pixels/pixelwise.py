@@ -81,9 +81,7 @@ def _pieces(logits: Tensor, classes: Tensor, prediction: Tensor) -> Iterator[tup
     num_classes = logits.shape[1]
     elements = max(logits.numel() // 8, 1) if logits.is_cuda else 2**19
     size = max(elements // num_classes, 4096)
-    for picture, truth, predicted in zip(
-        logits.flatten(2), classes.flatten(1), prediction.view(len(classes), -1), strict=True
-    ):
+    for picture, truth, predicted in zip(logits.flatten(2), classes.flatten(1), prediction.flatten(1), strict=True):
         for start in range(0, len(truth), size):
             part = slice(start, start + size)
             yield picture[:, part], truth[part], predicted[part]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import lightning
 import numpy as np
 from hydra.utils import instantiate
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from hsl.callbacks.evaluation import ClassMaps, ObjectMaps, Sink
 from hsl.callbacks.object_scores import open_pool, submit
 from hsl.data.prepared import PreparedData
 from hsl.files.names import file_name
+from hsl.files.row_file import join_rows
 from hsl.reports.page.pictures import write_class_map
-from hsl.run_folder.layout import PREDICTIONS
+from hsl.run_folder.layout import PREDICTIONS, of_rank, of_ranks
 from hsl.terminal import say
 
 FOLDER = PREDICTIONS / "classes"
@@ -50,23 +52,37 @@ def save_class_maps(
 
 
 @contextmanager
-def object_scores(path: Path, settings: DictConfig | None, head: str, data: PreparedData) -> Iterator[list[Sink]]:
+def object_scores(
+    path: Path, settings: DictConfig | None, head: str, data: PreparedData, trainer: lightning.Trainer
+) -> Iterator[list[Sink]]:
     """A pool of processes that fills ``path`` with a line per picture, as a sink; no sink without settings.
 
     Args:
-        path: the JSON lines; what an earlier, killed evaluation left is taken up.
+        path: the JSON lines; what an earlier, killed evaluation left is taken up by one process. Several begin anew:
+            each has a file of its own, of which the first makes one.
         settings: ``workers`` and ``metrics``: name to a function of prediction, target and, where it names them,
             ``num_classes`` and ``target_instances``.
         head: whose masks are the target.
         data: knows the object ids, where the data set has them; else objects are connected components.
+        trainer: knows the processes.
     """
     if settings is None:
         yield []
         return
     metrics, num_classes = instantiate(settings.metrics), len(data.classes[head])
-    with open_pool(path, metrics, settings.workers, num_classes) as pool:
+    rank, alone = trainer.global_rank, trainer.world_size == 1
+    own = of_rank(path, rank) if rank else path
+    if not alone:
+        own.unlink(missing_ok=True)
+    with open_pool(own, metrics, settings.workers, num_classes) as pool:
         yield [functools.partial(submit, pool, head, data.instances)]
     summary = pool.close()
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        if not alone:
+            join_rows(path, [of_rank(path, each) for each in range(1, trainer.world_size)])
+        for left in of_ranks(path):  # by an evaluation with more processes that was killed
+            left.unlink()
     if summary.failed:
         part, name = summary.failed[0]
         say(

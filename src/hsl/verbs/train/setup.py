@@ -25,6 +25,7 @@ from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
 from hsl.run_folder.checkpoint import AtomicCheckpointIO
+from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.verbs.train.earlier_runs import check_first_weights
 from hsl.verbs.train.preview import check_batch_norm, check_batches, check_monitored, check_parts
@@ -176,13 +177,17 @@ def is_further_process(trainer: DictConfig) -> bool:
 
 @contextmanager
 def ending_together(trainer: lightning.Trainer) -> Iterator[None]:
-    """End the further processes that Lightning started where this one ends early; alone they would wait for ever.
+    """What several processes do together, as long as it lasts; afterwards each is by itself.
 
-    They get some seconds for what they are at: one that is told to end by a signal of its own saves with the others.
+    Where the first one ends early it ends those that Lightning started; alone they would wait for ever. They get some
+    seconds for what they are at: one that is told to end by a signal of its own saves with the others. How the run
+    ended is told by the first process, so the others end without a word where they are interrupted.
     """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if not trainer.is_global_zero and isinstance(error, Interrupted):
+            return
         launcher = trainer.strategy.launcher
         deadline = time.monotonic() + PATIENCE_S
         for process in launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ():
@@ -191,6 +196,8 @@ def ending_together(trainer: lightning.Trainer) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
         raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_launch(trainer: lightning.Trainer) -> None:

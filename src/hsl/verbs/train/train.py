@@ -3,16 +3,13 @@
 import contextlib
 import copy
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.callbacks.monitored import MonitoredValue, best_of
@@ -29,7 +26,6 @@ from hsl.models.families import family_of
 from hsl.run_folder.claim import RunFolder, find_run_folder
 from hsl.run_folder.layout import SPLITS
 from hsl.run_folder.provenance import write_audit, write_config, write_parts
-from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.audit import part_tests
@@ -104,38 +100,31 @@ def _fit(
     folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
 ) -> float | None:
     callbacks = list(make_callbacks(cfg).values())
-    monitored: Monitored | None
+    score = functools.partial(score_checkpoint, task, data, cfg, callbacks)
     if cfg.phases:
         _write_inputs(folder, cfg, data.prepared)
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
-    else:
-        monitored = _fit_once(folder, cfg, data, task, [*callbacks, MonitoredValue(cfg.monitor), provenance])
-    if monitored is None:
-        return None
-    score_checkpoint(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
-    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder.path}")
-    return monitored.value
-
-
-def _fit_once(
-    folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, callbacks: Sequence[Callback]
-) -> Monitored | None:
-    """A run without phases; ``None`` in the further processes of a distributed one."""
+        score(Path(monitored.checkpoint), folder.path, monitored)
+        return _tell(monitored, folder.path)
+    watching = [*callbacks, MonitoredValue(cfg.monitor), provenance]
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
-        callbacks=list(callbacks), logger=instantiate(cfg.logger), default_root_dir=folder.path
+        callbacks=watching, logger=instantiate(cfg.logger), default_root_dir=folder.path
     )
     check_launch(trainer)
-    fit = functools.partial(trainer.fit, task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
-    if not trainer.is_global_zero:
-        with contextlib.suppress(Interrupted):  # how the run ended is told by the first process
-            fit()
-        return None
-    _write_inputs(folder, cfg, data.prepared)
+    if trainer.is_global_zero:
+        _write_inputs(folder, cfg, data.prepared)
     with ending_together(trainer):
-        fit()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # the evaluation is this process's alone
-    return Monitored.of(best_of(callbacks), folder.path)
+        trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
+        trainer.strategy.barrier()  # the first process may have put other weights in the place of the best
+        monitored = Monitored.of(best_of(watching), folder.path)
+        score(Path(monitored.checkpoint), folder.path, monitored)
+        return _tell(monitored, folder.path) if trainer.is_global_zero else None
+    return None  # of a further process, whose first one was interrupted
+
+
+def _tell(monitored: Monitored, folder: Path) -> float:
+    say(f"{monitored.name} {monitored.value:.4f} (epoch {monitored.epoch + 1})  {folder}")
+    return monitored.value
 
 
 def _write_inputs(folder: RunFolder, cfg: DictConfig, data: PreparedData) -> None:

@@ -1,0 +1,102 @@
+"""Several processes on the CPU (gloo): what they evaluate is what one evaluates, to the picture."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hsl.files.row_file import read_rows
+
+ROOT = Path(__file__).parents[3]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+TINY = (
+    "encoder=mobilenetv3_small", "encoder.weights=null", "task=dual_head", "loss=dual_head", "data.image_labels=label",
+    "data.reader.num_pictures=42", "data.reader.views_per_panel=1", "data.split.num_folds=2", "data.image_size=64",
+    "data.split.test_fraction=0.05", "data.batch_size=12", "data.num_workers=0", "metrics=objects",
+    "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=none", "data.audit.near_duplicates=off",
+    "data.audit.missing_classes=warn",
+)  # fmt: skip
+
+
+def hsl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {key: value for key, value in os.environ.items() if key != "HSL_RUN_DIR"}
+    program = "import sys; from hsl.cli import main; main()"
+    script = folder / "start"  # without a suffix, as the console script
+    script.write_text(program)
+    command = [sys.executable, str(script), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """What an evaluation left; floats are rounded where processes sum in another order."""
+    counts = np.load(folder / "pixel_counts.npz")
+    rows = pd.read_csv(folder / "per_image.csv", float_precision="round_trip")
+    images = pd.read_csv(folder / "image_predictions.csv", float_precision="round_trip")
+    maps = sorted((folder / "predictions" / "classes").rglob("*.png"))
+    page = json.loads((folder / "metrics.json").read_text())
+    page.pop("checksum", None)
+    return {
+        "counts": {name: counts[name].tolist() for name in counts.files},
+        "rows": rows.round(6).to_csv(),
+        "images": images.round(6).to_csv(),
+        "objects": list(read_rows(folder / "objects.jsonl")),
+        "maps": [(one.parent.name, one.name, np.array(Image.open(one)).tolist()) for one in maps],
+        "scores": page,
+    }
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two trees of values differ by more than the order of a sum."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{where}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for i, pair in pairs for found in differences(*pair, f"{where}/{i}")]
+    if isinstance(one, float) and isinstance(other, float):
+        return [] if one == pytest.approx(other, rel=1e-6, abs=1e-6, nan_ok=True) else [f"{where}: {one} {other}"]
+    return [] if one == other else [f"{where}: {str(one)[:200]} {str(other)[:200]}"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that two processes trained and evaluated."""
+    folder = tmp_path_factory.mktemp("processes")
+    two = ("trainer=ddp", "trainer.devices=2")
+    done = hsl(folder, "train", *TINY, *two, f"output_root={folder}/outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (folder / "outputs").glob("*/fold0/2*")
+    return made
+
+
+@pytest.mark.parametrize("inference", ["plain", "tta", "source"])
+def test_any_number_of_processes_evaluates_alike(run: Path, inference: str) -> None:
+    words = {"plain": [], "tta": ["inference=tta"], "source": ["inference=sliding_window", "inference.window=64",
+                                                               "evaluation_size=source"]}[inference]  # fmt: skip
+    found = {}
+    for devices in (1, 2, 3, 4) if inference == "plain" else (1, 3):
+        done = hsl(run.parents[3], "evaluate", f"run={run}", f"devices={devices}", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder,) = (run / "evaluations").glob("*" if inference == "plain" else words[0].partition("=")[2])
+        found[devices] = everything(folder)
+        assert not list(folder.rglob("*rank*"))
+    alone = found.pop(1)
+    parts = json.loads((run / "splits.json").read_text())
+    assert len(parts["folds"][0]["val"]) + len(parts["test"]) >= 21
+    assert 0 < len(parts["test"]) < 4
+    assert len(alone["objects"]) == len(alone["maps"]) == len(parts["folds"][0]["val"]) + len(parts["test"])
+    for devices, several in found.items():
+        assert not differences(alone, several), devices
+    if inference == "plain":  # as at the end of the training on two
+        trained = json.loads((run / "metrics.json").read_text())["parts"]
+        shown = {part: {"plain": trained[part]["plain"]} for part in trained}
+        assert not differences(shown, alone["scores"]["parts"])
+        history = pd.read_csv(run / "history.csv")
+        for score in ("miou", "pixel_accuracy", "boundary_f1", "ece"):
+            assert history[f"val/{score}"][0] == pytest.approx(shown["val"]["plain"][score], abs=1e-6), score
