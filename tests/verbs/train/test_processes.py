@@ -77,7 +77,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("inference", ["plain", "tta", "source"])
 def test_any_number_of_processes_evaluates_alike(run: Path, inference: str) -> None:
-    words = {"plain": [], "tta": ["inference=tta"], "source": ["inference=sliding_window", "inference.window=64",
+    words = {"plain": [], "tta": ["inference=tta"], "source": ["inference=sliding_window", "inference.window=64", "inference.stride=32",
                                                                "evaluation_size=source"]}[inference]  # fmt: skip
     found = {}
     for devices in (1, 2, 3, 4) if inference == "plain" else (1, 3):
