@@ -24,6 +24,12 @@ TINY = (
     "data.audit.missing_classes=warn",
 )  # fmt: skip
 
+WORDS: dict[str, list[str]] = {
+    "plain": [],
+    "tta": ["inference=tta"],
+    "source": ["inference=sliding_window", "inference.window=64", "inference.stride=32", "evaluation_size=source"],
+}
+
 
 def hsl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     environment = {key: value for key, value in os.environ.items() if key != "HSL_RUN_DIR"}
@@ -75,15 +81,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("inference", ["plain", "tta", "source"])
+@pytest.mark.parametrize("inference", WORDS)
 def test_any_number_of_processes_evaluates_alike(run: Path, inference: str) -> None:
-    words = {"plain": [], "tta": ["inference=tta"], "source": ["inference=sliding_window", "inference.window=64", "inference.stride=32",
-                                                               "evaluation_size=source"]}[inference]  # fmt: skip
+    words = WORDS[inference]
     found = {}
     for devices in (1, 2, 3, 4) if inference == "plain" else (1, 3):
         done = hsl(run.parents[3], "evaluate", f"run={run}", f"devices={devices}", *words)
         assert done.returncode == 0, done.stdout + done.stderr
-        (folder,) = (run / "evaluations").glob("*" if inference == "plain" else words[0].partition("=")[2])
+        folder = run / "evaluations" / (words[0].partition("=")[2] if words else "plain")
         found[devices] = everything(folder)
         assert not list(folder.rglob("*rank*"))
     alone = found.pop(1)
