@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser("python -m hsl.exporting.runner", description="Predict pictures by an artefact.")
     parser.add_argument("artefact", type=Path, help="folder that `hsl export` made")
-    parser.add_argument("pictures", type=Path, nargs="+", help="PNG, JPEG, TIFF, WebP, BMP or GIF")
+    parser.add_argument("pictures", type=Path, nargs="+", help="PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000 or PPM")
     parser.add_argument("--output", type=Path, required=True, help="folder for masks and table")
     parser.add_argument(_VALUE_RANGE, type=json.loads, help="[black,white] of pictures of more than 8 bits")
     parser.add_argument("--max_megapixels", type=float, help="larger pictures are refused")

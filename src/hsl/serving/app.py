@@ -44,7 +44,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A picture: PNG, JPEG, TIFF, WebP, BMP or GIF (the first frame).",
+        "description": "A picture: PNG, JPEG, TIFF, WebP, BMP, GIF (the first frame), JPEG 2000 or PPM.",
         "content": {
             "application/octet-stream": {"schema": _BINARY},
             "image/png": {"schema": _BINARY},

@@ -9,7 +9,7 @@ import numpy as np
 
 from hsl.config.ranges import FractionAboveZero
 from hsl.data.audit.near_duplicates import ORIENTATIONS, copied_pictures, is_blank, stored_near_duplicates
-from hsl.data.audit.pixel_values import picture_values
+from hsl.data.audit.pixel_values import overlapping_annotations, picture_values
 from hsl.data.audit.rules import (
     STOP,
     Finding,
@@ -170,7 +170,7 @@ def audit(
         findings += _near_duplicates(subject, pairs, num_across, search)
         num_blank = int(is_blank(scan.thumbnails[scan.image_sizes[:, 0] > 0]).sum())
     values = mask_values(subject)
-    findings += [*values, *mismatched_files(subject)]
+    findings += [*values, *overlapping_annotations(subject), *mismatched_files(subject)]
     if missing != "off":
         absent = absent_classes(subject, missing)
         misread = any(one.severity == STOP for one in values)

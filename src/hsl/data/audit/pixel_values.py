@@ -18,6 +18,22 @@ def picture_values(subject: Subject) -> list[Finding]:
     return [*ranges, *_flat(subject, of_8_bits=stopped), *_several(subject)]
 
 
+def overlapping_annotations(subject: Subject) -> list[Finding]:
+    """(d) Pixels that annotations of different classes claim: the later annotation is what counts."""
+    overlap = subject.scan.overlap
+    if not overlap.any():
+        return []
+    names = _names(subject, overlap > 0)
+    of = dict(zip(subject.scan.ids, overlap.tolist(), strict=True))
+    most = sorted(names, key=lambda name: -of[name])
+    message = (
+        f"{len(names)} masks have pixels that annotations of different classes claim ({overlap.sum()} in all; the one "
+        f"that lies above counts): {name_some([f'`{subject.mask(name)}` ({of[name]} pixels)' for name in most], 3)}. "
+        "Look whether the order of the classes is the one you mean."
+    )
+    return [Finding("d", WARN, message, names, tuple(map(subject.mask, names)))]
+
+
 def _ranges(subject: Subject) -> list[Finding]:
     """Numbers of 10, 12 or 14 bits in pictures of 16, unless ``value_range`` says what is black and white."""
     largest = subject.scan.largest

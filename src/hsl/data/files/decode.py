@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.data.files.headers import MAX_MEGAPIXELS, Header, broken, check_size, read_header
+from hsl.data.files.kinds import heif, jpeg2000, netpbm
 from hsl.data.files.tiff_pages import (
     BLACK_IS_ZERO,
     PALETTE,
@@ -88,7 +89,7 @@ def decode_image(
     EXIF orientation. An 8-bit picture keeps its values. Of several pages or frames the first is read.
 
     Args:
-        data: The whole file: PNG, JPEG, TIFF, WebP, BMP or GIF.
+        data: The whole file: PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, netpbm, or HEIC where pillow-heif is there.
         name: What an error calls the file.
         value_range: The two values that become 0 and 255 in a picture of more than 8 bits; values outside are
             clipped. Default: 0 and 65535 for 16 bits (division by 257), 0 and 4095 for 12 bits that are packed, and
@@ -116,6 +117,12 @@ def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
         return _read_tiff(data, name, header)
     if header.kind == "GIF":
         return StoredImage(np.asarray(pillow_picture(data, name, "GIF").convert("RGB")), header)
+    if header.kind == "HEIF":
+        return StoredImage(heif.heif_pixels(data, name), header)
+    if header.kind == "NETPBM":
+        return _read_netpbm(data, name, header)
+    if header.kind == "JPEG2000":
+        return _read_jpeg2000(data, name, header)
     if header.kind == "JPEG" and _JPEG_END not in data[-64:]:
         # OpenCV may fill up what is missing with grey; Pillow refuses a file that is cut off.
         pillow_picture(data, name, "JPEG")
@@ -123,6 +130,29 @@ def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
     if image is None:
         raise broken(data, name)
     return StoredImage(_rgb(turned_upright(image, header.orientation)), header)
+
+
+def _read_jpeg2000(data: bytes, name: str, header: Header) -> StoredImage:
+    if not jpeg2000.code_stream(data).whole:  # what is missing would be made up
+        raise DataError(f"`{name}` is cut off. Restore the file or remove it.")
+    image = decode_with_opencv(data, _AS_COLOUR)
+    if image is not None:
+        return StoredImage(_rgb(image), header)
+    picture = pillow_picture(data, name, "JPEG2000")  # OpenCV does not know bare streams, nor grey with alpha
+    deep = picture.mode.startswith("I")
+    return StoredImage(np.asarray(picture).astype(np.uint16) if deep else np.asarray(picture.convert("RGB")), header)
+
+
+def _read_netpbm(data: bytes, name: str, header: Header) -> StoredImage:
+    numbers, largest = netpbm.netpbm_numbers(data, name), netpbm.netpbm_header(data).largest
+    if numbers.max(initial=0) > largest:
+        raise DataError(f"`{name}` should have numbers up to {largest}, as its header says. Found {numbers.max()}.")
+    if data.startswith((b"P1", b"P4")):
+        numbers = 1 - numbers
+    if largest > 255:
+        return StoredImage(numbers, header)
+    scaled = np.rint(numbers * (255 / largest)).astype(np.uint8)
+    return StoredImage(scaled if scaled.ndim == 3 else np.dstack([scaled] * 3), header)
 
 
 def pillow_picture(data: bytes, name: str, kind: str) -> Image.Image:

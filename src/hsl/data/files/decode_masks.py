@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.batch import IGNORE_INDEX
-from hsl.data.files.decode import pillow_picture
+from hsl.data.files.decode import pillow_picture, read_stored
 from hsl.data.files.headers import MAX_MEGAPIXELS, Header, check_png, check_size, read_header
+from hsl.data.files.kinds.arrays import array_of, is_array_file
+from hsl.data.files.kinds.netpbm import netpbm_numbers
 from hsl.data.files.mask_classes import (
     Palette,
     check_colour_table,
     indices_of_colours,
     indices_of_grey,
+    indices_of_nearest,
     indices_of_numbers,
     indices_of_values,
     one_channel,
@@ -31,6 +34,11 @@ from hsl.data.files.tiff_pages import (
 )
 from hsl.errors import DataError
 
+_LOSSY = {"JPEG": "JPEG", "WEBP": "lossy WebP", "JPEG2000": "JPEG 2000", "HEIF": "HEIC"}
+_INSTEAD = (
+    "Store masks as PNG; if you have nothing else, name their colours or numbers by `palette` or `values` and set "
+    "`data.reader.nearest=true` (`data=folder`)."
+)
 _MOST_EXACT = 2**53  # in a number of 64 bits with a fraction
 
 
@@ -54,6 +62,7 @@ def decode_mask(
     values: Mapping[int, int] | None = None,
     *,
     classes: Sequence[str] = (),
+    nearest: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
 ) -> NDArray[np.uint8]:
     """Decode a mask to class indices. Whether they are classes of the data set is the audit's question.
@@ -64,12 +73,14 @@ def decode_mask(
     ``palette``; without either it holds class indices.
 
     Args:
-        data: The whole file, of a lossless kind.
+        data: The whole file, of a lossless kind, or an array as `hsl.data.files.kinds.arrays` reads them.
         name: What an error calls the file.
         palette: Colour ``(red, green, blue)`` -> class index.
         ignore_index: The index on disk that becomes 255.
         values: Number on disk -> class index.
         classes: Names of the classes, for what an error advises.
+        nearest: Whether the mask may be blurred, or be a JPEG: each pixel is of the class of the nearest colour of
+            ``palette``, or number of ``values``.
         max_megapixels: A larger mask is refused before it is decoded.
 
     Returns:
@@ -79,8 +90,10 @@ def decode_mask(
         DataError: The file is broken, too large, or its coding may change numbers; a number is not whole or has no
             class; a colour is not in the palette, or the colours of a palette PNG contradict ``palette``.
     """
-    stored = _read(data, name, max_megapixels)
+    stored = _read(data, name, max_megapixels, lossy=nearest)
     pixels = stored.pixels
+    if nearest and stored.table is None:
+        return indices_of_nearest(pixels, palette or {(number, number, number): i for number, i in (values or {}).items()})
     if palette is not None and stored.table is not None:
         check_colour_table(stored.table, pixels, name, palette)
         return indices_of_numbers(pixels, name, ignore_index, classes)
@@ -93,6 +106,28 @@ def decode_mask(
     if values is not None:
         return indices_of_values(pixels, name, values, stored.step)
     return indices_of_numbers(pixels, name, ignore_index, classes)
+
+
+def decode_presence(
+    data: bytes, name: str, nearest: bool = False, max_megapixels: float = MAX_MEGAPIXELS
+) -> NDArray[np.bool_]:
+    """Decode a mask of one class: shown is what is not 0, or black.
+
+    Args:
+        data: The whole file, as in `decode_mask`.
+        name: What an error calls it.
+        nearest: Whether it may be blurred: shown is what is nearer to 255 than to 0.
+        max_megapixels: A larger file is refused before it is decoded.
+
+    Returns:
+        ``(H, W)``.
+
+    Raises:
+        DataError: The file is broken, too large, or its coding may change numbers.
+    """
+    pixels = _read(data, name, max_megapixels, lossy=nearest).pixels
+    shown: NDArray[np.bool_] = pixels > 127 if nearest else pixels != 0
+    return shown.any(axis=2) if shown.ndim == 3 else shown
 
 
 def decode_instances(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.integer[Any]]:
@@ -113,7 +148,9 @@ def decode_instances(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIX
     return ids
 
 
-def _read(data: bytes, name: str, max_megapixels: float) -> _Numbers:
+def _read(data: bytes, name: str, max_megapixels: float, lossy: bool = False) -> _Numbers:
+    if is_array_file(data):
+        return _Numbers(whole_numbers(array_of(data, name, max_megapixels), name), None, 1)
     header = read_header(data, name)
     check_size(header, name, max_megapixels)
     if header.frames > 1:
@@ -121,8 +158,9 @@ def _read(data: bytes, name: str, max_megapixels: float) -> _Numbers:
             f"`{name}` should be one mask. Found several pages or frames. Export the one that belongs to the picture."
         )
     if not header.lossless:
-        kind = "JPEG" if header.kind == "JPEG" else "lossy WebP"
-        raise DataError(f"`{name}` is a {kind}, which blurs class indices. Store masks as PNG.")
+        if lossy:
+            return _Numbers(read_stored(data, name, max_megapixels).to_rgb(name), None, 1)
+        raise DataError(f"`{name}` is a {_LOSSY[header.kind]}, which blurs class indices. {_INSTEAD}")
     pixels, table = _read_tiff(data, name) if header.kind == "TIFF" else _read_other(data, name, header)
     if pixels.ndim == 3:
         pixels = _without_alpha(pixels, name)
@@ -135,6 +173,8 @@ def _read_other(data: bytes, name: str, header: Header) -> tuple[NDArray[Any], S
         check_png(data, name)
         if header.depth == 16 and not header.grey:  # Pillow would keep the upper half of each number only
             raise DataError(f"`{name}` holds colours, or grey with alpha, of 16 bits. Store 8 bits per channel.")
+    if header.kind == "NETPBM":
+        return netpbm_numbers(data, name), None
     picture = pillow_picture(data, name, header.kind)
     if header.kind == "GIF":  # whoever writes one sorts the colours anew, so an index means nothing
         return np.asarray(picture.convert("RGB")), None

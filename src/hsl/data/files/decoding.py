@@ -29,6 +29,7 @@ class Decoding:
         values: The same.
         value_range: As in the `Catalogue`.
         ignore_index: The same.
+        nearest: The same.
         classes: Their names, for what an error advises.
         max_megapixels: As in the `Catalogue`.
         bits: How many bits the largest number of a picture of 16 bits may have, see `hsl.data.files.decode.check_bits`;
@@ -40,6 +41,7 @@ class Decoding:
     values: tuple[tuple[int, int], ...] | None = None
     value_range: Range = None
     ignore_index: int = 255
+    nearest: bool = False
     classes: tuple[str, ...] = field(default=(), repr=False)
     max_megapixels: float = field(default=MAX_MEGAPIXELS, repr=False)
     bits: tuple[int, int] | None = field(default=None, repr=False)
@@ -50,8 +52,8 @@ class Decoding:
         """The rules of a catalogue's records."""
         palette = None if catalogue.palette is None else tuple(sorted(catalogue.palette.items()))
         values = None if catalogue.values is None else tuple(sorted(catalogue.values.items()))
-        return cls(palette, values, catalogue.value_range, catalogue.ignore_index, catalogue.classes,
-                   catalogue.max_megapixels)  # fmt: skip
+        return cls(palette, values, catalogue.value_range, catalogue.ignore_index, catalogue.nearest,
+                   catalogue.classes, catalogue.max_megapixels)  # fmt: skip
 
     def __call__(self, record: Record) -> Picture:
         """Picture and mask of a record.
@@ -88,5 +90,5 @@ class Decoding:
         values = None if self.values is None else dict(self.values)
         return decode_mask(
             data, source.name, palette, self.ignore_index, values, classes=self.classes,
-            max_megapixels=self.max_megapixels,
+            nearest=self.nearest, max_megapixels=self.max_megapixels,
         )  # fmt: skip

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hsl.data.files.kinds import heif, jpeg2000, netpbm
 from hsl.data.files.tiff_pages import first_page, num_pages, open_with_pillow, quiet_pillow
 from hsl.errors import DataError, UserError
 
@@ -17,10 +18,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GIF = (b"GIF87a", b"GIF89a")
-_KINDS = "PNG, JPEG, TIFF, WebP, BMP or GIF"
+_KINDS = "PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000 or PPM"
 _OTHERS = (
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"), (0, b"\xff\x4f\xff\x51", "JPEG 2000"), (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (4, b"ftyp", "AVIF, HEIC or a video"), (0, b"8BPS", "Photoshop"),
+    (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (4, b"ftyp", "AVIF or a video"), (0, b"8BPS", "Photoshop"),
     (0, b"%PDF", "PDF"), (0, b"<svg", "SVG"), (0, b"PK\x03\x04", "a ZIP archive"), (0, b"\x1f\x8b", "gzip"),
     (0, b"v/1\x01", "OpenEXR"), (0, b"\x93NUMPY", "NumPy"), (128, b"DICM", "DICOM"), (0, b"\x89HDF", "HDF5"),
 )  # fmt: skip
@@ -37,7 +37,7 @@ class Header:
     """What is known of a picture before it is decoded.
 
     Attributes:
-        kind: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP`` or ``GIF``.
+        kind: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``GIF``, ``JPEG2000``, ``NETPBM`` or ``HEIF``.
         height: Pixels as they are stored, before the picture is turned.
         width: The same.
         bits: Of a pixel, all channels together.
@@ -124,6 +124,20 @@ def _header(data: bytes, name: str) -> Header | None:
         with quiet_pillow():
             several = bool(getattr(picture, "is_animated", False))
         return Header("GIF", picture.height, picture.width, 8, frames=1 + several)
+    return _met_now_and_then(data, name)
+
+
+def _met_now_and_then(data: bytes, name: str) -> Header | None:
+    if data.startswith(jpeg2000.BEGINNINGS):
+        stream = jpeg2000.code_stream(data)
+        bits, grey = stream.depth * stream.channels, stream.channels == 1
+        return Header("JPEG2000", stream.height, stream.width, bits, stream.depth, grey, lossless=False)
+    if data.startswith(netpbm.BEGINNINGS):
+        found = netpbm.netpbm_header(data)
+        depth = found.largest.bit_length()
+        return Header("NETPBM", found.height, found.width, depth * found.channels, depth, found.channels == 1)
+    if heif.is_heif(data):
+        return Header("HEIF", *heif.heif_size(data, name), lossless=False)
     return None
 
 

@@ -146,6 +146,23 @@ def indices_of_colours(colours: NDArray[Any], name: str, palette: Palette) -> ND
     return indices
 
 
+def indices_of_nearest(colours: NDArray[Any], palette: Palette) -> NDArray[np.uint8]:
+    """The class of the nearest colour, by the sum of squared differences; of equals the one that is named first.
+
+    Example:
+        >>> indices_of_nearest(np.array([[3, 250, 120]]), {(0, 0, 0): 0, (255, 255, 255): 1})
+        array([[0, 1, 0]], dtype=uint8)
+    """
+    wide = colours.astype(np.int64)
+    wide = wide if wide.ndim == 3 else wide[..., None].repeat(3, axis=2)
+    indices, least = np.zeros(wide.shape[:2], np.uint8), np.full(wide.shape[:2], np.iinfo(np.int64).max)
+    for colour, index in palette.items():
+        distance = np.square(wide - np.array(colour)).sum(axis=2)
+        nearer = distance < least
+        indices[nearer], least[nearer] = index, distance[nearer]
+    return indices
+
+
 def check_colour_table(table: Sequence[Sequence[int]], indices: NDArray[Any], name: str, palette: Palette) -> None:
     """Refuse a mask of indices whose own colours are those of other classes.
 

@@ -7,7 +7,7 @@ set) works on records alone and neither knows nor cares whether the bytes lie in
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hsl.channels import num_values
 from hsl.data.files.headers import MAX_MEGAPIXELS
@@ -38,6 +38,18 @@ class Source(Protocol):
         """
 
 
+@runtime_checkable
+class PaintedSource(Source, Protocol):
+    """A mask that is painted from several annotations, of which a later one may hide an earlier."""
+
+    def overlap(self) -> int:
+        """Pixels that annotations of different classes claim.
+
+        Raises:
+            DataError: The annotations cannot be read.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """The bytes of one file."""
@@ -65,7 +77,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class IndexMask:
-    """A mask that was made here: it holds class indices and 255, whatever the data set says of its own masks."""
+    """A mask that was made or painted here: class indices and 255, whatever the data set says of its own masks."""
 
     source: Source
 
@@ -114,6 +126,7 @@ class Catalogue:
         values: Number in a mask -> class index. ``None``: the numbers are the indices.
         value_range: The values of a picture of more than 8 bits that become 0 and 255. ``None``: 0 and 65535.
         ignore_index: The value that masks on disk use for "do not count"; decoding turns it into 255.
+        nearest: Whether masks may be blurred, or JPEG: each pixel is of the nearest of ``palette`` or ``values``.
         masks_optional: Whether a picture may come without a mask: none of its pixels then counts.
         relabelled: Ids whose masks took the place of the data set's own.
         not_read: What is said of files that lie among the pictures and masks and are left out.
@@ -133,6 +146,7 @@ class Catalogue:
     values: Mapping[int, int] | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     overlapping: bool = False
+    nearest: bool = False
 
     @property
     def num_values(self) -> int:

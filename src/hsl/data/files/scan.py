@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +17,11 @@ from hsl.data.files.records import Catalogue, IndexMask, Record
 from hsl.errors import DataError
 from hsl.files.io import read_arrays, write_arrays
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when a stored row comes to mean something else; all rows are then made anew."""
 _COLUMNS = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail", "numbers")
+_WHOLE = ("largest", "frames", "overlap")
+_NUMBERS = (*_WHOLE, "contrast", "sharpness", "brightness")
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,10 @@ class Scan:
         contrast: ``float64 (N,)``: see `hsl.data.files.reading.contrast`, as the network sees the picture.
         stamps: By the stamp of its sources, whether a picture or its mask has changed since; ``""`` if one was gone.
         errors: Id -> why its picture or mask cannot be read; the sentences name the file.
+        overlap: ``int64 (N,)``: pixels that annotations of different classes claim, of a mask that is painted from them;
+            it and the next two are empty where nobody looked.
+        sharpness: ``float64 (N,)``: see `hsl.data.files.reading.sharpness`.
+        brightness: ``float64 (N,)``: mean of the RGB values, of 255.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +62,9 @@ class Scan:
     contrast: NDArray[np.float64]
     stamps: tuple[str, ...]
     errors: Mapping[str, str]
+    overlap: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    sharpness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    brightness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row numbers of some ids."""
@@ -113,6 +122,9 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
         contrast=np.array([reading.contrast for reading in complete]),
         stamps=stamps,
         errors={record.id: reading.error for record, reading in zip(records, complete, strict=True) if reading.error},
+        overlap=np.array([reading.overlap for reading in complete], np.int64),
+        sharpness=np.array([reading.sharpness for reading in complete]),
+        brightness=np.array([reading.brightness for reading in complete]),
     )
 
 
@@ -140,6 +152,7 @@ def annotation_hashes(catalogue: Catalogue, scan: Scan, parts: Mapping[str, Sequ
     palette = None if catalogue.palette is None else sorted(catalogue.palette.items())
     reading: list[Any] = [list(catalogue.classes), palette, catalogue.ignore_index]
     reading += [] if catalogue.values is None else [sorted(catalogue.values.items())]
+    reading += ["nearest"] * catalogue.nearest
     pages = {part: [reading, [[name, masks[name], attributes[name]] for name in sorted(ids)]]
              for part, ids in parts.items()}  # fmt: skip
     return {part: hashlib.sha256(json.dumps(page).encode()).hexdigest() for part, page in pages.items()}
@@ -179,7 +192,7 @@ def _store(path: Path, keys: Sequence[str], readings: Sequence[Reading]) -> None
         np.array([(*reading.image_size, *reading.mask_size) for _, reading in kept], np.int64),
         np.array([reading.class_counts for _, reading in kept], np.int64),
         np.array([reading.thumbnail for _, reading in kept], np.uint8),
-        np.array([(reading.largest, reading.frames, reading.contrast) for _, reading in kept], np.float64),
+        np.array([[getattr(reading, name) for name in _NUMBERS] for _, reading in kept], np.float64),
     )
     write_arrays(path, dict(zip(_COLUMNS, columns, strict=True)))
 
@@ -192,22 +205,14 @@ def _load(path: Path) -> dict[str, Reading]:
     except DataError as error:
         log.warning("%s The data set is read anew.", error)
         return {}
-    return {
-        str(key): Reading(
-            str(content),
-            str(mask_content),
-            (h, w),
-            (mask_h, mask_w),
-            counts,
-            thumbnail,
-            int(largest),
-            int(frames),
-            spread,
-        )
-        for key, content, mask_content, (h, w, mask_h, mask_w), counts, thumbnail, (largest, frames, spread) in zip(
-            columns[0], columns[1], columns[2], columns[3].tolist(), *columns[4:6], columns[6].tolist(), strict=True
-        )
-    }
+    found = {}
+    for key, content, mask_content, sizes, counts, thumbnail, numbers in zip(*columns, strict=True):
+        h, w, mask_h, mask_w = sizes.tolist()
+        reading = Reading(str(content), str(mask_content), (h, w), (mask_h, mask_w), counts, thumbnail)
+        for name, number in zip(_NUMBERS, numbers.tolist(), strict=True):
+            setattr(reading, name, int(number) if name in _WHOLE else number)
+        found[str(key)] = reading
+    return found
 
 
 @dataclass(frozen=True, eq=False)
