@@ -95,6 +95,7 @@ def _run(path: Path, plain: bool) -> None:
         if plain:
             _call_plainly(path, sys.argv[1:])
             return
+        sys.argv[1:] = map(_quoted, sys.argv[1:])
         _refuse_null_groups(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=path.stem)(_call_entry)()
     except BrokenPipeError:
@@ -176,6 +177,22 @@ def _call_entry(cfg: DictConfig) -> Any:
         else:  # a sweep first does its other runs and ends with the first error
             say(f"error: {user_sentence(error) or error}", error=True)
         raise
+
+
+def _quoted(word: str) -> str:
+    """A word whose value is a path or pattern that Hydra's grammar does not take, in the quotes that it wants.
+
+    Example:
+        >>> _quoted("data.reader.images=images/**/{id}.jpg")
+        'data.reader.images="images/**/{id}.jpg"'
+        >>> _quoted("data.only={material: paper}"), _quoted("fold=0,1")
+        ('data.only={material: paper}', 'fold=0,1')
+    """
+    key, equals, value = word.partition("=")
+    odd = not value.isascii() or re.search(r"(?<!\$)\{\w+\}|#", value)
+    if not equals or not odd or value[:1] in "{['\"$" or '"' in value:
+        return word
+    return f'{key}="{value}"'
 
 
 def _refuse_null_groups(words: Sequence[str]) -> None:

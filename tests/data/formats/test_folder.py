@@ -8,6 +8,7 @@ from PIL import Image
 
 from hsl.data.files.decode import decode_image
 from hsl.data.files.decode_masks import decode_mask
+from hsl.data.files.kinds.heif import SUFFIXES
 from hsl.data.files.records import FileSource
 from hsl.data.formats.folder import read_folder, read_pictures
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
@@ -18,7 +19,9 @@ REAL_DATA = Path(os.environ.get("HSL_REAL_DATA", "nowhere"))
 
 def picture(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = {"jpg": "JPEG", "tif": "TIFF"}.get(path.suffix[1:].lower(), path.suffix[1:].upper())
+    kinds = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "jif": "JPEG", "tif": "TIFF", "jp2": "JPEG2000",
+             "j2k": "JPEG2000", "pgm": "PPM", "pbm": "PPM", "pnm": "PPM"}  # fmt: skip
+    kind = kinds.get(path.suffix[1:].lower(), path.suffix[1:].upper())
     Image.fromarray(np.full((4, 5), value, np.uint8)).save(path, kind)
 
 
@@ -53,7 +56,9 @@ class TestGoodFolders:
     def test_the_root_may_be_a_string(self, root):
         assert read_folder(str(root)) == read_folder(root)
 
-    @pytest.mark.parametrize("suffix", [*PICTURE_SUFFIXES, ".PNG", ".Jpg", ".TIFF"])
+    @pytest.mark.parametrize(
+        "suffix", [*(each for each in PICTURE_SUFFIXES if each not in SUFFIXES), ".PNG", ".Jpg", ".TIFF"]
+    )
     def test_every_suffix_is_found_and_decoded(self, root, suffix):
         picture(root / "images" / f"d.x{suffix}", value=90)
         picture(root / "masks" / "d.x.png", value=1)
@@ -90,12 +95,12 @@ class TestGoodFolders:
         assert [record.split for record in read_folder(root).records] == ["test", "val", "train"]
 
     def test_files_that_are_left_out_are_counted(self, root, caplog):
-        (root / "images" / "d.gif").write_bytes(b"GIF89a")
+        (root / "images" / "d.avif").write_bytes(b"")
         picture(root / "masks" / "more" / "a.png")
         catalogue = read_folder(root)
         assert catalogue.not_read == (
-            f"`{root}/images`: 1 not read: 1 gif. Convert the files to PNG.",
-            f"`{root}/masks`: 1 not read: 1 in a sub-folder. Point to the sub-folder.",
+            f"`{root}/images`: 1 not read: 1 avif. Convert the files to PNG.",
+            f"`{root}/masks`: 1 not read: 1 in a sub-folder. Point to the sub-folder or write a pattern (`**/{{id}}`).",
         )
         assert [record.message for record in caplog.records] == list(catalogue.not_read)
 
@@ -163,7 +168,7 @@ class TestBadFolders:
     def test_masks_that_are_no_png(self, root):
         (root / "masks" / "b.png").unlink()
         picture(root / "masks" / "b.jpg")
-        assert message(root).startswith(f"Files in `{root}/masks` should be PNG or TIFF. Not so are `b.jpg`.")
+        assert message(root).startswith(f"Masks in `{root}/masks` should be PNG or TIFF, or of another kind that")
 
     def test_no_classes(self, root):
         (root / "dataset.yaml").unlink()

@@ -20,13 +20,13 @@ def draw(path: Path, kind: str = "PNG") -> Path:
 
 def test_what_is_not_read_is_counted_by_reason(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
-    draw(tmp_path / "b.gif", "GIF")
-    draw(tmp_path / "c.GIF", "GIF")
+    (tmp_path / "b.avif").touch()
+    (tmp_path / "c.AVIF").touch()
     draw(tmp_path / "scan", "JPEG")
     draw(tmp_path / "odd.dat", "TIFF")
     draw(tmp_path / "more" / "deep" / "d.png")
     draw(tmp_path / "more" / "e.HEIC")
-    (tmp_path / "f.heic").write_bytes(b"")
+    (tmp_path / "f.jxl").write_bytes(b"")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "readme.txt").write_text("BM is no bitmap")
@@ -34,10 +34,13 @@ def test_what_is_not_read_is_counted_by_reason(tmp_path: Path) -> None:
     pictures, rest = look_through(tmp_path)
     assert pictures == [tmp_path / "a.png"]
     assert str(rest) == (
-        "10 not read: 1 broken link, 1 dat, 2 gif, 1 heic, 2 in a sub-folder, 1 that is no regular file, "
+        "10 not read: 2 avif, 1 broken link, 1 dat, 2 in a sub-folder, 1 jxl, 1 that is no regular file, "
         "1 without a suffix, 1 that is no picture"
     )
-    assert rest.way_out == "Point to the sub-folder, remove what is no file and convert the others to PNG."
+    assert (
+        rest.way_out == "Point to the sub-folder or write a pattern (`**/{id}`), remove what is no file "
+        "and convert the others to PNG."
+    )
 
 
 def test_what_file_managers_and_hsl_leave_is_passed_over(tmp_path: Path) -> None:
@@ -72,8 +75,11 @@ def test_one_file_is_an_input(tmp_path: Path, name: str) -> None:
         ("gone", "should be a file or folder. Found a link to nothing. Restore what it points to"),
         ("links", "holds no picture (1 not read: 1 broken link; remove what is no file). Put"),
         ("empty", "holds no picture. Put some there"),
-        ("set", "holds no picture (1 not read: 1 in a sub-folder; point to the sub-folder). Put"),
-        ("gifs", "holds no picture (2 not read: 2 gif; convert the files to PNG). Put"),
+        (
+            "set",
+            "1 in a sub-folder; point to the sub-folder or write a pattern (`**/{id}`)). Put",
+        ),
+        ("gifs", "holds no picture (2 not read: 2 avif; convert the files to PNG). Put"),
     ],
 )
 def test_an_input_without_pictures(tmp_path: Path, name: str, said: str) -> None:
@@ -87,7 +93,8 @@ def test_an_input_without_pictures(tmp_path: Path, name: str, said: str) -> None
         (tmp_path / link).symlink_to(tmp_path / "lost")
     draw(tmp_path / "set" / "images" / "a.png")
     for each in "ab":
-        draw(tmp_path / "gifs" / f"{each}.gif", "GIF")
+        (tmp_path / "gifs").mkdir(exist_ok=True)
+        (tmp_path / "gifs" / f"{each}.avif").touch()
     with pytest.raises(DataError) as error:
         read_pictures(tmp_path / name)
     assert said in str(error.value)

@@ -36,8 +36,8 @@ from hsl.errors import DataError
 
 _LOSSY = {"JPEG": "JPEG", "WEBP": "lossy WebP", "JPEG2000": "JPEG 2000", "HEIF": "HEIC"}
 _INSTEAD = (
-    "Store masks as PNG; if you have nothing else, name their colours or numbers by `palette` or `values` and set "
-    "`data.reader.nearest=true` (`data=folder`)."
+    "Store masks as PNG. With `data=folder`, `data.reader.nearest=true` takes them by the nearest of `palette` "
+    "or `values`."
 )
 _MOST_EXACT = 2**53  # in a number of 64 bits with a fraction
 
@@ -93,7 +93,9 @@ def decode_mask(
     stored = _read(data, name, max_megapixels, lossy=nearest)
     pixels = stored.pixels
     if nearest and stored.table is None:
-        return indices_of_nearest(pixels, palette or {(number, number, number): i for number, i in (values or {}).items()})
+        return indices_of_nearest(
+            pixels, palette or {(number, number, number): i for number, i in (values or {}).items()}
+        )
     if palette is not None and stored.table is not None:
         check_colour_table(stored.table, pixels, name, palette)
         return indices_of_numbers(pixels, name, ignore_index, classes)
@@ -127,7 +129,7 @@ def decode_presence(
     """
     pixels = _read(data, name, max_megapixels, lossy=nearest).pixels
     shown: NDArray[np.bool_] = pixels > 127 if nearest else pixels != 0
-    return shown.any(axis=2) if shown.ndim == 3 else shown
+    return np.asarray(shown.any(axis=2)) if shown.ndim == 3 else shown
 
 
 def decode_instances(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.integer[Any]]:

@@ -20,7 +20,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GIF = (b"GIF87a", b"GIF89a")
 _KINDS = "PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000 or PPM"
 _OTHERS = (
-    (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (4, b"ftyp", "AVIF or a video"), (0, b"8BPS", "Photoshop"),
+    (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (4, b"ftyp", "AVIF or a video"),
+    (0, b"8BPS", "Photoshop"),
     (0, b"%PDF", "PDF"), (0, b"<svg", "SVG"), (0, b"PK\x03\x04", "a ZIP archive"), (0, b"\x1f\x8b", "gzip"),
     (0, b"v/1\x01", "OpenEXR"), (0, b"\x93NUMPY", "NumPy"), (128, b"DICM", "DICOM"), (0, b"\x89HDF", "HDF5"),
 )  # fmt: skip

@@ -44,8 +44,8 @@ class Scan:
         contrast: ``float64 (N,)``: see `hsl.data.files.reading.contrast`, as the network sees the picture.
         stamps: By the stamp of its sources, whether a picture or its mask has changed since; ``""`` if one was gone.
         errors: Id -> why its picture or mask cannot be read; the sentences name the file.
-        overlap: ``int64 (N,)``: pixels that annotations of different classes claim, of a mask that is painted from them;
-            it and the next two are empty where nobody looked.
+        overlap: ``int64 (N,)``: pixels that annotations of different classes claim, of a mask painted from them; it
+            and the next two are empty where nobody looked.
         sharpness: ``float64 (N,)``: see `hsl.data.files.reading.sharpness`.
         brightness: ``float64 (N,)``: mean of the RGB values, of 255.
     """

@@ -3,17 +3,23 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hsl.data.files.kinds import heif
+from hsl.data.files.kinds.arrays import SUFFIXES as ARRAY_SUFFIXES
+from hsl.data.files.kinds.heif import SUFFIXES as HEIF_SUFFIXES
 from hsl.data.formats.findings import Findings, nearest
 from hsl.files.output_folder import MARKER
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".ppm",
+    ".pgm", ".pbm", ".pnm", *HEIF_SUFFIXES,
+)  # fmt: skip
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", *ARRAY_SUFFIXES)
+"""Of what keeps every number."""
 OTHER_PICTURES = (
-    ".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jfif", ".jpe", ".jif", ".svg",
-    ".psd", ".xcf", ".ico", ".tga", ".dds", ".exr", ".hdr", ".pfm", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".pcx",
+    ".avif", ".jxl", ".jpx", ".svg", ".psd", ".xcf", ".ico", ".tga", ".dds", ".exr", ".hdr", ".pfm", ".pam", ".pcx",
     ".ras", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".nii", ".mha", ".mhd",
     ".nrrd", ".svs", ".ndpi", ".czi", ".lif", ".vsi", ".img", ".fits", ".npy", ".npz", ".mat", ".eps",
 )  # fmt: skip
@@ -58,7 +64,7 @@ class NotRead:
     @property
     def way_out(self) -> str:
         """What to do about the pictures."""
-        ways = ["point to the sub-folder"] * (_SUB_FOLDER in self.pictures)
+        ways = ["point to the sub-folder or write a pattern (`**/{id}`)"] * (_SUB_FOLDER in self.pictures)
         ways += ["remove what is no file"] * bool(self.pictures.keys() & {_BROKEN_LINK, _NOT_REGULAR})
         rest = self.pictures.keys() - {_SUB_FOLDER, _BROKEN_LINK, _NOT_REGULAR}
         ways += [f"convert the {'others' if ways else 'files'} to PNG"] * bool(rest)
@@ -66,21 +72,21 @@ class NotRead:
         return f"{text[:1].upper()}{text[1:]}." if ways else ""
 
 
-def look_through(folder: Path) -> tuple[list[Path], NotRead]:
-    """The pictures directly in a folder, sorted by name, and what else lies there.
+def look_through(folder: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> tuple[list[Path], NotRead]:
+    """The files directly in a folder that have one of the suffixes, sorted by name, and what else lies there.
 
     Hidden files, ``Thumbs.db`` and their like, and folders that a verb of ``hsl`` wrote are passed over.
     """
     pictures, rest = [], NotRead()
     for path in sorted(folder.iterdir()):
-        if _is_junk(path.name):
+        if is_junk(path.name):
             continue
         if path.is_dir():
             if number := _count_below(path):
                 rest.pictures[_SUB_FOLDER] += number
         elif not path.is_file():
             rest.pictures[_BROKEN_LINK if path.is_symlink() else _NOT_REGULAR] += 1
-        elif path.suffix.lower() in PICTURE_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             pictures.append(path)
         elif path.suffix.lower() in OTHER_PICTURES or _begins_as_picture(path):
             rest.pictures[path.suffix[1:].lower() or _NO_SUFFIX] += 1
@@ -89,15 +95,17 @@ def look_through(folder: Path) -> tuple[list[Path], NotRead]:
     return pictures, rest
 
 
-def find_pictures(folder: Path, findings: Findings) -> dict[str, Path]:
+def find_pictures(folder: Path, findings: Findings, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> dict[str, Path]:
     """The pictures directly in ``folder`` by id, which is the name without the suffix, in Unicode's composed form."""
-    found, rest = read_input(folder, findings) if _is_folder(folder, findings) else ({}, NotRead())
+    found, rest = read_input(folder, findings, suffixes) if _is_folder(folder, findings) else ({}, NotRead())
     if found and rest.pictures:
         findings.not_read.append(f"`{folder}`: {rest}. {rest.way_out}")
     return found
 
 
-def read_input(where: Path, findings: Findings) -> tuple[dict[str, Path], NotRead]:
+def read_input(
+    where: Path, findings: Findings, suffixes: Sequence[str] = PICTURE_SUFFIXES
+) -> tuple[dict[str, Path], NotRead]:
     """As `find_pictures`, of a folder or of one picture, with what else lies there."""
     if where.is_file():
         if where.suffix.lower() in PICTURE_SUFFIXES:
@@ -110,10 +118,10 @@ def read_input(where: Path, findings: Findings) -> tuple[dict[str, Path], NotRea
         return {}, NotRead()
     if not _is_folder(where, findings):
         return {}, NotRead()
-    pictures, rest = look_through(where)
+    pictures, rest = look_through(where, suffixes)
     if not pictures:
         there = f" ({rest}; {rest.way_out[0].lower()}{rest.way_out[1:-1]})" if rest.pictures else ""
-        known = ", ".join(PICTURE_SUFFIXES)
+        known = ", ".join(suffixes)
         findings.add(f"The folder `{where}` holds no picture{there}. Put some there ({known}).")
     return by_id(where, pictures, findings), rest
 
@@ -126,7 +134,7 @@ def misnamed(path: Path, is_folder: bool) -> Path | None:
         if other.name == path.name:  # a link to nothing
             continue
         kind = other.is_dir() if is_folder else other.suffix.lower() in _SUFFIXES_LIKE.get(path.suffix, ())
-        if kind and not _is_junk(other.name) and nearest(other.stem, [path.stem], cutoff=0.82):
+        if kind and not is_junk(other.name) and nearest(other.stem, [path.stem], cutoff=0.82):
             return other
     return None
 
@@ -184,6 +192,7 @@ def by_id(folder: Path, pictures: Sequence[Path], findings: Findings) -> dict[st
         elif (other := folded.setdefault(id_.casefold(), path)) is not path:
             alike.append(f"{other.name} and {path.name}")
         found.setdefault(id_, path)
+    check_heif(pictures, findings)
     findings.add_names(
         unfit, f"Names in `{folder}` should be UTF-8. Not so are", "Rename them, for instance by `convmv`."
     )
@@ -201,12 +210,31 @@ def picture_id(path: Path) -> str:
     return unicodedata.normalize("NFC", path.stem)
 
 
-def find_masks(folder: Path, findings: Findings) -> dict[str, Path]:
-    """As ``find_pictures``, and all should be PNG or TIFF (which can be read by windows)."""
-    masks = find_pictures(folder, findings)
-    unfit = [path.name for path in masks.values() if path.suffix.lower() not in MASK_SUFFIXES]
-    findings.add_names(unfit, f"Files in `{folder}` should be PNG or TIFF. Not so are", "Convert them without loss.")
+def find_masks(folder: Path, findings: Findings, nearest: bool = False) -> dict[str, Path]:
+    """As ``find_pictures``, and all should be of a kind that keeps every number, unless ``nearest``.
+
+    Arrays of NumPy and MATLAB are masks too.
+    """
+    masks = find_pictures(folder, findings, tuple(dict.fromkeys((*PICTURE_SUFFIXES, *MASK_SUFFIXES))))
+    check_lossless(folder, masks.values(), findings, nearest)
     return masks
+
+
+def check_lossless(folder: Path, masks: Iterable[Path], findings: Findings, nearest: bool) -> None:
+    """Masks should be of a kind that keeps every number."""
+    unfit = [path.name for path in masks if path.suffix.lower() not in MASK_SUFFIXES and not nearest]
+    findings.add_names(
+        unfit,
+        f"Masks in `{folder}` should be PNG or TIFF, or of another kind that keeps every number. Not so are",
+        "Export them anew; if there is nothing else, `data.reader.nearest=true` (`data=folder`) takes them.",
+    )
+
+
+def check_heif(pictures: Iterable[Path], findings: Findings) -> None:
+    """HEIC pictures need a package, which is better known before the first of them is decoded."""
+    if not heif.is_readable():
+        names = [path.name for path in pictures if path.suffix.lower() in HEIF_SUFFIXES]
+        findings.add_names(names, "HEIC pictures need a package that is not installed:", f"Install it, {heif.INSTALL}.")
 
 
 def _is_undecoded(name: str) -> bool:
@@ -214,7 +242,8 @@ def _is_undecoded(name: str) -> bool:
     return any("\udc80" <= letter <= "\udcff" for letter in name)
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by a file manager or an archive."""
     return name.startswith(".") or name in JUNK
 
 
@@ -224,8 +253,8 @@ def _count_below(folder: Path) -> int:
         if (Path(where) / MARKER).exists():  # what an earlier `hsl predict` wrote is not input
             folders.clear()
             continue
-        folders[:] = [name for name in folders if not _is_junk(name)]
-        suffixes = (Path(name).suffix.lower() for name in files if not _is_junk(name))
+        folders[:] = [name for name in folders if not is_junk(name)]
+        suffixes = (Path(name).suffix.lower() for name in files if not is_junk(name))
         number += sum(suffix in PICTURE_SUFFIXES or suffix in OTHER_PICTURES for suffix in suffixes)
     return number
 

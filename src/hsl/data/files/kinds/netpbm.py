@@ -57,18 +57,18 @@ def netpbm_numbers(data: bytes, name: str) -> NDArray[Any]:
     header = netpbm_header(data)
     shape = (header.height, header.width, header.channels)
     wanted = header.height * header.width * header.channels
+    numbers: NDArray[Any] | None
     if header.plain:
         numbers = _written(data[header.start :], bitmap=data[:2] == b"P1")
     elif data[:2] == b"P4":
-        rows = np.frombuffer(data, np.uint8, offset=header.start)
         packed = -(-header.width // 8)
-        rows = rows[: packed * header.height]
+        rows = np.frombuffer(data, np.uint8, offset=header.start)[: packed * header.height]
         whole = rows[: len(rows) - len(rows) % packed].reshape(-1, packed)
         numbers = np.unpackbits(whole, axis=1)[:, : header.width].ravel()
     else:
-        stored = np.dtype(np.uint8 if header.largest < 256 else ">u2")
-        whole = (len(data) - header.start) // stored.itemsize
-        numbers = np.frombuffer(data, stored, min(whole, wanted), header.start).astype(stored.newbyteorder("="))
+        stored: np.dtype[Any] = np.dtype(np.uint8 if header.largest < 256 else ">u2")
+        number = min((len(data) - header.start) // stored.itemsize, wanted)
+        numbers = np.frombuffer(data, stored, number, header.start).astype(stored.newbyteorder("="))
     if numbers is None or numbers.size < wanted:
         raise DataError(f"`{name}` is cut off or damaged. Restore the file or remove it.")
     array = numbers[:wanted].reshape(shape)
