@@ -107,5 +107,97 @@ def coco(root: Path, drawn: list[Scene]) -> None:
         dump(content, root / "annotations" / f"instances_{part}.json")
 
 
-EXPORTS: dict[str, Callable[[Path, list[Scene]], None]] = {"labelme": labelme, "coco": coco}
+def yolo(root: Path, drawn: list[Scene]) -> None:
+    """As Ultralytics reads it: ``images/train``, ``labels/train``; a picture without an object has no text file."""
+    for scene in drawn:
+        save(scene.image, root / "images" / scene.split / f"{scene.name}.png")
+        rows = [
+            f"{LABELS.index(label)} {' '.join(f'{share:.9f}' for share in (ring / (WIDTH, HEIGHT)).ravel())}"
+            for label, ring in scene.objects[::-1]
+        ]
+        if rows:
+            path = root / "labels" / scene.split / f"{scene.name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(rows) + "\n", encoding="utf8")
+    names = "".join(f"  {number}: {label}\n" for number, label in enumerate(LABELS))
+    (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames:\n{names}", encoding="utf8")
+
+
+def cvat(root: Path, drawn: list[Scene]) -> None:
+    """CVAT for images 1.1: the hole comes first in the file, and lies above by its ``z_order``."""
+    labels = "".join(f"<label><name>{label}</name><color>#ff0000</color></label>" for label in LABELS)
+    images = []
+    for number, scene in enumerate(drawn):
+        save(scene.image, root / "images" / f"{scene.name}.png")
+        shapes = "".join(
+            f'<polygon label="{label}" source="manual" occluded="0" z_order="{LABELS.index(label)}" points="'
+            f'{";".join(f"{x:.3f},{y:.3f}" for x, y in ring.tolist())}"></polygon>'
+            for label, ring in scene.objects[::-1]
+        )
+        images.append(
+            f'<image id="{number}" name="{scene.name}.png" width="{WIDTH}" height="{HEIGHT}" '
+            f'subset="{scene.split}">{shapes}</image>'
+        )
+    head = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task><labels>{labels}'
+    content = f"{head}</labels></task></meta>{''.join(images)}</annotations>"
+    (root / "annotations.xml").write_text(content, encoding="utf8")
+
+
+def voc(root: Path, drawn: list[Scene]) -> None:
+    """Segmentation mask 1.1 of CVAT: colours, a map of objects, lists of the parts."""
+    colours = np.array([COLOURS[name] for name in CLASSES], np.uint8)
+    for scene in drawn:
+        save(scene.image, root / "JPEGImages" / f"{scene.name}.png")
+        save(colours[scene.mask()], root / "SegmentationClass" / f"{scene.name}.png")
+        save(colours[scene.mask()][..., ::-1], root / "SegmentationObject" / f"{scene.name}.png")
+    table = "".join(f"{name}:{','.join(map(str, colour))}::\n" for name, colour in COLOURS.items())
+    (root / "labelmap.txt").write_text(f"# label:color_rgb:parts:actions\n{table}", encoding="utf8")
+    for part in ("train", "val"):
+        path = root / "ImageSets" / "Segmentation" / f"{part}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{scene.name}\n" for scene in drawn if scene.split == part), encoding="utf8")
+
+
+def label_studio(root: Path, drawn: list[Scene]) -> None:
+    """The JSON export: corners in percent, pictures called by what an upload made of their names."""
+    tasks: list[dict[str, Any]] = []
+    for number, scene in enumerate(drawn, start=1):
+        save(scene.image, root / "images" / f"{scene.name}.png")
+        result = [
+            {
+                "type": "polygonlabels", "from_name": "label", "to_name": "image", "image_rotation": 0,
+                "original_width": WIDTH, "original_height": HEIGHT,
+                "value": {"points": (ring / (WIDTH, HEIGHT) * 100).tolist(), "closed": True, "polygonlabels": [label]},
+            }
+            for label, ring in scene.objects
+        ]  # fmt: skip
+        skipped = {"id": 2 * number, "was_cancelled": True, "result": []}
+        annotations = [skipped, {"id": 2 * number + 1, "was_cancelled": False, "result": result}]
+        image = f"/data/upload/3/0a1b2c3d-{scene.name}.png"
+        tasks.append({"id": number, "data": {"image": image}, "annotations": annotations, "predictions": []})
+    dump(tasks, root / "project-1.json")
+
+
+def cityscapes(root: Path, drawn: list[Scene]) -> None:
+    """Two cities; numbers of classes as Cityscapes would have them, named by ``classes.json``."""
+    numbers = {"crack": 7, "hole": 26}
+    table = np.array([0, *numbers.values()], np.uint8)
+    for i, scene in enumerate(drawn):
+        city = ("bonn", "jena")[i % 2]
+        save(scene.image, root / "leftImg8bit" / scene.split / city / f"{scene.name}_leftImg8bit.png")
+        folder = root / "gtFine" / scene.split / city
+        save(table[scene.mask()], folder / f"{scene.name}_gtFine_labelIds.png")
+        objects = table[scene.mask()].astype(np.uint16) * 1000
+        save(objects, folder / f"{scene.name}_gtFine_instanceIds.png")
+        save(
+            np.array([COLOURS[name] for name in CLASSES], np.uint8)[scene.mask()],
+            folder / f"{scene.name}_gtFine_color.png",
+        )
+    dump(numbers, root / "classes.json")
+
+
+EXPORTS: dict[str, Callable[[Path, list[Scene]], None]] = {
+    "labelme": labelme, "coco": coco, "yolo": yolo, "cvat": cvat, "voc": voc, "label_studio": label_studio,
+    "cityscapes": cityscapes,
+}  # fmt: skip
 """Each writes a data set of its format; the name is the word on the command line."""

@@ -1,17 +1,18 @@
 """From annotated pictures to a catalogue: which classes there are, whose masks they become, what is said about them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.annotations.class_table import Labels
 from hsl.data.annotations.drawn_masks import MOST_REGIONS, DrawnMask
 from hsl.data.annotations.pictures import Pictures
-from hsl.data.annotations.regions import Drawn, Region
 from hsl.data.annotations.segments import Segment, SegmentMask, number_segments
 from hsl.data.annotations.settings import Settings
+from hsl.data.annotations.shapes import Drawn, Region
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
@@ -37,6 +38,7 @@ class Annotated:
         split: The official part.
         shares: Whether coordinates are shares of the picture's width and height.
         otherwise: What the picture may be called if it is not found.
+        exact: The picture itself, where it is known.
         segments: In place of regions: the file that holds a number for each pixel, and what the numbers are.
     """
 
@@ -48,6 +50,7 @@ class Annotated:
     split: str | None = None
     shares: bool = False
     otherwise: str = ""
+    exact: Path | None = None
     segments: tuple[Path, tuple[Segment, ...]] | None = None
 
 
@@ -59,6 +62,7 @@ def collect(
     settings: Settings,
     findings: Findings,
     way_out: str = "",
+    splits: Mapping[Path, str] = MappingProxyType({}),
 ) -> Catalogue:
     """The catalogue of annotated pictures.
 
@@ -70,6 +74,7 @@ def collect(
         settings: Of the reader.
         findings: Gets annotations without picture, or with several, and what is told.
         way_out: What else can be done about them in this format.
+        splits: The official parts of pictures without annotation.
 
     Raises:
         DataError: With all findings.
@@ -77,26 +82,26 @@ def collect(
     matched = _match(annotated, pictures, way_out, findings)
     bare = [path for path in pictures.paths if path not in matched]
     if bare and settings.unannotated == "background":
-        findings.not_read.append(f"{_counted(bare)} without annotation, as background alone: {_named(bare)}.")
+        findings.not_read.append(f"{_counted(bare)} without annotation, as background alone: {named_paths(bare)}.")
     elif bare:
         findings.not_read.append(
-            f"{_counted(bare)} without annotation and left out: {_named(bare)}. If they show background alone, set "
-            "`data.reader.unannotated=background`."
+            f"{_counted(bare)} without annotation and left out: {named_paths(bare)}. If they show background alone, "
+            "set `data.reader.unannotated=background`."
         )
     if not annotated and not findings.sentences:
         findings.add(f"`{root}` should have annotated pictures. Found none. Check `data.root`.")
     many = [item.where for item in annotated if len(item.regions) > MOST_REGIONS]
     findings.add_names(many, f"A picture should have at most {MOST_REGIONS} regions. More has", "Cut it into parts.")
     if settings.unannotated == "background":
-        matched |= {path: Annotated(str(path), str(path), path.parent, None) for path in bare}
+        matched |= {path: Annotated(str(path), str(path), path.parent, None, split=splits.get(path)) for path in bare}
     ids = pictures.ids(matched)
     attributes = read_table(root / "labels.csv", ids.values(), findings)
-    splits = read_splits(root / "splits.csv", ids.values(), findings)
+    written = read_splits(root / "splits.csv", ids.values(), findings)
     findings.raise_if_any(root)
     made = [_record(root, path, ids[path], item, labels, settings) for path, item in matched.items()]
     findings.not_read += _contested(made)
     ordered = tuple(
-        replace(record, attributes=attributes.get(record.id, {}), split=splits.get(record.id, record.split))
+        replace(record, attributes=attributes.get(record.id, {}), split=written.get(record.id, record.split))
         for record in sorted(made, key=lambda record: record.id)
     )
     return Catalogue(root.resolve().name, ordered, labels.classes, not_read=findings.told())
@@ -108,7 +113,8 @@ def _match(
     matched: dict[Path, Annotated] = {}
     missing, unclear, twice = [], [], []
     for item in annotated:
-        paths = pictures.find(item.picture, item.near) or pictures.find(item.otherwise, item.near)
+        known = [item.exact] if item.exact is not None else []
+        paths = known or pictures.find(item.picture, item.near) or pictures.find(item.otherwise, item.near)
         if not paths:
             missing.append(f"`{item.picture}` ({item.where})")
         elif len(paths) > 1:
@@ -188,7 +194,8 @@ def _counted(paths: Sequence[Path]) -> str:
     return f"{len(paths)} picture{' is' if len(paths) == 1 else 's are'}"
 
 
-def _named(paths: Sequence[Path]) -> str:
+def named_paths(paths: Sequence[Path]) -> str:
+    """The first few paths, and how many more there are."""
     more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
     return ", ".join(f"`{path}`" for path in paths[:_MOST_NAMED]) + more
 

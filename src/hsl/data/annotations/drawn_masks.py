@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from hsl.data.annotations.regions import Drawn, Painting, paint
+from hsl.data.annotations.shapes import Drawn, Painting, paint
 from hsl.data.files.headers import MAX_MEGAPIXELS, check_size, read_header
 from hsl.data.files.records import FileSource
 from hsl.data.files.tiff_pages import turned_upright

@@ -1,12 +1,12 @@
 """The shapes of annotations, checked: what is wrong with any, and what is left out, is said once of each kind."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hsl.data.annotations.regions import LEAST_CORNERS, Area, Line, Region, Shape, corners, num_corners, packed
-from hsl.data.annotations.remarks import Remarks
 from hsl.data.annotations.settings import Settings
+from hsl.data.annotations.shapes import LEAST_CORNERS, Area, Line, Region, Shape, corners, num_corners, packed
 from hsl.data.files.polygons import Ring, rectangle, turned
 from hsl.data.formats.findings import Findings, shown
 
@@ -23,6 +23,30 @@ _BOXES = {
     "fill": "boxes count as the objects in them (`data.reader.boxes=fill`)",
     "ignore": "boxes do not count (`data.reader.boxes=ignore`)",
 }
+
+_MOST_NAMED = 3
+
+
+class Remarks:
+    """What is true of some annotations and stops nothing: counted by kind, the first few named."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, where: str) -> None:
+        """Count one; ``kind`` is what is said, after the number."""
+        self.counts[kind] += 1
+        places = self.places[kind]
+        if len(places) < _MOST_NAMED and where not in places:
+            places.append(where)
+
+    def sentences(self) -> list[str]:
+        """One of each kind."""
+        return [
+            f"{number} {kind}, as in {', '.join(f'`{place}`' for place in self.places[kind])}."
+            for kind, number in sorted(self.counts.items())
+        ]
 
 
 class Gatherer:
@@ -75,9 +99,16 @@ class Gatherer:
         return Region(label, shape, rank)
 
     def box(
-        self, where: str, label: str, ends: Any, size: Size | None, rank: float = 0.0, degrees: float = 0.0
+        self,
+        where: str,
+        label: str,
+        ends: Any,
+        size: Size | None,
+        rank: float = 0.0,
+        degrees: float = 0.0,
+        about_centre: bool = True,
     ) -> Region | None:
-        """The region of a box: two opposite corners as ``x, y, x, y``, turned about the first."""
+        """The region of a box: two opposite corners as ``x, y, x, y``, turned about its centre or upper left corner."""
         points = self._corners(where, ends)
         if points is None or len(points) != 2:
             return None
@@ -89,7 +120,8 @@ class Gatherer:
             return None
         self.remarks.add(_BOXES[self.settings.boxes], where)
         (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-        ring = turned(rectangle(left, top, right, bottom), (left, top), degrees)
+        pivot = ((left + right) / 2, (top + bottom) / 2) if about_centre else (left, top)
+        ring = turned(rectangle(left, top, right, bottom), pivot, degrees)
         region = self.region(where, label, Area.of(ring), size, rank)
         return Region(label, region.shape, rank, crowd=self.settings.boxes == "ignore")
 

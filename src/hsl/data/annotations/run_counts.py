@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.data.annotations.regions import Runs
+from hsl.data.annotations.shapes import Runs
 
 _LONGEST = 2**40
 

@@ -12,10 +12,10 @@ from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
 from hsl.data.annotations.pictures import Pictures, files_below
-from hsl.data.annotations.regions import Region, Shape
 from hsl.data.annotations.run_counts import coco_runs
 from hsl.data.annotations.segments import Segment
 from hsl.data.annotations.settings import Boxes, Classes, Settings, Unannotated
+from hsl.data.annotations.shapes import Region, Shape
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.records import Catalogue
 from hsl.data.formats.findings import Findings, did_you_mean

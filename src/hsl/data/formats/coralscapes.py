@@ -4,22 +4,20 @@ Sauder, Domazetoski, Banc-Prandi, Perna, Meibom, Tuia: The Coralscapes Dataset: 
 Coral Reefs, 2025. 2075 frames of 1024 x 2048 pixels from 35 sites; the official parts share no site.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hsl.batch import IGNORE_INDEX
 from hsl.data.files.records import Catalogue, FileSource, Record
-from hsl.data.formats.description import unfit_names
+from hsl.data.formats.cityscapes import IMAGES, load_class_numbers
 from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
 from hsl.data.formats.picture_files import find_masks, find_pictures
 from hsl.data.formats.tables import PARTS
 
-IMAGES, MASKS = "leftImg8bit", "gtFine"
+MASKS = "gtFine"
 CLASSES = (
     "unlabelled", "seagrass", "trash", "other coral dead", "other coral bleached", "sand", "other coral alive", "human",
     "transect tools", "fish", "algae covered substrate", "other animal", "unknown hard substrate", "background", "dark",
@@ -95,17 +93,9 @@ def _named(files: Mapping[str, Path], suffix: str, findings: Findings) -> dict[s
 
 
 def _read_classes(path: Path, findings: Findings) -> tuple[str, ...]:
-    if not path.is_file():
+    numbers = load_class_numbers(path, findings)
+    if numbers is None:
         return CLASSES
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        findings.add(f"`{path}` cannot be read: {error}. Correct it, or remove it for the classes of Coralscapes.")
-        return ()
-    indices = sorted(content.values()) if isinstance(content, dict) else []
-    if not indices or indices != list(range(1, len(indices) + 1)):
-        findings.add(f"`{path}` should map names to the indices 1, 2, ... Found `{shown(content)}`.")
-        return ()
-    for sentence in unfit_names([*content]):
-        findings.add(f"`{path}`: {sentence}")
-    return (CLASSES[0], *sorted(content, key=content.__getitem__))
+    if sorted(numbers.values()) != list(range(1, len(numbers) + 1)):
+        findings.add(f"`{path}` should map names to the indices 1, 2, ... Found `{shown(numbers)}`.")
+    return (CLASSES[0], *sorted(numbers, key=numbers.__getitem__))

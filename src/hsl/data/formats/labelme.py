@@ -15,8 +15,8 @@ from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
 from hsl.data.annotations.pictures import Pictures, files_below
-from hsl.data.annotations.regions import Region, Runs, corners
 from hsl.data.annotations.settings import Boxes, Classes, Settings, Unannotated
+from hsl.data.annotations.shapes import Region, Runs, corners
 from hsl.data.files.decode_masks import decode_instances
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.polygons import ellipse
