@@ -244,3 +244,24 @@ def test_gradient_checkpointing_reaches_the_blocks_and_changes_no_gradient() -> 
         checkpoint_gradients(encoder)
     assert encoder.body.model.model.grad_checkpointing
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mit_b0", "tu-convnext_atto", "tu-test_vit"])
+@pytest.mark.parametrize("channels", [2, 7])
+def test_the_first_layer_is_repeated_for_other_channels(name: str, channels: int) -> None:
+    """Weight by weight, against the rule written out; what follows is not touched."""
+    options = {"dynamic_img_size": True} if "vit" in name else {}
+    normalization = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    encoder = build_encoder(name, weights=None, normalization=normalization, **options)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    encoder.widen(channels)
+    after = encoder.state_dict()
+    (changed,) = (key for key, value in after.items() if value.shape != before[key].shape)
+    for channel in range(channels):
+        torch.testing.assert_close(after[changed][:, channel], before[changed][:, channel % 3] * 3 / channels)
+    assert all(torch.equal(after[key], before[key]) for key in before if key != changed)
+    features = encoder.eval()(torch.rand(1, channels, 64, 64))
+    assert tuple(features[0].shape[1:]) == (channels, 64, 64)
+    assert encoder.weights_used["channels"] == channels
+    with pytest.raises(ConfigError, match=r"one first layer, which is repeated for 4 channels\. Found 0"):
+        encoder.widen(4)

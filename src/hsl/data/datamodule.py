@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hsl.batch import Batch, Sample
 from hsl.data.arguments import Loading, PictureForm, check_arguments
+from hsl.data.bands.bands import BandStatistics
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
 from hsl.data.files.scan import Unchanged
@@ -21,7 +23,7 @@ from hsl.data.loading.cache import PictureCache
 from hsl.data.loading.dataset import PictureDataset, collate, unmasked_pictures
 from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.sampling import class_counts, lost_classes, mask_presence
-from hsl.data.loading.transforms import EvaluationTransform, Transform, masks_by_head, normalized
+from hsl.data.loading.transforms import EvaluationTransform, TrainingTransform, Transform, masks_by_head, normalized
 from hsl.data.loading.workers import choose_num_workers
 from hsl.data.patches.patch_sampling import TrainingPatches
 from hsl.data.prepared import DataSource, PreparedData
@@ -53,15 +55,23 @@ class DataModule(LightningDataModule):
             form.image_size, self.loading.batch_size, self.source.num_workers, form.normalization, form.evaluation_size
         )
         self._augment = form.augmentation(form.sides)
+        self._recorded: BandStatistics | None = None
         self._evaluate = EvaluationTransform(None if form.evaluation_size == "source" else form.sides)
-        self._mean, self._std = (
-            torch.tensor(list(form.normalization[name])).reshape(3, 1, 1) for name in ("mean", "std")
-        )
+        self._scale: tuple[Tensor, Tensor] | None = None
 
     @cached_property
     def prepared(self) -> PreparedData:
         """The data set, read once; what the audit found is not judged, see `DataSource.read` for what is raised."""
         return self.source.read()
+
+    def record(self, statistics: BandStatistics | None) -> None:
+        """Normalise bands as a run did, from now on, instead of by the training part as it lies now."""
+        self._recorded, self._scale = statistics, None
+
+    @property
+    def bands(self) -> BandStatistics | None:
+        """What named bands are normalised by; ``None`` of red, green and blue alone."""
+        return self._recorded or self.prepared.bands
 
     def prepare(self) -> None:
         """Everything up to the first loader, so that what is wrong shows now.
@@ -78,16 +88,21 @@ class DataModule(LightningDataModule):
         data = self.prepared
         rows = data.scan.rows(tuple(data.places))
         first = [data.places[name] for ids in data.parts.values() for name in ids]
+        how = Decoding.of(data.catalogue)
         return PictureCache(
             data.catalogue.records, data.scan.image_sizes[rows], data.scan.mask_sizes[rows],
-            Decoding.of(data.catalogue), kind=self.loading.cache, gigabytes=self.loading.cache_gigabytes,
-            cache_dir=self.source.cache_folder, first=first, check=Unchanged.since(data.scan),
+            how, kind=self.loading.cache, gigabytes=self.loading.cache_gigabytes,
+            cache_dir=self.source.cache_folder, channels=how.num_channels, first=first,
+            check=Unchanged.since(data.scan),
         )  # fmt: skip
 
     def train_dataloader(self) -> Loader:
-        """Augmented pictures, or patches of them, in random order."""
+        """Augmented pictures, or patches of them, in random order. Of named bands colour changes in what is colour."""
+        bands, augment = self.bands, self._augment
+        if bands is not None and isinstance(augment, TrainingTransform):
+            augment = augment.of_bands(bands.bands.colours)
         processed = None if self.trainer is None else self._num_processed
-        return self._loader("train", self._augment, shuffle=True, num_processed=processed)
+        return self._loader("train", augment, shuffle=True, num_processed=processed)
 
     def val_dataloader(self) -> Loader:
         """What is looked at in training, as it is evaluated: see `PreparedData.choosing_part`."""
@@ -138,18 +153,28 @@ class DataModule(LightningDataModule):
 
     def original(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """RGB ``uint8 (H, W, 3)`` and mask of one picture at the size of the source. Not to be written."""
-        picture = self._pictures[self.prepared.places[name]]
-        return picture.image, None if picture.mask is None else self.prepared.heads.global_mask(picture.mask)
+        picture, bands = self._pictures[self.prepared.places[name]], self.prepared.catalogue.bands
+        image = picture.image if bands is None else bands.rgb(picture.image)
+        return image, None if picture.mask is None else self.prepared.heads.global_mask(picture.mask)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """See `normalized`; here the one mask becomes that of every head. The trainer calls it, else do so by hand."""
         del dataloader_idx
-        if self._mean.device != (device := batch["image"].device):
-            self._mean, self._std = self._mean.to(device), self._std.to(device)
-        batch = normalized(batch, self._mean, self._std)
+        batch = normalized(batch, *self._scale_on(batch["image"]))
         if "masks" in batch:
             batch["masks"] = masks_by_head(self.prepared.heads, batch["masks"][self.source.head])
         return batch
+
+    def _scale_on(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel, ``(C, 1, 1)``, where the pictures are."""
+        if self._scale is None or self._scale[0].device != images.device:
+            known = self._recorded is not None or "prepared" in vars(self)  # else it predicts without its data
+            bands = self.bands if known else None
+            given = [self.form.normalization[name] for name in ("mean", "std")]
+            values = given if bands is None else [bands.mean, bands.std]
+            mean, std = (torch.tensor(list(each)).reshape(-1, 1, 1).to(images.device) for each in values)
+            self._scale = mean, std
+        return self._scale
 
     def _loader(
         self, part: str, transform: Transform, *, shuffle: bool, num_processed: Callable[[], int] | None = None

@@ -1,5 +1,6 @@
 """Which pictures a run is about: the settings that choose them, and what was read, split and audited once."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from hsl.config.ranges import NonNegativeInt, PositiveFloat
 from hsl.data.arguments import check_max_megapixels, check_value_range
 from hsl.data.audit.audit import Audit
+from hsl.data.bands.bands import BandStatistics, histograms_of, statistics_of
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.headers import MAX_MEGAPIXELS
-from hsl.data.files.records import Catalogue, ruled, select
+from hsl.data.files.reading import read_each
+from hsl.data.files.records import Catalogue, Record, ruled, select
 from hsl.data.files.scan import Scan, scan
 from hsl.data.labels.image_labels import HEAD, ImageLabels, read_image_labels
 from hsl.data.labels.object_labels import ObjectLabels
@@ -138,6 +141,21 @@ class PreparedData:
     teachers: Teachers | None = None
 
     @cached_property
+    def bands(self) -> BandStatistics | None:
+        """What named bands are normalised by: the pictures of the training part, each read once; ``None`` without.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        bands = self.catalogue.bands
+        if bands is None:
+            return None
+        records = [self.catalogue.records[self.places[name]] for name in self.parts["train"]]
+        count = functools.partial(_histograms, how=Decoding.of(self.catalogue))
+        each = read_each("statistics of the channels", records, count, os.cpu_count() or 1)
+        return statistics_of(bands, np.sum([*each], axis=0))
+
+    @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Ids of ``train``, ``val`` and ``test``, and of ``stop`` where the fold has such a part."""
         return self.fold_assignment.parts(self.fold)
@@ -203,3 +221,7 @@ class PreparedData:
         """Object ids ``(H, W)`` of one picture, where the data set has them."""
         source = self.catalogue.records[self.places[name]].instances
         return None if source is None else Decoding.of(self.catalogue).instances(source)
+
+
+def _histograms(record: Record, how: Decoding) -> NDArray[np.int64]:
+    return histograms_of(how.image_of(record.image.read(), record.image.name))

@@ -10,6 +10,7 @@ import timm
 import torch.nn.functional as F
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
+from timm.models import adapt_input_conv
 from timm.models.maxxvit import TransformerBlock2d
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
         fixed_size: whether `stride` is the only side that a picture may have (CoAtNet's attention is built for it).
         normalization: ``mean`` and ``std`` per channel of a picture in [0, 1], as in pretraining.
         weights_used: where the first weights came from; see `hsl.models.weights.load_weights`.
+        in_channels: of a picture.
         cbam: attention blocks by stage that refine features inside the body; may be empty. See `hsl.models.cbam`.
     """
 
@@ -56,14 +58,36 @@ class Encoder(nn.Module):
         self.body = body
         self.cbam = nn.ModuleDict() if cbam is None else cbam
         self.name = name
+        self.in_channels = 3
         self.out_channels: list[int] = [int(channels) for channels in body.out_channels]  # type: ignore[union-attr]
         self.stride = stride
         self.fixed_size = any(isinstance(module, TransformerBlock2d) for module in body.modules())
         self.normalization = {key: [float(v) for v in values] for key, values in normalization.items()}
         self.weights_used = weights_used
 
+    def widen(self, channels: int) -> None:
+        """Let the first layer take pictures of other channels, by timm's rule.
+
+        Its weights are repeated along the channels until there are enough, and scaled by 3 / channels, so that what
+        follows meets numbers of the same size (`timm.models.adapt_input_conv`).
+
+        Raises:
+            ConfigError: there is no one layer that takes three channels.
+        """
+        layers = (each for each in self.body.modules() if isinstance(each, nn.Conv2d))
+        first = [each for each in layers if each.in_channels == self.in_channels == 3 and each.groups == 1]
+        if len(first) != 1:
+            raise ConfigError(
+                f"`encoder` should have one first layer, which is repeated for {channels} channels. Found {len(first)} "
+                f"in `{self.name}`. Choose another, such as `encoder=resnet50` or `encoder=convnext_tiny`."
+            )
+        (layer,) = first
+        layer.weight = nn.Parameter(adapt_input_conv(channels, layer.weight.data))
+        layer.in_channels = self.in_channels = self.out_channels[0] = channels
+        self.weights_used = {**self.weights_used, "channels": channels}
+
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Picture ``(B, 3, H, W)`` to features ``(B, out_channels[i], H / 2^i, W / 2^i)`` for i = 0..5.
+        """Picture ``(B, C, H, W)`` to features ``(B, out_channels[i], H / 2^i, W / 2^i)`` for i = 0..5.
 
         Where the architecture rounds a size down, its features are resized bilinearly.
 

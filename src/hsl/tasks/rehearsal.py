@@ -51,15 +51,16 @@ def single_values_normalised(network: nn.Module, size: tuple[int, int]) -> bool:
         network: in the mode in which it is trained; left as it is.
         size: height and width of the pictures.
     """
+    channels = getattr(getattr(network, "encoder", None), "in_channels", 3)
     tensors: dict[str, Tensor] = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         try:
             try:
                 shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-                functional_call(network, shapes, (torch.empty(1, 3, *size, device="meta"),))
+                functional_call(network, shapes, (torch.empty(1, channels, *size, device="meta"),))
             except (RuntimeError, NotImplementedError):
                 copies = {name: tensor.clone() for name, tensor in tensors.items()}
-                functional_call(network, copies, (torch.randn(1, 3, *size),))
+                functional_call(network, copies, (torch.randn(1, channels, *size),))
         except ValueError as error:
             if "Expected more than 1" not in str(error):
                 raise

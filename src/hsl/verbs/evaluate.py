@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +19,7 @@ from hsl.files.output_folder import OutputFolder
 from hsl.reports.page.pictures import colours_of
 from hsl.run_folder.ensemble import is_ensemble
 from hsl.run_folder.layout import METRICS, OBJECTS, best_checkpoint
+from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
 from hsl.verbs.ensemble.evaluating import evaluate_ensemble
@@ -28,6 +28,7 @@ from hsl.verbs.opening.building import (
     choose_predictor,
     load_checkpoint_weights,
     num_examples,
+    rebuild_data,
     without_weights,
 )
 from hsl.verbs.opening.opening import building_from, open_run, place_data
@@ -53,7 +54,7 @@ def evaluate(cfg: DictConfig) -> None:
     place_data(run_cfg, cfg.data_root, cfg.cache_dir)
     choose_predictor(run_cfg, cfg)
     with building_from(run):
-        data: DataModule = instantiate(run_cfg.data)
+        data = rebuild_data(run_cfg, read_provenance(run))
         data.prepare()
     check_same_split(run, data.prepared.fold_assignment)
     check_same_classes(run, data.prepared)

@@ -60,7 +60,10 @@ class TestGoodFolders:
         "suffix", [*(each for each in PICTURE_SUFFIXES if each not in SUFFIXES), ".PNG", ".Jpg", ".TIFF"]
     )
     def test_every_suffix_is_found_and_decoded(self, root, suffix):
-        picture(root / "images" / f"d.x{suffix}", value=90)
+        if suffix == ".npy":
+            np.save(root / "images" / "d.x.npy", np.full((8, 8), 90, np.uint8))
+        else:
+            picture(root / "images" / f"d.x{suffix}", value=90)
         picture(root / "masks" / "d.x.png", value=1)
         record = read_folder(root).records[-1]
         assert record.id == "d.x"

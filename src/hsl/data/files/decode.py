@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.data.bands.npy import read_npy
 from hsl.data.files.headers import MAX_MEGAPIXELS, Header, broken, check_size, read_header
 from hsl.data.files.kinds import heif, jpeg2000, netpbm
 from hsl.data.files.tiff_pages import (
@@ -70,7 +71,7 @@ class StoredImage:
         """
         if self.pixels.dtype == np.uint8:
             return np.ascontiguousarray(self.pixels)
-        rgb = _to_uint8(self.pixels, name, value_range, 2**self.header.depth - 1, key)
+        rgb = to_uint8(self.pixels, name, value_range, 2**self.header.depth - 1, key)
         if self.white_is_zero:
             rgb = np.subtract(255, rgb)
         return np.ascontiguousarray(rgb if rgb.ndim == 3 else rgb[..., None].repeat(3, axis=2))
@@ -89,7 +90,7 @@ def decode_image(
     EXIF orientation. An 8-bit picture keeps its values. Of several pages or frames the first is read.
 
     Args:
-        data: The whole file: PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, netpbm, or HEIC where pillow-heif is there.
+        data: The whole file: PNG, JPEG, TIFF, WebP, BMP, GIF, NPY, JPEG 2000, netpbm, or HEIC with pillow-heif.
         name: What an error calls the file.
         value_range: The two values that become 0 and 255 in a picture of more than 8 bits; values outside are
             clipped. Default: 0 and 65535 for 16 bits (division by 257), 0 and 4095 for 12 bits that are packed, and
@@ -115,6 +116,10 @@ def read_stored(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) 
     check_size(header, name, max_megapixels)
     if header.kind == "TIFF":
         return _read_tiff(data, name, header)
+    if header.kind == "NPY":
+        numbers = _channels(read_npy(data, name), name)
+        grey = numbers.ndim == 2 and numbers.dtype == np.uint8
+        return StoredImage(numbers[..., None].repeat(3, axis=2) if grey else numbers, header)
     if header.kind == "GIF":
         return StoredImage(np.asarray(pillow_picture(data, name, "GIF").convert("RGB")), header)
     if header.kind == "HEIF":
@@ -234,7 +239,10 @@ def _channels(numbers: NDArray[Any], name: str) -> NDArray[Any]:
     if numbers.ndim == 2:
         return numbers
     if numbers.shape[2] > 4:
-        raise DataError(f"`{name}` should have 1 to 4 channels. Found shape {numbers.shape}. Export it as RGB.")
+        raise DataError(
+            f"`{name}` should have 1 to 4 channels. Found shape {numbers.shape}. Export it as RGB, or "
+            "name its channels with `bands` in dataset.yaml."
+        )
     return numbers[..., :3] if numbers.shape[2] >= 3 else numbers[..., 0]
 
 
@@ -242,7 +250,12 @@ def _rgb(bgr: NDArray[Any]) -> NDArray[Any]:
     return cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2RGB)
 
 
-def _to_uint8(numbers: NDArray[Any], name: str, value_range: Range, top: int, key: str) -> NDArray[np.uint8]:
+def to_uint8(numbers: NDArray[Any], name: str, value_range: Range, top: int, key: str) -> NDArray[np.uint8]:
+    """Numbers of any kind, brought from their range to 0 ... 255; ``top`` is the largest of those of 16 bits.
+
+    Raises:
+        DataError: The range is not known, or a number is not finite.
+    """
     if value_range is None:
         if numbers.dtype != np.uint16:
             in_file = "`value_range: [black, white]` in dataset.yaml, or " if key == RANGE_KEY else ""

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsl.data.bands.band_files import read_bands
+from hsl.data.bands.bands import Bands
 from hsl.data.files.decode import RANGE_KEY, Range, check_bits, read_stored
 from hsl.data.files.decode_masks import decode_instances, decode_mask
 from hsl.data.files.headers import MAX_MEGAPIXELS
@@ -14,7 +16,10 @@ from hsl.data.files.records import Catalogue, IndexMask, Record, Source
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Decoded: RGB ``uint8 (H, W, 3)``, mask ``uint8 (h, w)`` or ``None``. Not to be written to."""
+    """Decoded: RGB ``uint8 (H, W, 3)``, or all named bands ``(H, W, C)``; mask ``uint8 (h, w)`` or ``None``.
+
+    Not to be written to.
+    """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8] | None
@@ -35,6 +40,7 @@ class Decoding:
         bits: How many bits the largest number of a picture of 16 bits may have, see `hsl.data.files.decode.check_bits`;
             ``None``: any.
         range_key: What the key that sets another range is called.
+        bands: As in the `Catalogue`.
     """
 
     palette: tuple[tuple[tuple[int, int, int], int], ...] | None = None
@@ -46,6 +52,7 @@ class Decoding:
     max_megapixels: float = field(default=MAX_MEGAPIXELS, repr=False)
     bits: tuple[int, int] | None = field(default=None, repr=False)
     range_key: str = field(default=RANGE_KEY, repr=False)
+    bands: Bands | None = None
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> "Decoding":
@@ -53,7 +60,7 @@ class Decoding:
         palette = None if catalogue.palette is None else tuple(sorted(catalogue.palette.items()))
         values = None if catalogue.values is None else tuple(sorted(catalogue.values.items()))
         return cls(palette, values, catalogue.value_range, catalogue.ignore_index, catalogue.nearest,
-                   catalogue.classes, catalogue.max_megapixels)  # fmt: skip
+                   catalogue.classes, catalogue.max_megapixels, bands=catalogue.bands)  # fmt: skip
 
     def __call__(self, record: Record) -> Picture:
         """Picture and mask of a record.
@@ -61,14 +68,23 @@ class Decoding:
         Raises:
             DataError: One of them cannot be read or decoded.
         """
-        return Picture(self.image(record.image), None if record.mask is None else self.mask(record.mask))
+        image = self.image_of(record.image.read(), record.image.name)
+        return Picture(image, None if record.mask is None else self.mask(record.mask))
+
+    @property
+    def num_channels(self) -> int:
+        """Of a picture as a network takes it."""
+        return 3 if self.bands is None else len(self.bands.names)
 
     def image(self, source: Source) -> NDArray[np.uint8]:
-        """A picture, see `hsl.data.files.decode.decode_image`."""
-        return self.image_of(source.read(), source.name)
+        """A picture as people see it, see `hsl.data.files.decode.decode_image`; of named bands those to be shown."""
+        image = self.image_of(source.read(), source.name)
+        return image if self.bands is None else self.bands.rgb(image)
 
     def image_of(self, data: bytes, name: str) -> NDArray[np.uint8]:
-        """The same, of bytes that were read."""
+        """A picture as a network takes it, of bytes that were read."""
+        if self.bands is not None:
+            return read_bands(data, name, self.bands, self.value_range, self.max_megapixels, self.range_key)
         stored = read_stored(data, name, self.max_megapixels)
         if self.bits is not None:
             check_bits(stored.largest, name, self.value_range, self.bits, self.range_key)

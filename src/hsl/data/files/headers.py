@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hsl.data.bands.npy import NPY, npy_shape
 from hsl.data.files.kinds import heif, jpeg2000, netpbm
 from hsl.data.files.tiff_pages import first_page, num_pages, open_with_pillow, quiet_pillow
 from hsl.errors import DataError, UserError
@@ -23,7 +24,7 @@ _OTHERS = (
     (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (4, b"ftyp", "AVIF or a video"),
     (0, b"8BPS", "Photoshop"),
     (0, b"%PDF", "PDF"), (0, b"<svg", "SVG"), (0, b"PK\x03\x04", "a ZIP archive"), (0, b"\x1f\x8b", "gzip"),
-    (0, b"v/1\x01", "OpenEXR"), (0, b"\x93NUMPY", "NumPy"), (128, b"DICM", "DICOM"), (0, b"\x89HDF", "HDF5"),
+    (0, b"v/1\x01", "OpenEXR"), (128, b"DICM", "DICOM"), (0, b"\x89HDF", "HDF5"),
 )  # fmt: skip
 _SAMPLES_OF_PNG = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -38,7 +39,7 @@ class Header:
     """What is known of a picture before it is decoded.
 
     Attributes:
-        kind: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``GIF``, ``JPEG2000``, ``NETPBM`` or ``HEIF``.
+        kind: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``GIF``, ``JPEG2000``, ``NETPBM``, ``HEIF`` or ``NPY``.
         height: Pixels as they are stored, before the picture is turned.
         width: The same.
         bits: Of a pixel, all channels together.
@@ -120,6 +121,11 @@ def _header(data: bytes, name: str) -> Header | None:
         return _webp(data)
     if data.startswith(b"BM"):
         return _bmp(data)
+    if data.startswith(NPY):
+        shape, kind = npy_shape(data, name)
+        channels = 1 if len(shape) == 2 else min(shape)  # the side of the channels is the shortest
+        height, width = shape[:2] if len(shape) == 2 or shape[2] <= shape[0] else shape[1:]
+        return Header("NPY", height, width, 8 * kind.itemsize * channels, 8 * kind.itemsize, channels == 1)
     if data.startswith(_GIF):
         picture = open_with_pillow(data, "GIF")
         with quiet_pillow():

@@ -77,6 +77,12 @@ def _read_image(record: Record, how: Decoding, reading: Reading) -> None:
     data = record.image.read()
     reading.content = hashlib.sha256(data).hexdigest()
     name = record.image.name
+    if how.bands is not None:
+        image = how.image_of(data, name)
+        reading.image_size = image.shape[0], image.shape[1]
+        reading.thumbnail, reading.frames = make_thumbnail(how.bands.rgb(image)), 1
+        reading.contrast = float(image.std(axis=(0, 1)).max())
+        return
     stored = read_stored(data, name, how.max_megapixels)
     if stored.header.kind == "PNG":
         check_png(data, name)

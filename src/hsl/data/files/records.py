@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from hsl.channels import num_values
+from hsl.data.bands.bands import Bands
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.formats.findings import did_you_mean
 from hsl.errors import ConfigError, DataError
@@ -131,6 +132,7 @@ class Catalogue:
         relabelled: Ids whose masks took the place of the data set's own.
         not_read: What is said of files that lie among the pictures and masks and are left out.
         max_megapixels: A larger picture or mask is refused before it is decoded.
+        bands: The channels of the pictures, where they are named; ``None``: grey or red, green and blue.
         overlapping: Whether a pixel may show several of the classes but 0: masks then hold the codes of `hsl.channels`.
     """
 
@@ -147,6 +149,7 @@ class Catalogue:
     max_megapixels: float = MAX_MEGAPIXELS
     overlapping: bool = False
     nearest: bool = False
+    bands: Bands | None = None
 
     @property
     def num_values(self) -> int:

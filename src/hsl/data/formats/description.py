@@ -11,13 +11,15 @@ from typing import Any
 import yaml
 
 from hsl.batch import IGNORE_INDEX
+from hsl.data.bands.bands import Bands
+from hsl.data.formats.band_names import read_bands_key
 from hsl.data.formats.findings import Findings, did_you_mean, nearest, shown
 from hsl.data.formats.picture_files import is_dangling, misnamed
 from hsl.files.io import read_regular
 
 IGNORE = "ignore"
 """What a number or colour is called that does not count."""
-SETTINGS = ("classes", "palette", "values", "ignore_index", "value_range")
+SETTINGS = ("classes", "palette", "values", "ignore_index", "value_range", "bands", "shown")
 FOR_PEOPLE = (
     "name", "title", "description", "notes", "comment", "meta", "source", "url", "license", "licence", "citation",
     "author", "authors", "contact", "version", "date", "commit", "doi", "modality", "parameters", "pixel_freq",
@@ -60,6 +62,7 @@ class Description:
     value_range: tuple[float, float] | None = None
     ignore_index: int = IGNORE_INDEX
     values: dict[int, int] | None = None
+    bands: Bands | None = None
 
 
 def read_description(path: Path, findings: Findings) -> Description:
@@ -104,7 +107,8 @@ def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Desc
     Args:
         content: ``classes`` is a list of names, index 0 first. Optional: ``palette`` maps class names (and
             ``ignore``) to ``[red, green, blue]`` or a list of such colours, ``values`` maps the numbers in grey masks
-            to class names (and ``ignore``), ``ignore_index`` is a number, ``value_range`` is ``[black, white]``. The
+            to class names (and ``ignore``), ``ignore_index`` is a number, ``value_range`` is ``[black, white]``; for
+            ``bands`` and ``shown`` see `hsl.data.formats.band_names`. The
             keys of `FOR_PEOPLE`, ``num_...``, ``notes_...`` and ``..._sizes`` are not read; anything may stand below
             ``notes`` and ``meta``. No other key is known.
         where: What messages call the place where the keys stand.
@@ -121,6 +125,7 @@ def describe(content: Mapping[str, Any], where: str, findings: Findings) -> Desc
         _read_value_range(where, content.get("value_range"), findings),
         _read_ignore_index(where, content, findings),
         _read_values(where, content, classes, findings) if classes else None,
+        read_bands_key(where, content, findings),
     )
 
 

@@ -109,6 +109,7 @@ def read_folder(
         value_range=description.value_range,
         ignore_index=description.ignore_index,
         values=description.values,
+        bands=description.bands,
         masks_optional=masks_optional,
         not_read=findings.told(),
         nearest=nearest,

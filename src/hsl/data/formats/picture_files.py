@@ -14,14 +14,14 @@ from hsl.files.output_folder import MARKER
 
 PICTURE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".ppm",
-    ".pgm", ".pbm", ".pnm", *HEIF_SUFFIXES,
+    ".pgm", ".pbm", ".pnm", ".npy", *HEIF_SUFFIXES,
 )  # fmt: skip
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", *ARRAY_SUFFIXES)
 """Of what keeps every number."""
 OTHER_PICTURES = (
     ".avif", ".jxl", ".jpx", ".svg", ".psd", ".xcf", ".ico", ".tga", ".dds", ".exr", ".hdr", ".pfm", ".pam", ".pcx",
     ".ras", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".dcm", ".nii", ".mha", ".mhd",
-    ".nrrd", ".svs", ".ndpi", ".czi", ".lif", ".vsi", ".img", ".fits", ".npy", ".npz", ".mat", ".eps",
+    ".nrrd", ".svs", ".ndpi", ".czi", ".lif", ".vsi", ".img", ".fits", ".npz", ".mat", ".eps",
 )  # fmt: skip
 """Suffixes of pictures that are not read."""
 JUNK = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "__MACOSX")

@@ -116,6 +116,7 @@ class PictureCache:
         kind: ``"ram"``, ``"disk"`` or ``None`` (decode each time).
         gigabytes: Bound of the decoded pixels that are kept, in 10^9 bytes.
         cache_dir: Folder of the ``disk`` cache.
+        channels: Of a picture.
         first: Places to be kept first if not all fit; default: in order.
         check: Called for each record that is read from its files, and raises if it should not be used.
 
@@ -133,11 +134,13 @@ class PictureCache:
         kind: str | None,
         gigabytes: float,
         cache_dir: Path | None = None,
+        channels: int = 3,
         first: Iterable[int] = (),
         check: Callable[[Record], None] | None = None,
     ) -> None:
         _check(kind, gigabytes, cache_dir)
         self._records, self._decode, self._kind, self._check = records, decode, kind, check
+        self._channels = channels
         self._image_sizes = np.asarray(image_sizes, dtype=np.int64).reshape(-1, 2)
         self._mask_sizes = np.asarray(mask_sizes, dtype=np.int64).reshape(-1, 2)
         self._checked: set[int] = set()
@@ -148,7 +151,7 @@ class PictureCache:
 
     def _lay_out(self, budget: int, cache_dir: Path | None, first: Iterable[int]) -> None:
         """Give each picture its place. On disk the places do not depend on what this run wants to keep."""
-        lengths = self._image_sizes.prod(1) * 3 + self._mask_sizes.prod(1)
+        lengths = self._image_sizes.prod(1) * self._channels + self._mask_sizes.prod(1)
         lengths = -(-lengths // _ALIGNMENT) * _ALIGNMENT
         self._kept = _fitting(lengths, first, budget)
         room = lengths * self._kept if self._kind == "ram" else lengths
@@ -210,7 +213,8 @@ class PictureCache:
     def _fill(self, index: int, stamp: int, picture: Picture) -> bool:
         """Store a picture unless its size is not the one that room was kept for (changed since the scan)."""
         mask_size = (0, 0) if picture.mask is None else picture.mask.shape
-        if (picture.image.shape[:2], mask_size) != self._shapes(index) or self._store is None:
+        same = (picture.image.shape[:2], mask_size) == self._shapes(index) and picture.image.shape[2] == self._channels
+        if not same or self._store is None:
             return False
         pixels = picture.image.tobytes() + (b"" if picture.mask is None else picture.mask.tobytes())
         header = np.array((_WRITTEN, zlib.crc32(pixels), stamp), dtype=_HEADER)
@@ -223,12 +227,12 @@ class PictureCache:
     def _view(self, index: int) -> Picture:
         (height, width), mask_size = self._shapes(index)
         pixels = self._pixels(index)
-        image = pixels[: height * width * 3].reshape(height, width, 3)
+        image = pixels[: height * width * self._channels].reshape(height, width, self._channels)
         return Picture(image, pixels[image.size :].reshape(mask_size) if all(mask_size) else None)
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         (height, width), (mask_height, mask_width) = self._shapes(index)
-        length = height * width * 3 + mask_height * mask_width
+        length = height * width * self._channels + mask_height * mask_width
         return np.frombuffer(self._buffer(), np.uint8, length, int(self._offsets[index]))
 
     def _header(self, index: int) -> Any:

@@ -1,5 +1,6 @@
 """From a decoded picture to what the network sees: augmentation, resizing, normalisation."""
 
+import copy
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -44,9 +45,10 @@ class TrainingTransform:
     """
 
     def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = list(parts)
         self._bits = np.random.PCG64()
         self._python = random.Random()
-        self._chain = A.Compose(list(parts))
+        self._chain = A.Compose(self._parts)
         self._chain.set_random_state(np.random.Generator(self._bits), self._python)
 
     def __call__(self, image: NDArray[np.uint8], masks: Masks, key: tuple[int, ...]) -> tuple[NDArray[np.uint8], Masks]:
@@ -55,6 +57,25 @@ class TrainingTransform:
         self._python.seed(int(sequence.generate_state(1, np.uint64)[0]))
         result = self._chain(image=image, masks=list(masks.values()))
         return result["image"], dict(zip(masks, result["masks"], strict=True))
+
+    def of_bands(self, colours: Sequence[int]) -> "TrainingTransform":
+        """The same for pictures of other channels: colour is changed of ``colours`` alone, red, green and blue."""
+        parts = [copy.deepcopy(part) for part in self._parts if colours or not isinstance(part, A.ColorJitter)]
+        return TrainingTransform([_JitterSome(part, colours) if isinstance(part, A.ColorJitter) else part
+                                  for part in parts])  # fmt: skip
+
+
+class _JitterSome(A.ColorJitter):  # type: ignore[misc]
+    """The colour jitter of some channels; the others stay as they are."""
+
+    def __init__(self, jitter: A.ColorJitter, channels: Sequence[int]) -> None:
+        super().__init__(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, p=jitter.p)
+        self.channels = list(channels)
+
+    def apply(self, img: NDArray[Any], **params: Any) -> NDArray[Any]:
+        result = img.copy()
+        result[..., self.channels] = super().apply(np.ascontiguousarray(img[..., self.channels]), **params)
+        return result
 
 
 @dataclass(frozen=True)
@@ -176,6 +197,11 @@ def normalized(batch: Batch, mean: Tensor, std: Tensor) -> Batch:
     result = batch.copy()
     picture = batch["image"].to(torch.float32).div_(255)
     if "reconstruction" in batch.get("targets", {}):
+        if picture.shape[1] != 3:
+            raise ConfigError(
+                f"A head `reconstruction` should get red, green and blue. Found {picture.shape[1]} channels. "
+                "Choose another task, or take `bands` out of dataset.yaml."
+            )
         result["targets"] = {**batch["targets"], "reconstruction": picture.clone()}
     result["image"] = picture.sub_(mean).div_(std)
     if "teachers" in batch:

@@ -13,7 +13,6 @@ from statistics import fmean, median
 from typing import Any, cast
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,7 +30,7 @@ from hsl.run_folder.member_rows import KeptRows, RowsWriter, checkpoint_sha256, 
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
 from hsl.terminal import say
-from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_task
+from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_data, rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run, place_data
 from hsl.verbs.scoring.results import check_same_classes, check_same_split
 from hsl.verbs.train.earlier_runs import check_same_range
@@ -68,7 +67,7 @@ def open_data(run: Path, settings: RowSettings) -> tuple[DictConfig, DataModule]
     cfg.data.labels = None  # rows are of pictures alone
     place_data(cfg, settings.data_root, settings.cache_dir)
     with building_from(run):
-        data: DataModule = instantiate(cfg.data)
+        data = rebuild_data(cfg, read_provenance(run))
         prepared = data.prepared
     check_same_split(run, prepared.fold_assignment)
     check_same_classes(run, prepared)

@@ -23,7 +23,7 @@ from hsl.verbs.export.parity import check_parity, parity_pictures
 from hsl.verbs.export.quantised import quantise_artefact
 from hsl.verbs.opening.opening import building_from, place_data
 from hsl.verbs.predict.gated import Gating
-from hsl.verbs.predict.outputs import RunModel
+from hsl.verbs.predict.outputs import RunModel, refuse_bands
 from hsl.verbs.scoring.results import check_same_classes, check_same_split
 
 PARITY, CARD = "parity.json", "README.md"
@@ -41,6 +41,7 @@ def export(cfg: DictConfig) -> None:
     check_settings(cfg)
     model = open_model(cfg)
     runs = model.runs
+    refuse_bands(runs[0].facts, "An exported model")
     for run in runs:
         place_data(run.cfg, cfg.data_root, cfg.cache_dir)
     gating = Gating.open(Path(cfg.gate), model) if cfg.gate else None

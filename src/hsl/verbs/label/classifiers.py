@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
@@ -26,7 +25,7 @@ from hsl.pseudo_labels.networks import class_activation
 from hsl.run_folder.layout import SPLITS, best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_task
+from hsl.verbs.opening.building import load_checkpoint_weights, rebuild_data, rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
 
 
@@ -84,7 +83,7 @@ def open_classifier(run: Path, cfg: DictConfig) -> Classifier:
     cfg.data.num_workers = 0  # the processes of GrabCut have the cores
     with building_from(run):
         task = rebuild_task(cfg, read_provenance(run))
-        data: DataModule = instantiate(cfg.data)
+        data = rebuild_data(cfg, read_provenance(run))
     checkpoint = best_checkpoint(run)
     load_checkpoint_weights(task, checkpoint)
     task = task.eval().to("cuda" if torch.cuda.is_available() else "cpu")

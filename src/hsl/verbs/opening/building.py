@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hsl.config.validation import window_findings
+from hsl.data.bands.bands import BandStatistics
+from hsl.data.datamodule import DataModule
 from hsl.data.prepared import PreparedData
 from hsl.errors import ConfigError
 from hsl.heads import Head, Problem, of_kind
@@ -99,6 +101,13 @@ def without_weights(cfg: DictConfig) -> DictConfig:
     return copied
 
 
+def rebuild_data(cfg: DictConfig, facts: Mapping[str, Any]) -> DataModule:
+    """What brings the data of a run to its model, normalised as the run recorded it."""
+    data: DataModule = instantiate(cfg.data)
+    data.record(BandStatistics.read(facts.get("bands")))
+    return data
+
+
 def facts_of(data: PreparedData) -> dict[str, Any]:
     """What `rebuild_task` needs to know of the data."""
     return DataFacts.of(data).as_json()
@@ -109,7 +118,8 @@ class DataFacts:
     """What only the data know of a task: its heads, and how often their classes occur.
 
     The last of the dense heads is that in which all models are scored. ``source_tables`` and ``members`` tell how the
-    others are fused into it, see `hsl.inference.global_space`; those of overlapping channels are not.
+    others are fused into it, see `hsl.inference.global_space`; those of overlapping channels are not. ``bands``
+    are the channels of the pictures, where they are named.
     """
 
     heads: tuple[Head, ...]
@@ -117,6 +127,7 @@ class DataFacts:
     presence_pixels: Mapping[str, Tensor]
     source_tables: Mapping[str, Tensor]
     members: Tensor
+    bands: BandStatistics | None = None
 
     @classmethod
     def of(cls, data: PreparedData) -> "DataFacts":
@@ -128,6 +139,7 @@ class DataFacts:
             _tensors(data.presence_pixels),
             _tensors(data.heads.source_tables),
             torch.from_numpy(data.heads.members),
+            data.bands,
         )
 
     @classmethod
@@ -140,6 +152,7 @@ class DataFacts:
             _tensors(facts["presence_pixels"]),
             _tensors(facts["source_tables"]),
             torch.tensor(facts["members"]),
+            BandStatistics.read(facts.get("bands")),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -154,6 +167,7 @@ class DataFacts:
             "source_tables": _lists(self.source_tables),
             "members": self.members.tolist(),
             "overlapping": any(head.several for head in dense),
+            "bands": None if self.bands is None else self.bands.as_json(),
         }
 
 
@@ -189,6 +203,8 @@ def _make_task(cfg: DictConfig, facts: DataFacts) -> SegmentationTask:
         readings=readings(tables, facts.members) if flat else {},
     )
     task: SegmentationTask = instantiate(cfg.task)(problem=problem)
+    if facts.bands is not None:
+        cast(Any, task.network).encoder.widen(len(facts.bands.mean))
     return task
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from hsl.batch import Batch
 from hsl.data.arguments import check_max_megapixels, check_value_range
+from hsl.data.bands.bands import BandStatistics
 from hsl.data.files.decode import FULL
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.headers import read_header
@@ -33,22 +34,30 @@ def foreign_decoding(cfg: DictConfig, facts: Mapping[str, Any], max_megapixels: 
     limit = max_megapixels if cfg.max_megapixels is None else check_max_megapixels(cfg.max_megapixels, "max_megapixels")
     named = check_value_range(cfg.value_range, "value_range")
     value_range = facts["value_range"] if named is None else named
-    seen = facts.get("picture_bits")
+    seen, bands = facts.get("picture_bits"), BandStatistics.read(facts.get("bands"))
     bits = (seen[0] - 1, seen[1]) if seen else FULL if value_range is None else None
     return Decoding(
         value_range=value_range,
         max_megapixels=limit,
         bits=bits if named is None else None,
         range_key="value_range",
+        bands=None if bands is None else bands.bands,
     )
 
 
 @dataclass(frozen=True)
 class Notes:
-    """What is said of pictures that are segmented all the same."""
+    """What is said of pictures that are segmented all the same.
+
+    Attributes:
+        flat: those that hardly vary.
+        several: those of several pages.
+        bands: whether pages are the channels of a picture.
+    """
 
     flat: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
+    bands: bool = False
 
     def look(self, batch: Batch, sources: Mapping[str, Source]) -> None:
         """Note of a batch as it is loaded, ``uint8``, the pictures that hardly vary and those of several pages."""
@@ -57,7 +66,7 @@ class Notes:
             source = sources[name]
             if deviation < FLAT:
                 self.flat.append(f"`{source.name}`")
-            if read_header(source.read(), source.name).frames > 1:
+            if not self.bands and read_header(source.read(), source.name).frames > 1:
                 self.several.append(f"`{source.name}`")
 
     def sentences(self) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from hsl.config.targets import allowed_targets
 from hsl.data.datamodule import DataModule
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.records import Record
-from hsl.errors import NonFiniteLogitsError, UserError
+from hsl.errors import ConfigError, NonFiniteLogitsError, UserError
 from hsl.exporting.prediction import Prediction
 from hsl.heads import Head, of_kind
 from hsl.metrics.images.imagewise import probabilities_of
@@ -24,7 +23,7 @@ from hsl.run_folder.layout import best_checkpoint
 from hsl.run_folder.provenance import read_provenance
 from hsl.tasks.micro_batches import pieces
 from hsl.tasks.segmentation import SegmentationTask
-from hsl.verbs.opening.building import choose_predictor, load_checkpoint_weights, rebuild_task
+from hsl.verbs.opening.building import choose_predictor, load_checkpoint_weights, rebuild_data, rebuild_task
 from hsl.verbs.opening.opening import building_from, open_run
 from hsl.verbs.scoring.image_results import stored_thresholds
 
@@ -102,8 +101,7 @@ class RunModel:
     def data(self) -> DataModule:
         """What brings pictures to the model."""
         with building_from(self.folder):
-            data: DataModule = instantiate(self.cfg.data)
-        return data
+            return rebuild_data(self.cfg, self.facts)
 
     @cached_property
     def thresholds(self) -> dict[str, list[float]]:
@@ -134,6 +132,19 @@ class RunModel:
         """Id and probabilities of every picture that can be done."""
         for name, outputs in self.outputs(records, decoding, on_broken, _unseen, None):
             yield name, prediction_of(outputs, self.heads, self.thresholds)
+
+
+def refuse_bands(facts: Mapping[str, Any], what: str) -> None:
+    """Refuse a model of named channels where pictures come as red, green and blue.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if (bands := facts.get("bands")) is not None:
+        raise ConfigError(
+            f"{what} should take red, green and blue. Found one of {len(bands['names'])} channels "
+            f"({', '.join(bands['names'])}). Use `hsl predict`."
+        )
 
 
 def _unseen(_: Batch) -> None:

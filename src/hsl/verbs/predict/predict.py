@@ -67,7 +67,8 @@ def predict(cfg: DictConfig) -> None:
     gating = Gating.open(Path(cfg.gate), opened) if cfg.gate else None
     inputs = [cfg.input, *opened.folders, *([cfg.gate] if cfg.gate else [])]
     with OutputFolder(cfg.output, "predict", inputs=inputs) as output:
-        decoding, notes = foreign_decoding(cfg, opened.facts, opened.max_megapixels), Notes()
+        decoding = foreign_decoding(cfg, opened.facts, opened.max_megapixels)
+        notes = Notes(bands=decoding.bands is not None)
         sources = {record.id: record.image for record in records}
         classes = opened.heads[HEAD].classes if HEAD in opened.heads else ()
         writer = writer_of(cfg.format, output.work, classes, output.path)

@@ -22,7 +22,7 @@ from hsl.heads import Head
 from hsl.metrics.objects.watershed import objects_of
 from hsl.verbs.ensemble.predicting import EnsembleModel, open_model
 from hsl.verbs.predict.foreign_pictures import foreign_decoding
-from hsl.verbs.predict.outputs import RunModel, predicted_outputs, prediction_of
+from hsl.verbs.predict.outputs import RunModel, predicted_outputs, prediction_of, refuse_bands
 from hsl.verbs.predict.predict import HEAD, MAX_OBJECTS
 
 
@@ -54,6 +54,7 @@ class ServedRun:
         """That of ``cfg.model``, with its weights in memory."""
         cfg.run = cfg.model
         opened = open_model(cfg)
+        refuse_bands(opened.facts, "A served model")
         for run in opened.runs:
             run.cfg.data.num_workers = 0
         read = opened.runs[0].task.problem.readings if isinstance(opened, RunModel) else {}  # these have no outputs

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hsl.config.moved import with_present_targets
+from hsl.data.bands.bands import BandStatistics
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes
 from hsl.data.prepared import PreparedData
@@ -37,7 +38,7 @@ def learned_from(facts: Mapping[str, Any], data: PreparedData) -> bool:
     """
     found = annotation_hashes(data.catalogue, data.scan, data.parts)
     same = facts.get("split_sha256") == data.fold_assignment.sha256 and facts.get("annotations_sha256", found) == found
-    return same and _same_range(facts, data)
+    return same and _same_range(facts, data) and _same_bands(facts, data)
 
 
 def _same_range(facts: Mapping[str, Any], data: PreparedData) -> bool:
@@ -45,11 +46,16 @@ def _same_range(facts: Mapping[str, Any], data: PreparedData) -> bool:
     return (None if trained is None else tuple(trained)) == data.catalogue.value_range
 
 
+def _same_bands(facts: Mapping[str, Any], data: PreparedData) -> bool:
+    trained = BandStatistics.read(facts.get("bands"))
+    return (None if trained is None else trained.bands) == data.catalogue.bands
+
+
 def check_same_range(run: Path, data: PreparedData) -> None:
-    """Refuse pictures of more than 8 bits whose black and white are not those that the run was trained with.
+    """Refuse pictures whose black and white, or whose channels, are not those that the run was trained with.
 
     Raises:
-        ConfigError: ``value_range`` differs.
+        ConfigError: ``value_range`` or ``bands`` differ.
     """
     facts = read_provenance(run)
     if not _same_range(facts, data):
@@ -57,6 +63,13 @@ def check_same_range(run: Path, data: PreparedData) -> None:
         raise ConfigError(
             f"`value_range` should be that of the run, {facts.get('value_range')}. Found "
             f"{None if found is None else list(found)}. Restore the line `value_range` of dataset.yaml."
+        )
+    if not _same_bands(facts, data):
+        trained, bands = BandStatistics.read(facts.get("bands")), data.catalogue.bands
+        names = [None if each is None else list(each.names) for each in (trained and trained.bands, bands)]
+        raise ConfigError(
+            f"`bands` should be those of the run, {names[0]}. Found {names[1]}, or other ranges. Restore the lines "
+            "`bands` and `shown` of dataset.yaml."
         )
 
 

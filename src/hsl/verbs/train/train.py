@@ -17,6 +17,7 @@ from hsl.callbacks.progress import quieten_lightning
 from hsl.callbacks.provenance import Provenance
 from hsl.config.validation import validate
 from hsl.data.audit.audit_views import write_contact_sheets
+from hsl.data.bands.bands import BandStatistics
 from hsl.data.datamodule import DataModule
 from hsl.data.files.scan import annotation_hashes, bits_of
 from hsl.data.prepared import PreparedData
@@ -74,6 +75,8 @@ def train(cfg: DictConfig) -> float | None:
         return folder.result(cfg.monitor)
     check_first_weights(cfg.encoder.weights, data.prepared)
     task = build_task(without_weights(cfg) if folder.checkpoint else cfg, data.prepared)
+    if data.bands is not None:
+        say(_told_of(data.bands))
     check_phases(cfg, data, task)
     check_training(cfg, data, task)
     take_over(folder, cfg, data.prepared, task)  # a checkpoint that does not fit is refused before a folder is made
@@ -158,6 +161,16 @@ def _facts(folder: RunFolder, cfg: DictConfig, data: PreparedData, task: Segment
         "choices": _choices(),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
+
+
+def _told_of(statistics: BandStatistics) -> str:
+    """What is said of named channels at the beginning."""
+    names, number = ", ".join(statistics.bands.names), len(statistics.mean)
+    colour = "red, green and blue" if statistics.bands.colours else "none"
+    return (
+        f"{number} channels ({names}), normalised by the training part; the first layer's weights for three are "
+        f"repeated and scaled by 3 / {number}; colour augmentation changes {colour}"
+    )
 
 
 def _choices() -> dict[str, Any]:
