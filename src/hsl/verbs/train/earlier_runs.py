@@ -66,7 +66,8 @@ def check_same_range(run: Path, data: PreparedData) -> None:
         )
     if not _same_bands(facts, data):
         trained, bands = BandStatistics.read(facts.get("bands")), data.catalogue.bands
-        names = [None if each is None else list(each.names) for each in (trained and trained.bands, bands)]
+        both = None if trained is None else trained.bands, bands
+        names = [None if each is None else list(each.names) for each in both]
         raise ConfigError(
             f"`bands` should be those of the run, {names[0]}. Found {names[1]}, or other ranges. Restore the lines "
             "`bands` and `shown` of dataset.yaml."
