@@ -1,7 +1,10 @@
+import errno
 import io
 import logging
+import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +109,7 @@ def test_pictures_come_and_go(catalogue: Catalogue, tmp_path: Path, read_ids: li
     assert read_ids[:2] == ["p4", "p5"]
     scan(fewer, tmp_path / "cache", 0)
     assert len(read_ids) == 2 + 6
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
 
 
 @pytest.mark.parametrize("change", [{"palette": {(0, 0, 0): 0}}, {"value_range": (0.0, 9.0)}, {"ignore_index": 2}])
@@ -143,7 +146,7 @@ def test_all_broken_files_are_named_and_a_repaired_one_is_read(catalogue: Catalo
 
 def test_a_damaged_store_is_made_anew(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = scan(catalogue, tmp_path / "cache", 0)
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / "cache").glob("*.npz")
     for damaged in (b"", path.read_bytes()[:-100], b"PK\x03\x04 no archive"):
         path.write_bytes(damaged)
         with caplog.at_level(logging.WARNING):
@@ -154,7 +157,7 @@ def test_a_damaged_store_is_made_anew(catalogue: Catalogue, tmp_path: Path, capl
     assert caplog.text == ""
 
 
-def test_two_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_two_at_once(catalogue: Catalogue, tmp_path: Path, read_ids: list[str]) -> None:
     found: list[Scan] = []
     threads = [threading.Thread(target=lambda: found.append(scan(catalogue, tmp_path / "cache", 0))) for _ in range(6)]
     for thread in threads:
@@ -164,14 +167,35 @@ def test_two_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
     assert len(found) == 6
     for other in found:
         assert_same(found[0], other)
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".lock", ".npz"]
+    assert len(read_ids) == 6  # by the first; the others wait
+
+
+def test_a_reader_killed_is_not_waited_for_and_locks_may_be_missing(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        monkeypatch.setattr(module, "read_records", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        scan(catalogue, tmp_path / "cache", 0)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert_same(scan(catalogue, tmp_path / "cache", 0), scan(catalogue, None, 0))
+
+    def no_locks(path: Path) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(module, "try_lock", no_locks)
+    assert_same(scan(catalogue, tmp_path / "other", 0), scan(catalogue, None, 0))
 
 
 def test_data_sets_of_one_name_do_not_share_a_file(catalogue: Catalogue, tmp_path: Path) -> None:
     other = replace(catalogue, records=catalogue.records[1:])
     scan(catalogue, tmp_path / "cache", 0)
     assert_same(scan(other, tmp_path / "cache", 0), scan(other, None, 0))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 2
 
 
 def test_an_interrupted_scan_writes_nothing(
@@ -186,7 +210,7 @@ def test_an_interrupted_scan_writes_nothing(
     monkeypatch.setattr(module, "read_records", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scan(catalogue, tmp_path / "cache", 0)
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").glob("*.npz"))
 
 
 def test_no_pictures(tmp_path: Path) -> None:

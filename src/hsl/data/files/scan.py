@@ -1,9 +1,11 @@
 """One pass over a data set: what the split, the audit and the class weights have to know of every picture."""
 
+import errno
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +18,11 @@ from hsl.data.files.reading import Reading, read_records
 from hsl.data.files.records import Catalogue, IndexMask, Record
 from hsl.errors import DataError
 from hsl.files.io import read_arrays, write_arrays
+from hsl.files.locks import locked, try_lock
 
 LAYOUT = 3
 """Raised when a stored row comes to mean something else; all rows are then made anew."""
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _COLUMNS = ("key", "content", "mask_content", "sizes", "class_counts", "thumbnail", "numbers")
 _WHOLE = ("largest", "frames", "overlap")
 _NUMBERS = (*_WHOLE, "contrast", "sharpness", "brightness")
@@ -82,7 +86,7 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
 
     A broken file does not end the pass: all of them are found and named in ``errors``. What was found is
     stored in ``cache_dir`` under the stamps of the sources, so that only new and changed files are read
-    again. Two processes may do so at once.
+    again. Of two processes that would do so at once the second waits for the first, so that it is done once.
 
     Args:
         catalogue: The data set.
@@ -101,14 +105,14 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
     keys = _keys(records, stamps, how)
     path = None if cache_dir is None else Path(cache_dir) / _file_name(catalogue)
     known = {} if path is None else _load(path)
-    readings = [known.get(key) for key in keys]
-    todo = [i for i, reading in enumerate(readings) if reading is None]
-    new = read_records(f"reading {catalogue.name}", [records[i] for i in todo], how, workers)
-    for i, reading in zip(todo, new, strict=True):
-        readings[i] = reading
-    complete = [reading for reading in readings if reading is not None]
-    if path is not None and (todo or len(known) != len(records)):
-        _store(path, keys, complete)
+    if path is None or all(key in known for key in keys):
+        complete = _complete(catalogue, keys, known, how, workers)
+    else:
+        with _alone(path, catalogue.name):
+            known = _load(path)  # another process may have read the pictures meanwhile
+            complete = _complete(catalogue, keys, known, how, workers)
+            if any(key not in known for key in keys):
+                _store(path, keys, complete)
     return Scan(
         ids=tuple(record.id for record in records),
         content=tuple(reading.content for reading in complete),
@@ -126,6 +130,33 @@ def scan(catalogue: Catalogue, cache_dir: Path | None, workers: int) -> Scan:
         sharpness=np.array([reading.sharpness for reading in complete]),
         brightness=np.array([reading.brightness for reading in complete]),
     )
+
+
+def _complete(
+    catalogue: Catalogue, keys: Sequence[str], known: Mapping[str, Reading], how: Decoding, workers: int
+) -> list[Reading]:
+    """What is known, and what has to be read now, in the order of the catalogue."""
+    new = [record for record, key in zip(catalogue.records, keys, strict=True) if key not in known]
+    read = read_records(f"reading {catalogue.name}", new, how, workers)
+    return [known[key] if key in known else next(read) for key in keys]
+
+
+@contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """Of two runs that start at once the second waits and takes what the first has read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_suffix(".lock")
+    try:
+        held = try_lock(lock)
+        if held is None:
+            log.warning("Another process reads `%s`; this one waits for what it finds (`%s`).", name, lock)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        yield  # each reads for itself
+        return
+    with held or locked(lock):
+        yield
 
 
 def bits_of(scan: Scan, ids: Sequence[str]) -> tuple[int, int] | None:

@@ -3,10 +3,10 @@
 import errno
 import hashlib
 import logging
-import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,72 +15,9 @@ from numpy.typing import NDArray
 
 from hsl.data.files.decoding import Decoding, Picture
 from hsl.data.files.records import Record
-from hsl.errors import ConfigError, DataError
-
-
-class SharedMemory:
-    """A zeroed stretch of memory that forked processes share."""
-
-    def __init__(self, length: int) -> None:
-        try:
-            self._map = mmap.mmap(-1, length)
-        except OSError as error:
-            raise ConfigError(
-                f"There is no room for `data.cache = ram` with {length / 1e9:.1f} GB ({error.strerror}). "
-                "Lower `data.cache_gigabytes` or set `data.cache=disk`."
-            ) from error
-        self.view = memoryview(self._map).toreadonly()
-
-    def write(self, offset: int, data: bytes) -> None:
-        self._map[offset : offset + len(data)] = data
-
-    def __reduce__(self) -> Any:
-        raise ConfigError(
-            "`data.cache = ram` reaches only workers that are forked, which this platform or start method "
-            "does not do. Set `data.cache=disk` or `data.num_workers=0`."
-        )
-
-
-class SparseFile:
-    """A sparse file, written by system calls and read through a map.
-
-    Not written through the map: on a full disk that ends the process with SIGBUS instead of an error.
-    """
-
-    def __init__(self, path: Path, length: int) -> None:
-        self._path, self._length = path, length
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-            os.truncate(self._descriptor, length)
-            self.view = memoryview(mmap.mmap(self._descriptor, length, prot=mmap.PROT_READ))
-        except OSError as error:
-            raise ConfigError(
-                f"`{path}` cannot be opened for `data.cache = disk` ({error.strerror}). "
-                "Set `data.cache_dir` to a folder that can be written, or `data.cache=ram`."
-            ) from error
-
-    def write(self, offset: int, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                written = os.pwrite(self._descriptor, rest, offset)
-                rest, offset = rest[written:], offset + written
-        except OSError as error:
-            way_out = (
-                "Free some space, set `data.cache_dir` to a larger disk, or lower `data.cache_gigabytes`."
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                else "Set `data.cache_dir` to another folder, or `data.cache=null`."
-            )
-            raise DataError(f"`{self._path}` cannot be written ({error.strerror}). {way_out}") from error
-
-    def __reduce__(self) -> Any:
-        return SparseFile, (self._path, self._length)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
+from hsl.data.files.scan import stamp_of
+from hsl.data.loading.storage import SharedMemory, SparseFile, room_for
+from hsl.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +29,8 @@ KINDS = ("ram", "disk", None)
 _HEADER = np.dtype([("written", "<u4"), ("crc", "<u4"), ("stamp", "<u8")])
 _WRITTEN = 0x48534C31
 _ALIGNMENT = 64
-_LAYOUT_VERSION = 2
+_LAYOUT_VERSION = 3
+_READ_AHEAD = 1 << 24  # bytes; of larger pictures perhaps only a patch is looked at
 
 
 class PictureCache:
@@ -102,11 +40,15 @@ class PictureCache:
     use ``/dev/shm``, which containers keep at 64 MB; it does count as memory of this process.
 
     ``disk``: a sparse file in ``cache_dir``, read through a memory map. Any number of processes may use it at
-    once.
+    once, also of other runs: what one decodes the others wait for. A process that is killed leaves nothing that
+    others would wait for or take for a picture. The file takes half of the free disk at most; where the disk or a
+    quota is full nothing more is stored, with one warning.
 
-    A picture whose file has changed since an earlier run stored it is decoded anew; this is looked at when a process
-    first reads it, so once per run and worker. Pictures beyond ``gigabytes`` are decoded whenever they are
-    read.
+    Which pictures are kept is settled at the start and never changes: where not all fit, each epoch finds the same
+    ones, while a cache that gives up the least recently used one would find none.
+
+    The file on disk is that of these bytes at these places: where a picture changes, all are decoded again into a
+    new file, and the old one is removed (runs that have it open keep it).
 
     Args:
         records: What may be asked for; the place in this sequence is the key.
@@ -114,7 +56,8 @@ class PictureCache:
         mask_sizes: The same of the masks; ``(0, 0)`` where there is none.
         decode: How a record becomes a picture.
         kind: ``"ram"``, ``"disk"`` or ``None`` (decode each time).
-        gigabytes: Bound of the decoded pixels that are kept, in 10^9 bytes.
+        gigabytes: Bound of the memory, in 10^9 bytes: of the pixels that are kept (``ram``), or of those that one
+            process has in its map at once (``disk``).
         cache_dir: Folder of the ``disk`` cache.
         channels: Of a picture.
         first: Places to be kept first if not all fit; default: in order.
@@ -146,27 +89,37 @@ class PictureCache:
         self._checked: set[int] = set()
         self._store: SharedMemory | SparseFile | None = None
         self._kept = np.zeros(len(records), dtype=bool)
+        self._budget, self._viewed, self._run, self._full = int(gigabytes * 1e9), 0, os.getpid(), False
         if kind is not None and len(records):
-            self._lay_out(int(gigabytes * 1e9), cache_dir, first)
+            self._lay_out(cache_dir, first)
 
-    def _lay_out(self, budget: int, cache_dir: Path | None, first: Iterable[int]) -> None:
+    def _lay_out(self, cache_dir: Path | None, first: Iterable[int]) -> None:
         """Give each picture its place. On disk the places do not depend on what this run wants to keep."""
         lengths = self._image_sizes.prod(1) * self._channels + self._mask_sizes.prod(1)
         lengths = -(-lengths // _ALIGNMENT) * _ALIGNMENT
-        self._kept = _fitting(lengths, first, budget)
-        room = lengths * self._kept if self._kind == "ram" else lengths
         start = -(-len(lengths) * _HEADER.itemsize // _ALIGNMENT) * _ALIGNMENT
+        if self._kind == "ram" or cache_dir is None:
+            self._kept = _fitting(lengths, first, self._budget)
+            room = lengths * self._kept
+            self._store = SharedMemory(start + int(room.sum()))
+            limit = f"`data.cache_gigabytes = {self._budget / 1e9:g}` holds"
+            way_out = f"All of them need {lengths.sum() / 1e9:.3g}: raise it, or set `data.cache=disk`."
+        else:
+            room, path = lengths, cache_dir / self._file_name()
+            self._store = SparseFile(path, start + int(lengths.sum()))
+            _remove_older(path)
+            bound = room_for(path)
+            self._kept = _fitting(lengths, first, bound)
+            limit = f"Half of the free disk of `{cache_dir}`, {bound / 1e9:.3g} GB, holds"
+            way_out = (
+                f"All of them need {lengths.sum() / 1e9:.3g} GB: free some, or set `data.cache_dir` to a larger disk."
+            )
         self._offsets = start + np.cumsum(room) - room
-        self._store = self._open(start + int(room.sum()), cache_dir)
         if not self._kept.all():
             logger.warning(
-                "`data.cache_gigabytes = %g` holds %d of %d pictures, the others are decoded each time they "
-                "are read. All of them need %.3g.",
-                budget / 1e9,
-                self._kept.sum(),
-                len(lengths),
-                lengths.sum() / 1e9,
-            )
+                "%s %d of %d pictures, the others are decoded each time they are read. %s",
+                limit, self._kept.sum(), len(lengths), way_out,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._records)
@@ -175,7 +128,7 @@ class PictureCache:
         """The decoded picture at a place.
 
         Raises:
-            DataError: The picture cannot be read or decoded, or the disk of the cache is full.
+            DataError: The picture cannot be read or decoded.
         """
         if self._store is None or not self._kept[index]:
             return self._read(index)
@@ -184,11 +137,21 @@ class PictureCache:
                 self._check(self._records[index])
             stamp = _stamp(self._records[index])
             if not self._is_stored(index, stamp):
-                picture = self._read(index)
-                if not self._fill(index, stamp, picture):
-                    return picture
+                with self._alone(index):
+                    if not self._is_stored(index, stamp):  # another process may have come first
+                        picture = self._read(index)
+                        if not self._fill(index, stamp, picture):
+                            return picture
             self._checked.add(index)
         return self._view(index)
+
+    @contextmanager
+    def _alone(self, index: int) -> Iterator[None]:
+        if not isinstance(self._store, SparseFile) or not self._store.writable or self._full:
+            yield
+            return
+        with self._store.claimed(index):
+            yield
 
     def _read(self, index: int) -> Picture:
         picture = self._decode(self._records[index])
@@ -196,13 +159,15 @@ class PictureCache:
             self._check(self._records[index])
         return picture
 
-    def _open(self, length: int, cache_dir: Path | None) -> "SharedMemory | SparseFile":
-        if self._kind == "ram" or cache_dir is None:
-            return SharedMemory(length)
-        key = hashlib.sha256(repr((_LAYOUT_VERSION, self._decode)).encode())
-        key.update("\0".join(record.id for record in self._records).encode())
-        key.update(self._image_sizes.tobytes() + self._mask_sizes.tobytes())
-        return SparseFile(cache_dir / f"pictures-{key.hexdigest()[:16]}.cache", length)
+    def _file_name(self) -> str:
+        """Names the pictures, how they are decoded, and which bytes they had."""
+        names, stamps = hashlib.sha256(repr((_LAYOUT_VERSION, self._decode)).encode()), hashlib.sha256()
+        for record in self._records:
+            mask = "" if record.mask is None else record.mask.name
+            names.update("\0".join((record.id, record.image.name, mask, "")).encode())
+            stamps.update(stamp_of(record).encode())
+        stamps.update(bytes([self._channels]) + self._image_sizes.tobytes() + self._mask_sizes.tobytes())
+        return f"pictures-{names.hexdigest()[:16]}-{stamps.hexdigest()[:16]}.cache"
 
     def _is_stored(self, index: int, stamp: int) -> bool:
         header = self._header(index)
@@ -214,19 +179,45 @@ class PictureCache:
         """Store a picture unless its size is not the one that room was kept for (changed since the scan)."""
         mask_size = (0, 0) if picture.mask is None else picture.mask.shape
         same = (picture.image.shape[:2], mask_size) == self._shapes(index) and picture.image.shape[2] == self._channels
-        if not same or self._store is None:
+        if not same or self._store is None or self._full:
+            return False
+        if isinstance(self._store, SparseFile) and not self._store.writable:
             return False
         pixels = picture.image.tobytes() + (b"" if picture.mask is None else picture.mask.tobytes())
         header = np.array((_WRITTEN, zlib.crc32(pixels), stamp), dtype=_HEADER)
         place = index * _HEADER.itemsize
-        self._store.write(place, bytes(_HEADER.itemsize))
-        self._store.write(int(self._offsets[index]), pixels)
-        self._store.write(place, header.tobytes())
-        return True
+        try:
+            self._store.write(place, bytes(_HEADER.itemsize))
+            self._store.write(int(self._offsets[index]), pixels)
+            self._store.write(place, header.tobytes())
+        except OSError as error:
+            self._stop_storing(error)
+        return not self._full
+
+    def _stop_storing(self, error: OSError) -> None:
+        self._full = True
+        if not isinstance(self._store, SparseFile) or not self._store.claim(len(self._store.view) + self._run):
+            return  # another worker of this run has said it
+        way_out = (
+            "Free some space, or the run cannot store its checkpoints either; or set `data.cache_dir` to a larger disk."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else "Set `data.cache_dir` to another folder, or `data.cache=ram`."
+        )
+        logger.warning(
+            "`%s` cannot be written (%s); from now on what is not in it is decoded each time it is read. %s",
+            self._store.path, error.strerror, way_out,
+        )  # fmt: skip
 
     def _view(self, index: int) -> Picture:
         (height, width), mask_size = self._shapes(index)
         pixels = self._pixels(index)
+        if isinstance(self._store, SparseFile):
+            self._viewed += pixels.size
+            if self._viewed > self._budget:
+                self._store.forget()
+                self._viewed = pixels.size
+            if pixels.size <= _READ_AHEAD:
+                self._store.expect(int(self._offsets[index]), pixels.size)
         image = pixels[: height * width * self._channels].reshape(height, width, self._channels)
         return Picture(image, pixels[image.size :].reshape(mask_size) if all(mask_size) else None)
 
@@ -268,6 +259,14 @@ def _fitting(lengths: NDArray[np.int64], first: Iterable[int], budget: int) -> N
             kept[index] = True
             budget -= int(lengths[index])
     return kept
+
+
+def _remove_older(path: Path) -> None:
+    """Files of the same pictures with other bytes, which are read by nobody any more."""
+    for other in path.parent.glob(f"{path.name.rpartition('-')[0]}-*.cache"):
+        if other != path:
+            with suppress(OSError):
+                other.unlink()
 
 
 def _stamp(record: Record) -> int:
