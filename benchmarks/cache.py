@@ -26,7 +26,7 @@ from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.transforms import training_transform
 
 ROOT = Path(__file__).parents[1]
-PICTURES, SIDE, SIZE, BATCH, REPEATS, TIMES = 480, 768, 384, 16, 5, 10
+PICTURES, SIDE, SIZE, BATCH, REPEATS, TIMES = 240, 768, 384, 16, 3, 10
 GOAL = 0.9
 """Of the disk cache, by RAM that holds everything."""
 NO_THRASH = 0.95
@@ -48,7 +48,7 @@ def run() -> list[dict[str, Any]]:
         for epoch in epochs.values():  # the worker starts, the caches fill
             epoch()
         before = _read_bytes(kinds["disk"])
-        rates = {kind: [] for kind in kinds}  # type: dict[str, list[float]]
+        rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(REPEATS):
             for kind, epoch in epochs.items():
                 rates[kind].append(PICTURES / epoch())
@@ -82,7 +82,7 @@ def _paint(folder: Path) -> list[Record]:
         image += random.normal(0, 6, image.shape).astype(np.float32)
         paths = folder / f"{number:04d}.jpg", folder / f"{number:04d}.png"
         cv2.imwrite(str(paths[0]), image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
-        cv2.imwrite(str(paths[1]), (image[..., 0] > 160).astype(np.uint8))
+        cv2.imwrite(str(paths[1]), np.asarray(image[..., 0] > 160, np.uint8))
         records.append(Record(f"{number:04d}", FileSource(paths[0]), FileSource(paths[1]), None, {}, None))
     return records
 

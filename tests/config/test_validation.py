@@ -202,6 +202,18 @@ def test_a_window_slides_over_pictures_at_their_own_size(inference: dict[str, An
         validate(cfg)
 
 
+def test_a_stream_is_read_block_by_block() -> None:
+    cfg = config()
+    cfg.data.reader = {"streaming": True}
+    cfg.data.sampling = {"_target_": "hsl.data.loading.sampling.RareClasses"}
+    with pytest.raises(ConfigError, match=r"`data.reader.streaming` should be false .* Choose `data/sampling=shuffle`"):
+        validate(cfg)
+    for key, value in (("reader.streaming", False), ("sampling", None)):
+        followed = cfg.copy()
+        OmegaConf.update(followed, f"data.{key}", value)
+        validate(followed)
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [

@@ -102,7 +102,7 @@ def validate(cfg: DictConfig) -> None:
         TrainRules.model_validate(content)
     except ValidationError as error:
         raise ConfigError(" ".join(_sentence(finding) for finding in error.errors())) from None
-    findings = [*_fold_findings(content), *_size_findings(content)]
+    findings = [*_fold_findings(content), *_size_findings(content), *_stream_findings(content["data"])]
     findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
     findings += trainer_findings(content["trainer"])
     findings += _callback_findings(content.get("callbacks"), content["trainer"])
@@ -212,6 +212,17 @@ def _fold_findings(content: dict[str, Any]) -> list[str]:
         return []  # types are checked with those of the other arguments
     return [
         f"`fold` should be in [0, {num_folds}). Found `fold = {fold}`. Choose another, or raise `data.split.num_folds`."
+    ]
+
+
+def _stream_findings(data: Mapping[str, Any]) -> list[str]:
+    reader, sampling = data.get("reader") or {}, data.get("sampling")
+    if not reader.get("streaming") or sampling is None:
+        return []
+    return [
+        "`data.reader.streaming` should be false where pictures are drawn by chance: a stream is read block by block. "
+        f"Found `data.reader.streaming = {reader['streaming']}` with `{sampling.get('_target_')}`. Choose "
+        "`data/sampling=shuffle`, or set `data.reader.streaming=false`."
     ]
 
 

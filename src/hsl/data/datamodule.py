@@ -186,7 +186,7 @@ class DataModule(LightningDataModule):
         if not ids:
             where = f"The {part} part of `{data.catalogue.name}`, fold {data.fold},"
             raise DataError(f"{where} should hold pictures. Found none. Change `data.split`.")
-        ids = ids if shuffle else data.scan.by_size(ids)
+        ids = ids if shuffle else data.in_order(ids, by_size=self._evaluate.size is None)
         extents = None if shuffle else data.scan.image_sizes[data.scan.rows(ids)]
         places, patches = tuple(data.places[name] for name in ids), None
         if shuffle and self.source.patches is not None:
@@ -199,8 +199,16 @@ class DataModule(LightningDataModule):
         )  # fmt: skip
         own_sizes = None if self._evaluate.size else extents
         chances = self._chances(ids) if shuffle and sampling else None
+        stream = shuffle and data.catalogue.shuffle_buffer is not None
         order = BatchOrder(
-            len(ids), self.loading.batch_size, shuffle=shuffle, seed=seed, sizes=own_sizes, chances=chances
+            len(ids),
+            self.loading.batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            sizes=own_sizes,
+            chances=chances,
+            blocks=data.blocks(places) if stream else None,
+            buffer=data.catalogue.shuffle_buffer or 0 if stream else 0,
         )
         workers = self._choose_workers(len(order), 0 if extents is None else int(extents.prod(1).max()))
         return Loader(dataset, order, num_workers=workers, num_processed=num_processed)

@@ -18,7 +18,7 @@ from hsl.data.bands.bands import BandStatistics, histograms_of, statistics_of
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.reading import read_each
-from hsl.data.files.records import Catalogue, Record, ruled, select
+from hsl.data.files.records import Catalogue, Record, by_block, ruled, select
 from hsl.data.files.scan import Scan, scan
 from hsl.data.labels.image_labels import HEAD, ImageLabels, read_image_labels
 from hsl.data.labels.object_labels import ObjectLabels
@@ -164,6 +164,25 @@ class PreparedData:
     def places(self) -> dict[str, int]:
         """By id the place of a picture in the catalogue."""
         return {record.id: place for place, record in enumerate(self.catalogue.records)}
+
+    def in_order(self, ids: Sequence[str], *, by_size: bool) -> tuple[str, ...]:
+        """Ids as they are evaluated: by size, then name; a stream by block, and by size before only where that counts.
+
+        Args:
+            ids: Of pictures.
+            by_size: Whether a batch holds pictures of one size only.
+        """
+        if self.catalogue.shuffle_buffer is None:
+            return self.scan.by_size(ids)
+        ordered = by_block(self.catalogue.records, [self.places[name] for name in sorted(ids)])
+        if by_size:
+            sizes = self.scan.image_sizes.tolist()
+            ordered.sort(key=lambda place: sizes[place])
+        return tuple(self.catalogue.records[place].id for place in ordered)
+
+    def blocks(self, places: Sequence[int]) -> NDArray[np.int64]:
+        """The blocks of the records at some places, of a stream."""
+        return np.array([self.catalogue.records[place].block or 0 for place in places], np.int64)
 
     @property
     def head(self) -> str:

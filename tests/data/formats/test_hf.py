@@ -1,17 +1,23 @@
 import io
+import multiprocessing
 import pickle
 import subprocess
 import sys
 
 import datasets
+import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
 from hsl.data.files.decode import decode_image
 from hsl.data.files.decode_masks import decode_mask
+from hsl.data.files.scan import scan
+from hsl.data.formats import hf_stream
 from hsl.data.formats.hf import read_hub
+from hsl.data.loading.loader import BatchOrder
 from hsl.errors import DataError
 
 FEATURES = datasets.Features(
@@ -262,6 +268,116 @@ class TestErrors:
         gone = source.__class__(source.name, source.file + ".gone", 0, "image", "0")
         with pytest.raises(DataError, match=r"\.gone` cannot be read"):
             gone.read()
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """40 pictures in two files of five row groups each; ids in another order than the rows."""
+    folder = tmp_path / "stream"
+    folder.mkdir()
+    for file in range(2):
+        numbers = range(20 * file, 20 * file + 20)
+        rows = [row(number % 9) | {"id": f"p{(7 * number) % 40:02d}", "year": number} for number in numbers]
+        datasets.Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"train-{file}.parquet", batch_size=4)
+    return folder
+
+
+@pytest.fixture
+def groups_read(monkeypatch):
+    read_groups = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self, group, **options):
+        read_groups.append((options["columns"][0], group))
+        return original(self, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    hf_stream._columns.clear()
+    return read_groups
+
+
+class TestStream:
+    def test_it_is_the_same_data_set_without_a_copy(self, stream, tmp_path):
+        options = {"attributes": ["site", "kind"], "streaming": 8}
+        streamed, table = read(stream, **options), read(stream, **options | {"streaming": False})
+        copied = set((tmp_path / "cache").rglob("*.arrow"))
+        read(stream, **options)
+        assert set((tmp_path / "cache").rglob("*.arrow")) == copied
+        for one, other in zip(streamed.records, table.records, strict=True):
+            assert (one.id, one.attributes, one.image.name) == (other.id, other.attributes, other.image.name)
+            assert one.image.read() == other.image.read()
+            assert one.mask.read() == other.mask.read()
+        assert (streamed.shuffle_buffer, table.shuffle_buffer) == (8, None)
+        assert read(stream, streaming=True).shuffle_buffer == 1000
+        assert {record.block for record in streamed.records} == set(range(10))
+        assert pickle.loads(pickle.dumps(streamed)) == streamed
+
+    def test_parts_and_numbered_rows(self, parts):
+        for options in ({}, {"split": "train"}, {"id_column": None}):
+            one, other = (read(parts, streaming=streaming, **options) for streaming in (2, False))
+            assert [(r.id, r.split, r.image.read()) for r in one.records] == [
+                (r.id, r.split, r.image.read()) for r in other.records
+            ]
+        assert [record.block for record in read(parts, streaming=2).records] == [2, 2, 1, 0, 0]
+
+    def test_the_first_pass_and_an_epoch_read_each_block_once(self, stream, groups_read):
+        catalogue = read(stream, streaming=8)
+        found = scan(catalogue, None, 0)
+        assert len(groups_read) == 2 * 10
+        plain = scan(read(stream), None, 0)
+        assert (found.ids, found.content, found.mask_content) == (plain.ids, plain.content, plain.mask_content)
+        assert (found.class_counts == plain.class_counts).all()
+        blocks = np.array([record.block for record in catalogue.records])
+        for epoch in range(3):
+            del groups_read[:]
+            hf_stream._columns.clear()
+            order = BatchOrder(40, 4, shuffle=True, seed=0, blocks=blocks, buffer=8)
+            order.set_epoch(epoch)
+            for batch in order:
+                for _, index in batch:
+                    catalogue.records[index].image.read()
+                    catalogue.records[index].mask.read()
+            assert len(groups_read) == 2 * 10
+            assert len(hf_stream._columns) <= 2 * (2 + 2)
+
+    def test_by_a_url_and_in_a_forked_worker(self, parquet):
+        memory = fsspec.filesystem("memory")
+        memory.pipe("/art.parquet", parquet.read_bytes())
+        (length,) = {len(read(parquet).records)}
+        assert hf_stream.rows_of_groups("memory://art.parquet") == [length]
+        stamp = hf_stream.fingerprint_of("memory://art.parquet")
+        source = hf_stream.BlockSource("x", "memory://art.parquet", 0, 2, "image", stamp, 4)
+        assert source.read() == row(2)["image"]["bytes"]
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.apply(source.read) == source.read()
+        with pytest.raises(
+            DataError, match=r"`memory://none.parquet` cannot be read: .*download it and set `data.root`"
+        ):
+            hf_stream.BlockSource("x", "memory://none.parquet", 0, 2, "image", "", 4).read()
+
+    def test_a_file_that_changes_under_a_run(self, stream):
+        source = read(stream, streaming=8).records[0].image
+        (stream / "train-0.parquet").write_bytes((stream / "train-1.parquet").read_bytes())
+        hf_stream._columns.clear()
+        with pytest.raises(DataError, match=r"has changed since the run read it first\. Put the old file back"):
+            source.read()
+
+    def test_what_is_no_parquet_is_refused_with_a_way_out(self, tmp_path, parquet, parts):
+        table([0]).save_to_disk(str(tmp_path / "saved"))
+        with pytest.raises(DataError, match=r"reads parquet files\. Found .*save_to_disk.*streaming=false"):
+            read(tmp_path / "saved", streaming=True)
+        read(tmp_path / "saved", streaming=False)
+        (tmp_path / "csv").mkdir()
+        (tmp_path / "csv" / "a.csv").write_text("id,image\n1,2\n")
+        with pytest.raises(DataError, match=r"reads parquet files\. Found `.*a\.csv`"):
+            read(tmp_path / "csv", streaming=True)
+        with pytest.raises(DataError, match=r"should be one of \['train', 'validation'\]\. Found `dev`"):
+            read(parts, split="dev", streaming=True)
+        with pytest.raises(DataError, match="should have the columns"):
+            read_hub(parquet, "image", "masks", ["a", "b"], streaming=True)
+        parquet.write_bytes(b"PAR1 no table")
+        with pytest.raises(DataError, match=r"art\.parquet` cannot be read: "):
+            read(parquet, streaming=True)
 
 
 def test_nothing_is_printed_where_there_is_no_terminal(parquet, capfd):

@@ -250,7 +250,36 @@ def test_state_is_what_the_trainer_has_finished() -> None:
         "num_pictures": 0,
         "batch_size": 2,
         "seed": 0,
+        "shuffle_buffer": 0,
     }
+
+
+def test_a_stream_is_mixed_within_its_buffer_and_goes_on_bit_for_bit() -> None:
+    blocks, buffer = np.repeat(np.arange(10), 20), 30
+
+    def streamed() -> BatchOrder:
+        return BatchOrder(200, 4, shuffle=True, seed=3, blocks=blocks, buffer=buffer)
+
+    epochs = []
+    for epoch in range(3):
+        order = streamed()
+        order.set_epoch(epoch)
+        epochs.append([index for batch in order for _, index in batch])
+        assert sorted(epochs[-1]) == list(range(200))
+        seen = [blocks[index] for index in epochs[-1]]
+        first, last = ([f(np.flatnonzero(np.array(seen) == block)) for block in range(10)] for f in (np.min, np.max))
+        assert max(np.subtract(last, first)) < 20 + buffer  # so long is a block needed
+        alive = [sum(a <= at <= b for a, b in zip(first, last, strict=True)) for at in range(200)]
+        assert max(alive) <= -(-buffer // 20) + 2
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert len({blocks[epoch[0]] for epoch in epochs}) > 1
+    resumed = streamed()
+    resumed.set_epoch(2)
+    resumed.start = 17
+    assert [index for batch in resumed for _, index in batch] == epochs[2][17 * 4 :]
+    loader = Loader(Numbers(), streamed())
+    with pytest.raises(ConfigError, match=r"made with `shuffle_buffer = 0`, this run has `shuffle_buffer = 30`"):
+        loader.load_state_dict({"epoch": 0, "batches": 1, "num_pictures": 200, "batch_size": 4, "seed": 3})
 
 
 def test_state_of_another_epoch_skips_nothing() -> None:

@@ -105,6 +105,7 @@ class Record:
         attributes: What is known about the picture as a whole (label, group, material, site ...). An empty
             cell of a table is left out: "not known" is not a value that two pictures share.
         split: The official part, ``"train"``, ``"val"`` or ``"test"``; ``None`` where there is none.
+        block: Number of the block that can only be read as a whole, of a stream; else ``None``.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Record:
     instances: Source | None
     attributes: Mapping[str, str]
     split: str | None
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Catalogue:
         not_read: What is said of files that lie among the pictures and masks and are left out.
         max_megapixels: A larger picture or mask is refused before it is decoded.
         bands: The channels of the pictures, where they are named; ``None``: grey or red, green and blue.
+        shuffle_buffer: Of a stream: by how many places a picture may move in training; its blocks are taken in random
+            order. ``None``: any picture can be read at any time.
         overlapping: Whether a pixel may show several of the classes but 0: masks then hold the codes of `hsl.channels`.
     """
 
@@ -150,11 +154,17 @@ class Catalogue:
     overlapping: bool = False
     nearest: bool = False
     bands: Bands | None = None
+    shuffle_buffer: int | None = None
 
     @property
     def num_values(self) -> int:
         """How many values a mask may have, from 0 on, besides 255."""
         return num_values(len(self.classes), self.overlapping)
+
+
+def by_block(records: Sequence[Record], numbers: Sequence[int]) -> list[int]:
+    """Places in ``records`` in the order in which a stream is read; as they are of anything else."""
+    return sorted(numbers, key=lambda number: records[number].block or 0)
 
 
 def select(catalogue: Catalogue, only: Mapping[str, str | Sequence[str]]) -> Catalogue:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsl.data.files.decoding import Decoding
 from hsl.data.files.reading import Reading, read_records
-from hsl.data.files.records import Catalogue, IndexMask, Record
+from hsl.data.files.records import Catalogue, IndexMask, Record, by_block
 from hsl.errors import DataError
 from hsl.files.io import read_arrays, write_arrays
 from hsl.files.locks import locked, try_lock
@@ -136,9 +136,10 @@ def _complete(
     catalogue: Catalogue, keys: Sequence[str], known: Mapping[str, Reading], how: Decoding, workers: int
 ) -> list[Reading]:
     """What is known, and what has to be read now, in the order of the catalogue."""
-    new = [record for record, key in zip(catalogue.records, keys, strict=True) if key not in known]
-    read = read_records(f"reading {catalogue.name}", new, how, workers)
-    return [known[key] if key in known else next(read) for key in keys]
+    new = by_block(catalogue.records, [i for i, key in enumerate(keys) if key not in known])
+    read = read_records(f"reading {catalogue.name}", [catalogue.records[i] for i in new], how, workers)
+    readings = dict(zip(new, read, strict=True))
+    return [readings[i] if i in readings else known[key] for i, key in enumerate(keys)]
 
 
 @contextmanager

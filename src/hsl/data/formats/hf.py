@@ -1,9 +1,7 @@
 """Tables with an image and a mask column: a data set of a hub, or its parquet files."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,21 @@ from typing import Any
 import datasets
 
 from hsl.batch import IGNORE_INDEX
-from hsl.config.ranges import NonNegativeInt
-from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.config.ranges import NonNegativeInt, PositiveInt
+from hsl.data.files.records import Catalogue, FileSource, Record, Source
 from hsl.data.formats.description import describe
 from hsl.data.formats.findings import Findings, did_you_mean
+from hsl.data.formats.hf_stream import (
+    SHUFFLE_BUFFER,
+    BlockSource,
+    chosen,
+    fingerprint_of,
+    head_of,
+    in_one_sentence,
+    kept_columns,
+    rows_of_groups,
+    stream_files,
+)  # fmt: skip
 from hsl.data.formats.tables import official_part
 from hsl.errors import DataError
 
@@ -71,8 +80,13 @@ def read_hub(
     ignore_index: NonNegativeInt = IGNORE_INDEX,
     value_range: Sequence[float] | None = None,
     values: Mapping[int, str] | None = None,
+    streaming: bool | PositiveInt = False,
 ) -> Catalogue:
     """Read a table of pictures and masks. Nothing is decoded, and the pictures stay on disk.
+
+    Without ``streaming`` parquet files become Arrow files in the cache of ``datasets`` (once, and as large), of which
+    any picture can be read at once. With it they stay where they are, on disk or on the hub, and are read by row
+    groups: training takes them in random order and mixes pictures within the shuffle buffer, see `BatchOrder`.
 
     Args:
         root: The name of a data set on the hub, a parquet file, a folder with parquet files, or a folder
@@ -87,6 +101,7 @@ def read_hub(
         ignore_index: The value of pixels that do not count.
         value_range: ``[black, white]`` of pictures with more than 8 bits.
         values: Number in a grey mask -> class name (or ``ignore``); without it the numbers are indices.
+        streaming: Whether parquet files are read as they lie; a number is the shuffle buffer, in pictures.
 
     Returns:
         The catalogue, sorted by id.
@@ -105,12 +120,17 @@ def read_hub(
     description = describe(described, "data.reader", findings)
     findings.raise_if_any(Path(root))
     columns = _Columns(image_column, mask_column, id_column, tuple(attributes))
-    parts = _load(str(root), split)
-    records = [
-        record
-        for part, table in parts.items()
-        for record in _read_part(f"{root}:{part}", table, columns, part if len(parts) > 1 else None)
-    ]
+    buffer = SHUFFLE_BUFFER if streaming is True else int(streaming)
+    with in_one_sentence(str(root)):
+        parts: Mapping[str, Any] = stream_files(str(root), split) if buffer else _load(str(root), split)
+    records: list[Record] = []
+    for part, content in parts.items():
+        where, official = f"{root}:{part}", part if len(parts) > 1 else None
+        if buffer:
+            first = 1 + max((record.block or 0 for record in records), default=-1)
+            records += _stream_part(where, content, columns, official, buffer, first)
+        else:
+            records += _read_part(where, content, columns, official)
     by_id = {record.id: record for record in records}
     twice = [record.id for record in records if by_id[record.id] is not record]
     findings.add_names(twice, f"Ids in `{root}` should differ. Repeated are", "Set `data.reader.id_column`.")
@@ -123,6 +143,7 @@ def read_hub(
         value_range=description.value_range,
         ignore_index=description.ignore_index,
         values=description.values,
+        shuffle_buffer=buffer or None,
     )
 
 
@@ -134,38 +155,19 @@ def _plain(colours: Any) -> Any:
 def _load(root: str, split: str | None) -> dict[str, datasets.Dataset]:
     """Tables by the name of their part, backed by Arrow files on disk."""
     path = Path(root)
-    try:
-        with _quiet():
-            if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-                loaded = datasets.load_from_disk(root, keep_in_memory=False)
-            elif path.is_file():
-                loaded = datasets.load_dataset("parquet", data_files=root, keep_in_memory=False)
-            else:
-                loaded = datasets.load_dataset(root, keep_in_memory=False)
-    # a hub that cannot be reached, a name that is unknown, and a damaged file each come as one of these
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        if path.exists():
-            raise DataError(
-                f"`{root}` cannot be read as a table: {reason}. Set `data.root` to a parquet file, "
-                "a folder of them, or one written by `Dataset.save_to_disk`."
-            ) from error
-        raise DataError(
-            f"`{root}` is no file or folder here, nor could it be had from the hub: {reason}. Download its "
-            "parquet files where there is a network and set `data.root` to their folder."
-        ) from error
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        loaded = datasets.load_from_disk(root, keep_in_memory=False)
+    elif path.is_file():
+        loaded = datasets.load_dataset("parquet", data_files=root, keep_in_memory=False)
+    else:
+        loaded = datasets.load_dataset(root, keep_in_memory=False)
     parts = {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
-    if split is None:
-        return parts
-    if split not in parts:
-        raise DataError(f"`data.reader.split` should be one of {list(parts)}. Found `{split}`.")
-    return {split: parts[split]}
+    return chosen(parts, split)
 
 
 def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str | None) -> Iterator[Record]:
     _check_columns(where, table, columns)
-    if part is not None and official_part(part) is None:
-        raise DataError(f"`{where}` is none of train, validation, test. Choose a part by `data.reader.split`.")
+    _check_part(where, part)
     words = {column: _words(table, column) for column in {*columns.attributes, columns.id} if column}
     number = 0
     for file in (entry["filename"] for entry in table.cache_files):
@@ -175,17 +177,60 @@ def _read_part(where: str, table: datasets.Dataset, columns: _Columns, part: str
                 CellSource(f"{where}#{number}/{column}", file, row, column, fingerprint)
                 for column in (columns.image, columns.mask)
             )
-            id_ = words[columns.id][number] if columns.id else f"{part}_{number:06d}" if part else f"{number:06d}"
-            yield Record(
-                # an id becomes part of file names
-                id=id_.replace("/", "_").replace("\\", "_"),
-                image=image,
-                mask=mask,
-                instances=None,
-                attributes={name: words[name][number] for name in columns.attributes if words[name][number]},
-                split=official_part(part) if part else None,
-            )
+            yield _record(image, mask, columns, words, number, part)
             number += 1
+
+
+def _stream_part(
+    where: str, files: Sequence[str], columns: _Columns, part: str | None, buffer: int, block: int
+) -> Iterator[Record]:
+    """The same of parquet files; row groups are numbered from ``block`` on."""
+    _check_part(where, part)
+    number = 0
+    for file in files:
+        _check_columns(where, head_of(file), columns)
+        small = {column for column in (*columns.attributes, columns.id) if column}
+        table = head_of(file, sorted(small)) if small else None
+        words = {} if table is None else {column: _words(table, column) for column in small}
+        fingerprint, groups = fingerprint_of(file), rows_of_groups(file)
+        kept, in_file = kept_columns(groups, buffer), 0
+        for group, length in enumerate(groups):
+            for row in range(length):
+                image, mask = (
+                    BlockSource(f"{where}#{number}/{column}", file, group, row, column, fingerprint, kept)
+                    for column in (columns.image, columns.mask)
+                )
+                yield replace(_record(image, mask, columns, words, in_file, part, number), block=block + group)
+                number, in_file = number + 1, in_file + 1
+        block += len(groups)
+
+
+def _record(
+    image: Source,
+    mask: Source,
+    columns: _Columns,
+    words: Mapping[str, Sequence[str]],
+    row: int,
+    part: str | None,
+    number: int | None = None,
+) -> Record:
+    """The record of a row of what ``words`` holds; ``number`` counts over all files of the part."""
+    number = row if number is None else number
+    id_ = words[columns.id][row] if columns.id else f"{part}_{number:06d}" if part else f"{number:06d}"
+    return Record(
+        # an id becomes part of file names
+        id=id_.replace("/", "_").replace("\\", "_"),
+        image=image,
+        mask=mask,
+        instances=None,
+        attributes={name: words[name][row] for name in columns.attributes if words[name][row]},
+        split=official_part(part) if part else None,
+    )
+
+
+def _check_part(where: str, part: str | None) -> None:
+    if part is not None and official_part(part) is None:
+        raise DataError(f"`{where}` is none of train, validation, test. Choose a part by `data.reader.split`.")
 
 
 def _check_columns(where: str, table: datasets.Dataset, columns: _Columns) -> None:
@@ -216,18 +261,3 @@ def _open(file: str) -> Any:
         return datasets.Dataset.from_file(file).with_format("arrow")
     except (OSError, ValueError) as error:
         raise DataError(f"`{file}` cannot be read: {error}. Remove it and let the data set be read anew.") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Progress on a terminal only, and no log lines beside the one error."""
-    verbosity, hidden = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(verbosity)
-        if not hidden:
-            datasets.enable_progress_bars()

@@ -24,6 +24,10 @@ class BatchOrder(Sampler[list[Key]]):
     end is left out, unless it is the only one: a batch of one picture leaves nothing to normalise over in a
     batch norm after global pooling, and a smaller batch would count its pictures more than the others.
 
+    Of a stream (``blocks``) the order of an epoch is drawn in two steps: the blocks in random order with their pictures
+    mixed, then every picture up to ``buffer`` places later. It follows from (seed, epoch) as any other order does, so a
+    resumed run goes on with the same pictures, bit for bit: nothing that was in a buffer is lost.
+
     At evaluation every picture comes once, in order; the shares of the processes differ by at most one
     picture. Where they keep their own sizes (``sizes``), a batch ends where the size changes. A process that is left
     without a picture looks at the first one, which the others count (`spare`): it has to take part in what they do.
@@ -39,6 +43,8 @@ class BatchOrder(Sampler[list[Key]]):
             alike; ``None``: all are.
         chances: In training ``(N,)``: pictures are drawn with replacement, each with its chance; ``None``: every
             picture comes once.
+        blocks: In training of a stream ``(N,)``: the block of each picture; ``None``: any can be read at any time.
+        buffer: Places by which a picture of a stream moves at most.
     """
 
     def __init__(
@@ -50,10 +56,12 @@ class BatchOrder(Sampler[list[Key]]):
         seed: int,
         sizes: np.ndarray[Any, np.dtype[np.int64]] | None = None,
         chances: np.ndarray[Any, np.dtype[np.float64]] | None = None,
+        blocks: np.ndarray[Any, np.dtype[np.int64]] | None = None,
+        buffer: int = 0,
     ) -> None:
         self.num_pictures, self.batch_size, self.shuffle, self.seed = num_pictures, batch_size, shuffle, seed
         self._sizes = np.zeros((num_pictures, 2), np.int64) if sizes is None else sizes
-        self._chances = chances
+        self._chances, self._blocks, self.buffer = chances, blocks, buffer
         self.epoch = 0
         self.start = 0
 
@@ -94,7 +102,9 @@ class BatchOrder(Sampler[list[Key]]):
             own = np.arange(rank, self.num_pictures, world)[:, None]
             return np.zeros((min(1, self.num_pictures), 1), np.int64) if not len(own) else own
         rng = np.random.default_rng((self.seed, self.epoch))
-        if self._chances is None:
+        if self._blocks is not None:
+            order = _streamed(self._blocks, self.buffer, rng)[:, None]
+        elif self._chances is None:
             order = rng.permutation(self.num_pictures)[:, None]
         else:
             drawn = pd.Series(rng.choice(self.num_pictures, self.num_pictures, p=self._chances))
@@ -112,6 +122,15 @@ class BatchOrder(Sampler[list[Key]]):
                 f"{world} processes cannot share {self.num_pictures} picture(s). "
                 "Use fewer processes (`trainer.devices`)."
             )
+
+
+def _streamed(
+    blocks: np.ndarray[Any, np.dtype[np.int64]], buffer: int, rng: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    _, block = np.unique(blocks, return_inverse=True)
+    turn = rng.permutation(block.max(initial=0) + 1)[block]
+    order = np.lexsort((rng.random(len(blocks)), turn))
+    return np.asarray(order[np.argsort(np.arange(len(order)) + rng.uniform(0, buffer, len(order)), kind="stable")])
 
 
 def _changes(sizes: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -214,9 +233,9 @@ class Loader:
             ConfigError: The order of the pictures is not the one of the stored run.
         """
         for name, value in self._identity().items():
-            if state_dict[name] != value:
+            if state_dict.get(name, 0) != value:
                 raise ConfigError(
-                    f"The checkpoint was made with `{name} = {state_dict[name]}`, this run has "
+                    f"The checkpoint was made with `{name} = {state_dict.get(name, 0)}`, this run has "
                     f"`{name} = {value}`, so it cannot go on within the epoch. Resume with the same data and "
                     "settings, or start a new run."
                 )
@@ -224,7 +243,10 @@ class Loader:
 
     def _identity(self) -> dict[str, int]:
         order = self.sampler
-        return {"num_pictures": order.num_pictures, "batch_size": order.batch_size, "seed": order.seed}
+        return {
+            "num_pictures": order.num_pictures, "batch_size": order.batch_size, "seed": order.seed,
+            "shuffle_buffer": order.buffer,
+        }  # fmt: skip
 
 
 class _Fetch(Dataset[Any]):
