@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -275,7 +274,7 @@ def test_full_disk_is_one_sentence_and_nothing_is_lost(
     reason: str,
     way: str,
 ) -> None:
-    counter, pwrite = Counter(), os.pwrite
+    counter, pwrite, together = Counter(), os.pwrite, FORK.Barrier(3)
     cache = make(counter, kind="disk")
     cache[0]
 
@@ -286,9 +285,10 @@ def test_full_disk_is_one_sentence_and_nothing_is_lost(
         logging.basicConfig(force=True)
         for _ in range(2):
             check(cache, pictures)
+        together.wait(60)  # as workers of one run, none ends before the others
 
     monkeypatch.setattr(os, "pwrite", full)
-    workers = [FORK.Process(target=lambda: (read(), time.sleep(0.3))) for _ in range(3)]
+    workers = [FORK.Process(target=read) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
