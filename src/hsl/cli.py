@@ -49,6 +49,7 @@ def conf_dir() -> Path:
 
 # the verbs that open run folders are handed what conf/ names, and need not know where it lies
 OmegaConf.register_new_resolver("conf_targets", lambda: named_targets(conf_dir()), replace=True)
+OmegaConf.register_new_resolver("readers", lambda: OmegaConf.create(options.readers(conf_dir())), replace=True)
 
 
 def main() -> None:
@@ -189,8 +190,9 @@ def _quoted(word: str) -> str:
         ('data.only={material: paper}', 'fold=0,1')
     """
     key, equals, value = word.partition("=")
-    odd = not value.isascii() or re.search(r"(?<!\$)\{\w+\}|#", value)
-    if not equals or not odd or value[:1] in "{['\"$" or '"' in value:
+    odd = not value.isascii() or re.search(r"(?<!\$)\{\w+\}|[#&;!]", value)
+    structured = value[:1] in ("[", "'", '"', "$") or (value[:1] == "{" and not re.match(r"\{\w+\}", value))
+    if not equals or not odd or structured or '"' in value:
         return word
     return f'{key}="{value}"'
 
@@ -243,7 +245,7 @@ def _call_plainly(path: Path, words: list[str]) -> None:
         ConfigError: a key is unknown, is given twice, or is no true or false where it has to be.
     """
     cfg: Any = OmegaConf.load(path)
-    keys = [str(key) for key in cfg if key not in ("entry", "word")]
+    keys = [str(key) for key in cfg if key not in ("entry", "word", "readers")]
     given: dict[str, str | bool | None] = {}
     for word in words:
         key, equals, text = word.removeprefix("--").partition("=")

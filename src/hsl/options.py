@@ -38,6 +38,14 @@ def read_options(folder: Path) -> Groups:
     return dict(sorted(groups.items()))
 
 
+def readers(folder: Path) -> dict[str, str]:
+    """Option of ``data`` to the function that reads it."""
+    contents = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf8")) for path in (folder / "data").glob("[!_]*.yaml")
+    }
+    return {name: content["reader"]["_target_"] for name, content in sorted(contents.items())}
+
+
 def options_below(groups: Groups, group: str | None) -> Groups:
     """A group and those nested in it; all of them without one.
 

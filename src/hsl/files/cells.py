@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,20 @@ def read_rows_of_table(path: Path) -> list[dict[str, Any]]:
         return original_rows(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except csv.Error as error:
         raise DataError(f"`{path}` is not a CSV table: {error}.") from None
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table as CSV in UTF-8 with a header, text made neutral.
+
+    Example:
+        >>> csv_text(["id", "group"], [["a", "=1"]])
+        b"id,group\\r\\na,'=1\\r\\n"
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(map(neutral, columns))
+    writer.writerows([neutral(cell) for cell in row] for row in rows)
+    return buffer.getvalue().encode()
 
 
 def csv_of(frame: "pd.DataFrame") -> str:

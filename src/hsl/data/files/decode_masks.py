@@ -39,6 +39,7 @@ _INSTEAD = (
     "Store masks as PNG. With `data=folder`, `data.reader.nearest=true` takes them by the nearest of `palette` "
     "or `values`."
 )
+_MOST_LISTED = 1000
 _MOST_EXACT = 2**53  # in a number of 64 bits with a fraction
 
 
@@ -130,6 +131,32 @@ def decode_presence(
     pixels = _read(data, name, max_megapixels, lossy=nearest).pixels
     shown: NDArray[np.bool_] = pixels > 127 if nearest else pixels != 0
     return np.asarray(shown.any(axis=2)) if shown.ndim == 3 else shown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskContent:
+    """The different numbers or colours of a mask, most of them; ``lossy`` is whether its coding may change them."""
+
+    numbers: tuple[int, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    lossy: bool
+
+
+def mask_content(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> MaskContent:
+    """What a mask holds, before anything is known of its classes; three equal channels are numbers.
+
+    Raises:
+        DataError: The file is broken or too large, or holds something else.
+    """
+    pixels = _read(data, name, max_megapixels, lossy=True).pixels
+    lossy = not is_array_file(data) and not read_header(data, name).lossless
+    spread = 16 if lossy else 0
+    if pixels.ndim == 3 and (np.ptp(pixels.astype(np.int16), axis=2) <= spread).all():
+        pixels = pixels[..., 0]
+    if pixels.ndim == 2:
+        return MaskContent(tuple(np.unique(pixels)[:_MOST_LISTED].tolist()), (), lossy)
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)[:_MOST_LISTED].tolist()
+    return MaskContent((), tuple((red, green, blue) for red, green, blue in colours), lossy)
 
 
 def decode_instances(data: bytes, name: str, max_megapixels: float = MAX_MEGAPIXELS) -> NDArray[np.integer[Any]]:
