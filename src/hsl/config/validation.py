@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hsl.config.processes import process_findings
 from hsl.errors import ConfigError, unresolved
 
 Size = Annotated[int, Field(ge=1, le=16384)]
@@ -106,6 +107,7 @@ def validate(cfg: DictConfig) -> None:
     findings += window_findings(content["inference"], content["data"]["evaluation_size"], "data.evaluation_size")
     findings += trainer_findings(content["trainer"])
     findings += _callback_findings(content.get("callbacks"), content["trainer"])
+    findings += process_findings(content)
     if findings:
         raise ConfigError(" ".join(findings))
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import lightning
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
@@ -20,6 +21,7 @@ from hsl.losses.protocols import Loss
 from hsl.metrics.finite import check_outputs
 from hsl.tasks.micro_batches import MicroBatches
 from hsl.tasks.scoring import Scoring, check_finite
+from hsl.tasks.sharding import shard, share_buffers
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -77,6 +79,12 @@ class SegmentationTask(lightning.LightningModule):
         self._place = "prediction"  # what is under way, for the message of an error
         self._step_losses: list[Tensor] = []  # total and objectives of each batch of the step under way
         self._point: dict[str, float] = {}
+
+    def configure_model(self) -> None:
+        """Deals the network out where the trainer is fully sharded; Lightning calls it before every run."""
+        mesh = self.device_mesh
+        if mesh is not None and not isinstance(self.network, FSDPModule):
+            shard(self.network, mesh["data_parallel"])
 
     def forward(self, images: Tensor) -> Outputs:
         """Outputs of the network for pictures ``(B, 3, H, W)``."""
@@ -136,6 +144,10 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         cast(Any, self.weighting).end_epoch()
+
+    def on_validation_start(self) -> None:
+        if self.device_mesh is not None:
+            share_buffers(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
         self._place = f"validation of epoch {self.current_epoch + 1}"

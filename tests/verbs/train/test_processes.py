@@ -27,7 +27,7 @@ TINY = (
 WORDS: dict[str, list[str]] = {
     "plain": [],
     "tta": ["inference=tta"],
-    "source": ["inference=sliding_window", "inference.window=64", "inference.stride=32", "evaluation_size=source"],
+    "source": ["inference=whole", "evaluation_size=source"],
 }
 
 

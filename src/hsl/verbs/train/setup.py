@@ -14,6 +14,7 @@ import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import _get_rank
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -25,8 +26,10 @@ from hsl.callbacks.rollback_gate import RollbackGate
 from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError
 from hsl.run_folder.checkpoint import AtomicCheckpointIO
+from hsl.run_folder.claim import CHILD_VARIABLE, RunFolder
 from hsl.signals import Interrupted
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.tasks.sharding import FullyShardedStrategy
 from hsl.verbs.train.earlier_runs import check_first_weights
 from hsl.verbs.train.preview import check_batch_norm, check_batches, check_monitored, check_parts
 
@@ -130,13 +133,11 @@ def check_training(cfg: DictConfig, data: DataModule, task: SegmentationTask) ->
 
 def _check_strategy(cfg: DictConfig, trainer: lightning.Trainer) -> None:
     launcher = trainer.strategy.launcher
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(
-        launcher, _MultiProcessingLauncher
-    ):
+    kinds = SingleDeviceStrategy | DDPStrategy | FullyShardedStrategy
+    if not isinstance(trainer.strategy, kinds) or isinstance(launcher, _MultiProcessingLauncher):
         raise ConfigError(
-            "`trainer.strategy` should be auto or ddp: each process is a command of its own with the whole model. "
-            "Found "
-            f"`trainer.strategy = {cfg.trainer.strategy}`. Choose `trainer=ddp`."
+            "`trainer.strategy` should be auto, ddp or that of `trainer=fsdp`: each process is a command of its own. "
+            f"Found `trainer.strategy = {cfg.trainer.strategy}`. Choose `trainer=ddp`."
         )
     if not isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
         raise ConfigError(
@@ -173,6 +174,28 @@ def is_further_process(trainer: DictConfig) -> bool:
     """Whether srun or torchrun started this process beside the one that owns the run folder."""
     alone = trainer.get("devices", 1) == 1 and trainer.get("num_nodes", 1) == 1
     return not alone and (_get_rank() or 0) > 0
+
+
+def share_folder(folder: RunFolder, cfg: DictConfig) -> None:
+    """Tell the processes that srun or torchrun started which folder the first one claimed, and where it goes on.
+
+    Those that Lightning starts are told by a variable, see `hsl.run_folder.claim`. The connection is the one that the
+    training uses.
+    """
+    if os.environ.get(CHILD_VARIABLE) and not folder.claimed:
+        return
+    strategy: Any = trainer_of(cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False).strategy
+    launcher = strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher) or launcher.num_processes * launcher.num_nodes == 1:
+        return
+    environment = launcher.cluster_environment
+    if environment.creates_processes_externally:
+        environment.validate_settings(num_devices=launcher.num_processes, num_nodes=launcher.num_nodes)
+        strategy.set_world_ranks()
+        if strategy.root_device.type == "cuda":
+            torch.cuda.set_device(strategy.root_device)
+        _init_dist_connection(environment, strategy._get_process_group_backend())
+        folder.path, folder.checkpoint = strategy.broadcast((folder.path, folder.checkpoint))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from hsl.run_folder.claim import RunFolder, find_run_folder
 from hsl.run_folder.layout import SPLITS
 from hsl.run_folder.provenance import write_audit, write_config, write_parts
 from hsl.tasks.segmentation import SegmentationTask
+from hsl.tasks.sharding import FullyShardedStrategy
 from hsl.terminal import say
 from hsl.verbs.audit import part_tests
 from hsl.verbs.evaluate import score_checkpoint
@@ -44,6 +45,7 @@ from hsl.verbs.train.setup import (
     make_callbacks,
     make_repeatable,
     own_command,
+    share_folder,
 )
 
 
@@ -86,6 +88,7 @@ def train(cfg: DictConfig) -> float | None:
         folder.claim(facts)
     try:
         with own_command():
+            share_folder(folder, cfg)
             return _train_in(folder, cfg, data, task)
     finally:
         folder.release()
@@ -103,11 +106,10 @@ def _fit(
     folder: RunFolder, cfg: DictConfig, data: DataModule, task: SegmentationTask, provenance: Provenance
 ) -> float | None:
     callbacks = list(make_callbacks(cfg).values())
-    score = functools.partial(score_checkpoint, task, data, cfg, callbacks)
     if cfg.phases:
         _write_inputs(folder, cfg, data.prepared)
         monitored = PhasedRun(folder.path, cfg, data, provenance).fit()
-        score(Path(monitored.checkpoint), folder.path, monitored)
+        score_checkpoint(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
         return _tell(monitored, folder.path)
     watching = [*callbacks, MonitoredValue(cfg.monitor), provenance]
     trainer: lightning.Trainer = instantiate(cfg.trainer)(
@@ -120,7 +122,10 @@ def _fit(
         trainer.fit(task, datamodule=data, ckpt_path=folder.checkpoint, weights_only=True)
         trainer.strategy.barrier()  # the first process may have put other weights in the place of the best
         monitored = Monitored.of(best_of(watching), folder.path)
-        score(Path(monitored.checkpoint), folder.path, monitored)
+        if isinstance(trainer.strategy, FullyShardedStrategy):  # without an optimizer the model fits a device
+            task = build_task(without_weights(cfg), data.prepared)
+            cfg.trainer.strategy = "ddp"
+        score_checkpoint(task, data, cfg, callbacks, Path(monitored.checkpoint), folder.path, monitored)
         return _tell(monitored, folder.path) if trainer.is_global_zero else None
     return None  # of a further process, whose first one was interrupted
 
