@@ -18,6 +18,7 @@ LEVELS = {
     "signals": 0, "terminal": 0,
     "data": 1, "models": 1, "losses": 1, "weighting": 1, "metrics": 1, "inference": 1, "run_folder": 1,
     "tasks": 2, "callbacks": 2, "pseudo_labels": 2, "ensembles": 2, "reports": 2, "exporting": 2,
+    "suspects": 2,
     "serving": 3,
     "verbs": 4,
     "cli": 5,

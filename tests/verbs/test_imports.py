@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "profile": BUILDING, "sweep_plan": BUILDING, "train": BUILDING, "evaluate": BUILDING, "predict": BUILDING,
     "analyze": LEARNING | {"pytorch_grad_cam"}, "label": LEARNING | {"pytorch_grad_cam"}, "ensemble": LEARNING,
     "export": BUILDING, "smoke_export": BUILDING, "gate": BUILDING, "gate_sample": BUILDING,
+    "suspects": LEARNING, "suspects_fix": LEARNING,
 }  # fmt: skip
 """What the module of a verb imports before it is called; the parts that a config names come on top.
 
