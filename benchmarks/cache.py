@@ -34,7 +34,9 @@ NO_THRASH = 0.95
 
 
 def run() -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(dir=ROOT) as name:  # not /tmp, which may be memory
+    place = ROOT / "outputs"  # not /tmp, which may be memory
+    place.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)
         records = _paint(folder)
         whole = PICTURES * SIDE * SIDE * 4 / 1e9
