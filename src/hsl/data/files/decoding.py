@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsl.data.bands.band_files import read_bands
+from hsl.batch import IGNORE_INDEX
+from hsl.data.bands.band_files import missing_pixels, read_bands
 from hsl.data.bands.bands import Bands
 from hsl.data.files.decode import RANGE_KEY, Range, check_bits, read_stored
 from hsl.data.files.decode_masks import decode_instances, decode_mask
 from hsl.data.files.headers import MAX_MEGAPIXELS
-from hsl.data.files.records import Catalogue, IndexMask, Record, Source
+from hsl.data.files.records import Catalogue, IndexMask, MeasuredMask, Record, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,10 @@ class Decoding:
 
     def mask_of(self, data: bytes, source: Source) -> NDArray[np.uint8]:
         """The same, of all or some of its bytes."""
+        if isinstance(source, MeasuredMask):
+            mask = self.mask_of(data, source.mask)
+            gone = missing_pixels(source.image.read(), source.image.name, self.max_megapixels)
+            return mask if gone is None or gone.shape != mask.shape else np.where(gone, np.uint8(IGNORE_INDEX), mask)
         if isinstance(source, IndexMask):
             return decode_mask(data, source.name, max_megapixels=self.max_megapixels)
         palette = None if self.palette is None else dict(self.palette)

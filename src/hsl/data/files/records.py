@@ -94,6 +94,24 @@ class IndexMask:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredMask:
+    """A mask whose pixels do not count where its picture, a TIFF with a nodata value, has no measurement."""
+
+    mask: Source
+    image: Source
+
+    @property
+    def name(self) -> str:
+        return self.mask.name
+
+    def read(self) -> bytes:
+        return self.mask.read()
+
+    def stamp(self) -> str:
+        return f"{self.mask.stamp()} {self.image.stamp()}"
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One picture with all that is known about it.
 

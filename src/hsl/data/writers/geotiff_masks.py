@@ -1,9 +1,13 @@
 """GeoTIFF: the class map of each picture, tiled and compressed, where the picture lies on earth."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
+import numpy as np
+
 from hsl.batch import IGNORE_INDEX
+from hsl.data.bands.band_files import missing_pixels
 from hsl.data.bands.geo_tags import NODATA_TAG, read_geo_tags
 from hsl.data.writers.regions import Segmented
 from hsl.files.io import read_regular
@@ -13,7 +17,7 @@ _ASCII = 2
 
 
 class GeotiffFiles:
-    """Writes ``masks/<id>.tif``: class indices, with the geo tags of the picture; 255 is its nodata value.
+    """Writes ``masks/<id>.tif``: class indices, with the geo tags of the picture; 255 where it has no measurement.
 
     Args:
         folder: where it is written.
@@ -36,13 +40,16 @@ class GeotiffFiles:
         """
         import tifffile
 
-        tags = read_geo_tags(read_regular(segmented.picture), str(segmented.picture))
+        data, name = read_regular(segmented.picture), str(segmented.picture)
+        tags, gone = read_geo_tags(data, name), missing_pixels(data, name, inf)
         if not tags:
             self.without.append(segmented.id)
         self._folder.mkdir(parents=True, exist_ok=True)
         nodata = str(IGNORE_INDEX)
         extra = [*(tag.as_extra() for tag in tags), (NODATA_TAG, _ASCII, len(nodata) + 1, nodata, True)]
         (layer,) = segmented.layers
+        if gone is not None and gone.shape == layer.shape:
+            layer = np.where(gone, np.uint8(IGNORE_INDEX), layer)
         tifffile.imwrite(
             self._folder / f"{segmented.id}.tif", layer, tile=TILE, compression="zlib", photometric="minisblack",
             extratags=extra, metadata=None,
