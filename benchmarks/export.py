@@ -1,5 +1,6 @@
 """A picture of 384 px through a network, batch 1, one thread: onnxruntime beside torch eager and torch.compile."""
 
+import copy
 import os
 import statistics
 import tempfile
@@ -49,10 +50,12 @@ def ways(network: Any, folder: Path) -> dict[str, Work]:
         if np.abs(found[head] - output.detach().numpy()).max() > 1e-3 * max(1, output.abs().max().item()):
             raise RuntimeError(f"Both paths should say the same. `{head}` differs.")
     at_hand = image.contiguous(memory_format=torch.channels_last)
+    ordinary = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     return {
         "onnxruntime": lambda: exported(given),
         "int8": lambda: small(given),
-        "eager": lambda: network(at_hand),
+        "eager": lambda: ordinary(image),
+        "eager in channels_last": lambda: network(at_hand),  # as `hsl predict` runs it
         "torch.compile": lambda: compiled(at_hand),
     }
 
@@ -83,6 +86,7 @@ def run() -> list[dict[str, Any]]:
         sizes = {"pixels": SIDE, "batch": 1, "threads": 1, "rounds": ROUNDS, "load": load, "unit": "seconds"}
         for ours, peer, goal in (
             ("onnxruntime", "eager", GOAL),
+            ("onnxruntime", "eager in channels_last", 0),
             ("onnxruntime", "torch.compile", 0),
             ("int8", "eager", 0),
         ):

@@ -17,6 +17,7 @@ from hsl.run_folder.ensemble import read_ensemble, write_ensemble
 from hsl.verbs.ensemble.ensemble import ensemble
 from hsl.verbs.export.export import export
 from hsl.verbs.predict.predict import predict
+from hsl.verbs.serve import opener_of
 from hsl.verbs.train.train import train
 
 MEMBERS = [
@@ -72,3 +73,12 @@ def test_an_ensemble_says_elsewhere_what_it_says_here(tiny: Callable[..., DictCo
             assert probability == pytest.approx(float(row[f"probability/{name}"]), abs=1e-3)
         masks = [cv2.imread(str(place / "masks" / f"{row['id']}.png"), cv2.IMREAD_GRAYSCALE) for place in (here, there)]
         assert np.mean(masks[0] != masks[1]) <= 0.001
+
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in pictures]
+    answers = [
+        opener_of(composed([f"model={model}"], "serve"))().predict_many(images) for model in (made, tmp_path / "leaves")
+    ]
+    for ours, theirs, row in zip(*answers, labels, strict=True):
+        for head in ("segmentation", "classification"):
+            np.testing.assert_allclose(ours.probabilities[head], theirs.probabilities[head], atol=5e-3)
+        assert theirs.labels("classification") == [row["prediction"]]

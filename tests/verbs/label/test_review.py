@@ -264,6 +264,15 @@ def test_other_machines_need_a_new_token_each_time(
     assert [host for host, _ in served] == ["0.0.0.0"] * 2
 
 
+def test_an_answer_is_sent_at_once_however_small() -> None:
+    with (
+        listening("127.0.0.1", 0) as server,
+        socket.create_connection(server.getsockname()),
+        server.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_the_port_is_8712_and_taken_is_said(tiny: Tiny, labels: Path) -> None:
     assert tiny(f"labels={labels}", verb="label_review").port == 8712
     with listening("127.0.0.1", 0) as taken:

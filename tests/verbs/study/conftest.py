@@ -74,7 +74,8 @@ def take(tmp_path, stored):
 
     def take(study, space, number=3, allowed=None, place=stored.id):
         claimed = next_trial(study, tmp_path, place, space, allowed or space, number)
-        held.append(claimed)
+        if claimed is not None:
+            held.append(claimed)
         return claimed
 
     yield take

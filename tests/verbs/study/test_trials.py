@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from hsl.errors import ConfigError, DataError
 from hsl.verbs.study import checks, trials
 from hsl.verbs.study.fold_runs import Ended
+from hsl.verbs.study.grid import Grid, most_trials
 from hsl.verbs.study.pages.importance import importance_of
 from hsl.verbs.study.pages.showing import best_first, chart, is_done, rows_of, status_line
 from hsl.verbs.study.pages.study_page import write_pages
@@ -147,6 +149,35 @@ def test_no_point_twice_and_an_exhausted_space(tmp_path, study, stored, training
     with pytest.raises(DataError, match="should have points that were not tried"):
         take(study, small, number=9)
     assert len(rows_of(study, stored.model_copy(update={"space": as_json(small)}))) == 2
+
+
+def test_a_grid_is_every_point_once_and_then_the_study_is_done(tmp_path, stored, trainings, take):
+    space = read_space(
+        {
+            "optimizer": {"choices": ["adamw", "sgd"]},
+            "optimizer.momentum": {"low": 0.0, "high": 0.2, "step": 0.1, "when": {"optimizer": "sgd"}},
+            "data.batch_size": {"low": 4, "high": 8, "step": 4},
+        }
+    )
+    pairs = [("adamw", None), ("sgd", 0.0), ("sgd", 0.1), ("sgd", 0.2)]
+    wanted = [(*pair, size) for pair in pairs for size in (4, 8)]
+    narrow = {**space, "optimizer": replace(space["optimizer"], choices=("sgd",))}
+    stored = stored.model_copy(update={"space": as_json(space)})
+    study = open_storage(tmp_path, stored, None, Grid(space, space), optuna.pruners.NopPruner())
+    running, found = Trials(stored, study, None), []
+    assert most_trials(study, space) == 8
+    assert most_trials(study, narrow) == 6
+    while claimed := take(study, space, number=min(20, most_trials(study, space))):
+        running.run(claimed)
+        claimed.release()
+        found.append(tuple(claimed.point.get(key) for key in ("optimizer", "optimizer.momentum", "data.batch_size")))
+    assert found == wanted
+    assert most_trials(study, narrow) == 8
+    endless = read_space({"optimizer.lr": {"low": 1e-4, "high": 1e-1}})
+    with pytest.raises(
+        ConfigError, match=r"Found any number for optimizer.lr\. Give `study.space.optimizer.lr` a `step`"
+    ):
+        Grid(endless, endless)
 
 
 def test_a_narrowed_space_is_kept_to(tmp_path, study, stored, space, trainings, take):

@@ -187,9 +187,14 @@ def suggest(trial: BaseTrial, space: Mapping[str, Dimension]) -> dict[str, Value
     """The point of a trial: key -> value, of the dimensions that vary there."""
     point: dict[str, Value] = {}
     for key, dimension in space.items():
-        if all(other in point and point[other] in values for other, values in dimension.when.items()):
+        if varies(dimension, point):
             point[key] = dimension.suggest(trial)
     return point
+
+
+def varies(dimension: Dimension, point: Mapping[str, Value]) -> bool:
+    """Whether a dimension varies where those before it have the values of a point."""
+    return all(other in point and point[other] in values for other, values in dimension.when.items())
 
 
 def words_of(point: Mapping[str, Value]) -> list[str]:

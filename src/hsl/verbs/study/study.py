@@ -23,6 +23,7 @@ from hsl.terminal import say
 from hsl.verbs.study.checks import check_settings, check_trials_compose
 from hsl.verbs.study.confirm import confirm
 from hsl.verbs.study.fold_runs import never, run_apart
+from hsl.verbs.study.grid import most_trials
 from hsl.verbs.study.pages.showing import is_done, print_table, status_line
 from hsl.verbs.study.pages.study_page import PAGE, write_pages
 from hsl.verbs.study.running import Trials
@@ -58,13 +59,14 @@ def study(cfg: DictConfig) -> None:
     settings.folder.mkdir(parents=True, exist_ok=True)
     with locked(settings.folder / BEGIN):
         stored, trials = _begin(cfg, settings)
+    num_trials = _reachable(settings, trials)
     if settings.workers > 1:
         _run_workers(settings)
     else:
-        _work(settings, stored, trials)
+        _work(settings, stored, trials, num_trials)
         if settings.is_helper:
             return
-    if not is_done(trials, settings.num_trials):
+    if not is_done(trials, num_trials):
         say(f"{status_line(trials, stored)}. Others are at work on the rest; the same command goes on where they end.")
         return
     if settings.top:
@@ -126,6 +128,16 @@ class Settings:
         return list(HydraConfig.get().overrides.task)
 
 
+def _reachable(settings: Settings, trials: optuna.Study) -> int:
+    """How many trials there are to be: as many as were asked for, or as the space has points."""
+    most = most_trials(trials, settings.space)
+    if most >= settings.num_trials:
+        return settings.num_trials
+    if not settings.is_helper:
+        say(f"`study.space` has {most} points, fewer than study.num_trials={settings.num_trials}: all are tried.")
+    return int(most)
+
+
 def _plain(node: Any) -> Any:
     from omegaconf import OmegaConf
 
@@ -154,20 +166,22 @@ def _begin(cfg: DictConfig, settings: Settings) -> tuple[StoredStudy, optuna.Stu
     if (folder / STUDY).is_file():
         stored = read_study(folder)
         _check_same(stored, facts, bool(cfg.study.other_code))
-        whole_of(settings.space, from_json(stored.space))
     else:
         stored = new_study(**facts, space=as_json(settings.space))
-    trials = _open(cfg, folder, stored)
+    trials = _open(cfg, settings, stored)
     if not (folder / STUDY).is_file():
         write_study(folder, stored)
     return stored, trials
 
 
-def _open(cfg: DictConfig, folder: Path, stored: StoredStudy) -> optuna.Study:
+def _open(cfg: DictConfig, settings: Settings, stored: StoredStudy) -> optuna.Study:
+    whole = whole_of(settings.space, from_json(stored.space))
     with warnings.catch_warnings():  # of samplers and pruners whose arguments may still change; the lock holds them
         warnings.simplefilter("ignore", ExperimentalWarning)
         sampler, pruner = instantiate(cfg.sampler), instantiate(cfg.pruner)
-    return open_storage(folder, stored, cfg.study.storage, sampler, pruner)
+    if callable(sampler):  # of the space itself
+        sampler = sampler(whole, settings.space)
+    return open_storage(settings.folder, stored, cfg.study.storage, sampler, pruner)
 
 
 def _check_same(stored: StoredStudy, facts: dict[str, Any], other_code: bool) -> None:
@@ -184,16 +198,16 @@ def _check_same(stored: StoredStudy, facts: dict[str, Any], other_code: bool) ->
         )
 
 
-def _work(settings: Settings, stored: StoredStudy, trials: optuna.Study) -> None:
+def _work(settings: Settings, stored: StoredStudy, trials: optuna.Study, num_trials: int) -> None:
     """Trial after trial, until none is to be had."""
     whole = whole_of(settings.space, from_json(stored.space))
     running = Trials(stored, trials, settings.cfg.study.prune_by)
-    while claimed := next_trial(trials, settings.folder, stored.id, whole, settings.space, settings.num_trials):
+    while claimed := next_trial(trials, settings.folder, stored.id, whole, settings.space, num_trials):
         try:
             say(running.run(claimed))
         finally:
             claimed.release()
-        say(status_line(trials, stored, settings.num_trials))
+        say(status_line(trials, stored, num_trials))
 
 
 def _run_workers(settings: Settings) -> None:

@@ -45,7 +45,13 @@ def open_storage(
             study.set_user_attr(OURS, [stored.words, stored.space, directions])
     except ConfigError:
         raise
-    except (SQLAlchemyError, OptunaError, OSError, ImportError, ValueError) as error:
+    except ImportError as error:
+        raise ConfigError(
+            f"`study.storage` should be a database whose driver is installed. Found `{_place(folder, url)}`, without "
+            "one. For PostgreSQL `make extras` in a clone, else `pip install 'hsl[postgres]'`, and write "
+            "`postgresql+psycopg://...`; for others see SQLAlchemy's list of drivers."
+        ) from error
+    except (SQLAlchemyError, OptunaError, OSError, ValueError) as error:
         raise ConfigError(
             f"`study.storage` should be a storage that can be reached and written. Found `{_place(folder, url)}`: "
             f"{type(error).__name__}, {str(error).partition(chr(10))[0]}. Start the server, mend the URL, or "

@@ -89,7 +89,8 @@ def next_trial(
             study.tell(trial, state=TrialState.FAIL)
     raise DataError(
         f"`study.space` should have points that were not tried. Found none in {MAX_PASSED} draws; "
-        f"{len(drawn_points(study))} were. Widen it under another `study.name`, or take `study.num_trials` back."
+        f"{len(drawn_points(study))} were. Take `sampler=grid`, which finds the last "
+        "ones of a space of few points, widen it under another `study.name`, or take `study.num_trials` back."
     )
 
 
