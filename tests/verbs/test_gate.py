@@ -20,6 +20,8 @@ from hsl.exporting.gate import Gate, GateModel
 from hsl.exporting.generic_encoder import ENCODER
 from hsl.files.split_file import read_split
 from hsl.models.encoders import build_encoder
+from hsl.run_folder.ensemble import read_ensemble, write_ensemble
+from hsl.verbs.ensemble.ensemble import ensemble
 from hsl.verbs.gate.gate import choose, gate
 from hsl.verbs.gate.sample import draw, sample
 from hsl.verbs.predict.predict import predict
@@ -136,6 +138,39 @@ def test_a_gate_of_other_classes_or_another_model_is_told(runs: Path, made: Path
     Gate(**{**vars(found), "models": (GateModel("other", "light", 1.0, 0.9, {"0": "00"}),)}).write(tmp_path)
     predict(composed(words, "predict"))
     assert "calibrated with other, and this model is another" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_three_models_vote_and_one_of_them_alone_is_told(
+    module_tiny: Make, weights: Path, tmp_path: Path, capsys: Any
+) -> None:
+    for seed in range(3):
+        for fold in (0, 1):
+            cfg = module_tiny(
+                "task=dual_head", "loss=dual_head", "data.image_labels=label", *SMALL, "trainer.max_epochs=1",
+                f"fold={fold}", f"seed={seed}", "data.split.num_folds=2", "data.split.groups=null", "data.split.seed=0",
+                f"output_root={tmp_path}/three", "name=three",
+            )  # fmt: skip
+            train(cfg)
+    places = [f"output_root={tmp_path}/three", f"cache_dir={tmp_path}/cache"]
+    words = [f"runs='{tmp_path}/three/*/*/*'", "vote=3", *places]
+    gate(gate_cfg(Path(cfg.output_root), weights, tmp_path / "gate", *words))
+    made = Gate.read(tmp_path / "gate")
+    assert len(made.models) == 3
+    assert "vote by their mean" in made.chosen
+    combined = tmp_path / "combined"
+    stages = ["heads=[dense]", "stages=[votes]", "num_parts=2", "resamples=50", f"output={combined}"]
+    ensemble(composed([*places, *stages, f"runs={tmp_path}/three/three"], "ensemble"))
+    page = read_ensemble(combined)
+    page.heads["segmentation"].recommended = "votes/soft"
+    write_ensemble(combined, page)
+    pictures = next(Path(cfg.data.root).glob("**/images"))
+    run = next((tmp_path / "three").rglob("config.yaml")).parent
+    for model, told in ((combined, False), (run, True)):
+        common = [f"run={model}", f"input={pictures}", f"output={tmp_path / model.name}-out", f"gate={tmp_path}/gate"]
+        predict(composed(common, "predict"))
+        assert ("and this model is without" in capsys.readouterr().out) == told
+    assert (tmp_path / "combined-out" / "gate.csv").is_file()
 
 
 def test_bad_input_is_one_sentence(runs: Path, weights: Path, tmp_path: Path, monkeypatch: Any) -> None:

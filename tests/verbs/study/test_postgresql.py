@@ -71,8 +71,7 @@ def work(folder: Path, url: str, done: Path, pace: float) -> None:
 
 def test_workers_that_are_killed_share_a_study_in_postgresql(server: str, tmp_path: Path) -> None:
     write_study(tmp_path, STORED)
-    open_storage(tmp_path, STORED, server)  # makes the tables
-    done, context = tmp_path / "done", multiprocessing.get_context("spawn")
+    done, context = tmp_path / "done", multiprocessing.get_context("fork")  # before this process has a connection
     done.touch()
     workers: list[multiprocessing.process.BaseProcess] = []
     kills, stop = 0, time.monotonic() + 200

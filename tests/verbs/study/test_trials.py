@@ -212,12 +212,18 @@ def test_a_database_and_a_study_of_another_program_in_it(tmp_path, stored, space
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:////nowhere/at/all", "postgresql://me:secret@localhost:1/x", "nonsense", "mysql://h/d"]
+    ("url", "said"),
+    [
+        ("sqlite:////nowhere/at/all", "should be a storage that can be reached"),
+        ("nonsense", "should be a storage that can be reached"),
+        ("postgresql://me:secret@localhost:1/x", r"driver is installed.*pip install 'hsl\[postgres\]'"),
+        ("mysql://h/d", "should be a database whose driver is installed"),
+    ],
 )
-def test_a_storage_that_cannot_be_reached(tmp_path, stored, url):
-    with pytest.raises(ConfigError, match=r"should be a storage that can be reached") as error:
+def test_a_storage_that_cannot_be_reached(tmp_path, stored, url, said):
+    with pytest.raises(ConfigError, match=said) as error:
         open_storage(tmp_path, stored, url)
-    assert "secret" not in str(error.value).partition(": ")[0]
+    assert "secret" not in str(error.value)
 
 
 def test_a_line_that_was_cut_off(tmp_path, study, stored, space, take, trainings):

@@ -55,15 +55,8 @@ class Gating:
         """
         gate = Gate.read(folder)
         gate.check_classes(model.heads)
-        known = {digest for model in gate.models for digest in model.checkpoints.values()}
-        strange = {sha256_of(best_checkpoint(run.folder)) for run in model.runs} - known
-        named = ", ".join(one.name for one in gate.models)
-        others = (
-            f"The gate was calibrated with {named}, and this model is another: how many real pictures it refuses was "
-            "not measured."
-        )
-        encoder = FrozenEncoder.open(folder, gate)
-        return cls(gate, encoder, model.heads, model.thresholds, others if strange else "")
+        others = _others(gate, {sha256_of(best_checkpoint(run.folder)) for run in model.runs})
+        return cls(gate, FrozenEncoder.open(folder, gate), model.heads, model.thresholds, others)
 
     def judge(self, name: str, outputs: Outputs, image: NDArray[np.uint8]) -> None:
         """Keep the verdict of a picture, from its logits and itself."""
@@ -87,3 +80,17 @@ class Gating:
                 f"all the same; {GATE_TABLE} marks them and says why."
             )
         return told
+
+
+def _others(gate: Gate, checkpoints: set[str]) -> str:
+    """What is said where the model is not the one, or not all of those, that the gate was calibrated with."""
+    strange = checkpoints - {digest for model in gate.models for digest in model.checkpoints.values()}
+    lacking = [one.name for one in gate.models if not checkpoints & set(one.checkpoints.values())]
+    if not (strange or lacking):
+        return ""
+    named = ", ".join(one.name for one in gate.models)
+    which = "another" if strange else f"without {', '.join(lacking)}"
+    return (
+        f"The gate was calibrated with {named}, and this model is {which}: how many real pictures it refuses was not "
+        "measured."
+    )
