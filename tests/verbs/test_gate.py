@@ -159,10 +159,11 @@ def test_three_models_vote_and_one_of_them_alone_is_told(
     assert len(made.models) == 3
     assert "vote by their mean" in made.chosen
     combined = tmp_path / "combined"
-    stages = ["heads=[dense]", "stages=[votes]", "num_parts=2", "resamples=50", f"output={combined}"]
+    stages = ["heads=[image,dense]", "stages=[votes]", "num_parts=2", "resamples=50", f"output={combined}"]
     ensemble(composed([*places, *stages, f"runs={tmp_path}/three/three"], "ensemble"))
     page = read_ensemble(combined)
-    page.heads["segmentation"].recommended = "votes/soft"
+    for head in page.heads.values():
+        head.recommended = "votes/soft"
     write_ensemble(combined, page)
     pictures = next(Path(cfg.data.root).glob("**/images"))
     run = next((tmp_path / "three").rglob("config.yaml")).parent

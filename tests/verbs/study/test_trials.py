@@ -216,7 +216,7 @@ def test_a_database_and_a_study_of_another_program_in_it(tmp_path, stored, space
     [
         ("sqlite:////nowhere/at/all", "should be a storage that can be reached"),
         ("nonsense", "should be a storage that can be reached"),
-        ("postgresql://me:secret@localhost:1/x", r"driver is installed.*pip install 'hsl\[postgres\]'"),
+        ("postgresql://me:secret@localhost:1/x", "can be reached|pip install 'hsl.postgres.'"),  # by what is installed
         ("mysql://h/d", "should be a database whose driver is installed"),
     ],
 )
@@ -255,6 +255,7 @@ def test_kills_lose_and_repeat_nothing(tmp_path, space):
         space=as_json(read_space({"x": {"low": 0, "high": 10_000}})),
     ))  # fmt: skip
     done, context = tmp_path / "done", multiprocessing.get_context("fork")
+    done.touch()
     workers, kills, stop = [], 0, time.monotonic() + 60
     while time.monotonic() < stop:
         workers = [one for one in workers if one.is_alive()]
