@@ -18,6 +18,7 @@ from hsl.data.files import scan as module
 from hsl.data.files.records import Catalogue, FileSource, Record, select
 from hsl.data.files.scan import Scan, scan
 from hsl.errors import ConfigError, DataError
+from hsl.files.io import write_arrays
 
 
 def png(array: np.ndarray) -> bytes:
@@ -155,6 +156,15 @@ def test_a_damaged_store_is_made_anew(catalogue: Catalogue, tmp_path: Path, capl
         caplog.clear()
     scan(catalogue, tmp_path / "cache", 0)
     assert caplog.text == ""
+
+
+def test_a_store_of_another_version_is_made_anew(catalogue: Catalogue, tmp_path: Path) -> None:
+    first = scan(catalogue, tmp_path / "cache", 0)
+    (path,) = (tmp_path / "cache").glob("*.npz")
+    with np.load(path) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    write_arrays(path, {**columns, "numbers": columns["numbers"][:, :-1]})  # it measured one thing less
+    assert_same(first, scan(catalogue, tmp_path / "cache", 0))
 
 
 def test_two_at_once(catalogue: Catalogue, tmp_path: Path, read_ids: list[str]) -> None:

@@ -237,6 +237,8 @@ def _load(path: Path) -> dict[str, Reading]:
     except DataError as error:
         log.warning("%s The data set is read anew.", error)
         return {}
+    if columns[-1].shape[1:] != (len(_NUMBERS),):  # of another version, which measured less or more
+        return {}
     found = {}
     for key, content, mask_content, sizes, counts, thumbnail, numbers in zip(*columns, strict=True):
         h, w, mask_h, mask_w = sizes.tolist()
