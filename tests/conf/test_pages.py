@@ -29,6 +29,7 @@ MEASURED = {
     "gate": {"data.batch_size": 16, "data.split.stop_fraction": 0.1, "trainer.max_epochs": 10},
     "magnetic_tile": {"data.batch_size": 8, "data.image_size": 96, "trainer.max_epochs": 24},
     "nuclei": {"data.batch_size": 16, "data.image_size": 128, "trainer.max_epochs": 8},
+    "suspects": {"data.batch_size": 8, "data.split.stop_fraction": 0.1, "trainer.max_epochs": 8},
     "steel": {"augmentation.blur.kernel": None, "data.split.num_folds": 3, "trainer.max_epochs": 4},
 }  # fmt: skip
 """What the runs of a page had; their presets move on, and its commands put back what these have had since."""

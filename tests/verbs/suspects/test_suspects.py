@@ -181,3 +181,29 @@ def test_labels_of_pictures_are_checked_too(runs: Path, add_image_head: Callable
     (one,) = (one for one in content.suspects if one.kind == "wrong label of the picture")
     assert (one.id, one.label, one.predicted, round(one.score, 6)) == ("p1_1", "rust", "miner", 0.7)
     assert len(content.pictures) == 12
+
+
+@pytest.mark.slow
+def test_the_keys_of_the_page_lead_to_masks(runs: Path, browser: Any) -> None:
+    made = called(runs)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto((made / "index.html").as_uri())
+    for key in ("r", "f", "a", "u"):
+        page.keyboard.press(key)
+    assert page.locator("#count").inner_text() == "2 of 4 judged"
+    page.reload()  # nothing is lost
+    assert page.locator("#count").inner_text() == "2 of 4 judged"
+    assert page.locator("#name").inner_text().startswith("3. ")
+    page.select_option("#filter", "shifted mask")
+    assert page.locator("#name").inner_text() == "2. p1_2"
+    with page.expect_download() as download:
+        page.keyboard.press("Escape")
+        page.locator("#download").click()
+    path = runs.parent / "downloaded.csv"
+    download.value.save_as(path)
+    context.close()
+    folder = fixing.fix(
+        composed([f"suspects={made}", f"answers={path}", f"output={runs.parent / 'fixes'}"], "suspects_fix")
+    ).parent
+    assert sorted(each.stem for each in (folder / "masks").iterdir()) == ["p1_0", "p1_2", "p2_1"]
