@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"  # name of the benchmark -> its rows
-NO_BENCHMARK = {"gate", "same_numbers", "scale"}  # tools with a command line of their own
+NO_BENCHMARK = {"gate", "plan", "same_numbers", "scale"}  # tools with a command line of their own, and one of an hour
 
 
 def main() -> int:

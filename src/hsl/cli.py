@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hsl import options
-from hsl.config import mistyped
+from hsl.config import experiment_file, mistyped
 from hsl.config.calls import check_calls, check_values
 from hsl.config.ranges import KEYS
 from hsl.config.signatures import check_values_of_ours
@@ -98,6 +98,7 @@ def _run(path: Path, plain: bool) -> None:
             return
         sys.argv[1:] = map(_quoted, sys.argv[1:])
         _refuse_null_groups(sys.argv[1:])
+        experiment_file.register_all(sys.argv[1:], conf_dir())
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=path.stem)(_call_entry)()
     except BrokenPipeError:
         raise

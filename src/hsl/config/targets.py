@@ -47,7 +47,7 @@ def allowed_targets(cfg: DictConfig) -> frozenset[str]:
     return EARLIER.union(cfg.targets, names)
 
 
-def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: Path) -> None:
+def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: Path, way: str | None = None) -> None:
     """Refuse a stored config that names a callable outside of a list, or that is not written out.
 
     Nothing is imported and nothing is resolved: an interpolation would be looked up on this machine, in its environment
@@ -57,6 +57,7 @@ def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: P
         content: the config as it stands in the file.
         allowed: the exact names that may be called.
         where: the file, for the message.
+        way: what to do about a callable; ``None``: what to do where it is the config of a run folder.
 
     Raises:
         ConfigError: every finding at once.
@@ -72,6 +73,11 @@ def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: P
             )
     if strange:
         listed = ", ".join(f"`{path} = {value}`" for path, value in strange.items())
+        sentence = (
+            f"`{where}` should name only callables that conf/ names, because what it names is run. Found {listed}."
+        )
+        if way is not None:
+            raise ConfigError(f"{sentence} {way}")
         names = sorted({value for value in strange.values() if isinstance(value, str) and _DOTTED.fullmatch(value)})
         packages = {name: name.partition(".")[0] for name in names}
         yours = [name for name, package in packages.items() if package != "hsl"]
@@ -79,8 +85,7 @@ def check_targets(content: Mapping[str, Any], allowed: Collection[str], where: P
         if sys.stdlib_module_names & set(packages.values()):
             advice = " No model is made of parts of Python itself: somebody wrote this in. Do not use this folder."
         raise ConfigError(
-            f"`{where}` should name only callables that conf/ names, because what it names is run. Found {listed}."
-            f"{advice} A run of another version of hsl needs the version that its {PROVENANCE} names."
+            f"{sentence}{advice} A run of another version of hsl needs the version that its {PROVENANCE} names."
         )
 
 

@@ -5,6 +5,7 @@ error), ``null`` (random), the path of a state dict, or a run folder of ours. Pu
 an installed package, then in the local cache of the hub, then on the hub itself, if it answers within seconds.
 """
 
+import functools
 import hashlib
 import importlib.util
 import queue
@@ -32,6 +33,7 @@ from hsl.run_folder.layout import BEST, CHECKPOINTS, best_checkpoint
 RUN_PREFIX = "network.encoder.body."
 """What the keys of an encoder start with in a checkpoint of ours."""
 
+HUB_FILE = "model.safetensors"
 PROBE_TIMEOUT_S = 5.0
 """The hub library repeats a failed request for half a minute, so it is asked only after one quick knock."""
 
@@ -106,6 +108,25 @@ def locate(name: str, requested: str, package: str | None) -> Origin:
     return Origin(f"hub:{repository}", tag, path, published=True)
 
 
+def are_at_hand(name: str, package: str | None) -> bool:
+    """Whether published weights of an encoder are to be had here, without fetching them."""
+    if package is not None and _file_of_package(package):
+        return True
+    try:
+        repository, revision, _ = _published(name)
+    except WeightsUnavailableError:
+        return False
+    cached = huggingface_hub.try_to_load_from_cache(
+        repository, HUB_FILE, cache_dir=constants.HF_HUB_CACHE, revision=revision
+    )
+    return isinstance(cached, str) or not (constants.HF_HUB_OFFLINE or _hub_is_away(constants.ENDPOINT))
+
+
+@functools.cache
+def _hub_is_away(url: str) -> bool:
+    return _connection_problem(url) is not None
+
+
 def _load_run(body: nn.Module, name: str, folder: Path) -> str:
     checkpoint = best_checkpoint(folder)
     if not checkpoint.is_file():
@@ -155,7 +176,7 @@ def _published(name: str) -> tuple[str, str | None, str]:
     )
 
 
-def _file_of_hub(repository: str, revision: str | None, filename: str = "model.safetensors") -> Path:
+def _file_of_hub(repository: str, revision: str | None, filename: str = HUB_FILE) -> Path:
     cache = constants.HF_HUB_CACHE
     cached = huggingface_hub.try_to_load_from_cache(repository, filename, cache_dir=cache, revision=revision)
     if isinstance(cached, str):
