@@ -194,6 +194,13 @@ def _counted(paths: Sequence[Path]) -> str:
     return f"{len(paths)} picture{' is' if len(paths) == 1 else 's are'}"
 
 
+def used_labels(annotated: Sequence[Annotated]) -> set[str]:
+    """The labels of regions and segments that count."""
+    regions = {region.label for item in annotated for region in item.regions if not region.crowd}
+    segments = (segment for item in annotated if item.segments for segment in item.segments[1])
+    return regions | {segment.label for segment in segments if not segment.crowd}
+
+
 def named_paths(paths: Sequence[Path]) -> str:
     """The first few paths, and how many more there are."""
     more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""

@@ -33,7 +33,8 @@ def read_labels(
         settings: Of the reader.
         root: Of the data set, for messages.
         findings: Gets what is wrong.
-        used: The labels that some region has; a label without any is no class and is told of. ``None``: all are used.
+        used: The labels of regions that count; a label without any is no class and is told of. ``None``: all are
+            used.
     """
     known = list(dict.fromkeys(in_order))
     index: dict[str, int | None] = dict.fromkeys(known)
@@ -46,7 +47,9 @@ def read_labels(
         lone = [label for label in free if used is not None and label not in used]
         if lone and len(lone) < len(free):
             free = [label for label in free if label not in lone]
-            findings.not_read.append(f"`{root}`: labels without a region are no classes: {', '.join(lone)}.")
+            findings.not_read.append(
+                f"`{root}`: labels without a region that counts are no classes: {', '.join(lone)}."
+            )
         table = {label: (label,) for label in free}
     else:
         held = [label for labels in table.values() for label in labels]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.config.ranges import PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, part_of
+from hsl.data.annotations.catalogue import Annotated, collect, part_of, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
@@ -94,7 +94,7 @@ def read_coco(
     gatherer.report(root, findings)
     masks = {item.segments[0] for item in annotated if item.segments}
     paths = [path for path in files_below(root, PICTURE_SUFFIXES) if path not in masks]
-    labels = read_labels(_ordered_names(files), settings, root, findings, _used(annotated))
+    labels = read_labels(_ordered_names(files), settings, root, findings, used_labels(annotated))
     return collect(root, annotated, labels, Pictures(root, paths), settings, findings, f", {_LEFT_OUT}")
 
 
@@ -286,8 +286,3 @@ def _ordered_names(files: list[_File]) -> list[str]:
             if name is not None:
                 smallest[name] = min(smallest.get(name, key), key)
     return sorted(smallest, key=lambda name: (smallest[name], name))
-
-
-def _used(annotated: list[Annotated]) -> set[str]:
-    regions = {region.label for item in annotated for region in item.regions}
-    return regions | {segment.label for item in annotated if item.segments for segment in item.segments[1]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect
+from hsl.data.annotations.catalogue import Annotated, collect, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, Size, size_of
 from hsl.data.annotations.pictures import Pictures, files_below
@@ -89,9 +89,9 @@ def read_cvat(
         )
     gatherer.report(root, findings)
     annotated = [item for file in files for item in file.items]
-    used = {region.label for item in annotated for region in item.regions}
-    in_order = [*(label for file in files for label in file.labels), *sorted(used)]
-    labels = read_labels(in_order, settings, root, findings, used)
+    met = sorted({region.label for item in annotated for region in item.regions})
+    in_order = [*(label for file in files for label in file.labels), *met]
+    labels = read_labels(in_order, settings, root, findings, used_labels(annotated))
     return collect(root, annotated, labels, Pictures(root), settings, findings)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect
+from hsl.data.annotations.catalogue import Annotated, collect, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, Size, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
@@ -79,7 +79,8 @@ def read_label_studio(
             f"`{root}` should hold the JSON export of Label Studio, a list of tasks. Found none.{there} Export "
             "JSON, and put it there."
         )
-    labels = read_labels(sorted({r.label for item in annotated for r in item.regions}), settings, root, findings)
+    known = sorted({region.label for item in annotated for region in item.regions})
+    labels = read_labels(known, settings, root, findings, used_labels(annotated))
     pictures = Pictures(root, [path for path in paths if path not in set(brushes)])
     return collect(root, annotated, labels, pictures, settings, findings)
 

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from hsl.config.ranges import PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect
+from hsl.data.annotations.catalogue import Annotated, collect, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, text_of
 from hsl.data.annotations.pictures import Pictures, files_below
@@ -26,7 +26,8 @@ from hsl.files.io import read_bytes
 _BOX, _LEAST = 5, 7
 """Numbers in a row: class and box, class and three corners."""
 _FARTHEST = 2.0
-_NO_LABELS = ("readme", "classes", "obj.names", "notes", "license", "data", "labels", "train", "val", "valid", "test")
+_NO_LABELS = ("classes", "notes", "license", "data", "labels", "train", "val", "valid", "test", "requirements")
+"""Text files that hold no labels; nor does a README."""
 
 
 def read_yolo(
@@ -66,7 +67,7 @@ def read_yolo(
     findings.raise_if_any(root)
     pictures = Pictures(root)
     splits = _splits(root, parts, pictures)
-    texts = {path for path in files_below(root, [".txt"]) if not path.stem.casefold().startswith(_NO_LABELS)}
+    texts = {path for path in files_below(root, [".txt"]) if not _is_for_people(path)}
     annotated = []
     for path in pictures.paths:
         text = next((text for text in _places(path, root) if text in texts), None)
@@ -80,9 +81,13 @@ def read_yolo(
     gatherer.report(root, findings)
     if not annotated and not findings.sentences:
         findings.add(f"`{root}` should hold a text file of polygons for each picture. Found none. Check `data.root`.")
-    used = {region.label for item in annotated for region in item.regions}
-    labels = read_labels([names[number] for number in sorted(names)], settings, root, findings, used)
+    labels = read_labels([names[number] for number in sorted(names)], settings, root, findings, used_labels(annotated))
     return collect(root, annotated, labels, pictures, settings, findings, splits=splits)
+
+
+def _is_for_people(path: Path) -> bool:
+    stem = path.stem.casefold()
+    return stem.startswith("readme") or stem in _NO_LABELS
 
 
 def _read_description(root: Path, findings: Findings) -> tuple[dict[int, str], Mapping[str, Any]]:
