@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.data.annotations.settings import Settings
-from hsl.data.annotations.shapes import LEAST_CORNERS, Area, Line, Region, Shape, corners, num_corners, packed
+from hsl.data.annotations.shapes import Area, Line, Region, Shape, corners, is_area, packed
 from hsl.data.files.polygons import Ring, rectangle, turned
 from hsl.data.formats.findings import Findings, shown
 
@@ -80,7 +80,7 @@ class Gatherer:
             outline = read[0] if read else None
             if outline is None:
                 continue
-            if num_corners(outline) < LEAST_CORNERS:
+            if not is_area(outline):
                 self.remarks.add(_FEW, where)
                 continue
             kept.append(tuple(packed(ring) for ring in read if ring is not None))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hsl.batch import IGNORE_INDEX
 from hsl.data.files.polygons import FARTHEST, Ring, Window, fill_window, line_window
 
-LEAST_CORNERS = 3
+_LEAST_CORNERS = 3
 
 
 class Shape(Protocol):
@@ -243,9 +243,14 @@ def corners(points: Any) -> Ring:
     return numbers.astype(np.float64)
 
 
-def num_corners(ring: Ring) -> int:
-    """How many different corners there are."""
-    return len(np.unique(ring, axis=0))
+def is_area(ring: Ring) -> bool:
+    """Whether there are at least three different corners."""
+    different: set[tuple[float, ...]] = set()
+    for corner in ring.tolist():
+        different.add(tuple(corner))
+        if len(different) == _LEAST_CORNERS:
+            return True
+    return False
 
 
 def _flat(points: Any) -> Iterable[Any]:
