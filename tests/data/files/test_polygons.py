@@ -1,4 +1,4 @@
-"""Polygons to masks and back."""
+"""Polygons to masks."""
 
 import itertools
 from fractions import Fraction
@@ -7,21 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from hsl.data.files.polygons import (
     ellipse,
     fill_polygon,
     fill_window,
-    joined,
     line_window,
-    outlines,
     rectangle,
     turned,
 )
 
-MASKS = arrays.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 CORNERS = st.lists(st.tuples(st.integers(-9, 41), st.integers(-9, 41)), min_size=0, max_size=9)  # quarters of pixels
 
 
@@ -43,29 +39,6 @@ def by_definition(rings: list[np.ndarray], height: int, width: int) -> np.ndarra
 def test_filling_follows_the_definition(polygons: list[list[tuple[int, int]]]) -> None:
     rings = [np.array(points, float).reshape(-1, 2) / 4 for points in polygons]
     np.testing.assert_array_equal(fill_polygon(rings, 7, 8), by_definition(rings, 7, 8))
-
-
-@settings(max_examples=60, deadline=None)
-@given(MASKS)
-def test_a_mask_comes_back_from_its_outlines(mask: np.ndarray) -> None:
-    regions = outlines(mask)
-    height, width = mask.shape
-    _, number = ndimage.label(mask)
-    assert len(regions) == number
-    drawn = [fill_polygon(rings, height, width) for rings in regions]
-    total = np.sum([np.zeros_like(mask), *drawn], axis=0)
-    np.testing.assert_array_equal(total, mask.astype(int))  # each pixel in exactly one region
-    for rings, region in zip(regions, drawn, strict=True):
-        area = [np.sum(r[:, 0] * np.roll(r[:, 1], -1) - r[:, 1] * np.roll(r[:, 0], -1)) / 2 for r in rings]
-        assert area[0] > 0
-        assert all(hole < 0 for hole in area[1:])
-        np.testing.assert_array_equal(fill_polygon([joined(rings)], height, width), region)
-
-
-def test_regions_are_in_the_order_of_rows() -> None:
-    mask = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]], bool)
-    assert [rings[0][0].tolist() for rings in outlines(mask)] == [[2, 0], [0, 1], [1, 2]]
-    assert outlines(np.zeros((3, 3), bool)) == []
 
 
 def test_touching_polygons_share_no_pixel_and_leave_none() -> None:

@@ -44,6 +44,14 @@ def flat(points: list[list[float]] = SQUARE) -> list[list[float]]:
     return [[number for point in points for number in point]]
 
 
+@pytest.mark.parametrize("name", ["labelme", "coco", "yolo", "cvat", "label_studio", "cityscapes"])
+def test_a_folder_of_another_tool_is_named(name: str, tmp_path: Path) -> None:
+    for other in ("labelme", "coco", "yolo", "cvat"):
+        if other != name:
+            EXPORTS[other](tmp_path / other, scenes())
+            assert f"`data={other}`" in message(name, tmp_path / other)
+
+
 def test_labelme_tells_all_faults_at_once(tmp_path: Path) -> None:
     nan = float("nan")
     wrong = [
@@ -354,7 +362,7 @@ def test_label_studio_tells_faults_and_keeps_meanings(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(read("label_studio", studio_file(tmp_path, short))), mask_of(catalogue))
     save(GREY, tmp_path / "brush" / "task-1-annotation-2-by-1-tag-crack-0.png")
     (tmp_path / "p.json").unlink()
-    assert "name tasks, not pictures. Export JSON" in message("label_studio", tmp_path)
+    assert "name tasks, not pictures" in message("label_studio", tmp_path)
 
 
 def test_voc_and_cityscapes_tell_faults(tmp_path: Path) -> None:

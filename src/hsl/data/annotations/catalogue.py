@@ -16,6 +16,7 @@ from hsl.data.annotations.shapes import Drawn, Region
 from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
+from hsl.data.formats.recognise import looks_like
 from hsl.data.formats.tables import official_part, read_table
 from hsl.errors import DataError
 
@@ -199,6 +200,11 @@ def used_labels(annotated: Sequence[Annotated]) -> set[str]:
     regions = {region.label for item in annotated for region in item.regions if not region.crowd}
     segments = (segment for item in annotated if item.segments for segment in item.segments[1])
     return regions | {segment.label for segment in segments if not segment.crowd}
+
+
+def nothing_found(root: Path, option: str, what: str) -> str:
+    """The sentence about a folder that does not hold what a reader reads: it says what seems to lie there."""
+    return f"`{root}` should hold {what}. Found none. {looks_like(root, option) or 'Check `data.root`.'}"
 
 
 def named_paths(paths: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Polygons to masks and back, by one rule.
+"""Polygons to masks, by one rule.
 
 Coordinates are ``(x, y)`` in pixels from the upper left corner of the picture: the pixel in row i and column j covers
 ``[j, j + 1) x [i, i + 1)``. A pixel belongs to a polygon if its centre ``(j + 0.5, i + 0.5)`` lies in it; a centre on
@@ -7,10 +7,8 @@ one has the pixel. Inside is even-odd: a ring within a ring is a hole, and where
 surrounds twice is outside.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,9 +20,6 @@ Window = tuple[slice, slice]
 
 FARTHEST = 1e9
 """Largest coordinate, either sign."""
-
-_STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x and y, to the right, down, to the left, up
-_PIXELS = ((0, 0), (0, -1), (-1, -1), (-1, 0))  # row and column, from its start, of the pixel at the right hand of each
 
 
 def fill_polygon(rings: Sequence[Ring], height: int, width: int) -> NDArray[np.bool_]:
@@ -131,74 +126,3 @@ def window_of(points: Ring, height: int, width: int) -> Window:
     left, right = (int(min(max(end, 0), width)) for end in (low[0], high[0]))
     top, bottom = (int(min(max(end, 0), height)) for end in (low[1], high[1]))
     return slice(top, bottom), slice(left, right)
-
-
-def outlines(mask: NDArray[np.bool_]) -> list[list[Ring]]:
-    """The polygons of a mask, along the edges of its pixels: `fill_polygon` makes the same mask of them.
-
-    Args:
-        mask: ``bool (H, W)``.
-
-    Returns:
-        For each region (pixels that share an edge) its outline, clockwise as it is seen, then those of its holes,
-            counter-clockwise. Sorted by the topmost row, then the leftmost column of the region in it.
-
-    Example:
-        >>> [[ring.tolist() for ring in rings] for rings in outlines(np.array([[True, True]]))]
-        [[[[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]]]
-    """
-    keys, after = _edges(mask)
-    if not len(keys):
-        return []
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    across = mask.shape[1] + 1
-    follows, starts, directions = after.tolist(), (keys // 4).tolist(), (keys % 4).tolist()
-    left = [True] * len(starts)
-    regions: dict[int, list[Ring]] = defaultdict(list)
-    for first in range(len(starts)):  # in the order of rows: what surrounds a region comes before its holes
-        if not left[first]:
-            continue
-        edge, corners, before = first, [], -1
-        while left[edge]:
-            left[edge] = False
-            if directions[edge] != before:
-                corners.append(starts[edge])
-                before = directions[edge]
-            edge = follows[edge]
-        row, column = divmod(starts[first], across)
-        down, right = _PIXELS[directions[first]]
-        ring = np.stack(np.divmod(corners, across)[::-1], axis=1).astype(np.float64)
-        regions[int(labels[row + down, column + right])].append(ring)
-    return [*regions.values()]
-
-
-def joined(rings: Sequence[Ring]) -> Ring:
-    """One ring that fills as several do, for formats that know no holes: it walks to each and back on the same line."""
-    walk = [rings[0], rings[0][:1]]
-    for ring in rings[1:]:
-        walk += [ring, ring[:1], rings[0][:1]]
-    return np.concatenate(walk) if len(rings) > 1 else rings[0]
-
-
-def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The edges between a mask and the rest, with the mask on the right hand, and which edge follows each.
-
-    An edge is 4 times its first corner, counted along the rows, plus its direction.
-    """
-    padded = np.pad(mask, 1)
-    here, across = padded[1:-1, 1:-1], mask.shape[1] + 1
-    # pixel's neighbour that is not set, and the corner of the pixel at which the edge begins
-    sides = [(padded[:-2, 1:-1], 0, 0), (padded[1:-1, 2:], 0, 1), (padded[2:, 1:-1], 1, 1), (padded[1:-1, :-2], 1, 0)]
-    starts = []
-    for which, (beyond, down, right) in enumerate(sides):
-        rows, columns = np.nonzero(here & ~beyond)
-        starts.append(((rows + down) * across + columns + right) * 4 + which)
-    keys = np.sort(np.concatenate(starts))
-    corner, direction = keys // 4, keys % 4
-    end = corner + _STEPS[direction] @ np.array([1, across])
-    after = np.zeros(len(keys), np.int64)
-    for turn in (3, 0, 1):  # a right turn, which stays at the same pixel, overrules the others
-        wanted = end * 4 + (direction + turn) % 4
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        after = np.where(keys[place] == wanted, place, after)
-    return keys, after

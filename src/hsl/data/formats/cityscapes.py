@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hsl.batch import IGNORE_INDEX
-from hsl.data.annotations.catalogue import named_paths, part_of
+from hsl.data.annotations.catalogue import named_paths, nothing_found, part_of
 from hsl.data.annotations.pictures import files_below
 from hsl.data.files.decode_masks import decode_instances
 from hsl.data.files.records import Catalogue, FileSource, Record
@@ -86,7 +86,7 @@ def read_cityscapes(root: str | Path, ignore_unlabelled: bool = False) -> Catalo
     objects = _by_key([path for path in files if path.stem.endswith("_instanceIds")], "_instanceIds")
     images = {path.stem.removesuffix(f"_{IMAGES}"): path for path in files if path.stem.endswith(f"_{IMAGES}")}
     if not masks:
-        findings.add(f"`{root}` should hold masks `*{_IDS}.png` or `*{_TRAIN_IDS}.png`. Found none. Check `data.root`.")
+        findings.add(nothing_found(root, "cityscapes", f"masks `*{_IDS}.png` or `*{_TRAIN_IDS}.png`"))
     lone = [str(path) for key, path in masks.items() if key not in images]
     findings.add_names(lone, f"Every mask should have a picture `<name>_{IMAGES}.png`. Without one are", "Add it.")
     table = load_class_numbers(root / "classes.json", findings)

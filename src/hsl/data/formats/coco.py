@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.config.ranges import PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, part_of, used_labels
+from hsl.data.annotations.catalogue import Annotated, collect, nothing_found, part_of, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
@@ -123,7 +123,7 @@ def _read_files(root: Path, pattern: str | None, gatherer: Gatherer, findings: F
     wanted = [file for file in files if not file.is_other] or files
     others = [path for path in paths if path not in [file.path for file in wanted]]
     if not files and not findings.sentences:
-        findings.add(f"`{root}` should hold JSON files with `images` and `annotations`. Found none. Check `data.root`.")
+        findings.add(nothing_found(root, "coco", "JSON files with `images` and `annotations`"))
     elif others and not findings.sentences:
         named = ", ".join(f"`{names[path]}`" for path in others[:3])
         findings.not_read.append(f"{len(others)} JSON files without outlines of objects are not read: {named}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, used_labels
+from hsl.data.annotations.catalogue import Annotated, collect, nothing_found, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, Size, size_of
 from hsl.data.annotations.pictures import Pictures, files_below
@@ -83,10 +83,8 @@ def read_cvat(
             continue
         files += [file] if file is not None else []
     if not files and not findings.sentences:
-        findings.add(
-            f'`{root}` should hold XML of "CVAT for images 1.1", or {LABELMAP} and {MASKS}/. Found none. '
-            "Check `data.root`."
-        )
+        what = f'XML of "CVAT for images 1.1", or {LABELMAP} and {MASKS}/'
+        findings.add(nothing_found(root, "cvat", what))
     gatherer.report(root, findings)
     annotated = [item for file in files for item in file.items]
     met = sorted({region.label for item in annotated for region in item.regions})

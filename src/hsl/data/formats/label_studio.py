@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, used_labels
+from hsl.data.annotations.catalogue import Annotated, collect, nothing_found, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, Size, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
@@ -74,11 +74,8 @@ def read_label_studio(
     brushes = [path for path in paths if path.match(_BRUSH_FILE)]
     gatherer.report(root, findings)
     if not annotated and not findings.sentences:
-        there = f" The {len(brushes)} PNGs such as `{brushes[0].name}` name tasks, not pictures." if brushes else ""
-        findings.add(
-            f"`{root}` should hold the JSON export of Label Studio, a list of tasks. Found none.{there} Export "
-            "JSON, and put it there."
-        )
+        there = f" (the {len(brushes)} PNGs such as `{brushes[0].name}` name tasks, not pictures)" if brushes else ""
+        findings.add(nothing_found(root, "label_studio", f"the JSON export of Label Studio, a list of tasks{there}"))
     known = sorted({region.label for item in annotated for region in item.regions})
     labels = read_labels(known, settings, root, findings, used_labels(annotated))
     pictures = Pictures(root, [path for path in paths if path not in set(brushes)])

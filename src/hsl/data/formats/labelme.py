@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsl.config.ranges import NonNegativeFloat, PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, part_of, used_labels
+from hsl.data.annotations.catalogue import Annotated, collect, nothing_found, part_of, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, size_of, text_of
 from hsl.data.annotations.json_items import read_items
@@ -80,7 +80,7 @@ def read_labelme(
     if others and annotated:
         findings.not_read.append(f"`{root}`: {len(others)} JSON files are not LabelMe's, such as `{others[0]}`.")
     if not annotated and not findings.sentences:
-        findings.add(f"`{root}` should hold LabelMe's JSON files, with a key `shapes`. Found none. Check `data.root`.")
+        findings.add(nothing_found(root, "labelme", "LabelMe's JSON files, with a key `shapes`"))
     findings.raise_if_any(root) if not annotated else gatherer.report(root, findings)
     known = sorted({region.label for item in annotated for region in item.regions})
     labels = read_labels(known, settings, root, findings, used_labels(annotated))

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from hsl.config.ranges import PositiveFloat
-from hsl.data.annotations.catalogue import Annotated, collect, used_labels
+from hsl.data.annotations.catalogue import Annotated, collect, nothing_found, used_labels
 from hsl.data.annotations.class_table import read_labels
 from hsl.data.annotations.gatherer import Gatherer, kind_of, text_of
 from hsl.data.annotations.pictures import Pictures, files_below
@@ -80,7 +80,7 @@ def read_yolo(
     )
     gatherer.report(root, findings)
     if not annotated and not findings.sentences:
-        findings.add(f"`{root}` should hold a text file of polygons for each picture. Found none. Check `data.root`.")
+        findings.add(nothing_found(root, "yolo", "a text file of polygons for each picture"))
     labels = read_labels([names[number] for number in sorted(names)], settings, root, findings, used_labels(annotated))
     return collect(root, annotated, labels, pictures, settings, findings, splits=splits)
 
@@ -105,10 +105,8 @@ def _read_description(root: Path, findings: Findings) -> tuple[dict[int, str], M
             lines = read_bytes(path).decode("utf-8-sig", "replace").split("\n")
             return _names(path, [line.strip() for line in lines if line.strip()], findings), {}
     if not findings.sentences:
-        findings.add(
-            f"`{root}` should hold data.yaml with the names of the classes. Found none. Write one, such as "
-            "`names: [crack, hole]`."
-        )
+        what = "data.yaml with the names of the classes, such as `names: [crack, hole]`"
+        findings.add(nothing_found(root, "yolo", what))
     return {}, {}
 
 
