@@ -26,7 +26,7 @@ from hsl.data.loading.loader import BatchOrder, Loader
 from hsl.data.loading.transforms import training_transform
 
 ROOT = Path(__file__).parents[1]
-PICTURES, SIDE, SIZE, BATCH, REPEATS, TIMES = 240, 768, 384, 16, 3, 10
+PICTURES, SIDE, SIZE, BATCH, REPEATS, TIMES = 240, 768, 384, 16, 5, 10
 GOAL = 0.9
 """Of the disk cache, by RAM that holds everything."""
 NO_THRASH = 0.95
@@ -55,23 +55,26 @@ def run() -> list[dict[str, Any]]:
             for kind, epoch in epochs.items():
                 rates[kind].append(PICTURES / epoch())
         read = (_read_bytes(kinds["disk"]) - before) / (REPEATS * whole * 1e9)
-    speeds = {kind: round(statistics.median(values), 1) for kind, values in rates.items()}
+    rounds = [round(disk / ram, 2) for disk, ram in zip(rates["disk"], rates["ram, all"], strict=True)]
     sizes = {
         "pictures": PICTURES, "side": SIDE, "image_size": SIZE, "batch_size": BATCH, "num_workers": 1,
-        "repeats": REPEATS, "decoded_gigabytes": round(whole, 2), "cache_gigabytes": round(whole / TIMES, 3),
+        "repeats": REPEATS, "disk_by_ram": rounds, "decoded_gigabytes": round(whole, 2),
+        "cache_gigabytes": round(whole / TIMES, 3),
         "share_read_from_disk": round(read, 2), "unit": "pictures per second, median",
     }  # fmt: skip
     return [
-        _row("cache: ten times the memory, disk by RAM for all", speeds["disk"], speeds["ram, all"], GOAL, sizes),
-        _row("cache: RAM for a tenth by no cache", speeds["ram, a tenth"], speeds["none"], NO_THRASH, sizes),
+        _row("cache: ten times the memory, disk by RAM for all", rates["disk"], rates["ram, all"], GOAL, sizes),
+        _row("cache: RAM for a tenth by no cache", rates["ram, a tenth"], rates["none"], NO_THRASH, sizes),
     ]  # fmt: skip
 
 
-def _row(name: str, ours: float, peer: float, goal: float, sizes: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, ours: list[float], peer: list[float], goal: float, sizes: dict[str, Any]) -> dict[str, Any]:
+    """The ratio is the median over the rounds: what else the machine does changes from one to the next."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__}
+    ratio = statistics.median(one / other for one, other in zip(ours, peer, strict=True))
     return {
-        "name": name, "sizes": sizes, "versions": versions, "ours": ours, "peer": peer,
-        "ratio": round(ours / peer, 3), "goal": goal, "holds": ours / peer >= goal,
+        "name": name, "sizes": sizes, "versions": versions, "ours": round(statistics.median(ours), 1),
+        "peer": round(statistics.median(peer), 1), "ratio": round(ratio, 3), "goal": goal, "holds": ratio >= goal,
     }  # fmt: skip
 
 

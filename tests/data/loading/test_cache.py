@@ -329,6 +329,21 @@ def test_the_map_takes_no_more_memory_than_its_bound(tmp_path: Path) -> None:
     assert most - before > 0.5 * 10 * side * side * 3 / 1e6
 
 
+def test_only_what_lies_in_the_file_is_read_ahead(
+    make: Callable[..., PictureCache], pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[tuple[int, int]] = []
+    monkeypatch.setattr(SparseFile, "expect", lambda self, *stretch: ahead.append(stretch))
+    for kind in ("ram", None, "disk"):
+        cache = make(kind=kind)
+        cache.expect(range(4))  # nothing is stored yet
+        check(cache, pictures)
+        cache.expect([1, 3])
+    assert ahead == [(64 + 192, 4 * 9 * 4), (64 + 3 * 192, 3)]
+    check(cache, pictures)
+    cache._store.expect(0, 100)  # type: ignore[union-attr]
+
+
 def test_two_runs_at_once_do_not_decode_twice(tmp_path: Path) -> None:
     """Two interpreters of their own, in the same order, while the first is killed in the middle of a picture."""
     script = tmp_path / "run.py"

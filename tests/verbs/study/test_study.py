@@ -38,6 +38,7 @@ def test_the_spaces_of_conf_are_spaces() -> None:
     (["study.objectives=[score,seconds]"], "Set `pruner=none`"),
     (["+study.space={optimizer.lrr: {low: 1.0, high: 2.0}}"], "`study.space.optimizer.lrr` cannot be 1.0"),
     (["+study.space={encoder: {choices: [resnet50, resnet5O]}}"], "`study.space.encoder` cannot be resnet5O"),
+    (["+study.space={data.cache_gigabytes: {low: 0.0, high: 3.0}}"], "`study.space.data.cache_gigabytes` cannot be"),
     (["+study.space={trainer.max_epochs: {low: 0, high: 3}}"], "`study.space.trainer.max_epochs` cannot be 0"),
 ])  # fmt: skip
 @pytest.mark.slow  # each imports what a training calls

@@ -153,6 +153,15 @@ class PictureCache:
         with self._store.claimed(index):
             yield
 
+    def expect(self, places: Iterable[int]) -> None:
+        """Let the system read pictures of a batch from the disk while those before them are worked on."""
+        if not isinstance(self._store, SparseFile):
+            return
+        for index in places:
+            length = self._pixels(index).size if self._kept[index] and index in self._checked else 0
+            if 0 < length <= _READ_AHEAD:
+                self._store.expect(int(self._offsets[index]), length)
+
     def _read(self, index: int) -> Picture:
         picture = self._decode(self._records[index])
         if self._check is not None:
@@ -216,8 +225,6 @@ class PictureCache:
             if self._viewed > self._budget:
                 self._store.forget()
                 self._viewed = pixels.size
-            if pixels.size <= _READ_AHEAD:
-                self._store.expect(int(self._offsets[index]), pixels.size)
         image = pixels[: height * width * self._channels].reshape(height, width, self._channels)
         return Picture(image, pixels[image.size :].reshape(mask_size) if all(mask_size) else None)
 

@@ -65,6 +65,10 @@ class PictureDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    def expect(self, keys: Sequence[Key]) -> None:
+        """Tell the cache which samples are asked for next; see `PictureCache.expect`."""
+        self._pictures.expect(self._places[key[1]] for key in keys)
+
     def __getitem__(self, key: Key) -> Sample:
         """The sample of an (epoch, index, ...); pictures and masks are ``uint8``, a sample without mask has no
         masks.

@@ -259,6 +259,7 @@ class _Fetch(Dataset[Any]):
         return len(self._dataset)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample | DataError]:
+        self._dataset.expect(keys)
         return [self._sample(key) for key in keys]
 
     def _sample(self, key: Key) -> Sample | DataError:

@@ -9,7 +9,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hsl.config.calls import check_calls
+from hsl.config.calls import check_calls, check_values
+from hsl.config.ranges import KEYS
+from hsl.config.signatures import check_values_of_ours
 from hsl.config.validation import validate
 from hsl.errors import ConfigError, user_sentence
 from hsl.terminal import say
@@ -95,6 +97,8 @@ def _told(words: Sequence[str]) -> str | None:
         cfg = compose("train", list(words))
         validate(cfg)
         content: Any = OmegaConf.to_container(cfg, resolve=True)
+        check_values(content, KEYS)
+        check_values_of_ours(content)
         check_calls(content)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if isinstance(error, ConfigError):
