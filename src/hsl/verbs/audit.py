@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ from omegaconf import DictConfig
 from hsl.config.validation import validate
 from hsl.data.arguments import Loading, PictureForm
 from hsl.data.audit.audit_views import print_table, write_contact_sheets
+from hsl.data.importing.found_groups import FoundGroups, find_groups, labels_rows
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import DataSource, PreparedData
+from hsl.errors import ConfigError
+from hsl.files.cells import csv_text
+from hsl.files.io import write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.tables.comparison_tables import parts_table, told
@@ -34,6 +39,9 @@ def audit(cfg: DictConfig) -> None:
     With ``ensemble`` what is checked is a finished ensemble, see `hsl.verbs.ensemble.ensemble_audit`.
     """
     validate(cfg)
+    if cfg.groups not in (None, "found"):
+        raise ConfigError(f"`groups` should be null or found. Found `groups = {cfg.groups}`. To split by a column set "
+                          f"`data.split.groups={cfg.groups}`.")  # fmt: skip
     if cfg.ensemble is not None:
         from hsl.verbs.ensemble.ensemble_audit import audit_ensemble  # the audit of data needs none of it
 
@@ -48,11 +56,25 @@ def audit(cfg: DictConfig) -> None:
         parts = part_tests(data)
         write_parts(output.work, parts)
         write_table(parts_table([parts]), output.work)
+        if cfg.groups is not None:
+            groups = find_groups(data.catalogue, data.scan, findings.threshold, source.cache_folder)
+            write_atomically(output.work / "labels.csv", csv_text(*labels_rows(data.catalogue, groups)))
     print_table(findings)
     for sentence in told(parts):
         say(sentence)
+    if cfg.groups is not None:
+        _tell_of_groups(groups, output.path, str(cfg.data.root))
     say(f"{output.path / AUDIT}")
     findings.raise_if_stopped()
+
+
+def _tell_of_groups(groups: FoundGroups, folder: Path, root: str) -> None:
+    shared = groups.shared
+    say(f"{sum(shared.values())} of {len(groups.group)} pictures belong to {len(shared)} groups of two or more.")
+    for name, number in groups.not_taken.items():
+        say(f"The name `{name}` is shared by {number} pictures, too many to be of one thing: it joins none.")
+    say(f"{folder / 'labels.csv'} holds them, with the reason of each. Look at it; put it in the place of "
+        f"`{root}/labels.csv`, whose columns it keeps.")  # fmt: skip
 
 
 def data_source(**settings: Any) -> DataSource:

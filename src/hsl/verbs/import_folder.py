@@ -15,6 +15,7 @@ from hsl.data.formats.mask_guess import MaskGuess, guess
 from hsl.data.formats.patterns import CLASS, Listing, list_files
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.formats.recognise import Sight, recognise
+from hsl.data.formats.tables import GROUP
 from hsl.data.importing.ready_folder import write_ready_folder
 from hsl.errors import ConfigError, DataError, UserError
 from hsl.files.output_folder import OutputFolder
@@ -39,9 +40,15 @@ class _Read:
         """The command that trains on it."""
         words = [f"data={self.sight.option}", f"data.root={self.root}"]
         words += [f"data.reader.{name}={_word(value)}" for name, value in self.settings.items()]
-        parts = {record.split for record in self.catalogue.records} if self.catalogue else set()
-        words += ["data/split=holdout"] * ({"train", "val"} <= parts)
-        return shlex.join(["hsl", "train", *words])
+        return shlex.join(["hsl", "train", *words, *_split(self.catalogue)])
+
+
+def _split(catalogue: Catalogue | None) -> list[str]:
+    """The split that the data set allows: its own parts, else folds, of pictures where no groups are known."""
+    records = () if catalogue is None else catalogue.records
+    if {"train", "val"} <= {record.split for record in records}:
+        return ["data/split=holdout"]
+    return [] if any(GROUP in record.attributes for record in records) else ["data.split.groups=null"]
 
 
 def import_folder(cfg: DictConfig) -> None:
@@ -136,7 +143,7 @@ def _write(read: _Read, output: Path) -> None:
     if candidates:
         say(f"Columns of labels.csv that may say what belongs together: {', '.join(candidates)}. Rename one to "
             "`group`, or choose it: `data.split.groups=COLUMN`.")  # fmt: skip
-    say(f"\n  {shlex.join(['hsl', 'train', 'data=folder', f'data.root={output}'])}\n")
+    say(f"\n  {shlex.join(['hsl', 'train', 'data=folder', f'data.root={output}', *_split(read.catalogue)])}\n")
 
 
 def _tell_of_listing(root: Path, listing: Listing) -> None:
