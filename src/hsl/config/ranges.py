@@ -73,6 +73,7 @@ KEYS: Mapping[str, Any] = {
     "nearest": NonNegativeInt,
     "per_class": PositiveInt,
     "more": NonNegativeInt,
+    "shown": NonNegativeInt,
     "plans": Mapping[str, Mapping[Literal["share", "folds", "most_minutes"], PositiveFloat | Literal["all"] | None]],
 }
 """What the keys of the verbs themselves may be; those of calls are annotated where they are received."""
