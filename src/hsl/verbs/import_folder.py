@@ -46,9 +46,9 @@ class _Read:
 def _split(catalogue: Catalogue | None) -> list[str]:
     """The split that the data set allows: its own parts, else folds, of pictures where no groups are known."""
     records = () if catalogue is None else catalogue.records
-    if {"train", "val"} <= {record.split for record in records}:
-        return ["data/split=holdout"]
-    return [] if any(GROUP in record.attributes for record in records) else ["data.split.groups=null"]
+    official = {"train", "val"} <= {record.split for record in records}
+    alone = not any(GROUP in record.attributes for record in records)
+    return [*(["data/split=holdout"] if official else []), *(["data.split.groups=null"] if alone else [])]
 
 
 def import_folder(cfg: DictConfig) -> None:
