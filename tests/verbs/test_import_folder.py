@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
+from tests.conftest import composed
+from tests.data.formats._exports import EXPORTS, scenes
 
+from hsl.cli import _quoted
 from hsl.data.files.decoding import Decoding
 from hsl.data.formats.folder import read_folder
 from hsl.errors import ConfigError, DataError
+from hsl.run_folder.provenance import read_provenance
 from hsl.verbs.import_folder import import_folder
+from hsl.verbs.train.train import train
 
 READERS = {"folder": "hsl.data.formats.folder.read_folder", "labelme": "hsl.data.formats.labelme.read_labelme",
            "hf": "hsl.data.formats.hf.read_hub"}  # fmt: skip
@@ -115,3 +121,29 @@ def test_what_cannot_be_imported(root: Path, tmp_path: Path) -> None:
         look(root, output=str(tmp_path))
     with pytest.raises(ConfigError, match="Write `hsl import FOLDER`"):
         import_folder(OmegaConf.create({"input": None, "output": None, "data": None, "readers": READERS}))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+@pytest.mark.parametrize("name", EXPORTS)
+def test_one_command_trains_on_the_export_of_each_tool(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "export of a tool"
+    EXPORTS[name](root, scenes(9))
+    conf = Path(__file__).parents[2] / "conf" / "data"
+    options = {name: yaml.safe_load((conf / f"{name}.yaml").read_text())["reader"]["_target_"] for name in EXPORTS}
+    look(root, readers=READERS | options)
+    command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  hsl train"))
+    words = [_quoted(word) for word in shlex.split(command)[2:]]  # as `hsl` hands them to Hydra
+    assert f"data={'cvat' if name == 'voc' else name}" in words  # that one is the mask export of CVAT
+    small = [
+        "data.image_size=32", "data.batch_size=2", "data.num_workers=0", "data.audit.near_duplicates=off",
+        "data.audit.missing_classes=warn", "data.audit.conflicts=warn", "encoder=mobilenetv3_small",
+        "encoder.weights=null", "decoder.channels=[8,8,8,8,8]", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+        "logger=none", "callbacks.tta_evaluation=null", "callbacks.evaluation.num_examples=0",
+        f"output_root={tmp_path / 'outputs'}",
+    ]  # fmt: skip
+    train(composed([*words, *small]))
+    (run,) = (tmp_path / "outputs").glob("*/fold0/*")
+    assert read_provenance(run)["status"] == "finished"

@@ -182,8 +182,8 @@ def cityscapes(root: Path, drawn: list[Scene]) -> None:
     """Two cities; numbers of classes as Cityscapes would have them, named by ``classes.json``."""
     numbers = {"crack": 7, "hole": 26}
     table = np.array([0, *numbers.values()], np.uint8)
-    for i, scene in enumerate(drawn):
-        city = ("bonn", "jena")[i % 2]
+    for scene in drawn:
+        city = {"train": "bonn", "val": "jena"}[scene.split]
         save(scene.image, root / "leftImg8bit" / scene.split / city / f"{scene.name}_leftImg8bit.png")
         folder = root / "gtFine" / scene.split / city
         save(table[scene.mask()], folder / f"{scene.name}_gtFine_labelIds.png")
