@@ -214,7 +214,7 @@ def test_copies_on_both_sides(run: Run, pictures: Path) -> None:
         (["metrics.pool.workers=0"], ["`metrics.pool.workers` should be a whole number of at least 1 or auto"]),
         (["callbacks.evaluation.num_examples=-1"], ["num_examples` should be a whole number of at least 0"]),
         (["loss.weights.dice=.nan"], ["`loss.weights` should be a map, each value a number of at least 0"]),
-        (["+trainer.strategy=ddp_spawn"], ["`trainer.strategy` should be auto or ddp"]),
+        (["+trainer.strategy=ddp_spawn"], ["`trainer.strategy` should be auto, ddp or"]),
         (["trainer.plugins=null"], ["AtomicCheckpointIO"]),
         (["trainer.check_val_every_n_epoch=2"], ["`trainer.max_epochs`, 1, so that there is a validation"]),
         (["+trainer.limit_val_batches=0.01"], ["leave a batch of the 2 that there are", "Take at least 0.5"]),

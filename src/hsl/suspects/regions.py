@@ -53,6 +53,11 @@ class Region:
         return self.sureness * self.share * self.radius / (self.radius + large)
 
     @property
+    def pair(self) -> tuple[int, int]:
+        """Class of the mask, and of the models."""
+        return self.label, self.predicted
+
+    @property
     def area(self) -> int:
         """Pixels."""
         return int(self.pixels.sum())

@@ -86,6 +86,13 @@ class Evidence:
         return softmin(_of_class(self.mean, self._label)[self.known])
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """``(C, C)``: known pixels by label and prediction."""
+        number = len(self.mean)
+        code = self.mask[self.known].astype(np.int64) * number + self.predicted[self.known]
+        return np.bincount(code, minlength=number * number).reshape(number, number)
+
+    @property
     def _label(self) -> NDArray[np.uint8]:
         return np.where(self.known, self.mask, 0).astype(np.uint8)
 
@@ -93,3 +100,36 @@ class Evidence:
 def _of_class(planes: NDArray[Any], index: NDArray[np.uint8]) -> NDArray[Any]:
     """``(H, W)``: of every pixel the plane of its class."""
     return np.asarray(np.take_along_axis(planes, index[None].astype(np.intp), axis=0)[0])
+
+
+def trust(label: int, predicted: int, area: int, picture: NDArray[np.int64], total: NDArray[np.int64]) -> float:
+    """How far models that contradict a label are right about these classes elsewhere, in [0, 1].
+
+    The recall of the labelled class times the precision of the predicted one, over the rest of the picture. The data
+    set stands in with as many pixels as the region has, and so alone where the picture has no more of the class. A
+    model that does not know the large nuclei of stained tissue contradicts their labels surely, all over the picture.
+
+    Args:
+        label: class of the mask.
+        predicted: class of the models.
+        area: pixels of the region.
+        picture: pixels of the picture by label and prediction, the region's with them; see `Evidence.counts`.
+        total: the same of all pictures.
+
+    Example:
+        >>> seen = np.array([[80, 0], [10, 10]])  # the models miss half of class 1, and this region is that half
+        >>> round(trust(1, 0, 10, seen, seen), 3)
+        0.741
+    """
+    rest = picture.copy()
+    rest[label, predicted] -= area
+
+    recall = _shrunk(rest[label], total[label], label, area)
+    precision = _shrunk(rest[:, predicted], total[:, predicted], predicted, area)
+    return recall * precision
+
+
+def _shrunk(here: NDArray[np.int64], everywhere: NDArray[np.int64], right: int, weight: int) -> float:
+    """The share of `right` here, with `weight` further pixels as they are everywhere."""
+    usual = float(everywhere[right]) / max(1.0, float(everywhere.sum()))
+    return (float(here[right]) + weight * usual) / (float(here.sum()) + weight)

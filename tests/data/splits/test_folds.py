@@ -55,7 +55,9 @@ def shuffled(catalogue: Catalogue, scan: Scan, seed: int) -> tuple[Catalogue, Sc
     picked = {}
     for name in (field.name for field in fields(scan) if field.name != "errors"):
         whole = getattr(scan, name)
-        picked[name] = tuple(whole[i] for i in order) if isinstance(whole, tuple) else whole[order]
+        picked[name] = (
+            tuple(whole[i] for i in order) if isinstance(whole, tuple) else whole[order] if len(whole) else whole
+        )
     records = tuple(catalogue.records[i] for i in order)
     return replace(catalogue, records=records), replace(scan, **picked)
 

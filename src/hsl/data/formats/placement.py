@@ -54,7 +54,7 @@ def placements(files: Iterable[str]) -> list[Placement]:
     Example:
         >>> found = placements(["train/images/a.jpg", "train/images/b.jpg", "train/masks/a.png", "train/masks/b.png"])
         >>> found[0].images, found[0].masks, found[0].pairs
-        ('{split}/images/{id}', '{split}/masks/{id}', 2)
+        ('{split}/images/{id}.jpg', '{split}/masks/{id}.png', 2)
     """
     shelves = _shelves([path for path in files if _suffix(path) in (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES)])
     found = []

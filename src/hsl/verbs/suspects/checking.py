@@ -15,12 +15,13 @@ from hsl.ensembles.rows import Rows
 from hsl.errors import DataError
 from hsl.suspects.listing import Suspect, of_image_label, of_region, of_shift, of_swap
 from hsl.suspects.regions import regions_of
-from hsl.suspects.scores import Evidence
+from hsl.suspects.scores import Evidence, trust
 from hsl.suspects.shifts import best_shift
 from hsl.suspects.swaps import SmallVersions, Swap, best_pairs, compare
 from hsl.verbs.ensemble.gathering import Members, probability_map
 
 Item = TypeVar("Item")
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,8 @@ def check_masks(reader: Reader) -> Checked:
     """
     classes = reader.found.classes
     small, checked = SmallVersions(), Checked([], {}, [])
+    regions: list[tuple[Suspect, tuple[int, int], Counts]] = []
+    total: Counts = np.zeros((len(classes), len(classes)), np.int64)
     for name in _told(sorted(reader.found.folds), "masks"):
         evidence = reader.evidence(name)
         if evidence is None or not evidence.known.any():
@@ -88,7 +91,12 @@ def check_masks(reader: Reader) -> Checked:
         shift = best_shift(evidence)
         if shift is not None:
             checked.suspects.append(of_shift(name, shift, evidence.size))
-        checked.suspects.extend(of_region(name, region, classes) for region in regions_of(evidence))
+        counts = evidence.counts
+        total += counts
+        regions.extend((of_region(name, region, classes), region.pair, counts) for region in regions_of(evidence))
+    for suspect, (label, predicted), counts in regions:
+        weight = trust(label, predicted, suspect.area, counts, total)
+        checked.suspects.append(suspect.model_copy(update={"score": suspect.score * weight}))
     checked.suspects.extend(_swapped(reader, small.candidates()))
     return checked
 
