@@ -70,8 +70,8 @@ def find_groups(catalogue: Catalogue, scan: Scan, threshold: float, cache_dir: P
         joined.join([one, other], {one: f"like {other} ({correlation:.3f})", other: f"like {one} ({correlation:.3f})"})
     not_taken = _join_names(ids, joined)
     moments = {record.id: taken(record.image) for record in catalogue.records}
-    for names in bursts(moments, BURST_S):
-        joined.join(names, {name: f"taken in one go, {moments[name].date}" for name in names})
+    for burst in bursts(moments, BURST_S):
+        joined.join(burst, {name: f"taken in one go, {moments[name].date}" for name in burst})
     groups = {name: joined.top(name) for name in ids}
     reasons = {name: joined.reasons.get(name, "alone") for name in ids}
     return FoundGroups(groups, reasons, not_taken)
