@@ -1,17 +1,25 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hsl.data.files.records import Catalogue
+from hsl.data.formats.channels import read_channels
+from hsl.data.formats.coco import read_coco
+from hsl.data.formats.cvat import read_cvat
 from hsl.data.formats.folder import read_folder
 from hsl.data.formats.mask_guess import guess
 from hsl.data.formats.patterns import list_files
 from hsl.data.formats.placement import placements
 from hsl.data.formats.recognise import looks_like, recognise
+from hsl.data.formats.severstal import read_severstal
+from hsl.data.formats.voc import read_voc
+from hsl.data.formats.yolo import read_yolo
 from hsl.errors import DataError
 
 
@@ -59,6 +67,13 @@ def test_each_kind_of_folder_is_recognised(tmp_path: Path, option: str) -> None:
         assert f"`data={option}`" in looks_like(tmp_path, "folder")
         with pytest.raises(DataError, match=f"(?s)This looks like .*`data={option}`"):
             read_folder(tmp_path, images="nowhere/{id}")
+
+
+@pytest.mark.parametrize("reader", [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat])
+def test_each_reader_says_what_lies_there(reader: Callable[..., Catalogue], tmp_path: Path) -> None:
+    lay(tmp_path, FOLDERS["labelme"])
+    with pytest.raises(DataError, match="This looks like LabelMe JSON .*`data=labelme`"):
+        reader(tmp_path)
 
 
 def test_nothing_and_several(tmp_path: Path) -> None:
