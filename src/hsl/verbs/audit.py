@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from hsl.config.validation import validate
 from hsl.data.arguments import Loading, PictureForm
 from hsl.data.audit.audit_views import print_table, write_contact_sheets
+from hsl.data.audit.twins import find_twins
+from hsl.data.audit.unusual import unusual_pictures
 from hsl.data.importing.found_groups import FoundGroups, find_groups, labels_rows
 from hsl.data.labels.image_labels import HEAD
 from hsl.data.prepared import DataSource, PreparedData
@@ -56,6 +58,7 @@ def audit(cfg: DictConfig) -> None:
         parts = part_tests(data)
         write_parts(output.work, parts)
         write_table(parts_table([parts]), output.work)
+        _write_page(output.work, data, parts, source.cache_folder)
         if cfg.groups is not None:
             groups = find_groups(data.catalogue, data.scan, findings.threshold, source.cache_folder)
             write_atomically(output.work / "labels.csv", csv_text(*labels_rows(data.catalogue, groups)))
@@ -64,8 +67,21 @@ def audit(cfg: DictConfig) -> None:
         say(sentence)
     if cfg.groups is not None:
         _tell_of_groups(groups, output.path, str(cfg.data.root))
-    say(f"{output.path / AUDIT}")
+    say(f"{output.path / AUDIT}, and as a page {output.path / 'index.html'}")
     findings.raise_if_stopped()
+
+
+def _write_page(folder: Path, data: PreparedData, parts: PartTests, cache_dir: Path | None) -> None:
+    from hsl.reports.page.audit_page import (  # brings matplotlib: not before the data are read
+        PAIRS,
+        Audited,
+        write_audit_page,
+    )
+
+    threshold = None if data.audit.near_duplicates == "off" else data.audit.threshold
+    twins = find_twins(data.catalogue, data.scan, threshold, cache_dir, PAIRS)
+    unusual = unusual_pictures(data.catalogue, data.scan)
+    write_audit_page(folder / "index.html", Audited(data.audit, data.catalogue, parts, twins, unusual))
 
 
 def _tell_of_groups(groups: FoundGroups, folder: Path, root: str) -> None:

@@ -14,7 +14,7 @@ from hsl.reports.tables.score_tables import Table
 
 @dataclass(frozen=True)
 class PageSection:
-    """A heading with what stands under it; ``commands`` show more of it."""
+    """A heading with what stands under it; ``commands`` show more of it, ``large`` shows its pictures twice as wide."""
 
     title: str
     text: str = ""
@@ -22,6 +22,7 @@ class PageSection:
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
     views: Sequence[View] = ()
+    large: bool = False
 
 
 def write_sections_page(
