@@ -73,6 +73,7 @@ def test_planted_pictures_are_shown_and_names_are_text(tmp_path: Path, capsys: p
     assert "below" in section(sections, "Dark: ")
     assert "Listed: shorter side" in section(sections, "Small: none listed")
     assert "This stops a run: " in page
+    assert "Pictures worth a look: 2 blurred, 1 dark" in page
     states = section(sections, "State of each rule")
     assert "(g) a picture that is there twice ✕\u00a0stopped" in re.sub(r"\s*\n\s*|  +", " ", states).replace("  ", " ")
 
@@ -89,7 +90,10 @@ def test_nothing_to_show_and_what_was_not_looked_at_are_said(tmp_path: Path) -> 
     states = section(sections, "State of each rule")
     assert "–\u00a0off" in states
     assert "?\u00a0not checked" in states
-    assert "Nothing that was checked stops a run." in "".join(sections)
+    answer = "".join(sections)
+    assert "Nothing that was checked stops a run." in answer
+    assert "0 pairs of copies, 0 with masks of unlike classes; near-duplicates were not looked for." in answer
+    assert "Pictures worth a look: not checked." in answer
 
 
 def test_files_that_cannot_be_read_leave_a_gap_and_many_pairs_are_counted(tmp_path: Path) -> None:

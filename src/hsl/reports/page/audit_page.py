@@ -109,9 +109,19 @@ def _answer(content: Audited) -> list[str]:
         f"{state.capitalize()}: {', '.join(rules[state])}." for state in SIGNS if rules[state] and state != STOPPED
     ]
     twins = content.twins
-    pairs = f"{twins.number} pairs of copies or near-duplicates, {twins.contradicting} with masks of unlike classes."
-    looks = ", ".join(f"{number} {kind}" for kind, number in listed(content.unusual).items() if number)
-    return [first, *others, pairs, f"Worth a look: {looks}." if looks else "No picture is listed as worth a look."]
+    searched = content.audit.near_duplicates != "off"
+    pairs = f"{twins.number} pairs of copies{' or near-duplicates' * searched}, {twins.contradicting} with masks of "
+    pairs += "unlike classes." if searched else "unlike classes; near-duplicates were not looked for."
+    return [first, *others, pairs, _looks(content.unusual)]
+
+
+def _looks(unusual: Sequence[Unusual]) -> str:
+    checked = listed(unusual)
+    found = ", ".join(f"{number} {kind}" for kind, number in checked.items() if number) or "none listed"
+    left = [each.kind for each in unusual if each.kind not in checked]
+    if not checked:
+        return "Pictures worth a look: not checked."
+    return f"Pictures worth a look: {found}{'; not checked: ' * bool(left)}{', '.join(left)}."
 
 
 def _states(found: Audit) -> Table:
