@@ -72,7 +72,7 @@ def test_each_kind_of_folder_is_recognised(tmp_path: Path, option: str) -> None:
 @pytest.mark.parametrize("reader", [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat])
 def test_each_reader_says_what_lies_there(reader: Callable[..., Catalogue], tmp_path: Path) -> None:
     lay(tmp_path, FOLDERS["labelme"])
-    with pytest.raises(DataError, match="This looks like LabelMe JSON .*`data=labelme`"):
+    with pytest.raises(DataError, match=r"This looks like LabelMe JSON .*`data=labelme`"):
         reader(tmp_path)
 
 
