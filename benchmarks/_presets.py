@@ -14,6 +14,8 @@ Values = dict[str, object]
 OTHER_FILES = {"provenance.json", "results.json", "labels.json", "refinement_log.json"}
 STARTED = re.compile(r"\d{4}-\d\d-\d\d\\?_\d\d-\d\d-\d\d(?:-\d+)?")
 TIMES = {"created", "started", "time", "time (h:m:s)", "wall_time", "wall_time_s"}
+COSTS = ("energy_j", "energy_note", "device_time_s")
+COST = re.compile(r" Energy of the machine while they ran: .*? runs\)\.")
 
 
 def save(path: Path, array: npt.NDArray[np.generic]) -> None:
@@ -154,10 +156,14 @@ def files_of(out: Path, rooms: Sequence[str]) -> dict[str, Path]:
 def values_of(path: Path, places: Sequence[Path]) -> Values:
     """What a file says, without what differs from run to run."""
     everything = READERS[path.suffix](path)
-    values = {key: value for key, value in everything.items() if key.rpartition(".")[2] not in TIMES}
+    values = {
+        key: value
+        for key, value in everything.items()
+        if key.rpartition(".")[2] not in TIMES and not key.startswith(COSTS)
+    }
     for key, value in values.items():
         if isinstance(value, str):
             for place in map(str, places):
                 value = value.replace(place, "OUT").replace(place.replace("_", r"\_"), "OUT")
-            values[key] = STARTED.sub("RUN", value)
+            values[key] = COST.sub("", STARTED.sub("RUN", value))
     return values

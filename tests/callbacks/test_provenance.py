@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hsl.callbacks import provenance
 from hsl.callbacks.provenance import Provenance
+from hsl.files.energy import Reading
 from hsl.run_folder.provenance import read_provenance
 
 
@@ -36,6 +37,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def page(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(path.read_text())
     return facts
+
+
+def fit_trainer(device: str = "cpu", **more: Any) -> SimpleNamespace:
+    return SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), world_size=2, **more)
 
 
 def test_running_then_finished(tmp_path: Path, clock: Clock) -> None:
@@ -182,7 +187,7 @@ def test_the_hash_is_that_of_the_metadata_files() -> None:
 
 def test_the_precision_that_was_used_is_a_fact(tmp_path: Path, clock: Clock) -> None:
     record, checkpoint = Provenance(tmp_path, {}), {}
-    record.on_fit_start(SimpleNamespace(precision="bf16-mixed", datamodule=None), None)  # type: ignore[arg-type]
+    record.on_fit_start(fit_trainer(precision="bf16-mixed", datamodule=None), None)  # type: ignore[arg-type]
     record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
     assert checkpoint["provenance"]["precision"] == "bf16-mixed"
 
@@ -191,10 +196,52 @@ def test_each_checkpoint_tells_how_many_pseudo_labels_of_each_tier_its_phase_use
     record = Provenance(tmp_path, {})
     for tiers in ({"A": 3, "B": 2}, {"A": 5}):
         data, checkpoint = SimpleNamespace(prepared=SimpleNamespace(label_tiers=tiers)), {}
-        record.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
+        record.on_fit_start(fit_trainer(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
         record.on_save_checkpoint(None, None, checkpoint)  # type: ignore[arg-type]
         assert checkpoint["provenance"]["label_tiers"] == tiers
     data = SimpleNamespace(prepared=SimpleNamespace(label_tiers=None))
     masks = Provenance(tmp_path / "other", {})
-    masks.on_fit_start(SimpleNamespace(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
+    masks.on_fit_start(fit_trainer(precision="32-true", datamodule=data), None)  # type: ignore[arg-type]
     assert "label_tiers" not in masks.facts
+
+
+def test_energy_adds_up_over_resumes(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "provenance.json"
+    path.write_text(json.dumps({"wall_time_s": 1.0}))  # of a time when energy was not recorded
+    readings = iter([90, 95, 5, 12, 20, 20, 31])  # wraps at 100: 5, 10, 7; then a pause of 8; then 0, 11
+    monkeypatch.setattr(
+        provenance, "read_counters", lambda: ({"rapl package-0": Reading(next(readings), 100.0)}, ["b cannot be read"])
+    )
+    record = Provenance(tmp_path, {})
+    with record.recording():
+        record.on_train_epoch_end(SimpleNamespace(is_global_zero=True), None)  # type: ignore[arg-type]
+    assert page(path)["energy_j"] == {"rapl package-0": 22.0}
+    with Provenance(tmp_path, {}).recording():
+        pass
+    facts = page(path)
+    assert facts["energy_j"] == {"rapl package-0": 33.0}
+    assert facts["energy_note"] == "b cannot be read"
+    assert facts["device_time_s"]["processor"] >= 0
+
+
+def test_without_a_counter_it_says_so(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "read_counters", lambda: ({}, []))
+    with Provenance(tmp_path, {}).recording():
+        pass
+    facts = page(tmp_path / "provenance.json")
+    assert (facts["energy_j"], facts["energy_note"]) == ({}, "not measured (no counter that can be read)")
+
+
+def test_device_time_is_that_of_every_device_and_adds_up(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "read_counters", lambda: ({"rapl package-0": Reading(1.0, 9.0)}, []))
+    for _ in range(2):
+        record = Provenance(tmp_path, {})
+        with record.recording():
+            clock.now += 3  # before the training no device is at work
+            record.on_fit_start(fit_trainer("cuda", precision="x", datamodule=None), None)  # type: ignore[arg-type]
+            clock.now += 5
+    facts = page(tmp_path / "provenance.json")
+    assert facts["device_time_s"]["devices"] == 20.0
+    assert facts["energy_note"] == "devices not counted: pynvml gives no counter"

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from hsl.reports.statistics.part_tests import PartCounts, compare_parts
 from hsl.reports.statistics.ranking import ranked, ranking_table
 from hsl.reports.tables.class_tables import per_class_table
 from hsl.reports.tables.comparison_tables import pairwise_classes_table, pairwise_table, parts_of, parts_table
-from hsl.reports.tables.run_tables import family, family_table, folds_table, phases_table
+from hsl.reports.tables.run_tables import cost_of, family, family_table, folds_table, phases_table
 from hsl.reports.tables.score_tables import (
     Column,
     Table,
@@ -362,3 +364,20 @@ def test_a_broken_file_is_told_in_the_notes(runs, tmp_path):
     found = runs()
     models = models_of(found, ["name", "fold", "seed"], "encoder.name")
     assert any("parts.json" in note.text for note in notes_on(found, models, ScoredOn("val")))
+
+
+def test_the_cost_of_runs_is_summed_and_never_zero_where_unknown() -> None:
+    known = {"energy_j": {"rapl package-0": 1.8e6, "nvml 0": 1.8e6}, "device_time_s": {"processor": 1800.0}}
+    unknown = {"energy_j": {}, "device_time_s": {"processor": 1800.0, "devices": 7200.0}}
+
+    def cost(*pages: dict[str, Any]) -> str:
+        return cost_of([SimpleNamespace(provenance=page) for page in pages])  # type: ignore[misc]
+
+    assert cost({}) == ""
+    assert cost(unknown, {}) == (
+        " Energy of the machine while they ran: not measured; processor time 0.50 h, device time 2.00 h (1 of 2 runs)."
+    )
+    assert cost(known, unknown, {}) == (
+        " Energy of the machine while they ran: 1 kWh (nvml, rapl) in 1 of 3 runs; "
+        "processor time 1.00 h, device time 2.00 h (2 of 3 runs)."
+    )

@@ -18,6 +18,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from hsl.files.energy import read_counters, spent_between
 from hsl.run_folder.provenance import read_provenance, write_provenance
 from hsl.terminal import say
 
@@ -27,6 +28,11 @@ PACKAGES = ("hsl", "torch", "torchvision", "lightning", "segmentation-models-pyt
 
 class Provenance(Callback):
     """Keeps ``provenance.json`` and puts the same facts into every checkpoint.
+
+    ``energy_j`` (counter to joules) is of the whole machine of the first process while the run ran; empty where no
+    counter can be read, and ``energy_note`` says why. ``device_time_s``: ``processor``, of the first process and those
+    of its children that ended; ``devices``, wall time since the training began times the devices. All are sums over
+    the attempts.
 
     Args:
         folder: of the run.
@@ -39,6 +45,12 @@ class Provenance(Callback):
         self.facts = {**facts, **run_environment(), "started": earlier.get("started", _now())}
         self._spent = float(earlier.get("wall_time_s", 0.0))
         self._start = time.monotonic()
+        self._energy: dict[str, float] = dict(earlier.get("energy_j") or {})
+        self._device_time: dict[str, float] = dict(earlier.get("device_time_s") or {})
+        self._counters, self._notes = read_counters()
+        self._processor = _processor_time()
+        self._fitting: float | None = None
+        self._devices = 0
 
     def on_save_checkpoint(
         self,
@@ -65,6 +77,8 @@ class Provenance(Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.facts["precision"] = str(trainer.precision)  # what `auto` was
+        if trainer.strategy.root_device.type != "cpu" and self._fitting is None:
+            self._fitting, self._devices = time.monotonic(), trainer.world_size
         data = cast(Any, trainer).datamodule  # None where the trainer is given loaders
         if data is not None and data.prepared.label_tiers is not None:
             self.facts["label_tiers"] = dict(data.prepared.label_tiers)
@@ -76,8 +90,31 @@ class Provenance(Callback):
     def _write(self, status: str, **more: Any) -> None:
         spent = self._spent + time.monotonic() - self._start
         finished = _now() if status == "finished" else None
-        page = {**self.facts, "status": status, "finished": finished, "wall_time_s": round(spent, 1), **more}
+        page = {**self.facts, "status": status, "finished": finished, "wall_time_s": round(spent, 1)}
+        page |= {**self._cost(), **more}
         write_provenance(self.folder, page)
+
+    def _cost(self) -> dict[str, Any]:
+        """Energy and device time until now; it is asked for at least every epoch, so that no wrap is missed."""
+        counters, notes = read_counters()
+        for name, joules in spent_between(self._counters, counters).items():
+            self._energy[name] = self._energy.get(name, 0.0) + joules
+        self._counters = {**self._counters, **counters}
+        self._notes = sorted({*self._notes, *notes})
+        if self._devices and not any(name.startswith("nvml") for name in counters):
+            self._notes = sorted({*self._notes, "devices not counted: pynvml gives no counter"})
+        processor = self._device_time.get("processor", 0.0) + _processor_time() - self._processor
+        times = {**self._device_time, "processor": round(processor, 1)}
+        if self._fitting is not None:
+            now = (time.monotonic() - self._fitting) * self._devices
+            times["devices"] = round(self._device_time.get("devices", 0.0) + now, 1)
+        energy = {name: round(joules, 1) for name, joules in sorted(self._energy.items())}
+        notes = [*([] if energy else ["not measured (no counter that can be read)"]), *self._notes]
+        return {"energy_j": energy, "energy_note": "; ".join(notes), "device_time_s": times}
+
+
+def _processor_time() -> float:
+    return sum(os.times()[:4])
 
 
 def run_environment() -> dict[str, Any]:

@@ -36,7 +36,26 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
                 rows.append([*head, None, model.missing[fold], *[None] * (len(fields) - 2)])
     columns = [Column("model", "model"), Column("fold", "fold"), *(column for column, _ in fields)]
     name, of = ("image_folds", " of the image heads") if of_images else ("folds", "")
-    return Table(name, f"Every fold{of} on its own, {part_title(part)}.", columns, rows)
+    caption = f"Every fold{of} on its own, {part_title(part)}."
+    runs = [run for model in models for fold in model.folds for run in model.seeds(fold)]
+    return Table(name, caption + cost_of(runs), columns, rows)
+
+
+def cost_of(runs: Sequence[Run]) -> str:
+    """Energy of the runs that know theirs, and device time; nothing for runs older than these records."""
+    pages = [run.provenance for run in runs if "energy_j" in run.provenance]
+    if not pages:
+        return ""
+    joules = [sum(page["energy_j"].values()) for page in pages if page["energy_j"]]
+    kinds = ", ".join(sorted({name.split()[0] for page in pages for name in page["energy_j"] or ()}))
+    energy = (
+        f"{sum(joules) / 3.6e6:.4g} kWh ({kinds}) in {len(joules)} of {len(runs)} runs" if joules else "not measured"
+    )
+    times = [page.get("device_time_s") or {} for page in pages]
+    parts = {"processor": "processor time", "devices": "device time"}
+    hours = [f"{title} {sum(time.get(key, 0) for time in times) / 3600:.2f} h" for key, title in parts.items()
+             if any(key in time for time in times)]  # fmt: skip
+    return f" Energy of the machine while they ran: {energy}; {', '.join(hours)} ({len(pages)} of {len(runs)} runs)."
 
 
 def _scores_of_pixels(part: str) -> list[Field]:
