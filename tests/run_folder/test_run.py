@@ -32,6 +32,13 @@ def test_a_finished_run(make_run):
     assert list(run.problems) == []
 
 
+@pytest.mark.parametrize("spent", [{"energy_j": ["1"]}, {"device_time_s": {"processor": "long"}}])
+def test_costs_that_are_no_numbers_are_told(make_run, spent):
+    run = read_run(make_run(provenance=spent))
+    assert run.status == "unreadable"
+    assert "should be names with numbers" in run.reason
+
+
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
 def test_an_unfinished_run_says_why(make_run, status):
     run = read_run(make_run(status=status, provenance={"error": "OutOfMemoryError: 3 GiB"}))

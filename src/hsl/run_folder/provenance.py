@@ -116,8 +116,12 @@ def run_status(provenance: Mapping[str, Any], folder: Path) -> tuple[str, str]:
     """How a run ended, one of ``STATUSES``, and why it is unfinished; the reason of a finished one is empty.
 
     Raises:
-        DataError: provenance.json says something else.
+        DataError: provenance.json says something else, or what the run cost is not in numbers.
     """
+    for key in ("energy_j", "device_time_s"):
+        spent = provenance.get(key, {})
+        if not isinstance(spent, Mapping) or not all(isinstance(one, int | float) for one in spent.values()):
+            raise DataError(f"`{folder / PROVENANCE}`: `{key}` should be names with numbers. Found {spent!r}.")
     status = provenance.get("status")
     if status not in STATUSES:
         raise DataError(f"`{folder / PROVENANCE}`: `status` should be one of {', '.join(STATUSES)}. Found {status!r}.")
