@@ -174,7 +174,8 @@ def profiles(tmp_path: Path) -> Path:
         name: {
             "tier": "light" if memory < 100 else "heavy", "bytes_per_picture": memory * 2**20, "parameters": 10**6,
             "overrides": ["callbacks=[default,oom_backoff]", f"callbacks.oom_backoff.micro_batch={memory}"],
-            "image_size": 32, "precision": "32-true",
+            "image_size": 32, "precision": "32-true", "device": "cpu",
+            "steps": [{"batch_size": 2, "memory": 1, "seconds": 9.0}, {"batch_size": 4, "memory": 2, "seconds": memory / 10}],
         }
         for name, memory in MEMORY.items()
     }  # fmt: skip
@@ -203,6 +204,16 @@ def execute(script: Path, folder: Path, **variables: str) -> subprocess.Complete
     python.chmod(0o755)
     environment = {**os.environ, "HSL_PYTHON": str(python), **variables}
     return subprocess.run(["bash", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_a_sweep_costs(monkeypatch: pytest.MonkeyPatch, profiles: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ['overrides=["trainer.max_epochs=5","data.image_size=64"]', "training_pictures=36", "price_per_hour=2"]
+    assert plan(monkeypatch, profiles, "folds=[0,2]", *words) == 0
+    # (30 + 1 + 12) s for 4 pictures of a quarter of the area, 36 pictures, 5 epochs, 2 folds
+    hours = (30 + 1 + 12) / 4 * 4 * 36 * 5 * 2 / 3600
+    told = " ".join(capfd.readouterr().out.split())
+    assert f"all 6 runs: about {hours:.3g} h on one cpu (36 pictures of 64 x 64, 5 epochs)" in told
+    assert f"At 2 an hour: about {2 * hours:.3g}." in told
 
 
 def test_light_ones_first_resumable_and_a_failure_stops_nobody(

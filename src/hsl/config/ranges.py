@@ -74,6 +74,8 @@ KEYS: Mapping[str, Any] = {
     "per_class": PositiveInt,
     "more": NonNegativeInt,
     "shown": NonNegativeInt,
+    "training_pictures": PositiveInt | None,
+    "price_per_hour": Limit | None,
     "plans": Mapping[str, Mapping[Literal["share", "folds", "most_minutes"], PositiveFloat | Literal["all"] | None]],
 }
 """What the keys of the verbs themselves may be; those of calls are annotated where they are received."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.table import Table
@@ -32,7 +33,41 @@ def plan(cfg: DictConfig) -> None:
         ordered = sorted(profiles, key=lambda name: (profiles[name]["bytes_per_picture"], name))
         _write_runs(cfg, ordered, profiles, output.work)
     _print({name: profiles[name] for name in ordered}, list(cfg.folds))
+    if cfg.training_pictures is not None:
+        for sentence in cost(cfg, [profiles[name] for name in ordered]):
+            say(sentence)
     say(f"bash {output.path / 'sweep.sh'}\nsbatch {output.path / 'array.sbatch'}")
+
+
+def cost(cfg: DictConfig, profiles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the training steps of all runs take, by the largest measured batch of each encoder; time goes by area.
+
+    Args:
+        cfg: of the verb; ``training_pictures`` are those of one fold.
+        profiles: entries of profiles.json.
+    """
+    run = compose("train", overrides=list(cfg.overrides))
+    epochs, size = run.trainer.max_epochs, run.data.image_size
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ConfigError(
+            f"`trainer.max_epochs` should be a number, to tell what a sweep takes. Found `trainer.max_epochs = {epochs}`."
+            " Add it to `overrides`, or leave `training_pictures` away."
+        )
+    per_picture = [
+        entry["steps"][-1]["seconds"] / entry["steps"][-1]["batch_size"] * height * width / entry["image_size"] ** 2
+        for entry in profiles
+    ]
+    hours = sum(per_picture) * cfg.training_pictures * epochs * len(cfg.folds) / 3600
+    devices = ", ".join(sorted({str(entry["device"]) for entry in profiles}))
+    told = [
+        f"Training steps of all {len(profiles) * len(cfg.folds)} runs: about {hours:.3g} h on one {devices} "
+        f"({cfg.training_pictures} pictures of {height} x {width}, {epochs} epochs). Reading, validation and the last "
+        "evaluation come on top; energy is recorded by the runs."
+    ]
+    if cfg.price_per_hour is not None:
+        told.append(f"At {cfg.price_per_hour:g} an hour: about {hours * cfg.price_per_hour:.3g}.")
+    return told
 
 
 def _write_runs(cfg: DictConfig, ordered: Sequence[str], profiles: Mapping[str, Any], folder: Path) -> None:
