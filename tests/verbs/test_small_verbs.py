@@ -175,7 +175,8 @@ def profiles(tmp_path: Path) -> Path:
             "tier": "light" if memory < 100 else "heavy", "bytes_per_picture": memory * 2**20, "parameters": 10**6,
             "overrides": ["callbacks=[default,oom_backoff]", f"callbacks.oom_backoff.micro_batch={memory}"],
             "image_size": 32, "precision": "32-true", "device": "cpu",
-            "steps": [{"batch_size": 2, "memory": 1, "seconds": 9.0}, {"batch_size": 4, "memory": 2, "seconds": memory / 10}],
+            "steps": [{"batch_size": 2, "memory": 1, "seconds": 9.0},
+                      {"batch_size": 4, "memory": 2, "seconds": memory / 10}],
         }
         for name, memory in MEMORY.items()
     }  # fmt: skip

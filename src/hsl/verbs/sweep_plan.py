@@ -51,8 +51,8 @@ def cost(cfg: DictConfig, profiles: Sequence[Mapping[str, Any]]) -> list[str]:
     height, width = size if isinstance(size, Sequence) else (size, size)
     if not isinstance(epochs, int) or epochs < 1:
         raise ConfigError(
-            f"`trainer.max_epochs` should be a number, to tell what a sweep takes. Found `trainer.max_epochs = {epochs}`."
-            " Add it to `overrides`, or leave `training_pictures` away."
+            f"`trainer.max_epochs` should be a number to tell the cost by. Found `trainer.max_epochs = {epochs}`. "
+            "Add it to `overrides`, or leave `training_pictures` away."
         )
     per_picture = [
         entry["steps"][-1]["seconds"] / entry["steps"][-1]["batch_size"] * height * width / entry["image_size"] ** 2
