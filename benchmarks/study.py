@@ -72,10 +72,10 @@ def verdict(names: tuple[str, str]) -> str:
 
 def descendants(pid: int, depth: int = 1) -> Iterator[tuple[int, int]]:
     """Processes below one, with how far below."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
+    children: list[str] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):  # of every thread
+        with contextlib.suppress(OSError):
+            children += path.read_text().split()
     for child in map(int, children):
         yield child, depth
         yield from descendants(child, depth + 1)

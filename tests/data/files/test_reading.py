@@ -235,5 +235,6 @@ def test_an_end_by_force_leaves_no_worker_and_nothing_half_written(tmp_path: Pat
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert all_end(workers)
-    assert not (tmp_path / "cache").exists()
+    left = sorted(path.suffix for path in (tmp_path / "cache").glob("*"))
+    assert left in ([], [".lock"])  # the lock of the pass, which ended with its process
     assert errors.count("Traceback") <= (how == signal.SIGINT)  # that of the parent; workers keep quiet

@@ -107,7 +107,7 @@ def test_other_channels_and_what_takes_three_are_refused(run: Path, place: Path,
     with pytest.raises(DataError, match=r"a.png` should have the 5 channels red.* Found 3. .* model of other channels"):
         predict(composed(call, "predict"))
     with pytest.raises(ConfigError, match=r"exported model should take red, green and blue. Found one of 5 channels"):
-        export(composed([f"run={run}", f"output={tmp_path / 'exported'}"], "export"))
+        export(composed([f"run={run}", f"output={tmp_path / 'exported'}", "format=torch_export"], "export"))
     served = composed([f"model={run}"], "serve")
     OmegaConf.set_struct(served, False)
     with pytest.raises(ConfigError, match="served model should take red"):

@@ -43,8 +43,8 @@ def hsl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 def everything(folder: Path) -> dict[str, Any]:
     """What an evaluation left."""
     counts = np.load(folder / "pixel_counts.npz")
-    rows = pd.read_csv(folder / "per_image.csv", float_precision="round_trip")
-    images = pd.read_csv(folder / "image_predictions.csv", float_precision="round_trip")
+    rows = pd.read_csv(folder / "per_image.csv")
+    images = pd.read_csv(folder / "image_predictions.csv")
     maps = sorted((folder / "predictions" / "classes").rglob("*.png"))
     page = json.loads((folder / "metrics.json").read_text())
     page.pop("checksum", None)
