@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -65,11 +66,13 @@ def test_two_nodes_leave_one_run_with_the_scores_of_one_process(tmp_path: Path) 
     assert scores["miou"] == pytest.approx(max(float(row["val/miou"]) for row in history), abs=1e-6)
     done = subprocess.run(
         [sys.executable, "-c", "from hsl.cli import main; main()", "evaluate", f"run={folder}"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     alone = json.loads((folder / "evaluations" / "plain" / "metrics.json").read_text())["parts"]
-    assert alone["val"]["plain"]["confusion"] == scores["confusion"]
+    one, two = (np.array(page["confusion"]) for page in (alone["val"]["plain"], scores))
+    np.testing.assert_array_equal(one.sum(axis=1), two.sum(axis=1))  # every labelled pixel once
+    assert np.abs(one - two).sum() <= 1e-4 * one.sum()  # a tie may fall otherwise in a batch of another size
 
 
 def _shown(job: str) -> str:
