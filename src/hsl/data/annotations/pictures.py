@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from hsl.data.formats.picture_files import JUNK, PICTURE_SUFFIXES
+from hsl.data.formats.patterns import list_files
+from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.files.output_folder import MARKER
 
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -24,16 +25,11 @@ def files_below(root: Path, suffixes: Sequence[str]) -> list[Path]:
         root: The folder.
         suffixes: In lower case, with their dot.
     """
-    files, seen = [], set()
-    for where, folders, names in os.walk(root, followlinks=True):
-        folder, real = Path(where), os.path.realpath(where)
-        if real in seen or (folder / MARKER).exists():
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not _is_junk(name))
-        files += [folder / name for name in names if not _is_junk(name) and Path(name).suffix.lower() in suffixes]
-    return sorted(files)
+    if (root / MARKER).exists():
+        return []
+    found = list_files(root)
+    paths = (root / path for path in (*found.files, *found.broken))  # a link to nothing is an error where it is read
+    return sorted(path for path in paths if path.suffix.lower() in suffixes)
 
 
 class Pictures:
@@ -126,7 +122,3 @@ def _posix(written: str) -> str:
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name in JUNK

@@ -13,7 +13,7 @@ from hsl.data.formats.description import Description, describe, load_description
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import read_splits
 from hsl.data.formats.picture_files import JUNK, by_id, check_root, find_masks, find_pictures, misnamed
-from hsl.data.formats.recognise import looks_like
+from hsl.data.formats.recognise import tell_what_lies_there
 from hsl.data.formats.tables import read_table
 
 DEFAULT_VALUES = {0: ABSENT, 1: PRESENT, 255: PRESENT}
@@ -54,8 +54,7 @@ def read_channels(root: str | Path, max_megapixels: PositiveFloat = MAX_MEGAPIXE
     for name in ("labels.csv", "splits.csv"):
         if near := misnamed(root / name, is_folder=False):
             findings.add(f"`{near}` is not read. Rename it to `{name}`, or to something less alike.")
-    if findings.sentences and not images and (hint := looks_like(root, "channels")):
-        findings.add(hint)
+    tell_what_lies_there(root, "channels", images, findings)
     findings.raise_if_any(root)
     values = tuple(sorted((description.values or {}).items()))
     records = tuple(

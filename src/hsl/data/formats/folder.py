@@ -16,7 +16,7 @@ from hsl.data.formats.findings import Findings
 from hsl.data.formats.patterns import CLASS, Pattern, read_pattern
 from hsl.data.formats.picture_files import NotRead, check_root, find_masks, misnamed, read_input
 from hsl.data.formats.placed_files import Finder, PlacedFiles
-from hsl.data.formats.recognise import looks_like
+from hsl.data.formats.recognise import tell_what_lies_there
 from hsl.data.formats.tables import PARTS, official_part, read_table
 
 BACKGROUND = "background"
@@ -90,8 +90,7 @@ def read_folder(
     labels = read_table(root / "labels.csv", found.images, findings)
     splits = found.splits | read_splits(root / "splits.csv", found.images, findings)
     _check_names(root, ["labels.csv", "splits.csv", "instances/", *(["masks/"] if masks_optional else [])], findings)
-    if findings.sentences and not found.images and (hint := looks_like(root, "folder")):
-        findings.add(hint)
+    tell_what_lies_there(root, "folder", found.images, findings)
     findings.raise_if_any(root)
     records = tuple(
         Record(

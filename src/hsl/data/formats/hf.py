@@ -16,6 +16,7 @@ from hsl.data.formats.findings import Findings, did_you_mean
 from hsl.data.formats.hf_stream import (
     SHUFFLE_BUFFER,
     BlockSource,
+    bytes_of,
     chosen,
     fingerprint_of,
     head_of,
@@ -47,14 +48,7 @@ class CellSource:
     fingerprint: str
 
     def read(self) -> bytes:
-        cell = _open(self.file)[self.row].column(self.column)[0].as_py()
-        if isinstance(cell, Mapping):
-            if cell["bytes"] is None and cell.get("path"):
-                return FileSource(Path(cell["path"])).read()
-            cell = cell["bytes"]
-        if not isinstance(cell, bytes):
-            raise DataError(f"`{self.name}` holds no picture. Complete the data set or leave the row out.")
-        return cell
+        return bytes_of(_open(self.file)[self.row].column(self.column)[0].as_py(), self.name)
 
     def stamp(self) -> str:
         return f"{self.fingerprint}-{self.row}-{self.column}"

@@ -50,17 +50,25 @@ class BlockSource:
     kept: int
 
     def read(self) -> bytes:
-        cell = _column(self)[self.row].as_py()
-        if isinstance(cell, Mapping):
-            if cell["bytes"] is None and cell.get("path"):
-                return FileSource(Path(cell["path"])).read()
-            cell = cell["bytes"]
-        if not isinstance(cell, bytes):
-            raise DataError(f"`{self.name}` holds no picture. Complete the data set or leave the row out.")
-        return cell
+        return bytes_of(_column(self)[self.row].as_py(), self.name)
 
     def stamp(self) -> str:
         return f"{self.fingerprint}-{self.group}-{self.row}-{self.column}"
+
+
+def bytes_of(cell: Any, name: str) -> bytes:
+    """The picture in a cell: bytes, or a map with ``bytes`` or the ``path`` of a file.
+
+    Raises:
+        DataError: There is none.
+    """
+    if isinstance(cell, Mapping):
+        if cell["bytes"] is None and cell.get("path"):
+            return FileSource(Path(cell["path"])).read()
+        cell = cell["bytes"]
+    if not isinstance(cell, bytes):
+        raise DataError(f"`{name}` holds no picture. Complete the data set or leave the row out.")
+    return cell
 
 
 def stream_files(root: str, split: str | None) -> dict[str, list[str]]:

@@ -54,22 +54,24 @@ def list_files(root: Path) -> Listing:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / below) as entries:
-                content = list(entries)
+                content = sorted(entries, key=lambda entry: entry.name)
         except OSError:
             unreadable.append(below or ".")
             continue
         if below and any(entry.name == MARKER for entry in content):
             continue
+        folders = []
         for entry in content:
             if is_junk(entry.name):
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
             if entry.is_dir():
-                todo.append(path)
+                folders.append(path)
             elif entry.is_symlink() and not entry.is_file():
                 broken.append(path)
             else:
                 files.append(path)
+        todo += reversed(folders)  # in order, so that of two ways to a folder it is the same one everywhere
     return Listing(*(tuple(sorted(each)) for each in (files, unreadable, circles, broken)))
 
 

@@ -1,11 +1,12 @@
 """What lies in a folder, by cheap signs: names of files, the first bytes of a few of them. Nothing is decoded."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from hsl.data.formats.findings import Findings
 from hsl.data.formats.patterns import Listing, list_files
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.formats.placement import Placement, placements
@@ -64,6 +65,12 @@ def looks_like(root: Path, option: str) -> str:
         return ""
     one = others[0]
     return f"This looks like {one.what}: `data={one.option}`; `hsl import {root}` says more."
+
+
+def tell_what_lies_there(root: Path, option: str, pictures: Sized, findings: Findings) -> None:
+    """Add `looks_like` to the findings of a reader that found something wrong, and none of what it begins with."""
+    if findings.sentences and not pictures and (hint := looks_like(root, option)):
+        findings.add(hint)
 
 
 def _by_layout(root: Path, listing: Listing) -> Iterator[Sight]:

@@ -22,7 +22,7 @@ from hsl.data.files.records import Catalogue, FileSource, Record
 from hsl.data.files.run_lengths import decode_runs, read_runs
 from hsl.data.formats.findings import Findings
 from hsl.data.formats.picture_files import check_root, find_pictures, is_dangling, misnamed
-from hsl.data.formats.recognise import looks_like
+from hsl.data.formats.recognise import tell_what_lies_there
 from hsl.data.formats.tables import known_id, read_table, table_rows
 from hsl.errors import ConfigError, DataError
 
@@ -115,8 +115,7 @@ def read_severstal(root: str | Path, num_classes: PositiveInt | None = None) -> 
     _check_rows(rows, by_name, count, root / TABLE, findings)
     _check_runs(rows, by_name, root / TABLE, findings)
     attributes = _read_attributes(root, pictures, findings)
-    if findings.sentences and not pictures and (hint := looks_like(root, "severstal")):
-        findings.add(hint)
+    tell_what_lies_there(root, "severstal", pictures, findings)
     findings.raise_if_any(root)
     of_picture = _by_picture(rows)
     records = tuple(

@@ -15,7 +15,7 @@ from hsl.data.formats.description import unfit_names
 from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import read_splits
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES, check_root, find_masks
-from hsl.data.formats.recognise import looks_like
+from hsl.data.formats.recognise import tell_what_lies_there
 from hsl.data.formats.tables import official_part, read_table
 from hsl.errors import DataError
 from hsl.files.io import read_bytes
@@ -84,8 +84,7 @@ def read_voc(
     )
     attributes = read_table(root / "labels.csv", found, findings)
     written = read_splits(root / "splits.csv", found, findings)
-    if findings.sentences and not masks and (hint := looks_like(root, "voc")):
-        findings.add(hint)
+    tell_what_lies_there(root, "voc", masks, findings)
     findings.raise_if_any(root)
     used = {several[0] for several in found.values()}
     bare = [path for path in pictures.paths if path not in used]
