@@ -381,3 +381,19 @@ def test_the_cost_of_runs_is_summed_and_never_zero_where_unknown() -> None:
         " Energy of the machine while they ran: 1 kWh (nvml, rapl) in 1 of 3 runs; "
         "processor time 1.00 h, device time 2.00 h (2 of 3 runs)."
     )
+
+
+def test_energy_that_two_runs_share_and_what_was_not_counted_are_told() -> None:
+    def page(hour: int, note: str = "") -> dict[str, Any]:
+        times = {"started": f"2026-01-01T{hour:02}:00:00+00:00", "finished": f"2026-01-01T{hour + 2:02}:00:00+00:00"}
+        return {"energy_j": {"rapl package-0": 3.6e6}, "energy_note": note, **times}
+
+    def cost(*pages: dict[str, Any]) -> str:
+        return cost_of([SimpleNamespace(provenance=page) for page in pages])  # type: ignore[misc]
+
+    assert "beside" not in cost(page(1), page(3))  # one after the other
+    assert "Not in it" not in cost(page(1), page(3))
+    told = cost(page(1), page(2), page(9, "nvml 0 cannot be read: no permission"))
+    assert "2 of them ran beside another" in told
+    assert told.endswith("Not in it: nvml 0 cannot be read: no permission.")
+    assert "1 of them" not in cost(page(1), {**page(1), "finished": None})  # killed: when it ended is not known

@@ -71,8 +71,8 @@ def differences(one: Any, other: Any, by: float = 1e-6, where: str = "") -> list
 
 
 TIES = 4
-"""Pixels that may fall otherwise in a batch of another size, which rounds otherwise: on the edge of a bin of confidence, or
-between two classes. One picture twice, or not at all, would be 4,096."""
+"""Pixels that may fall otherwise in a batch of another size, which rounds otherwise: on the edge of a bin of
+confidence, or between two classes. One picture twice, or not at all, would be 4,096."""
 
 
 def check_but_for_ties(alone: dict[str, Any], several: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hsl.metrics.pixels.pixel_counts import METRICS
 from hsl.models.families import family_of
@@ -42,7 +43,10 @@ def folds_table(models: Sequence[Model], part: str) -> Table:
 
 
 def cost_of(runs: Sequence[Run]) -> str:
-    """Energy of the runs that know theirs, and device time; nothing for runs older than these records."""
+    """Energy of the runs that know theirs, and device time; nothing for runs older than these records.
+
+    What was not counted is said, and how many runs overlapped: where two shared a machine, its energy is in both.
+    """
     pages = [run.provenance for run in runs if "energy_j" in run.provenance]
     if not pages:
         return ""
@@ -55,7 +59,22 @@ def cost_of(runs: Sequence[Run]) -> str:
     parts = {"processor": "processor time", "devices": "device time"}
     hours = [f"{title} {sum(time.get(key, 0) for time in times) / 3600:.2f} h" for key, title in parts.items()
              if any(key in time for time in times)]  # fmt: skip
-    return f" Energy of the machine while they ran: {energy}; {', '.join(hours)} ({len(pages)} of {len(runs)} runs)."
+    told = [f" Energy of the machine while they ran: {energy}; {', '.join(hours)} ({len(pages)} of {len(runs)} runs)."]
+    beside = _side_by_side([page for page in pages if page["energy_j"]])
+    if beside:
+        told.append(
+            f"{beside} of them ran beside another: where that was on one machine, each counted all of its energy."
+        )
+    notes = sorted({page["energy_note"] for page in pages if page["energy_j"] and page.get("energy_note")})
+    if notes:
+        told.append(f"Not in it: {'; '.join(notes)}.")
+    return " ".join(told)
+
+
+def _side_by_side(pages: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the runs were under way while another was; of those that say when."""
+    spans = [(page["started"], page["finished"]) for page in pages if page.get("started") and page.get("finished")]
+    return sum(any(one is not other and one[0] < other[1] and other[0] < one[1] for other in spans) for one in spans)
 
 
 def _scores_of_pixels(part: str) -> list[Field]:
