@@ -225,7 +225,8 @@ def test_pairs_of_members_by_hand() -> None:
     assert (q[0, 1], q[0, 0]) == (1, 1)  # 2 both right, 2 both wrong, 1 and 0
     assert np.isnan(q[0, 2])
     assert share_with_one_right(rows) == pytest.approx(0.6)
-    assert wrong_ids(rows) == {"all": ("i0003", "i0004"), "one": ("i0000", "i0002")}
+    expected = {"all": ("i0003", "i0004"), "one": ("i0000", "i0002"), "one_right": ("i0001",)}
+    assert wrong_ids(rows) == expected
     some = relabelled(rows, [0, 0, 1, -1, -1])
     assert share_with_one_right(some) == 1
     assert wrong_ids(some)["all"] == ()

@@ -46,10 +46,14 @@ def share_with_one_right(rows: Rows) -> float:
 
 
 def wrong_ids(rows: Rows) -> dict[str, tuple[str, ...]]:
-    """Ids of the labelled rows that all members get wrong (``all``), and that exactly one gets wrong (``one``)."""
+    """Ids of the labelled rows that some members get wrong.
+
+    Returns:
+        ``all``: every member does; ``one``: exactly one does; ``one_right``: all but exactly one do.
+    """
     rows = rows.labelled()
     wrong = (~right_answers(rows)).sum(axis=0)
-    chosen = {"all": wrong == rows.num_members, "one": wrong == 1}
+    chosen = {"all": wrong == rows.num_members, "one": wrong == 1, "one_right": wrong == rows.num_members - 1}
     return {name: tuple(rows.ids[i] for i in np.flatnonzero(mask)) for name, mask in chosen.items()}
 
 

@@ -28,12 +28,12 @@ from hsl.run_folder.ensemble import (
 )
 from hsl.run_folder.run import ScoredOn, read_run
 from hsl.verbs.ensemble.artefact import open_ensemble
-from hsl.verbs.ensemble.page import write_page
+from hsl.verbs.ensemble.showing.page import write_page
+from hsl.verbs.ensemble.showing.tables import asked_table
 from hsl.verbs.ensemble.stages import combining
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.dense_stages import miou_of
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
-from hsl.verbs.ensemble.tables import asked_table
 
 MEMBERS = {"a": 1.5, "b": 1.8, "c": 2.2}
 CLASSES = ("healthy", "miner", "rust")
@@ -101,6 +101,12 @@ class World:
             version=VERSION, data="leaves", split_sha256="0", inference="plain", members=members,
             heads={HEAD.name: work.stored}, settings=STAGES, epochs_chosen_on_rows=True,
         )  # fmt: skip
+
+
+def grey(name: str) -> np.ndarray:
+    """A picture."""
+    del name
+    return np.full((20, 30, 3), 99, np.uint8)
 
 
 @pytest.fixture
@@ -190,7 +196,7 @@ def test_a_variant_that_learnt_its_rows_by_heart_is_withheld(world: World, capsy
 
 def test_the_page_tells_what_is_recommended(done: tuple[World, HeadWork]) -> None:
     world, work = done
-    write_page(world.folder / "out", world.folder / "out", world.page(work), [work])
+    write_page(world.folder / "out", world.folder / "out", world.page(work), [work], grey)
     page = (world.folder / "out" / "index.html").read_text(encoding="utf-8")
     assert work.judgement.sentence in page
     for text in (
@@ -199,6 +205,8 @@ def test_the_page_tells_what_is_recommended(done: tuple[World, HeadWork]) -> Non
         "Isolation audit",
         "Q statistic",
         "milliseconds",
+        "Every member is wrong",
+        "data:image/jpeg",
     ):
         assert text in page
     runs = ",".join(str(world.folder / name) for name in MEMBERS)
@@ -234,7 +242,7 @@ def test_a_baseline_may_be_withheld_too(world: World, monkeypatch: pytest.Monkey
     work = world.work(settings=HeadSettings({"votes": VOTES}, 3, "accuracy", 300, 0, "none"))
     assert next(model.label for model in work.models) == "votes/soft"
     assert "individual/best" not in {model.label for model in (*work.models, *work.tested)}
-    write_page(world.folder / "out", world.folder / "out", world.page(work), [work])
+    write_page(world.folder / "out", world.folder / "out", world.page(work), [work], grey)
 
 
 def test_a_stage_of_masks_is_taken_up_where_maps_and_settings_are_the_same(

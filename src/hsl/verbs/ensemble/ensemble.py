@@ -35,8 +35,8 @@ from hsl.verbs.ensemble.gathering import (
 from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data, picture_seconds
 from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
-from hsl.verbs.ensemble.page import write_page
 from hsl.verbs.ensemble.planning.planned import with_planned
+from hsl.verbs.ensemble.showing.page import write_page
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
 from hsl.verbs.ensemble.stages.variants import MEAN
@@ -77,7 +77,7 @@ def ensemble(cfg: DictConfig) -> Path:
                 works.append(made(found, call))
             works = [replace(work, tested=work.test()) for work in works]
         page = _page(gathered, works, works[0].settings.stages, output.path)  # image heads first: they have orders
-        write_page(output.work, output.path, page, works)
+        write_page(output.work, output.path, page, works, lambda name: data.original(name)[0])
         write_ensemble(output.work, page)
     say(output.path / "index.html")
     return output.path / "index.html"

@@ -16,6 +16,7 @@ from hsl.ensembles.isolation import Status
 from hsl.ensembles.rows import Rows
 from hsl.inference.combining import tempered
 from hsl.reports.page.sections_page import PageSection, write_sections_page
+from hsl.reports.page.thumbnails import Picture
 from hsl.reports.plots.cost_plot import Costed, cost_plot
 from hsl.reports.plots.plot_files import Plot
 from hsl.reports.statistics.comparisons import pooled_estimates
@@ -24,9 +25,17 @@ from hsl.reports.tables.titles import kind_of, title_of
 from hsl.run_folder.ensemble import StoredEnsemble, StoredMember, read_isolation
 from hsl.run_folder.run import ScoredOn
 from hsl.verbs.ensemble.planning.planned import read_by
+from hsl.verbs.ensemble.showing.error_pictures import error_sections
+from hsl.verbs.ensemble.showing.tables import (
+    asked_table,
+    chosen_table,
+    class_gains,
+    matrix_table,
+    record_table,
+    stage_table,
+)
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork
 from hsl.verbs.ensemble.stages.judging import BASELINES
-from hsl.verbs.ensemble.tables import asked_table, chosen_table, class_gains, matrix_table, record_table, stage_table
 
 LEVEL = 0.9
 SHOWN_BY = (
@@ -36,7 +45,13 @@ SHOWN_BY = (
 NAMED = 20  # ids in a sentence
 
 
-def write_page(output: Path, place: Path, page: StoredEnsemble, works: Sequence[HeadWork]) -> None:
+def write_page(
+    output: Path,
+    place: Path,
+    page: StoredEnsemble,
+    works: Sequence[HeadWork],
+    picture_of: Callable[[str], Picture],
+) -> None:
     """Write ``index.html`` of an ensemble.
 
     Args:
@@ -44,6 +59,7 @@ def write_page(output: Path, place: Path, page: StoredEnsemble, works: Sequence[
         place: the folder of the ensemble, from which the folders of its members are told.
         page: its content.
         works: what came of its heads.
+        picture_of: reads a picture by its id, see `hsl.verbs.ensemble.showing.error_pictures.error_sections`.
     """
     facts = [
         f"{len(page.members)} members, {len(next(iter(page.members.values())).runs)} folds each. Every score below is "
@@ -54,13 +70,17 @@ def write_page(output: Path, place: Path, page: StoredEnsemble, works: Sequence[
             "Epochs were chosen on these rows: no part was set apart for early stopping (data.split.stop_fraction=0), "
             "so every score is a little too high, of single members and of combinations alike."
         )
-    heads = {f"Head {work.head.name}": _sections(output / work.head.name, place, page, work) for work in works}
+    heads = {
+        f"Head {work.head.name}": _sections(output / work.head.name, place, page, work, picture_of) for work in works
+    }
     answers = {work.head.name: [work.judgement.sentence] for work in works}
     title = f"Ensemble on {page.data or 'unnamed data set'}"
     write_sections_page(output / "index.html", title, facts, answers, heads)
 
 
-def _sections(folder: Path, place: Path, page: StoredEnsemble, work: HeadWork) -> list[PageSection]:
+def _sections(
+    folder: Path, place: Path, page: StoredEnsemble, work: HeadWork, picture_of: Callable[[str], Picture]
+) -> list[PageSection]:
     settings = work.settings
     metric, head = settings.metric, work.head.name
     ranked = [stage_table(work.models, work.variants, work.judgement, metric, head)]
@@ -76,6 +96,7 @@ def _sections(folder: Path, place: Path, page: StoredEnsemble, work: HeadWork) -
         sections += [
             PageSection("How unlike the members are", _diversity(_base_rows(work)), tables=_unlike(work)),
             PageSection("Pictures that members get wrong", SHOWN_BY, commands=_analyses(place, page, work)),
+            *error_sections(_base_rows(work), picture_of),
             PageSection("Calibration", tables=_calibration(work, settings)),
         ]
     else:
