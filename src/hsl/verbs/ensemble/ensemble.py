@@ -35,7 +35,7 @@ from hsl.verbs.ensemble.gathering import (
 from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows, open_data, picture_seconds
 from hsl.verbs.ensemble.members import Kind, Member
 from hsl.verbs.ensemble.opened_files import OpenedFiles
-from hsl.verbs.ensemble.planning.planned import with_planned
+from hsl.verbs.ensemble.planning.planned import check_trained, with_planned
 from hsl.verbs.ensemble.showing.page import write_page
 from hsl.verbs.ensemble.stages.combining import Isolation
 from hsl.verbs.ensemble.stages.head_work import HeadSettings, HeadWork, work_on, work_on_dense
@@ -156,7 +156,9 @@ def _image_head(found: Members, call: _Call) -> HeadWork:
         return rows_of_test(found, contents, features)
 
     isolation = _isolation(found, call, dict(zip(rows.ids, rows.groups, strict=True)))
-    chosen = replace(_head_settings(call, call.cfg.image_metric), stages=with_planned(call.stages, rows))
+    stages = with_planned(call.stages, rows)
+    check_trained(stages)
+    chosen = replace(_head_settings(call, call.cfg.image_metric), stages=stages)
     runs, place = dict(found.members[0].runs), head.name
     return work_on(head, rows, test_rows, runs, isolation, chosen, call.output.work / place, call.output.path / place)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests._runs import run_maker, split_of
+from tests._runs import CLASSES, run_maker, split_of
 from tests.conftest import composed
 
 from hsl.cli import run_verb
@@ -18,12 +18,13 @@ from hsl.config.calls import check_calls
 from hsl.data.labels.teacher_targets import Teachers
 from hsl.data.loading.sampling import Weighted
 from hsl.ensembles.nested import refit
-from hsl.errors import DataError
+from hsl.errors import ConfigError, DataError
 from hsl.files.split_file import Split
 from hsl.files.teacher_file import read_teacher_maps, read_teachers
 from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows
+from hsl.verbs.ensemble.planning import plan as planning
 from hsl.verbs.ensemble.planning import teachers
-from hsl.verbs.ensemble.planning.planned import STAGES, with_planned
+from hsl.verbs.ensemble.planning.planned import STAGES, check_trained, with_planned
 from hsl.verbs.ensemble.stages.variants import digest_of, stage_fits
 
 SPLIT = Split.from_json(json.dumps(split_of(per_fold=10)), "split")
@@ -156,6 +157,9 @@ def test_an_ensemble_knows_what_was_planned_by_its_name(
     calls = {"votes": {}, "boosting": {"order": []}, "referee": {"member": ""}, "cascade": {"order": []}}
     filled = {"boosting": {"order": ["b", "boosting_2"]}, "referee": {"member": "referee_1"}}
     assert with_planned(calls, rows) == calls | filled
+    check_trained(filled)
+    with pytest.raises(ConfigError, match=r"none for cascade\. Train them with `hsl ensemble plan stages=\[cascade\]`"):
+        check_trained(calls | filled)
     assert with_planned({"boosting": {"order": ["a"]}}, rows) == {"boosting": {"order": ["a"]}}
     targets = {name: {"_target_": f"hsl.ensembles.{name}.{name}"} for name in ("votes", "referee")}
     for stage, read in (("votes", "abcd"), ("referee", ["a", "b", "c", "d", "referee_1"])):
@@ -200,7 +204,7 @@ def test_members_that_do_not_go_together(plan: Call, four: Path, tmp_path: Path,
     assert "trained on every fold" in error
     code, _, error = plan(f"runs={four}/outputs/*", "maps=true")
     assert code == 2
-    assert "Teachers of masks should have a dense head of the same classes. Found none" in error
+    assert "a dense head of the same classes, which exclude each other. Found none" in error
 
 
 def test_masks_are_taught_by_the_members_that_have_a_dense_head(
@@ -222,3 +226,35 @@ def test_masks_are_taught_by_the_members_that_have_a_dense_head(
         maps = read_teacher_maps(tmp_path / "teachers", name, targets)
         assert (maps["segmentation"] == round(0.4 * 255)).all()
         assert maps["attention"].tolist() == [[0, 255]]
+
+
+def test_members_with_masks_alone_teach(
+    plan: Call, tmp_path: Path, add_image_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        for fold in range(3):
+            facts = {"wall_time_s": 60.0, "choices": {"loss": "dice_focal"}}
+            make = run_maker(tmp_path)
+            make(name, name, fold, split=split_of(per_fold=10), provenance=facts)
+    runs = f"runs={tmp_path}/outputs/*"
+    code, _, error = plan(runs)
+    assert code == 2
+    assert "Set `stages=[distillation]`" in error
+    kept: list[str] = []
+    monkeypatch.setattr(planning, "_keep_maps", lambda _, base: kept.extend(one.name for one in base))
+    values = {"a": 0.2, "b": 0.6}
+    monkeypatch.setattr(teachers, "probability_map", lambda _, member, __: np.full((3, 2, 4), values[member.name]))
+    code, printed, error = plan(runs, "stages=[distillation]", "students=['encoder=mit_b0','']")
+    assert (code, error) == (0, "")
+    assert kept == ["a", "b"]
+    assert "cascade" not in printed
+    found = commands(printed)
+    names = [next(word for word in words if word.startswith("name=")) for words in found[::3]]
+    assert names == [f"name=planned/{kind}_{number}" for number in (1, 2) for kind in ("student", "control")]
+    assert "loss@loss.labels=dice_focal" in found[0]
+    assert not any(word.startswith("loss.heads") for word in found[0])  # all heads, which are masks
+    for fold in range(3):
+        read = Teachers.read(tmp_path / "plan" / "teachers", SPLIT, fold, {"segmentation": CLASSES})
+        assert (read.targets.members, list(read.targets.images)) == (("a", "b"), [])
+    name = SPLIT.folds[0].train[0]
+    assert (read_teacher_maps(tmp_path / "plan" / "teachers", name, read.targets)["segmentation"] == 102).all()

@@ -22,14 +22,15 @@ from hsl.files.io import read_bytes, write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.files.split_file import Split
 from hsl.terminal import say
-from hsl.verbs.ensemble.gathering import gather_members, out_of_fold_rows
+from hsl.verbs.ensemble.gathering import Members, gather_members, out_of_fold_rows
 from hsl.verbs.ensemble.members import Member
 from hsl.verbs.ensemble.planning.planned import STAGES, first_member, trained_for
-from hsl.verbs.ensemble.planning.teachers import write_targets
+from hsl.verbs.ensemble.planning.teachers import mask_teachers, write_targets
 from hsl.verbs.ensemble.planning.training_rounds import Round, Series, boosting_series, cascade_series, referee_series
 from hsl.verbs.run_scripts import write_scripts
 
-TRAINED = (*STAGES, "distillation")
+DISTILLATION = "distillation"
+TRAINED = (*STAGES, DISTILLATION)
 TEACHERS = "teachers"
 
 
@@ -54,21 +55,22 @@ def plan(cfg: DictConfig) -> None:
     validate(cfg)
     _check(cfg)
     patterns = [cfg.runs] if isinstance(cfg.runs, str) else [str(pattern) for pattern in cfg.runs]
-    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, "image", cfg.inference_name, cfg.name)
+    found = gather_members(patterns, list(cfg.ignore), cfg.name_key, None, cfg.inference_name, cfg.name)
     for sentence in found.left_out:
         say(f"! {sentence}")
-    rows = out_of_fold_rows(found, {name: name for name in found.folds})  # the audit alone asks for contents
+    rows = _rows(cfg, found)
     planned = {one.name: one for one in found.members if trained_for(one.name)}
     trained = {*planned, *(one.name for one in found.students if one.plan == cfg.name)}
     base = [one for one in found.members if one.name not in planned]
     if not base:
         raise ConfigError(f"`runs` should match members beside those of the plan. Found only {', '.join(planned)}.")
     names = [one.name for one in base]
-    first = first_member(rows, names)
+    first = "" if rows is None else first_member(rows, names)
     seconds = _seconds(base)
     with OutputFolder(cfg.output, "ensemble plan") as output:
         jobs: list[Job] = []
-        for stage, series in _series(cfg, rows, base[0].split, names, first, trained).items():
+        all_series = {} if rows is None else _series(cfg, rows, base[0].split, names, first, trained)
+        for stage, series in all_series.items():
             say(f"{stage}: {series.ended or f'{series.rounds[-1].name} is next'}")
             for each in series.rounds:
                 if each.name in planned:
@@ -76,19 +78,31 @@ def plan(cfg: DictConfig) -> None:
                 _write_tables(each, output.work)
                 if each.name not in trained:
                     jobs += [_job(cfg, output.path, each, fold, seconds[fold]) for fold in each.tables]
-        if "distillation" in cfg.stages:
-            looks = _attention(cfg, base) if cfg.attention else None
-            write_targets(output.work / TEACHERS, rows, found, names, maps=cfg.maps, attention=looks)
-            jobs += _students(cfg, base[0], trained, output.path, seconds)
+        if DISTILLATION in cfg.stages:
+            masks = cfg.maps or rows is None
+            _teach(cfg, output.work / TEACHERS, found, rows, base, masks)
+            jobs += _students(cfg, base[0], trained, output.path, seconds, masks)
         if jobs:
             write_scripts(output.work, [job.words for job in jobs], "ensemble plan", "train")
     if not jobs:
         say("Nothing is left to train.")
     else:
-        _print(jobs, first, output.path)
+        _print(jobs, first if {"cascade", "boosting"} & set(cfg.stages) else "", output.path)
     if planned:
         stages = ",".join(dict.fromkeys(("votes", *map(trained_for, planned))))
         say(shlex.join(["hsl", "ensemble", f"runs=[{','.join(patterns)}]", f"stages=[{stages}]"]))
+
+
+def _rows(cfg: DictConfig, found: Members) -> Rows | None:
+    """Out-of-fold rows; none of members with masks alone, which can do nothing but teach."""
+    if found.kind == "image":
+        return out_of_fold_rows(found, {name: name for name in found.folds})  # the audit alone asks for contents
+    if set(cfg.stages) != {DISTILLATION}:
+        raise ConfigError(
+            f"`stages` should be [{DISTILLATION}] for members without an image head: the others are of pictures' "
+            f"classes. Found `stages = {list(cfg.stages)}`. Set `stages=[{DISTILLATION}]`."
+        )
+    return None
 
 
 def _series(
@@ -112,13 +126,13 @@ def _job(cfg: DictConfig, folder: Path, each: Round, fold: int, seconds: float) 
 
 
 def _students(
-    cfg: DictConfig, first: Member, trained: Collection[str], folder: Path, seconds: Mapping[int, float]
+    cfg: DictConfig, first: Member, trained: Collection[str], folder: Path, seconds: Mapping[int, float], masks: bool
 ) -> list[Job]:
     """Each student and its control, of every fold; the loss of the labels is that of the first member."""
     own = [override for override in cfg.overrides if override.partition("=")[0] == "loss"]
     run = next(iter(first.runs.values()))
     labels = own[-1].partition("=")[2] if own else (run.provenance.get("choices") or {}).get("loss")
-    heads = [] if cfg.maps else [f"loss.heads=[{run.image_head}]"]
+    heads = [] if masks else [f"loss.heads=[{run.image_head}]"]
     looks = [f"loss.attention={cfg.attention}"] if cfg.attention else []
     loss = ["loss=distillation", *([f"loss@loss.labels={labels}"] if labels else []), *heads]
     jobs = []
@@ -133,10 +147,29 @@ def _students(
     return jobs
 
 
+def _teach(
+    cfg: DictConfig, folder: Path, found: Members, rows: Rows | None, base: Sequence[Member], masks: bool
+) -> None:
+    """Write the teachers' targets; what they take of passes over the runs is made first."""
+    if masks:
+        _keep_maps(cfg, base)
+    looks = _attention(cfg, base) if cfg.attention else None
+    write_targets(folder, rows, found, [one.name for one in base], maps=masks, attention=looks)
+
+
+def _keep_maps(cfg: DictConfig, base: Sequence[Member]) -> None:
+    """The maps of the members that teach masks, by one pass over every run that did not keep them."""
+    dense = mask_teachers(base)
+    from hsl.verbs.ensemble.member_rows import RowSettings, keep_rows  # this and `_attention` alone need torch
+
+    settings = RowSettings(allowed_targets(cfg), cfg.data_root, cfg.cache_dir, cfg.inference_name)
+    keep_rows([folder for one in dense for folder in one.folders], "val", settings)
+
+
 def _attention(cfg: DictConfig, base: Sequence[Member]) -> dict[str, NDArray[np.float32]]:
     """Where the members look, by one pass over every run."""
     from hsl.verbs.ensemble.member_rows import RowSettings
-    from hsl.verbs.ensemble.planning.attention import mean_attention  # nothing else here needs torch
+    from hsl.verbs.ensemble.planning.attention import mean_attention
 
     settings = RowSettings(allowed=allowed_targets(cfg), data_root=cfg.data_root, cache_dir=cfg.cache_dir)
     return mean_attention(base, settings)
@@ -176,7 +209,8 @@ def _check_trained(each: Round, member: Member, first: str) -> None:
 
 
 def _print(jobs: Sequence[Job], first: str, folder: Path) -> None:
-    say(f"The cascade and boosting begin with {first}.")
+    if first:
+        say(f"The cascade and boosting begin with {first}.")
     for job in jobs:
         say(f"python train.py {shlex.join(job.words)}  # about {_time(job.seconds)}")
     total, longest = sum(job.seconds for job in jobs), max(job.seconds for job in jobs)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hsl.ensembles.nested import score_of
 from hsl.ensembles.rows import Rows
+from hsl.errors import ConfigError
 from hsl.reports.models import Model, models_of
 from hsl.run_folder.run import Run
 
@@ -120,3 +121,22 @@ def with_planned(calls: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
         elif own and call.get("member") == "":
             made[stage] = {**call, "member": own[0]}
     return made
+
+
+def check_trained(calls: Mapping[str, Any]) -> None:
+    """Refuse stages whose own members are not known, before any stage runs.
+
+    Args:
+        calls: what `with_planned` gave.
+
+    Raises:
+        ConfigError: such a stage has none.
+    """
+    bare = [stage for stage, call in calls.items() if call.get("order") == [] or call.get("member") == ""]
+    if bare:
+        named, keys = ", ".join(bare), " and ".join(f"`settings.{stage}`" for stage in bare)
+        raise ConfigError(
+            f"`stages` should name {', '.join(STAGES)} where `runs` match members trained for them. Found none for "
+            f"{named}. Train them with `hsl ensemble plan stages=[{','.join(bare)}]`, name members of yours in {keys}, "
+            f"or leave out {named}."
+        )

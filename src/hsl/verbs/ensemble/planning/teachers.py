@@ -20,7 +20,7 @@ DENSE = "segmentation"
 
 def write_targets(
     folder: Path,
-    rows: Rows,
+    rows: Rows | None,
     found: Members,
     teachers: Sequence[str],
     *,
@@ -31,27 +31,24 @@ def write_targets(
 
     Args:
         folder: where they are written.
-        rows: out-of-fold rows.
+        rows: out-of-fold rows; ``None``: the members have masks alone.
         found: the members of these rows.
         teachers: names of those that teach.
-        maps: whether masks are taught; by the teachers that have a dense head, whose maps were kept.
+        maps: whether masks are taught; by `mask_teachers`, whose maps were kept.
         attention: id -> where the teachers look, ``(h, w)``; ``None``: that is not taught.
 
     Raises:
         DataError: there is no such teacher, maps were not kept, or a fold trained on what it predicted.
     """
     members = [one for one in found.members if one.name in teachers]
-    head = next(iter(members[0].runs.values())).image_head
-    targets = image_targets(rows, members[0].split, head, teachers)
-    dense = [one for one in members if maps and all(head_classes(run, "dense") for run in one.runs.values())]
-    names = {tuple(head_classes(run, "dense")) for one in dense for run in one.runs.values()}
-    if maps and len(names) != 1:
-        raise DataError(
-            f"Teachers of masks should have a dense head of the same classes. Found {sorted(names) or 'none'}. Let "
-            "`runs` match others, or set `maps=false`."
-        )
+    if rows is None:
+        targets = _of_masks_alone(found, members)
+    else:
+        head = next(iter(members[0].runs.values())).image_head
+        targets = image_targets(rows, members[0].split, head, teachers)
+    dense = mask_teachers(members) if maps else []
     kinds = (*([DENSE] if maps else []), *([ATTENTION] if attention is not None else []))
-    of_masks = {DENSE: next(iter(names))} if maps else {}
+    of_masks = {DENSE: tuple(head_classes(next(iter(dense[0].runs.values())), "dense"))} if maps else {}
     targets = replace(targets, classes={**targets.classes, **of_masks}, maps=kinds)
 
     def maps_of(name: str) -> dict[str, Floats]:
@@ -59,6 +56,38 @@ def write_targets(
         return made if attention is None else made | {ATTENTION: np.asarray(attention[name], np.float64)}
 
     write_teachers(folder, targets, ((name, maps_of(name)) for name in (targets.ids if kinds else ())))
+
+
+def mask_teachers(members: Sequence[Member]) -> list[Member]:
+    """The members that can teach masks.
+
+    Raises:
+        DataError: none has a dense head, or their classes differ or may overlap in a pixel.
+    """
+    dense = [one for one in members if all(head_classes(run, "dense") for run in one.runs.values())]
+    runs = [run for one in dense for run in one.runs.values()]
+    names = {tuple(head_classes(run, "dense")) for run in runs}
+    if len(names) != 1 or any(run.overlapping for run in runs):
+        told = "classes that overlap" if len(names) == 1 else sorted(names) or "none"
+        raise DataError(
+            f"Teachers of masks should have a dense head of the same classes, which exclude each other. Found {told}. "
+            "Let `runs` match others, or teach an image head alone with `maps=false`."
+        )
+    return dense
+
+
+def _of_masks_alone(found: Members, members: Sequence[Member]) -> TeacherTargets:
+    """The page of targets without an image head; each picture is predicted by the fold that held it out."""
+    folds, split = dict(sorted(found.folds.items())), members[0].split
+    return TeacherTargets(
+        classes={},
+        split_sha256=split.sha256,
+        assignment=split.assignment,
+        members=[one.name for one in members],
+        ids=tuple(folds),
+        folds=np.array(list(folds.values()), np.int64),
+        images={},
+    )
 
 
 def _mean_map(found: Members, dense: Sequence[Member], name: str) -> Floats:
