@@ -78,17 +78,17 @@ class SlidingWindow:
         weights = gaussian(self.window, images.device)
         total = weights.new_zeros(images.shape[-2:])
         for _, top, left in (place for place in places if place.picture == 0):
-            self._cut(total, top, left).add_(weights)
+            self.cut(total, top, left).add_(weights)
         bands: dict[str, _Band] = {}
         for start in range(0, len(places), self.windows_per_batch):
             batch = places[start : start + self.windows_per_batch]
-            outputs = self._outputs(network, images, batch)
+            outputs = self.answers(network, images, batch)
             for head, logits in outputs.items():
                 if head not in bands:
                     shape = (len(images), logits.shape[1], *images.shape[-2:])
                     bands[head] = _Band(shape, axis, self.window, images.device, self.stitch_device)
                 for place, one in zip(batch, logits, strict=True):
-                    bands[head].add(place, one, weights / self._cut(total, place.top, place.left))
+                    bands[head].add(place, one, weights / self.cut(total, place.top, place.left))
             del outputs, logits, one  # the next batch takes their place, not one more
         return {head: band.finish()[..., :height, :width] for head, band in bands.items()}
 
@@ -101,11 +101,17 @@ class SlidingWindow:
             else:
                 yield from (Place(picture, top, left) for top in tops for left in lefts)
 
-    def _cut(self, pixels: Tensor, top: int, left: int) -> Tensor:
+    def cut(self, pixels: Tensor, top: int, left: int) -> Tensor:
+        """The window of ``(..., H, W)`` with this corner; a view."""
         return pixels[..., top : top + self.window, left : left + self.window]
 
-    def _outputs(self, network: Network, images: Tensor, batch: Sequence[Place]) -> Outputs:
-        windows = torch.stack([self._cut(images[place.picture], place.top, place.left) for place in batch])
+    def answers(self, network: Network, images: Tensor, batch: Sequence[Place]) -> Outputs:
+        """Logits ``(N, C, window, window)`` of the windows at some places.
+
+        Raises:
+            ConfigError: a head is one of whole images, or answers at another size than its input.
+        """
+        windows = torch.stack([self.cut(images[place.picture], place.top, place.left) for place in batch])
         outputs: Outputs = network(windows)
         for head, output in outputs.items():
             if network.known_heads[head].kind == "image" or output.shape[-2:] != windows.shape[-2:]:

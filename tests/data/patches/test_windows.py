@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from hsl.data.bands.band_files import read_bands
+from hsl.data.bands.bands import Bands
 from hsl.data.files.decode import decode_image
 from hsl.data.files.decode_masks import decode_mask
 from hsl.data.files.records import Catalogue, FileSource
@@ -19,7 +21,7 @@ from hsl.data.patches import cut_statistics as patch_statistics
 from hsl.data.patches import windows
 from hsl.data.patches.centres import poisson_disk
 from hsl.data.patches.cut_statistics import PictureCounts, class_table, covered_pixels, neighbour_distances, summary
-from hsl.data.patches.windows import open_windows, read_window
+from hsl.data.patches.windows import open_missing, open_scene, open_windows, read_window
 from hsl.errors import DataError
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (150, 210, 3), dtype=np.uint8)
@@ -53,6 +55,33 @@ def test_windows_decode_as_the_whole_does(tmp_path: Path, monkeypatch: pytest.Mo
     assert shape == same_shape == (150, 210)
     np.testing.assert_array_equal(by_windows(20, 100, 70, 500), whole(20, 100, 70, 500))
     assert by_windows(20, 100, 70, 500).shape == (70, 110, 3)
+
+
+def test_channels_by_windows(tmp_path: Path) -> None:
+    """Interleaved, in planes and a page each; pixels without measurement are 0, as in the whole."""
+    pixels = np.random.default_rng(1).integers(0, 4000, (150, 210, 5), dtype=np.uint16)
+    pixels[20:40, 30:50] = 9
+    bands = Bands.of(list("abcde"), [(0, 3000)] * 5)
+    decode = lambda data, name: read_bands(data, name, bands, None, 1)  # noqa: E731
+    ways: dict[str, dict[str, Any]] = {way: {"planarconfig": way} for way in ("contig", "separate")} | {"pages": {}}
+    for name, how in ways.items():
+        path, stored = tmp_path / f"{name}.tif", pixels if name == "contig" else pixels.transpose(2, 0, 1)
+        extra = [(42113, "s", 2, "9", True)]
+        with tifffile.TiffWriter(path) as file:
+            for part in stored if name == "pages" else [stored]:
+                file.write(part, photometric="minisblack", tile=(64, 64), extratags=extra, compression="zlib",
+                           metadata=None, **how)  # fmt: skip
+        whole = decode(path.read_bytes(), name)
+        shape, read = open_scene(path, decode, channels=5)
+        assert shape == (150, 210)
+        np.testing.assert_array_equal(read(10, 20, 70, 500), whole[10:80, 20:])
+        assert (whole[20:40, 30:50] == 0).all()
+        gone = open_missing(path)
+        assert gone is not None
+        assert gone(0, 0, 150, 210)[20:40, 30:50].all()
+    _, read = open_scene(path, decode, channels=4)
+    with pytest.raises(DataError, match=r"should have the 5 channels .* Found 1"):
+        read(0, 0, 9, 9)
 
 
 def test_mask_by_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ Nothing is computed with them: they are carried from a picture to what is made o
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ GEO_TAGS = {
 }  # fmt: skip
 NODATA_TAG = 42113
 _ORIENTATION = 274
+_ASCII = 2
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -36,17 +38,22 @@ class GeoTag:
         return self.code, self.dtype, self.count, self.value, True
 
 
-def read_geo_tags(data: bytes, name: str) -> tuple[GeoTag, ...]:
+def nodata_tag(value: str) -> tuple[int, int, int, str, bool]:
+    """The tag of the value that means "no measurement", for `tifffile.imwrite(extratags=)`."""
+    return NODATA_TAG, _ASCII, len(value) + 1, value, True
+
+
+def read_geo_tags(data: bytes | Path, name: str) -> tuple[GeoTag, ...]:
     """The geo tags of the first page of a picture, by number; empty of one that is no TIFF or has none.
 
     Args:
-        data: the file.
+        data: the file, or where it lies if it is a TIFF.
         name: what an error calls it.
 
     Raises:
         DataError: the file is damaged, or its rows are stored turned, so that the tags are of another grid.
     """
-    if not data.startswith(_TIFF):
+    if isinstance(data, bytes) and not data.startswith(_TIFF):
         return ()
     with first_page(data, name) as (_, page):
         tags = page.tags
@@ -61,13 +68,13 @@ def read_geo_tags(data: bytes, name: str) -> tuple[GeoTag, ...]:
     return tuple(sorted(found, key=lambda tag: tag.code))
 
 
-def read_nodata(data: bytes, name: str) -> float | None:
+def read_nodata(data: bytes | Path, name: str) -> float | None:
     """The number that means "no measurement" (GDAL_NODATA); ``None`` of a picture that says none.
 
     Raises:
         DataError: the file is damaged, or the tag is no number.
     """
-    if not data.startswith(_TIFF):
+    if isinstance(data, bytes) and not data.startswith(_TIFF):
         return None
     with first_page(data, name) as (_, page):
         text = page.tags.valueof(NODATA_TAG)

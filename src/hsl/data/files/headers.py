@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hsl.data.bands.npy import NPY, npy_shape
 from hsl.data.files.kinds import heif, jpeg2000, netpbm
@@ -116,7 +117,7 @@ def _header(data: bytes, name: str) -> Header | None:
     if data.startswith(_JPEG):
         return _jpeg(data)
     if data.startswith(_TIFF):
-        return _tiff(data, name)
+        return tiff_header(data, name)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _webp(data)
     if data.startswith(b"BM"):
@@ -235,7 +236,8 @@ def _jpeg(data: bytes) -> Header:
     return Header("JPEG", *header, orientation=orientation, lossless=False)
 
 
-def _tiff(data: bytes, name: str) -> Header:
+def tiff_header(data: bytes | Path, name: str) -> Header:
+    """The same of a TIFF, or of one at a place, of which the pixels are not read."""
     with first_page(data, name) as (file, page):
         numbers = page.imagelength, page.imagewidth, page.bitspersample, page.samplesperpixel
         height, width, depth, samples = map(operator.index, numbers)  # of a damaged file they may be anything

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -66,8 +67,8 @@ def explained(name: str, how: str = " as TIFF", way_out: str = "Export it anew a
 
 
 @contextmanager
-def first_page(data: bytes, name: str) -> Iterator[tuple[tifffile.TiffFile, Any]]:
-    """The file and its first page, parsed but not decoded.
+def first_page(data: bytes | Path, name: str) -> Iterator[tuple[tifffile.TiffFile, Any]]:
+    """The file, or that at a place, and its first page, parsed but not decoded.
 
     Raises:
         DataError: The file is damaged.
@@ -75,7 +76,7 @@ def first_page(data: bytes, name: str) -> Iterator[tuple[tifffile.TiffFile, Any]
     needs("Reading a TIFF", ["tifffile"])
     import tifffile
 
-    with explained(name), tifffile.TiffFile(BytesIO(data)) as file:
+    with explained(name), tifffile.TiffFile(BytesIO(data) if isinstance(data, bytes) else data) as file:
         yield file, file.pages.first
 
 

@@ -11,6 +11,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from hsl.data.bands.geo_tags import NODATA_TAG, missing, nodata_tag, read_nodata
 from hsl.data.files.headers import MAX_MEGAPIXELS
 from hsl.data.files.records import FileSource, Source
 from hsl.data.files.tiff_pages import LOSSLESS, explained, num_pages
@@ -29,18 +30,20 @@ _ORIENTATION = 274
 
 Read = Callable[[int, int, int, int], NDArray[np.uint8]]
 """``read(y, x, height, width)``: that part of a picture or mask; smaller where it reaches over the end."""
+MissingIn = Callable[[int, int, int, int], NDArray[np.bool_]]
+"""The same: which of its pixels have no measurement."""
 
 
-def read_window(path: Path, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+def read_window(path: Path, y: int, x: int, height: int, width: int, pages: int = 1) -> NDArray[Any]:
     """A part of a picture as it is stored; the rest of the file stays on the disk.
 
     Args:
-        path: A TIFF: tiles and strips that the window touches are decoded, an uncompressed one is mapped; of several
-            pages the first.
+        path: A TIFF: tiles and strips that the window touches are decoded, an uncompressed one is mapped.
         y: First row.
         x: First column.
         height: Rows; fewer come where the picture ends.
         width: Columns; likewise.
+        pages: How many are read, as channels; else the first is the picture.
 
     Returns:
         ``(height, width)`` or ``(height, width, channels)`` of the stored type.
@@ -49,15 +52,20 @@ def read_window(path: Path, y: int, x: int, height: int, width: int) -> NDArray[
         DataError: The file cannot be read, or not by windows.
     """
     window = {"Y": slice(y, y + height), "X": slice(x, x + width), "S": slice(None)}
-    with _opened(path) as (_, page):
-        _check(path, page)
-        place = tuple(window[axis] for axis in page.axes)
-        if page.is_memmappable:
-            part = np.array(tifffile.memmap(path, page=0, mode="r")[place])
-        else:
-            with page.aszarr() as store:
-                part = np.asarray(zarr.open_array(store, mode="r")[place])
-        return np.moveaxis(part, page.axes.index("S"), -1) if "S" in page.axes else part
+    with _opened(path) as (file, _):
+        parts = [_part(path, file.pages[number], number, window) for number in range(pages)]
+    return parts[0] if pages == 1 else np.stack(parts, axis=-1)
+
+
+def _part(path: Path, page: Any, number: int, window: dict[str, slice]) -> NDArray[Any]:
+    _check(path, page)
+    place = tuple(window[axis] for axis in page.axes)
+    if page.is_memmappable:
+        part = np.array(tifffile.memmap(path, page=number, mode="r")[place])
+    else:
+        with page.aszarr() as store:
+            part = np.asarray(zarr.open_array(store, mode="r")[place])
+    return np.moveaxis(part, page.axes.index("S"), -1) if "S" in page.axes else part
 
 
 def size_of_large(source: Source) -> tuple[int, int] | None:
@@ -95,6 +103,7 @@ def open_windows(
     *,
     exact: bool = False,
     max_megapixels: float = MAX_MEGAPIXELS,
+    channels: int | None = None,
 ) -> tuple[tuple[int, int], Read]:
     """Height and width of a picture or mask, and a function that reads its parts.
 
@@ -105,28 +114,65 @@ def open_windows(
         decode: ``decode(bytes, name)``, such as ``decode_image``.
         exact: Whether every number counts, as in a mask: it has one page and a lossless coding.
         max_megapixels: Of a tile or strip, which has to be decoded as a whole.
+        channels: How many named bands it has; ``None``: grey or colours, perhaps with alpha.
 
     Raises:
         DataError: It cannot be read.
     """
-    size = size_of_large(source)
-    if size is not None and isinstance(source, FileSource):
-        path = source.path
-        with _opened(path) as (file, page):
-            _check(path, page)
-            _check_coding(path, file, page, exact, max_megapixels)
-        return size, lambda *window: decode(_as_tiff(read_window(path, *window)), str(path))
+    if size_of_large(source) is not None and isinstance(source, FileSource):
+        return open_scene(source.path, decode, exact=exact, max_megapixels=max_megapixels, channels=channels)
     whole = decode(source.read(), source.name)
     shape = (whole.shape[0], whole.shape[1])
     return shape, lambda y, x, height, width: whole[y : y + height, x : x + width]
 
 
-def _as_tiff(window: NDArray[Any]) -> bytes:
+def open_scene(
+    path: Path,
+    decode: Callable[[bytes, str], NDArray[np.uint8]],
+    *,
+    exact: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    channels: int | None = None,
+) -> tuple[tuple[int, int], Read]:
+    """As `open_windows`, of a TIFF of any size.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with _opened(path) as (file, page):
+        several = channels is not None and page.samplesperpixel == 1 and len(file.pages) == channels
+        pages = len(file.pages) if several else 1
+        for number in range(pages):
+            each: Any = file.pages[number]
+            _check(path, each)
+            _check_coding(path, file, each, exact, max_megapixels)
+            if each.shape != page.shape:
+                raise DataError(f"`{path}` should have pages of one size. Found {page.shape} and {each.shape}. "
+                                "Export it anew.")  # fmt: skip
+        size, nodata = (page.imagelength, page.imagewidth), page.tags.valueof(NODATA_TAG)
+    named = channels is not None
+    return size, lambda *window: decode(_as_tiff(read_window(path, *window, pages), named, nodata), str(path))
+
+
+def open_missing(path: Path) -> MissingIn | None:
+    """What tells where a TIFF of any size has no measurement, part by part; ``None`` of one that names no such value.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    nodata = read_nodata(path, str(path))
+    return None if nodata is None else lambda *window: missing(read_window(path, *window), nodata)
+
+
+def _as_tiff(window: NDArray[Any], named: bool, nodata: str | None) -> bytes:
     buffer = io.BytesIO()
-    colours = window.ndim == 3 and window.shape[2] >= 3
-    if window.ndim == 3:  # an alpha channel is dropped, as it would be
+    colours = not named and window.ndim == 3 and window.shape[2] >= 3
+    if window.ndim == 3 and not named:  # an alpha channel is dropped, as it would be
         window = window[..., :3] if colours else window[..., 0]
-    tifffile.imwrite(buffer, window, photometric="rgb" if colours else "minisblack")
+    extra = [] if nodata is None else [nodata_tag(nodata)]
+    tifffile.imwrite(
+        buffer, window, photometric="rgb" if colours else "minisblack", planarconfig="contig", extratags=extra
+    )
     return buffer.getvalue()
 
 

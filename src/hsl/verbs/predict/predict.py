@@ -16,13 +16,13 @@ from rich.progress import track
 from hsl.batch import DISTANCE, Outputs
 from hsl.console import PlainConsole
 from hsl.data.files.decoding import Decoding
-from hsl.data.files.records import Source
+from hsl.data.files.records import Record, Source
 from hsl.data.files.run_lengths import encode_classes
 from hsl.data.formats.folder import read_pictures
 from hsl.data.formats.picture_files import NotRead
 from hsl.data.formats.severstal import COLUMNS
 from hsl.data.writers.regions import Segmented
-from hsl.errors import ConfigError, DataError, UserError
+from hsl.errors import ConfigError, DataError, NonFiniteLogitsError, UserError
 from hsl.files.cells import csv_of
 from hsl.files.io import write_atomically
 from hsl.files.names import below
@@ -32,10 +32,12 @@ from hsl.metrics.objects.watershed import objects_of
 from hsl.reports.page import pictures
 from hsl.terminal import say
 from hsl.verbs.ensemble.predicting import EnsembleModel, open_model
+from hsl.verbs.predict.areas import Areas
 from hsl.verbs.predict.channel_files import PredictedChannels
 from hsl.verbs.predict.foreign_pictures import Notes, foreign_decoding
 from hsl.verbs.predict.gated import GATE_TABLE, Gating
 from hsl.verbs.predict.outputs import RunModel
+from hsl.verbs.predict.scenes import Scenes
 from hsl.verbs.predict.tool_files import FORMATS, Writer, told_of, writer_of
 from hsl.verbs.scoring.image_results import image_row
 
@@ -49,6 +51,8 @@ def predict(cfg: DictConfig) -> None:
     A picture that cannot be done, or is of a kind that is not read, is reported and the rest is done; then the command
     ends with exit code 2. Files that the folder of the output held before, and that are no longer made, are removed;
     see `hsl.files.output_folder` for what is never touched.
+
+    A TIFF of more than ``max_megapixels`` is done part by part, see `hsl.verbs.predict.scenes`.
 
     With ``format=rle`` ``predictions.csv`` takes the place of masks and overlays: run lengths of every class but index
     0, as `hsl.data.formats.severstal` reads them. ``ClassId`` is the class index; a picture of background has no row.
@@ -74,15 +78,24 @@ def predict(cfg: DictConfig) -> None:
         writer = writer_of(cfg.format, output.work, classes, output.path)
         work = _Work(output.work, cfg.format, writer, opened.heads, opened.thresholds, sources, decoding, gating)
         look = functools.partial(notes.look, sources=sources)
-        results = opened.outputs(records, decoding, work.broken.append, look, output.work / ".maps")
+        scenes = Scenes.of(opened, decoding, output.work, cfg.format, gating is not None)
+        large, small = scenes.among(records)
+        for record in large:
+            work.attempt(scenes, record)
+        results = opened.outputs(small, decoding, work.broken.append, look, output.work / ".maps")
         console = PlainConsole(stderr=True)
         silent = not console.is_terminal
-        for name, outputs in track(results, "predict", len(records), console=console, transient=True, disable=silent):
+        for name, outputs in track(results, "predict", len(small), console=console, transient=True, disable=silent):
             work.add(name, outputs)
         work.write_tables()
         if writer:
             writer.close()
-    for sentence in [*notes.sentences(), *told_of(writer), *(gating.sentences() if gating else [])]:
+    for sentence in [
+        *notes.sentences(),
+        *scenes.sentences(),
+        *told_of(writer),
+        *(gating.sentences() if gating else []),
+    ]:
         say(sentence)
     say(f"{work.num_done} {'picture' if work.num_done == 1 else 'pictures'} done: {cfg.output}")
     _tell_of_the_rest(cfg.input, len(records), work.broken, rest)
@@ -128,6 +141,14 @@ class _Work:
         """Pictures of which something is known."""
         return max(len(self.rows), len(self.labels))
 
+    def attempt(self, scenes: Scenes, record: Record) -> None:
+        """Let a scene be done, and keep its row."""
+        try:
+            scenes.add(record)
+            self.rows.append(scenes.rows[-1])
+        except (DataError, NonFiniteLogitsError) as error:
+            self.broken.append(error)
+
     def add(self, name: str, outputs: Outputs) -> None:
         """Write what the heads say of one picture, or keep it for the tables."""
         image = functools.cache(functools.partial(self.decoding.image, self.sources[name]))  # decoded once, if at all
@@ -166,7 +187,9 @@ class _Work:
             self.writer.add(Segmented(name, Path(source.name), [prediction], objects))
         else:
             _write_pictures(self.folder, name, image(), prediction, confidence, classes)
-        self.rows.append(_areas(name, prediction, confidence, classes))
+        areas = Areas(name, classes)
+        areas.add(prediction, confidence)
+        self.rows.append(areas.row(*prediction.shape))
 
     def write_tables(self) -> None:
         """Write what was kept."""
@@ -207,22 +230,6 @@ def _write_pictures(
     overlay = pictures.overlay(image, prediction, confidence, classes)
     _, png = cv2.imencode(".png", overlay[..., ::-1])
     write_atomically(output / "overlays" / f"{name}.png", png.tobytes())
-
-
-def _areas(
-    name: str, prediction: NDArray[np.uint8], confidence: NDArray[np.float32], classes: Sequence[str]
-) -> dict[str, Any]:
-    counts = np.bincount(prediction.ravel(), minlength=len(classes))
-    row: dict[str, Any] = {
-        "id": name,
-        "height": prediction.shape[0],
-        "width": prediction.shape[1],
-        "confidence": confidence.mean(),
-    }
-    row |= {f"pixels/{each}": int(count) for each, count in zip(classes, counts, strict=True)}
-    row |= {f"share/{each}": count / prediction.size for each, count in zip(classes, counts, strict=True)}
-    means = [confidence[prediction == i].mean() if counts[i] else None for i in range(len(classes))]
-    return row | {f"confidence/{each}": mean for each, mean in zip(classes, means, strict=True)}
 
 
 def write_further(output: Path, name: str, outputs: Outputs, heads: Iterable[Head]) -> None:
