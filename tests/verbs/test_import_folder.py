@@ -115,6 +115,11 @@ def test_what_cannot_be_imported(root: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=said):
             look(tmp_path / given)
+    (tmp_path / "alone" / "manual").mkdir()
+    for name in ("7_left.png", "7_right.png", "manual/7_manual1.gif"):
+        Image.new("L", (4, 4)).save(tmp_path / "alone" / name)
+    with pytest.raises(DataError, match=r"fits several of one id, as `7_left.png` and `7_right.png`. Give a picture"):
+        look(tmp_path / "alone")
     with pytest.raises(ConfigError, match=r"one of what the folder may be, folder. Found `data = coco`"):
         look(root, data="coco")
     with pytest.raises(ConfigError, match="neither be nor hold"):

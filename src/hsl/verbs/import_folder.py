@@ -14,6 +14,7 @@ from hsl.data.files.records import Catalogue
 from hsl.data.formats.mask_guess import MaskGuess, guess
 from hsl.data.formats.patterns import CLASS, Listing, list_files
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
+from hsl.data.formats.placement import unclear
 from hsl.data.formats.recognise import Sight, recognise
 from hsl.data.formats.tables import GROUP
 from hsl.data.importing.ready_folder import write_ready_folder
@@ -155,6 +156,8 @@ def _tell_of_listing(root: Path, listing: Listing) -> None:
 
 def _nothing(root: Path, listing: Listing) -> str:
     pictures = [path for path in listing.files if Path(path).suffix.lower() in PICTURE_SUFFIXES]
+    if pictures and (sentence := unclear(listing.files)):
+        return f"`{root}`: {sentence}"
     if pictures:
         return (
             f"`{root}` should hold masks or annotations beside its pictures. Found {len(pictures)} pictures, as "

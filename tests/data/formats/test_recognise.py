@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from hsl.data.files.records import Catalogue
+from hsl.data.formats.artefact import read_artefact
 from hsl.data.formats.channels import read_channels
 from hsl.data.formats.coco import read_coco
+from hsl.data.formats.coralscapes import read_coralscapes
 from hsl.data.formats.cvat import read_cvat
 from hsl.data.formats.folder import read_folder
+from hsl.data.formats.geotiff import read_geotiff
 from hsl.data.formats.mask_guess import guess
 from hsl.data.formats.patterns import list_files
-from hsl.data.formats.placement import placements
+from hsl.data.formats.placement import placements, unclear
 from hsl.data.formats.recognise import looks_like, recognise
 from hsl.data.formats.severstal import read_severstal
 from hsl.data.formats.voc import read_voc
@@ -51,6 +55,9 @@ FOLDERS = {
 }
 
 
+READERS = [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat, read_artefact, read_coralscapes]
+
+
 @pytest.mark.parametrize("option", FOLDERS)
 def test_each_kind_of_folder_is_recognised(tmp_path: Path, option: str) -> None:
     sights = recognise(lay(tmp_path, FOLDERS[option]))
@@ -69,7 +76,7 @@ def test_each_kind_of_folder_is_recognised(tmp_path: Path, option: str) -> None:
             read_folder(tmp_path, images="nowhere/{id}")
 
 
-@pytest.mark.parametrize("reader", [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat])
+@pytest.mark.parametrize("reader", READERS)
 def test_each_reader_says_what_lies_there(reader: Callable[..., Catalogue], tmp_path: Path) -> None:
     lay(tmp_path, FOLDERS["labelme"])
     with pytest.raises(DataError, match=r"This looks like LabelMe JSON .*`data=labelme`"):
@@ -100,6 +107,10 @@ def test_nothing_and_several(tmp_path: Path) -> None:
         (["n/images/training/1.jpg", "n/annotations/training/1.png", "n/images/test/2.jpg", "n/annotations/test/2.png"],
          "n/images/{split}/{id}.jpg", "n/annotations/{split}/{id}.png", 2),
         (["images/a.png", "masks/a.mat"], "images/{id}.png", "masks/{id}.mat", 1),
+        (["training/images/21_training.tif", "training/mask/21_training_mask.gif", "training/1st_manual/21_manual1.gif",
+          "test/images/01_test.tif", "test/mask/01_test_mask.gif", "test/1st_manual/01_manual1.gif"],
+         "{split}/images/{id}_*.tif", "{split}/1st_manual/{id}_manual1.gif", 2),
+        (["p/s1_view.jpg", "p/s2_view.jpg", "p/s1_label.png", "p/s2_label.png"], "p/{id}_*.jpg", "p/{id}_label.png", 2),
     ],
 )  # fmt: skip
 def test_patterns_are_guessed_whatever_the_order(files: list[str], images: str, masks: str, pairs: int) -> None:
@@ -107,6 +118,34 @@ def test_patterns_are_guessed_whatever_the_order(files: list[str], images: str, 
         found = placements(order)[0]
         assert (found.images, found.masks, found.pairs) == (images, masks, pairs)
     assert placements(["images/a.jpg", "more/b.png"]) == []
+
+
+def test_a_part_of_a_name_that_fits_several_pictures_is_no_id() -> None:
+    files = ["i/21_left.jpg", "i/21_right.jpg", "m/21_manual1.gif"]
+    assert placements(files) == []
+    assert "pictures `i/{id}_*.jpg`, but that fits several of one id, as `i/21_left.jpg` and `i/21_ri" in unclear(files)
+    assert unclear(["i/21_left.jpg", "i/22_left.jpg"]) == unclear([]) == ""
+
+
+def test_tiffs_that_know_their_place_are_geotiff(tmp_path: Path) -> None:
+    place = [(33550, "d", 3, (0.5, 0.5, 0.0), True)]
+    for folder in ("scenes", "truth"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            tifffile.imwrite(tmp_path / folder / f"{name}{'_mask' if folder == 'truth' else ''}.tif",
+                             np.zeros((4, 4), np.uint8), extratags=place if folder == "scenes" else [])  # fmt: skip
+    (one, *_) = recognise(tmp_path)
+    assert (one.option, one.what) == ("geotiff", "GeoTIFF, masks for 2 of 4 picture files")
+    assert one.placement is not None
+    read = read_geotiff(tmp_path, images=one.placement.images, masks=one.placement.masks, classes=["ground", "road"])
+    assert [record.id for record in read.records] == ["a", "b"]
+    (tmp_path / "scenes").rename(tmp_path / "images")
+    (tmp_path / "truth").rename(tmp_path / "masks")
+    (tmp_path / "dataset.yaml").write_text("classes: [ground, road]")
+    assert recognise(tmp_path)[0].option == "geotiff"
+    for path in (tmp_path / "images").iterdir():
+        tifffile.imwrite(path, np.zeros((4, 4), np.uint8))
+    assert recognise(tmp_path)[0].option == "folder"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hsl.data.formats.findings import Findings
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
 from hsl.data.formats.picture_files import find_masks, find_pictures
+from hsl.data.formats.recognise import refuse_another_kind, tell_what_lies_there
 from hsl.data.formats.tables import read_table
 
 CLASSES = (
@@ -57,6 +58,7 @@ def read_artefact(root: str | Path, attributes: Sequence[str] = ("material", "co
     if (folder / "images").is_dir():
         catalogue = _read_files(folder, attributes)
     else:
+        refuse_another_kind(folder, "artefact", "`images/` or parquet files")
         catalogue = read_hub(folder, "image", "annotation", CLASSES, id_column="id", attributes=attributes)
     records = tuple(replace(r, attributes={"group": r.id, **r.attributes}) for r in catalogue.records)
     return replace(catalogue, name="artefact", records=records)
@@ -74,6 +76,7 @@ def _read_files(root: Path, attributes: Sequence[str]) -> Catalogue:
     for name in attributes:
         bare = [id_ for id_ in images if table and name not in table.get(id_, {})]
         findings.add_names(bare, f"`{metadata}` should tell the {name} of every picture. Not of", "Add it.")
+    tell_what_lies_there(root, "artefact", images, findings)
     findings.raise_if_any(root)
     records = tuple(
         Record(id_, FileSource(path), FileSource(masks[id_]), None, table[id_], None)

@@ -15,6 +15,7 @@ from hsl.data.formats.findings import Findings, shown
 from hsl.data.formats.folder import check_pairs
 from hsl.data.formats.hf import read_hub
 from hsl.data.formats.picture_files import find_masks, find_pictures
+from hsl.data.formats.recognise import refuse_another_kind, tell_what_lies_there
 from hsl.data.formats.tables import PARTS
 
 MASKS = "gtFine"
@@ -54,6 +55,7 @@ def read_coralscapes(root: str | Path, ignore_unlabelled: bool = False) -> Catal
     ignored = 0 if ignore_unlabelled else IGNORE_INDEX
     if (folder / IMAGES).is_dir():
         return _read_files(folder, ignored)
+    refuse_another_kind(folder, "coralscapes", f"`{IMAGES}/` or parquet files")
     catalogue = read_hub(root, "image", "label", CLASSES, ignore_index=ignored)
     records = tuple(replace(r, attributes={"group": r.split} if r.split else {}) for r in catalogue.records)
     return replace(catalogue, name="coralscapes", records=records)
@@ -79,6 +81,7 @@ def _read_files(root: Path, ignored: int) -> Catalogue:
     classes = _read_classes(root / "classes.json", findings)
     if not records and not findings.sentences:
         findings.add(f"`{root / IMAGES}` should hold pictures in <part>/<site>/. Found none. Check `data.root`.")
+    tell_what_lies_there(root, "coralscapes", records, findings)
     findings.raise_if_any(root)
     ordered = tuple(records[id_] for id_ in sorted(records))
     return Catalogue(root.resolve().name, ordered, classes, ignore_index=ignored, not_read=findings.told())

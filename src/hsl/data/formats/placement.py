@@ -13,12 +13,16 @@ from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.formats.tables import official_part
 
 _MASK = re.compile(
-    r"(?:^|[-_. ])(?:masks?|labels?|gts?|gtfine|groundtruths?|ground[-_ ]truths?|annotations?|anno|anns?|seg|segs|"
-    r"segmentations?|segmentationclass|labelimages?|targets?|trimaps?|label[-_]?ids?|manual\d?|l|mask\d?)$",
+    r"(?:^|[-_. ])(?:masks?|labels?|gts?|gtfine|truths?|groundtruths?|ground[-_ ]truths?|annotations?|anno|anns?|seg|"
+    r"segs|segmentations?|segmentationclass|labelimages?|targets?|trimaps?|label[-_]?ids?|manual\d?|l|mask\d?)$",
     re.IGNORECASE,
 )
+_LOOSE = "*"
 _YEAR = re.compile(r"[-_ ]?(19|20)\d\d$")
 _BEFORE, _AFTER = re.compile(r"^[A-Za-z]+[-_. ](?=.)"), re.compile(r"(?<=.)[-_. ][A-Za-z]+\d?$")
+_TRUTH = re.compile(r"manual|truth|(?:^|[-_. /])gts?(?:$|[-_. /])", re.IGNORECASE)
+"""What masks are called beside masks of another kind, as of the part of the picture that was looked at."""
+_MOST_NAMED = 6
 _ENOUGH = 0.5  # of the masks have a picture
 
 
@@ -56,18 +60,42 @@ def placements(files: Iterable[str]) -> list[Placement]:
         >>> found[0].images, found[0].masks, found[0].pairs
         ('{split}/images/{id}.jpg', '{split}/masks/{id}.png', 2)
     """
-    shelves = _shelves([path for path in files if _suffix(path) in (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES)])
+    shelves, several = _shelves(_readable(files))
     found = []
     for masks, of_masks in shelves.items():
-        if not _is_mask(masks):
+        if not _is_mask(masks) or masks in several or _LOOSE in masks:
             continue
         for images, of_images in shelves.items():
-            shared = of_masks.keys() & of_images.keys() if not _is_mask(images) else set()
+            shared = of_masks.keys() & of_images.keys() if not _is_mask(images) and images not in several else set()
             if shared and len(shared) >= _ENOUGH * len(of_masks):
                 paths = tuple(of_masks[key] for key in sorted(shared))
                 found.append(Placement(images, masks, len(shared), len(of_images), paths))
         found += _by_class(masks, of_masks, shelves)
-    return sorted(found, key=lambda one: (-one.pairs, len(one.masks), one.masks, one.images))
+    return sorted(found, key=lambda one: (-one.pairs, not _TRUTH.search(one.masks), len(one.masks), one.masks,
+                                          one.images))  # fmt: skip
+
+
+def unclear(files: Iterable[str]) -> str:
+    """A sentence where masks would fit if a part of their name did not fit several pictures; ``""``: it is not so.
+
+    Args:
+        files: Paths from the root on, with ``/``.
+    """
+    shelves, several = _shelves(_readable(files))
+    for images, (one, other) in several.items():
+        for masks, of_masks in shelves.items():
+            fits = _is_mask(masks) and masks not in several and not _is_mask(images)
+            if fits and len(of_masks.keys() & shelves[images].keys()) >= _ENOUGH * len(of_masks):
+                path = next(iter(of_masks.values()))
+                return (
+                    f"Masks as `{path}` would belong to pictures `{images}`, but that fits several of one id, as "
+                    f"`{one}` and `{other}`. Give a picture and its mask one name, or two that differ in a word of all."
+                )
+    return ""
+
+
+def _readable(files: Iterable[str]) -> list[str]:
+    return [path for path in files if _suffix(path) in (*PICTURE_SUFFIXES, *ARRAY_SUFFIXES)]
 
 
 def _by_class(masks: str, of_masks: _Shelf, shelves: Mapping[str, _Shelf]) -> list[Placement]:
@@ -88,21 +116,36 @@ def _by_class(masks: str, of_masks: _Shelf, shelves: Mapping[str, _Shelf]) -> li
     return []
 
 
-def _shelves(files: Sequence[str]) -> dict[str, _Shelf]:
-    """Files by the pattern that their path may follow; a name with a word at its end is on two shelves."""
+def _shelves(files: Sequence[str]) -> tuple[dict[str, _Shelf], dict[str, tuple[str, str]]]:
+    """Files by the pattern that their path may follow; a name with a word at its end is on two shelves.
+
+    Also, of patterns with `_LOOSE` in them, two files that have one id, where there are such.
+    """
     by_template: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for path in files:
         folders, _, name = path.rpartition("/")
         template, key = _template(folders)
         by_template[template].append((path, key, name.rpartition(".")[0]))
+    alone = {key for _, key, _ in by_template["{folder}"]}
+    if 2 <= len(alone) <= _MOST_NAMED:  # `scenes/a.tif`, `m/a_mask.tif`: folders that no word tells apart
+        for path, key, stem in by_template["{folder}"]:
+            by_template[key].append((path, "", stem))
     found: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)
+    several: dict[str, tuple[str, str]] = {}
     for template, entries in by_template.items():
         folder = _settled(template, [key for _, key, _ in entries])
         for path, key, stem in entries:
-            for pattern, id_ in _names(stem):
-                found["/".join(filter(None, [folder, pattern]))][key if "{folder}" in folder else
-                                                                 _parts(key), id_] = path  # fmt: skip
-    return {pattern + _common_suffix(shelf.values()): shelf for pattern, shelf in found.items()}
+            for name, id_ in _names(stem):
+                pattern = "/".join(filter(None, [folder, name]))
+                own = key if "{folder}" in folder else _parts(key), id_
+                if _LOOSE in name and own in found[pattern]:
+                    several.setdefault(pattern, (found[pattern][own], path))
+                found[pattern][own] = path
+    suffixed = {pattern: pattern + _common_suffix(shelf.values()) for pattern, shelf in found.items()}
+    return (
+        {suffixed[pattern]: shelf for pattern, shelf in found.items()},
+        {suffixed[pattern]: both for pattern, both in several.items()},
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -148,6 +191,8 @@ def _names(stem: str) -> list[tuple[str, str]]:
         if fit is not None and (_MASK.search(word) or _is_images(word)):
             rest = stem[: fit.start()] + stem[fit.end() :]
             names.append((f"{{id}}{fit[0]}" if affix == "after" else f"{fit[0]}{{id}}", rest))
+        elif fit is not None and affix == "after":
+            names.append((f"{{id}}{fit[0][0]}*", stem[: fit.start()]))
     return names
 
 

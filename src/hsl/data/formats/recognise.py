@@ -2,17 +2,21 @@
 
 import re
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from hsl.data.bands.geo_tags import read_geo_tags
 from hsl.data.formats.findings import Findings
-from hsl.data.formats.patterns import Listing, list_files
+from hsl.data.formats.patterns import Listing, list_files, read_pattern
 from hsl.data.formats.picture_files import PICTURE_SUFFIXES
 from hsl.data.formats.placement import Placement, placements
+from hsl.errors import DataError, UserError
 
 _LOOKED_AT = 40
 _HEAD = 2**14
+_TIFF = (".tif", ".tiff")
+_TAGS_LOOKED_AT = 5
 _LABEL_STUDIO_PNG = re.compile(r"(^|/)task-\d+-annotation-\d+-.*\.(png|npy)$")
 
 
@@ -43,12 +47,34 @@ def recognise(root: Path, listing: Listing | None = None) -> list[Sight]:
     found = list_files(root) if listing is None else listing
     sights = [*_by_layout(root, found), *_by_annotations(root, found)]
     known = {sight.option for sight in sights}
-    if not known & {"folder", "channels", "severstal", "coralscapes", "cityscapes", "voc", "artefact"}:
+    counted = _counted(found.files)
+    if not known & {"folder", "channels", "severstal", "coralscapes", "cityscapes", "voc", "artefact", "geotiff"}:
         sights += [
-            Sight("folder", f"masks for {one.pairs} of {_counted(found.files)}", placement=one)
+            Sight(_option_of(root, found, one.images), f"masks for {one.pairs} of {counted}", placement=one)
             for one in placements(found.files)
         ]
-    return sights
+    return [_placed(sight) for sight in sights]
+
+
+def _option_of(root: Path, listing: Listing, images: str) -> str:
+    """`geotiff` where the pictures of a pattern are TIFFs that know their place on earth, else `folder`."""
+    if not images.lower().endswith(_TIFF):
+        return "folder"
+    pictures = read_pattern(images, "images", Findings())
+    fitting = [] if pictures is None else pictures.matches(listing.files, Findings())
+    return "geotiff" if any(_has_place(root / one.path) for one in islice(fitting, _TAGS_LOOKED_AT)) else "folder"
+
+
+def _has_place(path: Path) -> bool:
+    try:
+        return bool(read_geo_tags(path, str(path)))
+    except UserError:  # damaged, turned, or nothing to read it with: its reader says so
+        return False
+
+
+def _placed(sight: Sight) -> Sight:
+    """The same, with what it is called in words if it has a place on earth."""
+    return replace(sight, what=f"GeoTIFF, {sight.what}") if sight.option == "geotiff" else sight
 
 
 def looks_like(root: Path, option: str) -> str:
@@ -67,6 +93,16 @@ def looks_like(root: Path, option: str) -> str:
     return f"This looks like {one.what}: `data={one.option}`; `hsl import {root}` says more."
 
 
+def refuse_another_kind(root: Path, option: str, wanted: str) -> None:
+    """Refuse a folder that shows another kind of data set, before it is taken for parquet files.
+
+    Raises:
+        DataError: It does.
+    """
+    if root.is_dir() and not any(root.rglob("*.parquet")) and (hint := looks_like(root, option)):
+        raise DataError(f"`{root}` should hold {wanted}. Found neither. {hint}")
+
+
 def tell_what_lies_there(root: Path, option: str, pictures: Sized, findings: Findings) -> None:
     """Add `looks_like` to the findings of a reader that found something wrong, and none of what it begins with."""
     if findings.sentences and not pictures and (hint := looks_like(root, option)):
@@ -79,7 +115,10 @@ def _by_layout(root: Path, listing: Listing) -> Iterator[Sight]:
     names = set(files)
     if "dataset.yaml" in names and {"images", "masks"} & tops:
         text = _read(root / "dataset.yaml")
-        option = "channels" if re.search(rb"^channels\s*:", text, re.MULTILINE) else "folder"
+        images = "images/{id}.tif" if any(path.lower().startswith("images/") and path.lower().endswith(_TIFF)
+                                          for path in files) else ""  # fmt: skip
+        channels = re.search(rb"^channels\s*:", text, re.MULTILINE)
+        option = "channels" if channels else _option_of(root, listing, images)
         yield Sight(option, f"a data set of `hsl` with dataset.yaml and {_counted(files)}")
     if "train.csv" in names and "train_images" in tops:
         yield Sight("severstal", f"run lengths in train.csv beside {_counted(files)}")

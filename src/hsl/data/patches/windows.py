@@ -151,7 +151,11 @@ def open_scene(
                                 "Export it anew.")  # fmt: skip
         size, nodata = (page.imagelength, page.imagewidth), page.tags.valueof(NODATA_TAG)
     named = channels is not None
-    return size, lambda *window: decode(_as_tiff(read_window(path, *window, pages), named, nodata), str(path))
+
+    def read(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+        return decode(_as_tiff(read_window(path, y, x, height, width, pages), named, nodata), str(path))
+
+    return size, read
 
 
 def open_missing(path: Path) -> MissingIn | None:
