@@ -47,7 +47,7 @@ def facts(across: dict[str, list[float]], size: tuple[int, int] = (256, 256), **
         "data": "x", "fold": 0, "num_images": 600, "num_groups": 100, "grouped": True, "bits": None, "colour": True,
         "heights": (size[0],) * 3, "widths": (size[1],) * 3, "num_copies": 0, "num_empty": 0, "boundary": 0.1,
         "num_masks": 600, "classes": classes, "labels": {}, "several_labels": False, "num_scored": 150,
-        "objects": tables,
+        "num_val": 150, "num_test": 0, "objects": tables,
     }  # fmt: skip
     return Fingerprint(**(given | changed))  # type: ignore[arg-type]
 

@@ -106,15 +106,6 @@ def test_the_orientation_is_asked_and_never_guessed() -> None:
     assert "augmentation.rotation" in few
 
 
-def test_epochs_fill_the_time() -> None:
-    made, view = facts({"a": [9.0]}), View(256, 256)
-    each = 600 * 1.0 * view.megapixels
-    for passes in (0.4, 7.5, 90, 9000):
-        values = rules.epochs(made, view, LIGHT, Budget(passes * each, GIB)).values
-        assert values["trainer.max_epochs"] == max(1, min(200, math.floor(passes)))
-        assert values["trainer.max_epochs"] // values["trainer.check_val_every_n_epoch"] <= 40
-
-
 def test_folds_and_the_part_that_chooses() -> None:
     cases = {10: 5, 9: 3, 6: 3, 5: 2, 4: 2, 1: 2}
     assert {least: rules.num_folds({"a": 50, "b": least, "c": 0}, 60)[0] for least in cases} == cases

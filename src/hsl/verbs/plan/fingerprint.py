@@ -74,6 +74,8 @@ class Fingerprint:
         classes: But the background, class 0.
         labels: Classes of whole pictures and how many show each; empty where none are learnt.
         several_labels: Whether a picture may have several.
+        num_val: Pictures of the fold's validation part.
+        num_test: Pictures of the test part.
         num_scored: Groups of the training and validation parts of all folds, which are scored out of fold.
     """
 
@@ -93,6 +95,8 @@ class Fingerprint:
     classes: tuple[ClassFacts, ...]
     labels: Mapping[str, int]
     several_labels: bool
+    num_val: int
+    num_test: int
     num_scored: int
     objects: Mapping[str, Floats]
     """By class ``(N, 3)``: pixels across, height and width of its picture, of each object."""
@@ -139,6 +143,7 @@ def fingerprint(data: PreparedData) -> Fingerprint:
         num_copies=len(contents) - len(set(contents)), num_empty=int((~(counts[:, 1:] > 0).any(axis=1)).sum()),
         boundary=boundary, num_masks=len(looked), classes=tuple(facts), labels=_labels(data),
         several_labels=data.image_labels is not None and data.image_labels.several,
+        num_val=len(data.parts.get("val", ())), num_test=len(data.parts.get("test", ())),
         num_scored=len({data.group(name) for name in every}), objects=objects,
     )  # fmt: skip
 

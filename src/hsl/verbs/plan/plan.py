@@ -16,14 +16,24 @@ from hsl.data.prepared import PreparedData
 from hsl.files.io import null_for_nan, write_atomically
 from hsl.files.output_folder import OutputFolder
 from hsl.terminal import say
-from hsl.verbs.plan import rules, views
+from hsl.verbs.plan import lengths, rules, views
 from hsl.verbs.plan.fingerprint import Fingerprint, fingerprint, groups_of_classes
 from hsl.verbs.plan.settings import Given, data_words, read_given
 from hsl.verbs.plan.views import Budget, Cost, Setting, View
 from hsl.verbs.plan.writing import Entry, command, plan_text
 
 PAGE = "fingerprint.json"
-ROWS = ("sees", "encoder", "decoder", "batch", "seconds a step", "epochs", "folds", "minutes of training in all")
+ROWS = (
+    "sees",
+    "encoder",
+    "decoder",
+    "batch",
+    "seconds a step",
+    "epochs",
+    "folds",
+    "minutes of training in all",
+    "minutes of validation and scores",
+)
 GIVEN = "as it was given to `hsl plan`"
 
 
@@ -111,7 +121,8 @@ class _Maker:
         whole = self.given.seconds * settings.share
         whole = whole if settings.most_minutes is None else min(whole, 60 * settings.most_minutes)
         memory = self.given.memory or timing.free_bytes()
-        budget = Budget(rules.TRAINING_SHARE * whole / number, memory)
+        fold = Budget(whole / number, memory)
+        budget = replace(fold, seconds=lengths.TRAINING_SHARE * fold.seconds)
         known = [cost for cost in costs if cost.has_weights] or costs
         view = views.choose_view(facts, min(known, key=lambda cost: cost.seconds), budget)
         cost, why = views.choose_network(facts, view, costs, budget)
@@ -119,19 +130,23 @@ class _Maker:
         step = timing.measure_batch(cost, view.height, view.width, batch.values["data.batch_size"], _precision())
         pixels = step.batch_size * view.megapixels
         cost = replace(cost, seconds=step.seconds / pixels)  # of the plan itself, which is what its epochs go by
-        length = rules.epochs(facts, view, cost, budget)
-        passes = views.num_passes(facts, view, cost, budget)
-        made = [*([self.folds] if self.folds else []), rules.stop_fraction(facts), *_viewed(view), batch]
+        stop = rules.stop_fraction(facts)
+        length = lengths.choose_length(facts, view, cost, fold, stop.values["data.split.stop_fraction"])
+        passes = views.num_passes(facts, view, cost, length.budget)
+        made = [*([self.folds] if self.folds else []), stop, *_viewed(view), batch]
         made += [one for one in (rules.sampling(facts),) if one] + [rules.loss(facts)]
-        made += [*rules.augmentation(facts, view, passes, self.given.orientation), length]
-        made += [rules.precision(timing.device())]
-        minutes = length.values["trainer.max_epochs"] * facts.num_images * cost.seconds * view.megapixels / 60
+        made += [*rules.augmentation(facts, view, passes, self.given.orientation)]
+        made += [*lengths.length_settings(facts, view, cost, length), rules.precision(timing.device())]
+        training = length.epochs * facts.num_images * cost.seconds * view.megapixels
         seen = f"{'patches of ' if view.patches else ''}{view.height} x {view.width}"
+        minutes = [f"{number * one / 60:.0f}" for one in (training, length.beside)]
         row = [seen, cost.encoder, cost.decoder, str(step.batch_size), f"{step.seconds:.2f}",
-               str(length.values["trainer.max_epochs"]), str(number), f"{minutes * number:.0f}"]  # fmt: skip
-        return Plan(self.name, self._text(made, cost, why, row, minutes), range(number), row)
+               str(length.epochs), str(number), *minutes]  # fmt: skip
+        return Plan(self.name, self._text(made, cost, why, row, (training, length.beside)), range(number), row)
 
-    def _text(self, made: Sequence[Setting], cost: Cost, why: str, row: Sequence[str], minutes: float) -> str:
+    def _text(
+        self, made: Sequence[Setting], cost: Cost, why: str, row: Sequence[str], seconds: tuple[float, float]
+    ) -> str:
         options = {group: Entry(option, GIVEN) for group, option in self.options.items()}
         values = {"name": Entry(f"plan_{self.name}")}
         for one in made:
@@ -142,19 +157,21 @@ class _Maker:
         options |= {"encoder": Entry(cost.encoder, why), "decoder": Entry(cost.decoder)}
         options |= {group: Entry(option, GIVEN) for group, option in self.options.items()}
         values |= {key: Entry(value, GIVEN) for key, value in self.values.items()}
-        return plan_text(self._header(made, row, minutes), options, values)
+        return plan_text(self._header(made, row, seconds), options, values)
 
     def _words(self, choice: str) -> Mapping[str, Any]:
         content: Any = OmegaConf.to_container(self.cfg.words[choice])
         return dict(content)
 
-    def _header(self, made: Sequence[Setting], row: Sequence[str], minutes: float) -> list[str]:
+    def _header(self, made: Sequence[Setting], row: Sequence[str], seconds: tuple[float, float]) -> list[str]:
         facts = self.facts
+        training, beside = (f"{one / 60:.0f} min" if one >= 60 else f"{one:.0f} s" for one in seconds)
         lines = [
             f"Plan `{self.name}` of `{facts.data}`, from {facts.num_images} training pictures in {facts.num_groups} "
             f"groups of fold {facts.fold}. Written by `hsl plan`; change any value here or on the command line.",
-            f"Command: {command(self._path(), range(int(row[-2])))}",
-            f"Training takes about {minutes:.0f} minutes a fold: {row[4]} s a step, measured on this machine",
+            f"Command: {command(self._path(), range(int(row[6])))}",
+            f"Training takes about {training} a fold: {row[4]} s a step, measured on this machine; validations and "
+            f"scores about {beside}",
             rules.visible_difference(facts.num_scored).capitalize(),
         ]
         lines += [f"Open: {one.reason.removeprefix('open question: ')}" for one in made if one.open]

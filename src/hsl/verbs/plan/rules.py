@@ -13,13 +13,10 @@ from scipy.special import stdtrit
 from hsl.reports.statistics.contrasts import LEAST
 from hsl.reports.statistics.power import smallest_difference
 from hsl.verbs.plan.fingerprint import Fingerprint
-from hsl.verbs.plan.views import FEW_PASSES, Budget, Cost, Setting, View, num_passes, smallest_kept
+from hsl.verbs.plan.views import FEW_PASSES, Setting, View, smallest_kept
 
-TRAINING_SHARE = 0.8
 RARE_PIXELS = 0.01
 RARE_IMAGES = 0.25
-MOST_EPOCHS = 200
-VALIDATIONS = 20
 STOP_FRACTION, STOP_GROUPS = 0.1, 10
 GROUPS_PER_FOLD = 2
 NARROW = 4.0
@@ -90,18 +87,6 @@ def augmentation(facts: Fingerprint, view: View, passes: float, orientation: str
     tenths = [one.smallest_tenth for one in facts.classes if one.num_objects]
     if tenths and min(min(tenths), min(smallest_kept(facts, view.height, view.width).values())) <= NARROW:
         yield Setting({"augmentation.blur": None}, "blur would wipe out the smallest objects")
-
-
-def epochs(facts: Fingerprint, view: View, cost: Cost, budget: Budget) -> Setting:
-    """As many as the time allows, at most 200; about 20 validations; no early stop: the schedule ends with the last."""
-    passes = num_passes(facts, view, cost, budget)
-    number = max(1, min(MOST_EPOCHS, int(passes)))
-    every = max(1, number // VALIDATIONS)
-    values = {"trainer.max_epochs": number, "trainer.check_val_every_n_epoch": every, "callbacks.early_stopping": None}
-    each = facts.num_images * cost.seconds * view.megapixels
-    what = "a patch of every picture" if view.patches else "every picture once"
-    short = "" if passes >= 1 else "; more than this plan has"
-    return Setting(values, f"an epoch is {what}, about {each:.0f} s{short}; the learning rate falls to the last one")
 
 
 def precision(device: str) -> Setting:
