@@ -1,5 +1,6 @@
 """How commands end that somebody ends, and what a terminal is told."""
 
+import errno
 import io
 import logging
 import os
@@ -219,6 +220,15 @@ def test_memory_that_ran_out_is_a_sentence_with_a_way_out() -> None:
         assert sentence.startswith("Memory ran out")
         assert "data.batch_size" in sentence
     assert user_sentence(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_a_file_that_cannot_be_written_is_told_with_the_way_out() -> None:
+    for number, words in ((errno.ENOSPC, "Free some space"), (errno.EFBIG, "`ulimit -f`"), (errno.EROFS, "may write")):
+        sentence = user_sentence(OSError(number, "No", "rows/features.npz"))
+        assert sentence is not None
+        assert sentence.startswith("`rows/features.npz`: No. ")
+        assert words in sentence
+    assert user_sentence(OSError(errno.EIO, "Input/output error", "rows/features.npz")) is None
 
 
 def test_a_process_that_the_system_killed_is_told_as_memory_but_not_tried_again() -> None:

@@ -38,10 +38,12 @@ _LESS = (
 )
 _SPACE = "Free some space, then run it again, a training with `resume=last`; nothing half-written is left."
 _RIGHTS = "Choose a folder that you may write to."
+_LIMIT = "Write to a file system that takes files of this size, or lift the limit of the shell, `ulimit -f`."
 _OTHER = "A file stands where a folder should be, or the other way round. Choose another path."
 _WAY_OUT = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
+    errno.EFBIG: _LIMIT,
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EROFS: _RIGHTS,
