@@ -31,7 +31,7 @@ bench: install ## speed against named peers; NAME=loop runs one
 install: ## .venv with what requirements.lock names; at once where it is there
 	@sh install.sh
 
-extras: install ## into the same .venv what `hsl export`, `hsl serve` and their tests need besides (300 MB)
+extras: install ## into the same .venv what `hsl export`, `hsl serve`, Ray and their tests need besides (400 MB)
 	$(BIN)/python -m ensurepip --default-pip >/dev/null 2>&1 || true # where uv made the environment
 	$(BIN)/python -m pip install --no-deps --require-hashes --requirement requirements-extras.lock
 

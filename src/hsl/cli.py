@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,12 @@ from hsl.errors import TRACEBACK_VARIABLE, ConfigError, UserError, user_sentence
 from hsl.files.names import check_names
 from hsl.metrics.catalogue import read_mode
 from hsl.signals import ended_by_signals
-from hsl.terminal import quieten_handlers, say, visible
+from hsl.terminal import QUIET_VARIABLE, quieten_handlers, quieten_warnings, say
 from hsl.verbs.opening.places import check_places
 
 EXIT_USER_ERROR = 2
 TOLD = (UserError, HydraException, OmegaConfBaseException, OSError, MemoryError, RuntimeError)
 """Errors that may become a sentence for the user; any other is raised with its traceback."""
-
-QUIET_VARIABLE = "HSL_ONE_SENTENCE"
 
 
 def conf_dir() -> Path:
@@ -81,11 +78,9 @@ def run_verb(verb: str) -> None:
     if os.environ.get(TRACEBACK_VARIABLE) != "1":
         os.environ[TRACEBACK_VARIABLE] = "1"  # Hydra then hands errors on instead of printing and exiting itself
         os.environ[QUIET_VARIABLE] = "1"
-    if os.environ.get(QUIET_VARIABLE) == "1":
-        warnings.formatwarning = _one_line
+    quieten_warnings()
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a shared machine, waiting threads that spin cost minutes
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
     with ended_by_signals():
         _run(path, plain)
 
@@ -110,11 +105,6 @@ def _run(path: Path, plain: bool) -> None:
 def _spoken(verb: str) -> str:
     """A config of two words is a verb of two words: ``label_review`` is ``hsl label review``."""
     return verb.replace("_", " ")
-
-
-def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
-    """A warning is for the user: what it says, not the line of code that says it."""
-    return f"! {visible(str(message))}\n"
 
 
 _verb_in_use: list[str] = []  # for the message of an error

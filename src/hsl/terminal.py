@@ -1,10 +1,15 @@
 """What a terminal is shown. Names of data and pages of run folders may hold characters that drive it: none passes."""
 
 import logging
+import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable
+from typing import Any
 
+QUIET_VARIABLE = "HSL_ONE_SENTENCE"
+"""Set to 1 where errors and warnings are a sentence for the user."""
 _KEPT = frozenset("\n\t")
 _DRIVING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _HARMLESS = frozenset("\u200c\u200d\u00ad")  # joiners, which scripts and emoji need, and the soft hyphen
@@ -31,6 +36,17 @@ def visible(text: str, *, lines: bool = True) -> str:
 def say(text: object = "", *, error: bool = False) -> None:
     """Print a line, to stderr with ``error``."""
     print(visible(str(text)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def quieten_warnings() -> None:
+    """A warning is for the user: what it says, not the line of code that says it."""
+    if os.environ.get(QUIET_VARIABLE) == "1":
+        warnings.formatwarning = _one_line
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process needs none
+
+
+def _one_line(message: Warning | str, *_: Any, **_named: Any) -> str:
+    return f"! {visible(str(message))}\n"
 
 
 def quieten_handlers(handlers: Iterable[logging.Handler]) -> None:

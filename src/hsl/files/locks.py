@@ -6,6 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from hsl.errors import ConfigError
+
+
+class BusyError(ConfigError):
+    """Another process has the lock of what this one wants to write."""
+
 
 def try_lock(path: Path) -> IO[str] | None:
     """An exclusive lock, until the file is closed; ``None``: another process has it."""

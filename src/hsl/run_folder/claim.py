@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hsl.errors import ConfigError
 from hsl.files.io import TEMPORARY, clear_temporary, write_atomically
-from hsl.files.locks import try_lock
+from hsl.files.locks import BusyError, try_lock
 from hsl.run_folder.earlier import config_identity, differing, go_on_longer, resumable, same_config
 from hsl.run_folder.layout import (
     BEST,
@@ -73,7 +73,7 @@ class RunFolder:
             facts: what a new folder's ``provenance.json`` says until the run begins.
 
         Raises:
-            ConfigError: another process runs in it.
+            BusyError: another process runs in it.
         """
         if os.environ.get(CHILD_VARIABLE):
             return
@@ -83,7 +83,7 @@ class RunFolder:
         else:
             self._lock = try_lock(self.path / _LOCK)
         if self._lock is None:
-            raise ConfigError(
+            raise BusyError(
                 f"`{self.path}` should be free. Found another process running in it. Wait for it to end, or start "
                 "a new run with `resume=null`."
             )

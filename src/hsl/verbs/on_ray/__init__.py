@@ -1,0 +1,1 @@
+"""The runs of a sweep on a Ray cluster: `hydra/launcher=ray`."""

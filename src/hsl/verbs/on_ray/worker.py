@@ -1,0 +1,169 @@
+"""What runs on a machine of the cluster: one run of a sweep, in a process that ends with Ray's own."""
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+
+import hsl
+from hsl.errors import DataError, user_sentence
+from hsl.files.locks import BusyError
+from hsl.signals import ended_by_signals
+from hsl.terminal import quieten_warnings
+
+PATIENCE_S = 60.0  # in which a run that is asked to end writes what it has
+BUSY_S = 300.0  # for which a run waits for the lock of the process that it takes the place of
+LOOK_S = 2.0
+VARIABLES = ("HSL_", "HYDRA_", "HF_", "OMP_WAIT_POLICY", "NO_ALBUMENTATIONS_UPDATE")
+"""Beginnings of the names of variables that a run needs from the command that began the sweep."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as it travels.
+
+    Attributes:
+        content: what Hydra's ``run_job`` takes, and the state of Hydra itself, pickled.
+        program: the command that began the sweep; further processes of the run begin with it.
+        folder: where that command was given.
+        log: takes what the run prints.
+        code: version of the suite there; ``None``: any will do.
+        again: whether the run was begun on a machine that died.
+        variables: of the environment.
+    """
+
+    content: bytes
+    program: str
+    folder: str
+    log: str
+    code: str | None
+    again: bool
+    variables: dict[str, str]
+
+
+@cache
+def code_version() -> str:
+    """Release and contents of the suite that runs.
+
+    Example:
+        >>> len(code_version().partition("+")[2])
+        12
+    """
+    digest, place = hashlib.sha256(), Path(hsl.__file__).parent
+    for path in sorted(place.rglob("*.py")):
+        digest.update(f"{path.relative_to(place)}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{metadata.version('hsl')}+{digest.hexdigest()[:12]}"
+
+
+def run(job: Job) -> float | None:
+    """Do one run and wait for it.
+
+    Returns:
+        What it hands back to a sweep.
+
+    Raises:
+        DataError: the run failed or was ended from outside, or the machine has another code or does not see the folder.
+    """
+    if job.code is not None and job.code != code_version():
+        raise DataError(
+            f"Every machine should have hsl {job.code}. Found hsl {code_version()} on {os.uname().nodename}. Give all "
+            "the same, or set `hydra.launcher.other_code=true`."
+        )
+    try:
+        os.chdir(job.folder)
+        Path(job.log).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"Every machine should see `{job.folder}`, where the sweep was started. Found {error.strerror} on "
+            f"{os.uname().nodename}. Start the sweep in a folder on shared storage."
+        ) from error
+    os.environ.update(job.variables)
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_run_apart, args=(job, sending))
+    process.start()
+    sending.close()
+    try:
+        sentence, value = receiving.recv()
+    except EOFError:
+        process.join()
+        raise DataError(f"{_ended_with(process.exitcode)}; see {job.log}") from None
+    finally:
+        if process.is_alive():
+            process.terminate()
+            process.join(PATIENCE_S)
+            process.kill()
+            process.join()
+    if sentence is not None:
+        raise DataError(sentence)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _ended_with(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "killed from outside, as the system does where memory runs out"
+    return f"ended with exit code {code}"
+
+
+def _run_apart(job: Job, sending: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    file = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [job.program]
+    quieten_warnings()
+    with ended_by_signals():
+        hydra_context, config, task, state = pickle.loads(job.content)
+        Singleton.set_state(state)
+        setup_globals()
+        until = time.monotonic() + (BUSY_S if job.again else 0)
+        while _is_busy(done := _run(hydra_context, config, task)) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        failed = done.status == JobStatus.FAILED
+        sending.send((_told(done._return_value, job.log), None) if failed else (None, done.return_value))
+
+
+def _run(hydra_context: Any, config: Any, task: Any) -> JobReturn:
+    return run_job(
+        hydra_context=hydra_context,
+        task_function=task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
+def _is_busy(done: JobReturn) -> bool:
+    return done.status == JobStatus.FAILED and isinstance(done._return_value, BusyError)
+
+
+def _told(error: BaseException, log: str) -> str:
+    """What travels of an error; the log has the rest."""
+    sentence = user_sentence(error)
+    if sentence is None:
+        traceback.print_exception(error)
+        sentence = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {log}"
+    return sentence
+
+
+def _end_with_parent() -> None:
+    """A run whose machine was given up would go on beside the one that takes its place."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
