@@ -22,12 +22,13 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def named_targets(folder: Path) -> list[str]:
-    """Every ``_target_`` in the YAML files below a folder of configs, sorted.
+    """Every ``_target_`` in the YAML files below a folder of configs, sorted; but those that Hydra itself builds.
 
     Args:
         folder: where train.yaml and a folder per group lie.
     """
-    texts = (path.read_text(encoding="utf8") for path in folder.rglob("*.yaml"))
+    paths = (path for path in folder.rglob("*.yaml") if path.relative_to(folder).parts[0] != "hydra")
+    texts = (path.read_text(encoding="utf8") for path in paths)
     return sorted({target for text in texts for target in _TARGET.findall(text)})
 
 

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError, DataError
+from hsl.files.locks import BusyError
 from hsl.verbs.on_ray import cluster, sweep, worker
 
 CONFIG = Path(__file__).parents[3] / "conf/hydra/launcher/ray.yaml"
@@ -175,6 +176,15 @@ def test_a_machine_with_another_code_or_without_the_folder_refuses(tmp_path: Pat
     job = worker.Job(b"", "train.py", str(tmp_path / "nowhere"), "0.log", None, again=False, variables={})
     with pytest.raises(DataError, match=r"nowhere`, where the sweep was started. Found No such file .* shared storage"):
         worker.run(job)
+
+
+def test_what_is_begun_again_waits_for_the_folder_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOOK_S", 0.0)
+    busy, free = JobReturn(status=JobStatus.FAILED), JobReturn(status=JobStatus.COMPLETED)
+    busy.return_value, free.return_value = BusyError("another process runs in it"), 0.5
+    ends = [busy, busy, free]
+    assert worker._patiently(lambda: ends.pop(0), 10.0) is free
+    assert worker._patiently(lambda: busy, 0.0) is busy
 
 
 def test_only_words_that_tell_runs_apart_are_shown() -> None:

@@ -65,7 +65,9 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         ConfigError: ``ray`` is not installed, or a value breaks a rule; all findings at once.
     """
     needs("`hydra/launcher=ray`", ["ray"], "ray")
-    values = {key: OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for key, one in given.items()}
+    values: dict[str, Any] = {
+        key: OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for key, one in given.items()
+    }
     resources = values["resources"]
     amounts = {f"{KEYS}.{key}": values[key] for key in ("num_cpus", "num_gpus")}
     if values["memory_gb"] is not None:

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, open_dict
 
 from hsl.errors import ConfigError, DataError
 from hsl.terminal import say
+from hsl.verbs.code_version import code_version
 from hsl.verbs.on_ray.cluster import Settings, connected, lacking, machines, read_settings
-from hsl.verbs.on_ray.worker import PATIENCE_S, VARIABLES, Job, code_version, run
+from hsl.verbs.on_ray.worker import PATIENCE_S, VARIABLES, Job, run
 
 LOOK_S = 2.0
 WAIT_S = 60.0

@@ -1,6 +1,5 @@
 """What runs on a machine of the cluster: one run of a sweep, in a process that ends with Ray's own."""
 
-import hashlib
 import multiprocessing
 import os
 import pickle
@@ -9,9 +8,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 
-import hsl
 from hsl.errors import DataError, user_sentence
 from hsl.files.locks import BusyError
 from hsl.signals import ended_by_signals
 from hsl.terminal import quieten_warnings
+from hsl.verbs.code_version import code_version
 
 PATIENCE_S = 60.0  # in which a run that is asked to end writes what it has
 BUSY_S = 300.0  # for which a run waits for the lock of the process that it takes the place of
@@ -53,21 +51,6 @@ class Job:
     code: str | None
     again: bool
     variables: dict[str, str]
-
-
-@cache
-def code_version() -> str:
-    """Release and contents of the suite that runs.
-
-    Example:
-        >>> len(code_version().partition("+")[2])
-        12
-    """
-    digest, place = hashlib.sha256(), Path(hsl.__file__).parent
-    for path in sorted(place.rglob("*.py")):
-        digest.update(f"{path.relative_to(place)}\0".encode())
-        digest.update(path.read_bytes())
-    return f"{metadata.version('hsl')}+{digest.hexdigest()[:12]}"
 
 
 def run(job: Job) -> float | None:
@@ -131,9 +114,7 @@ def _run_apart(job: Job, sending: Connection) -> None:
         hydra_context, config, task, state = pickle.loads(job.content)
         Singleton.set_state(state)
         setup_globals()
-        until = time.monotonic() + (BUSY_S if job.again else 0)
-        while _is_busy(done := _run(hydra_context, config, task)) and time.monotonic() < until:
-            time.sleep(LOOK_S)
+        done = _patiently(lambda: _run(hydra_context, config, task), BUSY_S if job.again else 0.0)
         failed = done.status == JobStatus.FAILED
         sending.send((_told(done._return_value, job.log), None) if failed else (None, done.return_value))
 
@@ -148,8 +129,12 @@ def _run(hydra_context: Any, config: Any, task: Any) -> JobReturn:
     )
 
 
-def _is_busy(done: JobReturn) -> bool:
-    return done.status == JobStatus.FAILED and isinstance(done._return_value, BusyError)
+def _patiently(begin: Callable[[], JobReturn], wait_s: float) -> JobReturn:
+    """Begin a run again for some time while another process has its folder: the one whose place it takes may yet end."""
+    until = time.monotonic() + wait_s
+    while isinstance((done := begin())._return_value, BusyError) and time.monotonic() < until:
+        time.sleep(LOOK_S)
+    return done
 
 
 def _told(error: BaseException, log: str) -> str:
