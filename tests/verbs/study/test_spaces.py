@@ -10,6 +10,8 @@ from hsl.verbs.study.spaces import as_json, fits, from_json, read_space, suggest
 
 @pytest.mark.parametrize(("given", "said"), [
     ({}, "should have a key at least"),
+    (3, "`study.space` should hold keys, each one of"),
+    (None, "`study.space` should hold keys, each one of"),
     ({"a": 3}, "`study.space.a` should be one of"),
     ({"a": {"low": 1, "hihg": 2}}, "the words ['hihg']"),
     ({"a": {"low": 1}}, "both `low` and `high`"),

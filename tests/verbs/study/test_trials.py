@@ -1,5 +1,7 @@
+import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import time
@@ -13,6 +15,7 @@ from optuna.trial import TrialState
 from hsl.errors import ConfigError, DataError
 from hsl.verbs.study import checks, trials
 from hsl.verbs.study.fold_runs import Ended
+from hsl.verbs.study.full_disk import told_of_a_full_disk
 from hsl.verbs.study.grid import Grid, most_trials
 from hsl.verbs.study.pages.importance import importance_of
 from hsl.verbs.study.pages.showing import best_first, chart, is_done, rows_of, status_line
@@ -20,7 +23,8 @@ from hsl.verbs.study.pages.study_page import write_pages
 from hsl.verbs.study.running import Trials
 from hsl.verbs.study.spaces import as_json, read_space
 from hsl.verbs.study.stored_study import new_study, read_study, write_study
-from hsl.verbs.study.study_storage import open_storage
+from hsl.verbs.study.study import _check_code
+from hsl.verbs.study.study_storage import code_of, open_storage
 from hsl.verbs.study.trials import next_trial
 
 
@@ -124,12 +128,85 @@ def test_what_a_dead_worker_left_is_taken_first(tmp_path, study, stored, space, 
     assert take(study, space).trial.number == 2
 
 
-def test_a_worker_that_died_while_it_asked(tmp_path, study, stored, space, monkeypatch, take):
+@pytest.mark.parametrize("zone", ["UTC-2", "UTC", "UTC+2"])
+def test_a_worker_that_died_while_it_asked(tmp_path, study, stored, space, monkeypatch, take, zone):
+    """Whatever the clock of its machine said."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    asked = study.ask()
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    waited = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds) or asked.set_user_attr("place", "x"))
+    assert take(study, space).trial.number == 1  # it was asking just then
+    assert take(study, space).trial.number == 2
+    assert waited == [trials.UNNAMED_S]
     study.ask()
-    assert take(study, space).trial.number == 1  # it may be asking right now
-    monkeypatch.setattr(trials, "UNNAMED_S", 0.0)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    taken = take(study, space, number=4)
+    assert (taken.trial.number, taken.again, set(taken.point)) == (3, True, set(space))
+
+
+def test_a_full_disk_ends_the_worker_and_nothing_else(tmp_path, study, stored, space, take, trainings):
+    """By a limit on the size of files, at every length that the journal may have reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    running, journal = Trials(stored, study, None), tmp_path / "journal.log"
     taken = take(study, space)
-    assert (taken.trial.number, taken.again, set(taken.point)) == (0, True, set(space))
+    told = []
+    for room in range(0, 2000, 43):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + room, hard))
+        with contextlib.suppress(DataError), told_of(told), told_of_a_full_disk(tmp_path):
+            running.run(taken)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        taken.release()
+        if len(told) == room // 43:
+            break
+        again = open_storage(tmp_path, stored, None, optuna.samplers.RandomSampler(seed=1))
+        running = Trials(stored, again, None)
+        taken = take(again, space)
+        assert (taken.trial.number, taken.again) == (0, True)
+    assert len(told) > 8
+    assert set(told) == {
+        f"The disk of `{tmp_path}` should have room. Found: File too large. Free some space and start the same command "
+        "again: what ended is kept, and the trial under way goes on where it stood."
+    }
+    assert len(trainings) == 2, "a fold was trained twice"
+    assert [trial.value for trial in open_storage(tmp_path, stored, None).trials] == [0.5]
+
+
+@contextlib.contextmanager
+def told_of(sentences):
+    try:
+        yield
+    except DataError as error:
+        sentences.append(str(error))
+        raise
+
+
+def test_a_training_without_room_is_no_failed_trial(tmp_path, study, stored, space, take, trainings):
+    log = tmp_path / "full.log"
+    log.write_text("error: `last.ckpt`: No space left on device. Free some space, then run it again.")
+    trainings.outcomes = {0: Ended(2, False, log)}
+    taken = take(study, space)
+    with pytest.raises(DataError, match="Found: No space left on device"), told_of_a_full_disk(tmp_path):
+        Trials(stored, study, None).run(taken)
+    taken.release()
+    trainings.outcomes = {}
+    again = take(study, space)
+    assert (again.trial.number, again.again) == (0, True)
+    Trials(stored, study, None).run(again)
+    assert study.trials[0].value == 0.5
+
+
+def test_the_code_that_began_a_study_is_kept_where_all_its_machines_see_it(tmp_path, stored):
+    study = open_storage(tmp_path, stored, None)
+    assert code_of(study, stored) == stored.code
+    other = stored.model_copy(update={"code": "0.0+of another machine's folder"})
+    assert code_of(open_storage(tmp_path, other, None), other) == stored.code
+    _check_code(stored.code, other_code=False)
+    with pytest.raises(ConfigError, match=r"begun by hsl 0.0\+x. Found hsl .*`study.other_code=true`"):
+        _check_code("0.0+x", other_code=False)
+    _check_code("0.0+x", other_code=True)
 
 
 def test_a_trial_of_another_machine_is_left_alone(tmp_path, study, stored, space, monkeypatch, take):

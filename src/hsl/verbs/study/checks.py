@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra import compose
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -103,5 +103,10 @@ def _told(words: Sequence[str]) -> str | None:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if isinstance(error, ConfigError):
             return user_sentence(error)
-        return _NO_KEY.sub(r"the config has no key `\1`.", str(error).partition("\n")[0])
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            group, _, name = error.missing_cfg_file.rpartition("/")
+            return f"`{group}` has no option `{name}`. `hsl options {group}` lists those that it has."
+        return _NO_KEY.sub(
+            r"the config has no key `\1`. `python train.py --cfg job` shows all.", str(error).partition("\n")[0]
+        )
     return None

@@ -1,5 +1,7 @@
 """One trial: its folds trained one after the other, pruned where the pruner says so, and told to the study."""
 
+import errno
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hsl.verbs.study.fold_runs import Ended, never, run_apart
+from hsl.verbs.study.full_disk import says_full
 from hsl.verbs.study.spaces import quoted, words_of
 from hsl.verbs.study.stored_study import StoredStudy, best_monitored, monitored_epochs
 from hsl.verbs.study.trials import Claimed
@@ -38,6 +41,9 @@ class Trials:
 
         Returns:
             A sentence about it.
+
+        Raises:
+            OSError: a disk has no room.
         """
         values: dict[int, float] = {}
         facts: list[Any] = []
@@ -50,6 +56,8 @@ class Trials:
                 found = None if ended.code else self._value(claimed, fold)
             if found is None:
                 why = ended.sentence if ended.code else f"it left no `{self.stored.monitor}`"
+                if says_full(why):  # every further trial would fail alike
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 return self._failed(claimed, f"fold {fold}: {why}")
             values[fold] = found[0]
             facts.append(found[1])

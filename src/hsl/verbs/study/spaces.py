@@ -86,7 +86,7 @@ class Dimension:
         return alike and other.low <= self.low and self.high <= other.high
 
 
-def read_space(content: Mapping[str, Any]) -> dict[str, Dimension]:
+def read_space(content: Any) -> dict[str, Dimension]:
     """The dimensions of ``study.space``, in their order.
 
     Raises:
@@ -94,6 +94,8 @@ def read_space(content: Mapping[str, Any]) -> dict[str, Dimension]:
     """
     findings: list[str] = []
     space: dict[str, Dimension] = {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"`study.space` should hold keys, each one of {FORMS}. Found `{content}`.")
     for key, given in content.items():
         before = len(findings)
         findings += _findings(str(key), given, space)

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel
 from hsl.files.io import write_atomically
 from hsl.run_folder.history import read_history
 from hsl.run_folder.provenance import read_page, read_provenance
+from hsl.verbs.code_version import code_version
 
 STUDY = "study.json"
 JOURNAL = "journal.log"
@@ -27,7 +27,7 @@ class StoredStudy(BaseModel):
         words: what stands behind train.py in every trial.
         space: the dimensions as the study began, see `hsl.verbs.study.spaces`.
         objectives: ``score`` (the monitored one), ``parameters``, ``seconds``.
-        code: version of hsl that began it.
+        code: of hsl that began it, see `hsl.verbs.code_version`.
     """
 
     version: int
@@ -45,11 +45,6 @@ class StoredStudy(BaseModel):
 def new_study(**facts: Any) -> StoredStudy:
     """One that begins here."""
     return StoredStudy(version=VERSION, id=uuid.uuid4().hex, code=code_version(), **facts)
-
-
-def code_version() -> str:
-    """Of the suite that runs."""
-    return metadata.version("hsl")
 
 
 def write_study(folder: Path, study: StoredStudy) -> None:

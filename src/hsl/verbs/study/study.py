@@ -12,7 +12,7 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import ExperimentalWarning
 
 from hsl.config.validation import validate
@@ -20,9 +20,11 @@ from hsl.errors import ConfigError, DataError
 from hsl.files.locks import locked
 from hsl.metrics.catalogue import read_mode
 from hsl.terminal import say
+from hsl.verbs.code_version import code_version
 from hsl.verbs.study.checks import check_settings, check_trials_compose
 from hsl.verbs.study.confirm import confirm
 from hsl.verbs.study.fold_runs import never, run_apart
+from hsl.verbs.study.full_disk import told_of_a_full_disk
 from hsl.verbs.study.grid import most_trials
 from hsl.verbs.study.pages.showing import is_done, print_table, status_line
 from hsl.verbs.study.pages.study_page import PAGE, write_pages
@@ -31,12 +33,11 @@ from hsl.verbs.study.spaces import Dimension, as_json, from_json, read_space, wh
 from hsl.verbs.study.stored_study import (
     STUDY,
     StoredStudy,
-    code_version,
     new_study,
     read_study,
     write_study,
 )
-from hsl.verbs.study.study_storage import open_storage
+from hsl.verbs.study.study_storage import code_of, open_storage
 from hsl.verbs.study.trials import next_trial
 
 BEGIN = ".begin"
@@ -139,9 +140,7 @@ def _reachable(settings: Settings, trials: optuna.Study) -> int:
 
 
 def _plain(node: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=True)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def _trial_words() -> list[str]:
@@ -165,10 +164,11 @@ def _begin(cfg: DictConfig, settings: Settings) -> tuple[StoredStudy, optuna.Stu
              "objectives": list(cfg.study.objectives), "folds": list(cfg.study.folds)}  # fmt: skip
     if (folder / STUDY).is_file():
         stored = read_study(folder)
-        _check_same(stored, facts, bool(cfg.study.other_code))
+        _check_same(stored, facts)
     else:
         stored = new_study(**facts, space=as_json(settings.space))
     trials = _open(cfg, settings, stored)
+    _check_code(code_of(trials, stored), bool(cfg.study.other_code))
     if not (folder / STUDY).is_file():
         write_study(folder, stored)
     return stored, trials
@@ -184,16 +184,19 @@ def _open(cfg: DictConfig, settings: Settings, stored: StoredStudy) -> optuna.St
     return open_storage(settings.folder, stored, cfg.study.storage, sampler, pruner)
 
 
-def _check_same(stored: StoredStudy, facts: dict[str, Any], other_code: bool) -> None:
+def _check_same(stored: StoredStudy, facts: dict[str, Any]) -> None:
     known = stored.model_dump()
     if unlike := [key for key, value in facts.items() if known[key] != value]:
         found = "; ".join(f"{key} {facts[key]}, there {known[key]}" for key in unlike)
         raise ConfigError(
             f"A study goes on as it began. Found {found}. Give the words that it began with, or another `study.name`."
         )
-    if stored.code != code_version() and not other_code:
+
+
+def _check_code(begun_by: str, other_code: bool) -> None:
+    if begun_by != code_version() and not other_code:
         raise ConfigError(
-            f"The study was begun by hsl {stored.code}. Found hsl {code_version()}, whose runs may differ. Take that "
+            f"The study was begun by hsl {begun_by}. Found hsl {code_version()}, whose runs may differ. Take that "
             "version, or go on all the same with `study.other_code=true`."
         )
 
@@ -202,12 +205,13 @@ def _work(settings: Settings, stored: StoredStudy, trials: optuna.Study, num_tri
     """Trial after trial, until none is to be had."""
     whole = whole_of(settings.space, from_json(stored.space))
     running = Trials(stored, trials, settings.cfg.study.prune_by)
-    while claimed := next_trial(trials, settings.folder, stored.id, whole, settings.space, num_trials):
-        try:
-            say(running.run(claimed))
-        finally:
-            claimed.release()
-        say(status_line(trials, stored, num_trials))
+    with told_of_a_full_disk(settings.folder):
+        while claimed := next_trial(trials, settings.folder, stored.id, whole, settings.space, num_trials):
+            try:
+                say(running.run(claimed))
+            finally:
+                claimed.release()
+            say(status_line(trials, stored, num_trials))
 
 
 def _run_workers(settings: Settings) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hsl.errors import ConfigError
 from hsl.verbs.study.stored_study import JOURNAL, StoredStudy
 
-OURS = "hsl"
+OURS, CODE = "hsl", "hsl code"
 
 
 def open_storage(
@@ -60,6 +60,14 @@ def open_storage(
     if known is not None and known != [stored.words, stored.space, directions]:
         raise _of_another(stored.name, url)
     return study
+
+
+def code_of(study: optuna.Study, stored: StoredStudy) -> str:
+    """The code that began a study: kept in its storage, which machines may share that share no folder."""
+    known: str | None = study.user_attrs.get(CODE)
+    if known is None:
+        study.set_user_attr(CODE, stored.code)
+    return known or stored.code
 
 
 def stored_direction(stored: StoredStudy, objective: str) -> Literal["maximize", "minimize"]:

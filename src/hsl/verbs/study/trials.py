@@ -15,7 +15,7 @@ from hsl.verbs.study.spaces import Dimension, Value, drawn_points, fits, point_k
 from hsl.verbs.study.stored_study import LOCK, trial_folder
 
 PLACE, PASSED = "place", "passed over"
-UNNAMED_S = 5.0  # after which a trial without a place is one whose worker died while it was asked for
+UNNAMED_S = 5.0  # for which a trial without a place may be one that is just asked for
 MAX_PASSED = 200
 """Points in a row that were tried before, or lie outside of a narrowed space."""
 
@@ -95,12 +95,17 @@ def next_trial(
 
 
 def _left_behind(study: optuna.Study, folder: Path, place: str, space: Mapping[str, Dimension]) -> Claimed | None:
-    """A running trial whose worker is gone: its lock is free. One of another machine's folder is left alone."""
+    """A running trial whose worker is gone: its lock is free. One of another machine's folder is left alone.
+
+    The times of trials are those of other machines' clocks, which may be hours off: none is compared with this one's.
+    """
+    unnamed = _unnamed(study)
+    if unnamed:
+        time.sleep(UNNAMED_S)
+        unnamed &= _unnamed(study)
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         runs = trial_folder(folder, frozen.number)
-        named = frozen.user_attrs.get(PLACE)
-        fresh = frozen.datetime_start is not None and time.time() - frozen.datetime_start.timestamp() < UNNAMED_S
-        if named != place and (named is not None or fresh):
+        if frozen.user_attrs.get(PLACE) != place and frozen.number not in unnamed:
             continue
         trial = Trial(study, frozen._trial_id)  # the only way to go on with a trial
         runs.mkdir(parents=True, exist_ok=True)
@@ -110,6 +115,12 @@ def _left_behind(study: optuna.Study, folder: Path, place: str, space: Mapping[s
         trial.set_user_attr(PLACE, place)
         return Claimed(trial, suggest(trial, space), runs, again=True, lock=lock)
     return None
+
+
+def _unnamed(study: optuna.Study) -> set[int]:
+    """Running trials that no worker took: each was only just asked for, or its worker died on the way."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return {trial.number for trial in running if PLACE not in trial.user_attrs}
 
 
 def _claim(trial: Trial, point: Mapping[str, Value], runs: Path, *, again: bool) -> Claimed:

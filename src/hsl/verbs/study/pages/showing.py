@@ -47,6 +47,7 @@ def status_line(study: optuna.Study, stored: StoredStudy, num_trials: int | None
             f", best {stored.objectives[0]} {ranked[0].values[0]:.4f} (trial {ranked[0].number}) {chart(study, stored)}"
         )
     times = [trial.duration.total_seconds() for trial in ended if trial.duration is not None]
+    times = [one for one in times if one > 0]  # of a trial that two machines shared, it tells how their clocks differ
     if not times:
         return line
     mean, left = statistics.fmean(times), (num_trials or 0) - len(ended)
