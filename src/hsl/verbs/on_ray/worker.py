@@ -83,6 +83,7 @@ def run(job: Job) -> float | None:
     sending.close()
     try:
         sentence, value = receiving.recv()
+        process.join(PATIENCE_S)
     except EOFError:
         process.join()
         raise DataError(f"{_ended_with(process.exitcode)}; see {job.log}") from None
@@ -130,7 +131,7 @@ def _run(hydra_context: Any, config: Any, task: Any) -> JobReturn:
 
 
 def _patiently(begin: Callable[[], JobReturn], wait_s: float) -> JobReturn:
-    """Begin a run again for some time while another process has its folder: the one whose place it takes may yet end."""
+    """Begin a run again for some time while another process has its folder, as one that was given up may have."""
     until = time.monotonic() + wait_s
     while isinstance((done := begin())._return_value, BusyError) and time.monotonic() < until:
         time.sleep(LOOK_S)
