@@ -1,5 +1,6 @@
 """Settings, room and retries of a sweep on Ray, without Ray. The real one is in `test_killed_node.py`."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from hsl.errors import ConfigError, DataError
 from hsl.files.locks import BusyError
+from hsl.signals import Interrupted, Listener
 from hsl.verbs.on_ray import cluster, sweep, worker
 
 CONFIG = Path(__file__).parents[3] / "conf/hydra/launcher/ray.yaml"
@@ -167,6 +169,23 @@ def test_a_sweep_does_not_wait_for_ever_for_a_machine(monkeypatch: pytest.Monkey
     assert ray.cancelled == [1]
     with pytest.raises(DataError, match=r"num_gpus = 1, where the largest machine has 0, since another died"):
         _ = ends[1].return_value
+
+
+@pytest.mark.usefixtures("_with_ray")
+def test_a_signal_lets_the_runs_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Listener()
+    heard.number = signal.SIGTERM
+    monkeypatch.setattr(sweep, "listener", lambda: heard)
+    ray = FakeRay({0: []}, {"CPU": 8.0, "GPU": 1.0})
+    jobs = SimpleNamespace(job=lambda planned: planned, log=lambda planned: f"{planned.number}.log")
+    one: Any = sweep._Sweep(ray, cluster.read_settings(given()), jobs)  # type: ignore[arg-type]
+    planned = sweep.Planned(0, (), ())
+    one.start(planned, planned)
+    with pytest.raises(Interrupted) as ended:
+        one.wait()
+    one.end()
+    assert ended.value.code == 143
+    assert ray.cancelled == [0]
 
 
 def test_a_machine_with_another_code_or_without_the_folder_refuses(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from hsl.errors import ConfigError, DataError
+from hsl.signals import Interrupted, listener
 from hsl.terminal import say
 from hsl.verbs.code_version import code_version
 from hsl.verbs.on_ray.cluster import Settings, connected, lacking, machines, read_settings
@@ -146,9 +147,16 @@ class _Sweep:
         self.under_way[task.remote(job)] = planned
 
     def wait(self) -> None:
-        """Until every run ended."""
-        since = time.monotonic()
+        """Until every run ended.
+
+        Raises:
+            Interrupted: by a signal. Raised inside of Ray, it would become another exit code.
+        """
+        hearing, since = listener(), time.monotonic()
+        hearing.patient = True
         while self.under_way:
+            if hearing.number is not None:
+                raise Interrupted(hearing.number)
             ready, _ = self.ray.wait(list(self.under_way), timeout=LOOK_S)
             for reference in ready:
                 self._receive(reference)
@@ -162,6 +170,7 @@ class _Sweep:
         for reference in self.under_way:
             self.ray.cancel(reference)
         if self.under_way:
+            say(f"{len(self.under_way)} runs save what they have; `resume=last` goes on with them", error=True)
             self.ray.wait(list(self.under_way), num_returns=len(self.under_way), timeout=PATIENCE_S)
 
     def _receive(self, reference: Any) -> None:

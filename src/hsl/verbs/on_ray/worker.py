@@ -82,6 +82,8 @@ def run(job: Job) -> float | None:
     process.start()
     sending.close()
     try:
+        while not receiving.poll(LOOK_S):  # a wish of Ray to end is heard in between
+            pass
         sentence, value = receiving.recv()
         process.join(PATIENCE_S)
     except EOFError:
