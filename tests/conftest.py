@@ -1,10 +1,11 @@
 """A tiny run for the tests that need a whole one."""
 
 import copy
+import functools
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from hydra._internal.defaults_list import DefaultsList
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, open_dict
+from omegaconf import base as omegaconf_base
 from PIL import Image
 from tests._runs import (  # noqa: F401  a fixture is found where its name stands
     add_image_head,
@@ -61,6 +63,7 @@ def remember_compositions() -> None:
         composer._compose_config_from_defaults_list, lambda _, defaults, repo: (repo, repr(defaults))
     )
     loader.create_defaults_list = lists_of_choices(loader.create_defaults_list)
+    omegaconf_base.parse = functools.cache(omegaconf_base.parse)  # `${...}`, of any config: a tree that is only read
 
 
 def copies_of(compute: Callable[..., Any], arguments_of: Callable[..., tuple[Any, str]]) -> Callable[..., Any]:
@@ -103,6 +106,17 @@ def ours(repo: Any) -> bool:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 remember_compositions()
+gc.disable()  # until `pytest_collection_finish`: of what the imports make, nothing is garbage
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made is there to the end: no collection of garbage looks through it again."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries report at the exit what was never freed
 
 
 @pytest.fixture(scope="session")
@@ -134,13 +148,13 @@ def composed(overrides: Sequence[str], verb: str = "train") -> DictConfig:
 @pytest.fixture
 def tiny(tmp_path: Path, demo_root: Path) -> Callable[..., DictConfig]:
     """`compose_tiny` below this test's own folder."""
-    return partial(compose_tiny, tmp_path, demo_root)
+    return functools.partial(compose_tiny, tmp_path, demo_root)
 
 
 @pytest.fixture(scope="module")
 def module_tiny(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Callable[..., DictConfig]:
     """The same below a folder that the tests of a module share."""
-    return partial(compose_tiny, tmp_path_factory.mktemp("shared"), demo_root)
+    return functools.partial(compose_tiny, tmp_path_factory.mktemp("shared"), demo_root)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """The house, checked: who imports whom, how long things are, and what is not in the house."""
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 import yaml
 
 from hsl.run_folder import layout
@@ -30,13 +32,26 @@ NAMES_ONLY = "hsl.run_folder.layout"
 FORBIDDEN_FILES = {"utils", "helpers", "common", "misc", "factory", "registry", "manager", "engine"}
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of the tree of a file."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf8"))))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_the_trees() -> Iterator[None]:
+    """A million objects that every later collection of garbage would look through."""
+    yield
+    nodes.cache_clear()
+
+
 def room(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
 def imported_rooms(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+    for node in nodes(path):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"hsl.{alias.name}" for alias in node.names] if node.module == "hsl" else [node.module]
@@ -69,7 +84,7 @@ def findings(path: Path) -> Iterator[str]:
         yield f"{name}: a name that hides what is in it"
     if len(text.splitlines()) > 300:
         yield f"{name}: longer than 300 lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.Assert):
             yield f"{name}:{node.lineno}: assert"
         if isinstance(node, ast.ExceptHandler):
@@ -107,7 +122,7 @@ def test_tables_are_written_neutral() -> None:
 def test_a_terminal_is_shown_text_alone() -> None:
     """What is printed passes `hsl.terminal`, which shows control characters instead of obeying them."""
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        for node in nodes(path):
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             assert called != "print" or path.name == "terminal.py", f"{path}: use hsl.terminal.say"
             assert called != "Console" or path.name == "console.py", f"{path}: use hsl.console.PlainConsole"
@@ -115,8 +130,7 @@ def test_a_terminal_is_shown_text_alone() -> None:
 
 def test_only_the_command_line_knows_where_conf_lies() -> None:
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf8"))
-        strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        strings = {n.value for n in nodes(path) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
         assert path.name == "cli.py" or "conf" not in strings, path
 
 
@@ -127,7 +141,7 @@ def test_no_callback_is_known_by_the_name_of_its_option() -> None:
     assert len(names) > 9
     for path in FILES:
         text = path.read_text(encoding="utf8")
-        for node in ast.walk(ast.parse(text)) if "callbacks" in text and path.name != "cli.py" else ():
+        for node in nodes(path) if "callbacks" in text and path.name != "cli.py" else ():
             keys = [child.value for child in ast.iter_child_nodes(node) if isinstance(child, ast.Constant)]
             if isinstance(node, ast.Subscript | ast.Call | ast.Compare) and "callbacks" in ast.unparse(node):
                 used = names.intersection(str(key).removeprefix("callbacks.").split(".")[0] for key in keys)
@@ -137,12 +151,13 @@ def test_no_callback_is_known_by_the_name_of_its_option() -> None:
 def test_no_head_is_guessed_and_no_callback_computes_the_model() -> None:
     """What a head is stands in `hsl.heads.Head`; the task predicts and hands the outputs on."""
     for path in FILES:
-        text, place = path.read_text(encoding="utf8"), room(path)
-        asked = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
-        assert place not in ("inference", "callbacks", "verbs") or not asked & {"ndim", "dim"}, path
-        called = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
-        computing = {name for name in called if name.endswith((".predict", ".network", ".forward", "ing_step"))}
-        assert place != "callbacks" or not computing, f"{path}: {computing}"
+        if (place := room(path)) in ("inference", "callbacks", "verbs"):
+            asked = {node.attr for node in nodes(path) if isinstance(node, ast.Attribute)}
+            assert not asked & {"ndim", "dim"}, path
+        if place == "callbacks":
+            called = {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
+            computing = {name for name in called if name.endswith((".predict", ".network", ".forward", "ing_step"))}
+            assert not computing, f"{path}: {computing}"
 
 
 def test_train_script_is_short() -> None:
@@ -181,8 +196,7 @@ def test_a_path_without_its_fold_is_one_that_conf_lays_out() -> None:
 
 def texts(path: Path) -> Iterator[ast.Constant]:
     """The strings of a file that are no docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf8"))
-    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    said = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
             yield node

@@ -1,10 +1,8 @@
 """A run in which memory runs out gives what the undisturbed run gives."""
 
-import gc
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +23,6 @@ from hsl.tasks.segmentation import SegmentationTask
 from hsl.weighting.aggregation import Aggregation
 from hsl.weighting.gramian import PCGrad
 from hsl.weighting.scalar import Famo, Fixed
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects_to_collect() -> Iterator[None]:
-    """Every failure collects garbage, which takes a third of a second with all that the imports have made."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def assert_equal_runs(found: Any, expected: Any) -> None:

@@ -152,11 +152,12 @@ def test_git_state(monkeypatch: pytest.MonkeyPatch, changes: str | None, state: 
 
 
 def packages(*pairs: tuple[str | None, str]) -> list[Any]:
-    return [SimpleNamespace(metadata={"Name": name}, version=version) for name, version in pairs]
+    return [SimpleNamespace(metadata={"Name": name, "Version": version}) for name, version in pairs]
 
 
 def test_cuda_and_a_hash_of_everything_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Order, case, dashes, folders without a name and one that is listed twice make no difference; a version does."""
+    monkeypatch.setattr(provenance, "_installed", provenance._installed.__wrapped__)  # which is kept
     listed = packages(("Torch_Vision", "1.0"), ("numpy", "2.1"), (None, "0"), ("numpy", "2.1"))
     monkeypatch.setattr(provenance.metadata, "distributions", lambda: listed)
     found = provenance.run_environment()

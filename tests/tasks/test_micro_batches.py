@@ -1,8 +1,7 @@
 """Slices of a batch, how they are put together again, and what of a step has to be a number."""
 
 import errno
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,15 +32,6 @@ from hsl.tasks.scoring import NonFiniteLossError, check_finite
 
 CPU = torch.device("cpu")
 PLACE = "training, epoch 2, step 12"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects_to_collect() -> Iterator[None]:
-    """Every failure collects garbage, which takes a third of a second with all that the imports have made."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def out_of_memory() -> Any:

@@ -26,6 +26,8 @@ MAY_IMPORT = {
 
 A verb that is not listed (audit, options, report, runs, ...) imports none."""
 
+GATHER = ("report", "ensemble", "ensemble plan", "gate", "gate sample", "suspects")
+
 WITHOUT = """
 import sys
 class Absent:
@@ -35,7 +37,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from hsl import cli
 for words in {commands!r}:
-    sys.argv = ["hsl", *words]
+    sys.argv = ["hsl", *words[0].split(), *words[1:]]
     try:
         cli.main()
     except SystemExit as end:
@@ -87,9 +89,12 @@ def test_mistakes_are_answered_without_torch(tmp_path: Path) -> None:
         ("train", "monitor=val/typo"): "`monitor` should be a score",
         ("evaluate", "run=nowhere"): "`run` should be a run folder",
         ("predict", "run=nowhere", "input=x", "output=y"): "`run` should be a run folder",
-        ("report", "runs=nowhere", "metric=typo"): "`metric` should be one of",
+        ("report", "runs=empty", "metric=typo"): "`metric` should be one of",
+        **{(verb, "runs=nowhere*"): "`runs` should match at least one run folder" for verb in GATHER},
         ("audit", "data=folder", "data.root=.", "data.num_workers=many"): "`data.num_workers` should be",
     }
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.yaml").touch()
     done = run_without([list(words) for words in mistakes], tmp_path)
     assert done.stdout.count("ends with 2") == len(mistakes), done.stdout + done.stderr
     answers = done.stderr.split("error: ")[1:]

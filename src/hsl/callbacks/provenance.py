@@ -1,5 +1,6 @@
 """Where a run came from: enough to repeat it and to know what not to compare it with."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -136,12 +137,17 @@ def run_environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _installed() -> dict[str, Any]:
-    """Number and hash of the lines ``name==version``, sorted, of what ``pip freeze`` would see."""
+    """Number and hash of the lines ``name==version``, sorted, of what ``pip freeze`` would see.
+
+    Kept for the further runs of a sweep in this process: hundreds of files are parsed for it.
+    """
+    pages = [one.metadata for one in metadata.distributions()]
     lines = {
-        f"{re.sub('[-_.]+', '-', name).lower()}=={one.version}"
-        for one in metadata.distributions()
-        if (name := one.metadata["Name"])  # a folder that was half removed has none
+        f"{re.sub('[-_.]+', '-', page['Name']).lower()}=={page['Version']}"
+        for page in pages
+        if page["Name"]  # a folder that was half removed has none
     }
     return {"count": len(lines), "sha256": hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()}
 

@@ -52,6 +52,21 @@ def find_run_folders(patterns: Sequence[str]) -> list[Path]:
     return sorted(found.values())
 
 
+def matching_run_folders(patterns: Sequence[str]) -> list[Path]:
+    """`find_run_folders`, of which there should be one at least.
+
+    Raises:
+        DataError: there is none.
+    """
+    if folders := find_run_folders(patterns):
+        return folders
+    raise DataError(
+        f"`runs` should match at least one run folder. Found none for `{', '.join(patterns)}`. "
+        f"A run folder holds {CONFIG} and {PROVENANCE}; by default it is "
+        "`outputs/<name>/fold<k>/<time>`. Quote the glob: runs='outputs/*'."
+    )
+
+
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """Write the resolved config of a run."""
     write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True).encode())

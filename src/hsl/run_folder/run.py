@@ -14,7 +14,6 @@ from hsl.files.names import below, is_below
 from hsl.files.split_file import Split, read_split
 from hsl.run_folder.history import RunEvents, WeightingSteps, curves, read_events, read_history, read_weighting
 from hsl.run_folder.layout import (
-    CONFIG,
     HISTORY,
     PIXEL_COUNTS,
     PREDICTIONS,
@@ -24,7 +23,7 @@ from hsl.run_folder.layout import (
     task_counts,
 )
 from hsl.run_folder.pictures import Example, ImagePictures, ImageRow, read_examples, read_image_predictions, read_images
-from hsl.run_folder.provenance import PartTests, find_run_folders, read_config, read_parts, run_status
+from hsl.run_folder.provenance import PartTests, matching_run_folders, read_config, read_parts, run_status
 from hsl.run_folder.scores import Metrics, StoredHead, StoredScores, read_metrics
 from hsl.run_folder.stored_counts import ObjectRow, Pictures, read_objects, read_pixel_counts
 
@@ -266,11 +265,4 @@ def gather(patterns: Sequence[str]) -> list[Run]:
     Raises:
         DataError: there is none.
     """
-    folders = find_run_folders(patterns)
-    if not folders:
-        raise DataError(
-            f"`runs` should match at least one run folder. Found none for `{', '.join(patterns)}`. "
-            f"A run folder holds {CONFIG} and {PROVENANCE}; by default it is "
-            "`outputs/<name>/fold<k>/<time>`. Quote the glob: runs='outputs/*'."
-        )
-    return [read_run(folder) for folder in folders]
+    return [read_run(folder) for folder in matching_run_folders(patterns)]

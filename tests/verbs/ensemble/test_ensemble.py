@@ -9,9 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from tests.conftest import composed
 
 from hsl.cli import conf_dir
+from hsl.errors import ConfigError, DataError
 from hsl.run_folder.layout import METRICS
+from hsl.verbs.ensemble.ensemble import ensemble
 
 SMOKE = yaml.safe_load((conf_dir() / "smoke_ensemble.yaml").read_text())
 HSL = [sys.executable, "-c", "from hsl.cli import main; main()"]
@@ -59,6 +62,7 @@ def test_an_ensemble_is_made_audited_scored_and_predicts(tmp_path: Path) -> None
 
 
 def test_what_no_ensemble_can_be_made_of_is_one_sentence(tmp_path: Path) -> None:
+    """That no run folder matches is answered before this module is imported: tests/verbs/test_imports.py."""
     for words, said in (
         (["stages=[votes,votes]"], "each once"),
         (["stages=[bagging]"], "bagging"),
@@ -66,10 +70,9 @@ def test_what_no_ensemble_can_be_made_of_is_one_sentence(tmp_path: Path) -> None
         (["calibration=platt"], "temperature, none"),
         ([], "Found none for"),
     ):
-        done = hsl("ensemble", f"runs={tmp_path}/nothing*", f"output={tmp_path}/out", *words)
-        assert done.returncode == 2, (words, done.stderr)
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+        with pytest.raises((ConfigError, DataError), match=said) as caught:
+            ensemble(composed([f"runs={tmp_path}/nothing*", f"output={tmp_path}/out", *words], "ensemble"))
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -10,6 +10,7 @@ from hsl.config.calls import check_calls
 from hsl.errors import ConfigError
 from hsl.models.families import PUBLISHED, weights_file
 from hsl.run_folder.layout import CONFIG, ENSEMBLE, chosen_checkpoint
+from hsl.run_folder.provenance import matching_run_folders
 
 
 def check_places(content: Mapping[str, Any]) -> None:
@@ -23,13 +24,16 @@ def check_places(content: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: there is no such run folder, checkpoint or file of weights.
-        DataError: the data set or the pictures cannot be read.
+        DataError: no run folder matches, or the data set or the pictures cannot be read.
     """
     if isinstance(run := content.get("run"), str) and not (Path(run) / ENSEMBLE).is_file():
         config_of(run)
     gathers = "trust" not in content or "ignore" in content  # then runs are patterns, which may match nothing
-    opened = None if gathers else content.get("runs")
-    for run in [opened] if isinstance(opened, str) else opened or []:
+    runs = content.get("runs")
+    named = [runs] if isinstance(runs, str) else [str(one) for one in runs] if isinstance(runs, list) else []
+    if gathers and named:
+        matching_run_folders(named)
+    for run in [] if gathers else named:
         config_of(run, "runs")
     if isinstance(resume := content.get("resume"), str) and resume != "last":
         chosen_checkpoint(Path(resume))
