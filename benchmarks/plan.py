@@ -1,4 +1,4 @@
-"""`hsl plan` beside today's defaults at equal training time (processor seconds), three folds, and the verdict of 7b.
+"""`hsl plan` beside the defaults at equal training time (processor seconds), three folds, and the verdict of 7b.
 
 Resumable: what is finished in ``outputs/bench_plan`` is not trained again. ``DATA=nuclei_dsb2018`` takes one data set,
 ``SECONDS=90`` the training time of a run, ``HSL_REAL_DATA`` the folder of the data sets.
@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hsl.data.formats.severstal import read_severstal
+
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/bench_plan")
 SECONDS = float(os.environ.get("SECONDS", "90"))
@@ -21,6 +23,7 @@ SETS: dict[str, list[str]] = {
     "nuclei_dsb2018": ["data.only={label: [brightfield, stained_color]}"],
     "magnetic_tile": ["data.only={exposure: '1'}"],  # one of six pictures of each tile
     "coffee_leaf": ["data.only={severity: ['2','3','4']}"],
+    "steel_severstal_format": ["data.split.groups=null"],  # every fourth picture, run lengths converted to masks
 }
 """Data set of ../shared/data to what both arms are given: parts that two cores score in a minute."""
 SPLIT = ["data.split.num_folds=3", "data.split.test_fraction=0", "data.split.stop_fraction=0"]
@@ -49,20 +52,21 @@ def train(name: str, arm: str, fold: int) -> None:
     if any((folder / f"fold{fold}").glob("*/metrics.json")):
         return
     clock = folder / f"fold{fold}.json"
-    words = [*words_of(name, arm), f"fold={fold}", f"name={name}/{arm}"]
+    words = [*words_of(name, arm), f"fold={fold}"]
     measured = folder / "calibration.json"
     if not measured.is_file():
         limits = [f"+trainer.limit_train_batches={CALIBRATION_STEPS}", "+trainer.limit_val_batches=1"]
+        limits.append(f"name=calibration/{name}_{arm}")  # out of the report's way
         call("benchmarks/_calibrate.py", [*words, *limits, "trainer.max_epochs=1", *clocked(measured)])
     steps = json.loads(measured.read_text(encoding="utf8"))["steps"][FIRST_STEPS:]
     wanted = max(1, round(SECONDS * len(steps) / sum(steps)))
     epochs = max(1, round(wanted / json.loads(measured.read_text(encoding="utf8"))["batches"]))
-    length = [f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={epochs}"]
+    length = [f"name={name}/{arm}", f"trainer.max_epochs={epochs}", f"trainer.check_val_every_n_epoch={epochs}"]
     call("train.py", [*words, *length, f"+trainer.limit_train_batches={-(-wanted // epochs)}", *clocked(clock)])
 
 
 def words_of(name: str, arm: str) -> list[str]:
-    data = ["data=folder", f"data.root={data_folder() / name}", *SETS[name], *SPLIT]
+    data = ["data=folder", f"data.root={root_of(name)}", *SETS[name], *SPLIT]
     return [*([] if arm == "defaults" else [f"experiment=@{plan_of(name)}"]), *data, *SAME]
 
 
@@ -71,13 +75,30 @@ def plan_of(name: str) -> Path:
     folder = OUT / name / "plans"
     if not (folder / "standard.yaml").is_file():
         minutes = 4 * len(FOLDS) * SECONDS / 60 / 0.8  # of which `standard` gets a quarter, and trains for 0.8 of that
-        data = ["data=folder", f"data.root={data_folder() / name}", *SETS[name], *SPLIT[:2]]
+        data = ["data=folder", f"data.root={root_of(name)}", *SETS[name], *SPLIT[:2]]
         call("benchmarks/_hsl.py", ["plan", *data, f"time={minutes:.0f}min", f"output={folder}", f"output_root={OUT}"])
     return folder / "standard.yaml"
 
 
 def clocked(path: Path) -> list[str]:
     return [f"+callbacks.clock={{_target_: benchmarks._clock.Clock, path: {path}}}", "rerun=true"]
+
+
+def root_of(name: str) -> Path:
+    """Where a data set lies; the one of run lengths is converted to masks first."""
+    root = data_folder() / name
+    if name != "steel_severstal_format":
+        return root
+    folder = OUT / "steel"
+    if not (folder / "dataset.yaml").is_file():
+        found = read_severstal(root)
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for record in found.records[::4]:
+            (folder / "images" / f"{record.id}.jpg").write_bytes(record.image.read())
+            (folder / "masks" / f"{record.id}.png").write_bytes(record.mask.read())
+        (folder / "dataset.yaml").write_text(f"name: steel\nclasses: [{', '.join(found.classes)}]\n", encoding="utf8")
+    return folder
 
 
 def data_folder() -> Path:
