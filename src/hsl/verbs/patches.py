@@ -30,11 +30,6 @@ def patches(cfg: DictConfig) -> None:
     sampling = instantiate(cfg.data.patches)
     with OutputFolder(cfg.output, "patches", inputs=[cfg.data.root]) as output:
         catalogue = ruled(instantiate(cfg.data.reader)(cfg.data.root), *_rules(cfg.data))
-        if catalogue.bands is not None:
-            raise ConfigError(
-                f"`hsl patches` should cut pictures of red, green and blue. Found the channels "
-                f"{', '.join(catalogue.bands.names)}. Cut in training: `python train.py data/patches=poisson_disk`."
-            )
         written = write_patch_set(
             catalogue,
             sampling,

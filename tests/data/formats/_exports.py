@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -196,8 +197,30 @@ def cityscapes(root: Path, drawn: list[Scene]) -> None:
     dump(numbers, root / "classes.json")
 
 
+def supervisely(root: Path, drawn: list[Scene]) -> None:
+    """A project of two data sets; cracks are polygons, holes bitmaps."""
+    types = [{"title": label, "shape": "any", "color": "#FF0000", "id": i} for i, label in enumerate(LABELS)]
+    dump({"classes": types, "tags": [], "projectType": "images"}, root / "meta.json")
+    for scene in drawn:
+        objects = []
+        for label, ring in scene.objects:
+            kind = {"classTitle": label, "geometryType": "polygon" if label == "crack" else "bitmap", "tags": []}
+            if label == "crack":
+                objects.append(kind | {"points": {"exterior": ring.tolist(), "interior": []}})
+                continue
+            rows, columns = np.nonzero(inside(ring))
+            part = inside(ring)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            buffer = BytesIO()
+            Image.fromarray(part.astype(np.uint8) * 255).save(buffer, "PNG")
+            data = base64.b64encode(zlib.compress(buffer.getvalue())).decode()
+            objects.append(kind | {"bitmap": {"data": data, "origin": [int(columns.min()), int(rows.min())]}})
+        content = {"description": "", "tags": [], "size": {"height": HEIGHT, "width": WIDTH}, "objects": objects}
+        dump(content, root / scene.split / "ann" / f"{scene.name}.png.json")
+        save(scene.image, root / scene.split / "img" / f"{scene.name}.png")
+
+
 EXPORTS: dict[str, Callable[[Path, list[Scene]], None]] = {
     "labelme": labelme, "coco": coco, "yolo": yolo, "cvat": cvat, "voc": voc, "label_studio": label_studio,
-    "cityscapes": cityscapes,
+    "cityscapes": cityscapes, "supervisely": supervisely,
 }  # fmt: skip
 """Each writes a data set of its format; the name is the word on the command line."""

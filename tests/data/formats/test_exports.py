@@ -49,7 +49,7 @@ def pairs(drawn: list[_exports.Scene]) -> list[tuple[tuple[str, np.ndarray], tup
     return [(scene.objects[0], scene.objects[1]) for scene in drawn if scene.objects]
 
 
-@pytest.mark.parametrize("name", ["labelme", "coco", "yolo", "cvat", "label_studio"])
+@pytest.mark.parametrize("name", ["labelme", "coco", "yolo", "cvat", "label_studio", "supervisely"])
 def test_the_order_of_files_and_items_changes_nothing(name: str, tmp_path: Path) -> None:
     drawn = scenes()
     EXPORTS[name](tmp_path / "a" / "data", drawn)

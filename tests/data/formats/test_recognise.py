@@ -22,6 +22,7 @@ from hsl.data.formats.patterns import list_files
 from hsl.data.formats.placement import placements, unclear
 from hsl.data.formats.recognise import looks_like, recognise
 from hsl.data.formats.severstal import read_severstal
+from hsl.data.formats.supervisely import read_supervisely
 from hsl.data.formats.voc import read_voc
 from hsl.data.formats.yolo import read_yolo
 from hsl.errors import DataError
@@ -45,6 +46,7 @@ FOLDERS = {
     "label_studio": {"a.jpg": "", "export.json": json.dumps([{"id": 1, "annotations": [], "data": {}}])},
     "cvat": {"images/a.jpg": "", "annotations.xml": "<?xml version='1.0'?>\n<annotations><version>1.1</version>"},
     "yolo": {"images/a.jpg": "", "labels/a.txt": "0 0.1 0.2 0.3 0.4 0.5 0.6\n"},
+    "supervisely": {"meta.json": "{}", "ds/img/a.jpg": "", "ds/ann/a.jpg.json": json.dumps({"objects": []})},
     "voc": {"JPEGImages/a.jpg": "", "SegmentationClass/a.png": "", "ImageSets/Segmentation/train.txt": "a"},
     "cityscapes": {"leftImg8bit/train/x/a_leftImg8bit.png": "", "gtFine/train/x/a_gtFine_labelIds.png": ""},
     "coralscapes": {"leftImg8bit/train/x/a_leftImg8bit.png": "", "gtFine/train/x/a_gtFine.png": ""},
@@ -55,7 +57,8 @@ FOLDERS = {
 }
 
 
-READERS = [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat, read_artefact, read_coralscapes]
+READERS = [read_voc, read_channels, read_severstal, read_coco, read_yolo, read_cvat, read_artefact, read_coralscapes,
+           read_supervisely]  # fmt: skip
 
 
 @pytest.mark.parametrize("option", FOLDERS)

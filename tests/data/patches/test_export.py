@@ -11,8 +11,10 @@ import pytest
 import tifffile
 
 from hsl.data.files.decode_masks import decode_mask
+from hsl.data.files.decoding import Decoding
 from hsl.data.files.scan import scan
 from hsl.data.formats.folder import read_folder
+from hsl.data.formats.geotiff import read_geotiff
 from hsl.data.patches import export as patch_export
 from hsl.data.patches import windows
 from hsl.data.patches.export import PatchSet, write_patch_set
@@ -60,6 +62,44 @@ def write(root: Path, output: Path, sampling: PatchSampling = SAMPLING, **change
 def contents(folder: Path) -> dict[str, bytes]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_patches_of_named_channels(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TIFFs of 8 bits that say what the source says, by windows too; pixels without measurement are 255."""
+    page = (
+        "classes: [clean, crack, stain]\nshown: [e, a, b]\nbands: {a: [0, 3000], b: null, c: null, d: null, e: null}\n"
+    )
+    (root / "dataset.yaml").write_text(page + "value_range: [0, 4000]\n")
+    for path in sorted((root / "images").iterdir()):
+        height, width = cv2.imread(str(path)).shape[:2]
+        pixels = np.random.default_rng(height).integers(1, 5000, (height, width, 5), dtype=np.uint16)
+        pixels[10:20, 10:20] = 0
+        tifffile.imwrite(path.with_suffix(".tif"), pixels, photometric="minisblack", planarconfig="contig",
+                         tile=(32, 32), compression="zlib", extratags=[(42113, "s", 2, "0", True)])  # fmt: skip
+        path.unlink()
+    with OutputFolder(tmp_path / "whole", "patches") as folder:
+        write_patch_set(read_geotiff(root), SAMPLING, folder.work, groups=None, seed=0, workers=1, plot=no_plot)
+    made, source = read_folder(tmp_path / "whole"), read_geotiff(root)
+    assert made.bands is not None
+    assert source.bands is not None
+    assert (made.bands.names, made.bands.shown, made.bands.ranges) == (source.bands.names, (4, 0, 1), (None,) * 5)
+    whole = {record.id: Decoding.of(source)(record) for record in source.records}
+    rows = pd.read_csv(tmp_path / "whole" / "labels.csv").set_index("id")
+    for record in made.records:
+        row, patch = rows.loc[record.id], Decoding.of(made)(record)
+        there = whole[row["source"]].image[row.y : row.y + 24, row.x : row.x + 24]
+        np.testing.assert_array_equal(patch.image[: there.shape[0], : there.shape[1]], there)
+        mask = whole[row["source"]].mask
+        assert mask is not None
+        assert patch.mask is not None
+        part = mask[row.y : row.y + 24, row.x : row.x + 24]
+        np.testing.assert_array_equal(patch.mask[: part.shape[0], : part.shape[1]], part)
+        assert (mask[10:20, 10:20] == 255).all()
+    monkeypatch.setattr(windows, "LARGE", 1)
+    monkeypatch.setattr(patch_export, "LARGE", 1)
+    with OutputFolder(tmp_path / "windows", "patches") as folder:
+        write_patch_set(read_geotiff(root), SAMPLING, folder.work, groups=None, seed=0, workers=1, plot=no_plot)
+    assert contents(tmp_path / "windows") == contents(tmp_path / "whole")
 
 
 def test_patches_are_a_folder_data_set(root: Path, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from hsl.data.datamodule import DataModule
 from hsl.errors import ConfigError, DataError
 from hsl.verbs.evaluate import evaluate
 from hsl.verbs.export.export import export
-from hsl.verbs.patches import patches
 from hsl.verbs.predict.predict import predict
 from hsl.verbs.predict.served import ServedRun
 from hsl.verbs.train.train import train
@@ -112,9 +111,6 @@ def test_other_channels_and_what_takes_three_are_refused(run: Path, place: Path,
     OmegaConf.set_struct(served, False)
     with pytest.raises(ConfigError, match="served model should take red"):
         ServedRun.open(served)
-    given = ["data=folder", f"data.root={place / 'data'}", "data/patches=poisson_disk"]
-    with pytest.raises(ConfigError, match="`hsl patches` should cut pictures of red, green and blue"):
-        patches(composed([*given, f"output={tmp_path / 'patches'}"], "patches"))
 
 
 def test_a_run_keeps_its_statistics_and_refuses_other_bands(run: Path, place: Path) -> None:

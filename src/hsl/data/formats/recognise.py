@@ -151,6 +151,9 @@ def _by_annotations(root: Path, listing: Listing) -> Iterator[Sight]:
     for option, named in (("labelme", "LabelMe JSON"), ("coco", "COCO JSON"), ("label_studio", "Label Studio JSON")):
         if option in kinds:
             yield Sight(option, f"{named} ({len(json)} files) {beside}")
+    drawn = [path for path in json if path.split("/")[-2:-1] == ["ann"]]
+    if drawn and any(b'"objects"' in _read(root / path) for path in _some(drawn)):
+        yield Sight("supervisely", f"Supervisely JSON ({len(drawn)} files) {beside}")
     xml = [path for path in files if path.lower().endswith(".xml")]
     if any(b"<annotations" in _read(root / path, _HEAD) for path in _some(xml)):
         yield Sight("cvat", f"CVAT XML ({len(xml)} files) {beside}")

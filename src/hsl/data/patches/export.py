@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import tifffile
 import yaml
 from numpy.typing import NDArray
 from rich.progress import track
@@ -21,7 +22,7 @@ from hsl.data.files.decode import FULL, check_bits
 from hsl.data.files.decoding import Decoding, Picture
 from hsl.data.files.mask_classes import how_to_name
 from hsl.data.files.reading import in_processes
-from hsl.data.files.records import Catalogue, FileSource, Record
+from hsl.data.files.records import Catalogue, FileSource, MeasuredMask, Record, Source
 from hsl.data.patches.cut_statistics import (
     STRIP,
     PictureCounts,
@@ -31,7 +32,7 @@ from hsl.data.patches.cut_statistics import (
     summary,
 )
 from hsl.data.patches.patch_sampling import PatchSampling, cut
-from hsl.data.patches.windows import LARGE, Read, largest_number, open_windows, size_of_large
+from hsl.data.patches.windows import LARGE, Read, largest_number, open_missing, open_windows, size_of_large
 from hsl.data.splits.grouping import name_some
 from hsl.errors import DataError
 from hsl.files.cells import csv_of
@@ -72,10 +73,11 @@ def write_patch_set(
 ) -> PatchSet:
     """Cut patches from every picture and write them as a ``folder`` data set, or one of ``channels``.
 
-    ``images/`` and ``masks/`` (class indices, 255 ignored; of overlapping channels a file each, see `channel_mask`),
-    ``dataset.yaml``, ``labels.csv`` with ``group`` (that of the source), ``source`` (its id), ``y`` and ``x`` (its
-    first pixel) and all attributes of the source, ``splits.csv`` where there is an official split, and
-    ``statistics/``. All patches of a picture share its group and its official part, so no split parts them.
+    ``images/`` (PNG; TIFF of named channels, in the 8 bits that training sees) and ``masks/`` (class indices, 255
+    ignored; of overlapping channels a file each, see `channel_mask`), ``dataset.yaml``, ``labels.csv`` with
+    ``group`` (that of the source), ``source`` (its id), ``y`` and ``x`` (its first pixel) and all attributes of the
+    source, ``splits.csv`` where there is an official split, and ``statistics/``. All patches of a picture share its
+    group and its official part, so no split parts them.
 
     They are the patches that training draws with ``renew="fixed"`` and the same seed.
 
@@ -141,11 +143,25 @@ def _write_picture(job: _Job, record: Record) -> PictureCounts:
         patch = cut(Picture(read_image(y, x, size, size), read_mask(y, x, size, size)), 0, 0, size)
         mask = np.zeros((size, size), np.uint8) if patch.mask is None else patch.mask
         after += np.bincount(mask.ravel(), minlength=256)
-        for name, pixels in (("images", patch.image[..., ::-1]), *_masks(mask, job.catalogue)):
-            (job.folder / name / f"{patch_id(record.id, y, x)}.png").write_bytes(
-                cv2.imencode(".png", pixels)[1].tobytes()
-            )
+        name = patch_id(record.id, y, x)
+        _write_image(job.folder / "images" / name, patch.image, named=job.catalogue.bands is not None)
+        for folder, pixels in _masks(mask, job.catalogue):
+            _write_png(job.folder / folder / name, pixels)
     return PictureCounts(record.id, shape, before, after, num_foreground, covered, centres, corners)
+
+
+def _write_image(path: Path, image: NDArray[np.uint8], *, named: bool) -> None:
+    """PNG of red, green and blue, TIFF of named channels."""
+    if not named:
+        _write_png(path, image[..., ::-1])
+        return
+    tifffile.imwrite(
+        path.with_name(f"{path.name}.tif"), image, photometric="minisblack", planarconfig="contig", compression="zlib"
+    )
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.with_name(f"{path.name}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def _masks(mask: NDArray[np.uint8], catalogue: Catalogue) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -161,22 +177,32 @@ def _open(record: Record, catalogue: Catalogue) -> tuple[tuple[int, int], Read, 
     if record.mask is None:
         raise DataError(f"`{record.id}` should have a mask, around whose foreground patches are cut. Add it.")
     decoding, mask = Decoding.of(catalogue), record.mask
-    if catalogue.value_range is None:  # nobody has looked at the picture before
+    if catalogue.value_range is None and catalogue.bands is None:  # nobody has looked at the picture before
         if isinstance(record.image, FileSource) and size_of_large(record.image):
             check_bits(largest_number(record.image.path), record.image.name, None, FULL, decoding.range_key)
         else:
             decoding = replace(decoding, bits=FULL)
     limit = catalogue.max_megapixels
-    shape, read_image = open_windows(record.image, decoding.image_of, max_megapixels=limit)
-    mask_shape, read_mask = open_windows(
-        mask, lambda data, _: decoding.mask_of(data, mask), exact=True, max_megapixels=limit
-    )
+    channels = None if catalogue.bands is None else len(catalogue.bands.names)
+    shape, read_image = open_windows(record.image, decoding.image_of, max_megapixels=limit, channels=channels)
+    mask_shape, read_mask = _open_mask(mask, decoding, limit)
     if shape != mask_shape:
         raise DataError(
             f"`{record.image.name}` and `{record.mask.name}` should be of one size. Found {shape} and {mask_shape}. "
             "Replace one of them."
         )
     return shape, read_image, read_mask
+
+
+def _open_mask(mask: Source, decoding: Decoding, limit: float) -> tuple[tuple[int, int], Read]:
+    """The mask; one of a scene that is read by windows gets its pixels without measurement by windows too."""
+    if not (isinstance(mask, MeasuredMask) and isinstance(mask.image, FileSource) and size_of_large(mask.image)):
+        return open_windows(mask, lambda data, _: decoding.mask_of(data, mask), exact=True, max_megapixels=limit)
+    size, read = _open_mask(mask.mask, decoding, limit)
+    gone = open_missing(mask.image.path)
+    if gone is None:
+        return size, read
+    return size, lambda *window: np.where(gone(*window), np.uint8(IGNORE_INDEX), read(*window))
 
 
 def _fill(foreground: NDArray[np.bool_], read_mask: Read, table: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -245,6 +271,8 @@ def _write_tables(
     page: dict[str, object] = {"classes": list(catalogue.classes)}
     if catalogue.overlapping:
         page = {"channels": list(catalogue.classes[1:]), "values": CHANNEL_VALUES}
+    if (bands := catalogue.bands) is not None:  # of 8 bits now, which stay as they are
+        page |= {"bands": list(bands.names), "shown": [bands.names[place] for place in bands.shown]}
     text = yaml.safe_dump(page, allow_unicode=True, sort_keys=False)
     (folder / "dataset.yaml").write_text(text, encoding="utf8")
 
