@@ -130,6 +130,18 @@ def test_a_part_of_a_name_that_fits_several_pictures_is_no_id() -> None:
     assert unclear(["i/21_left.jpg", "i/22_left.jpg"]) == unclear([]) == ""
 
 
+def test_what_nearly_fits_is_said() -> None:
+    """Folders without a word for masks, in any script; upper and lower case."""
+    for one, other in (("A", "B"), ("写真", "マスク"), ("マスク", "写真")):
+        said = unclear([f"{one}/ひび 1.jpg", f"{one}/b.jpg", f"{other}/ひび 1.png", f"{other}/b.png"])
+        assert f"'data.reader.images={one}/{{id}}.jpg' 'data.reader.masks={other}/{{id}}" in said
+    said = unclear(["images/a.JPG", "images/b.JPG", "masks/A.PNG", "masks/B.PNG"])
+    assert "differ in upper and lower case, as `images/a.JPG` and `masks/A.PNG`. Rename" in said
+    assert unclear(["images/a.jpg", "masks/b.png", "more/c.png"]) == ""
+    (alone, *_) = placements(["a.png", "b.png", "c.png", "a_label.png", "b_label.png"])
+    assert (alone.pairs, alone.num_images) == (2, 3)
+
+
 def test_tiffs_that_know_their_place_are_geotiff(tmp_path: Path) -> None:
     place = [(33550, "d", 3, (0.5, 0.5, 0.0), True)]
     for folder in ("scenes", "truth"):

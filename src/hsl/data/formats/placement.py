@@ -1,5 +1,6 @@
 """Which patterns say where pictures and masks lie, guessed from the names of all files."""
 
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
@@ -69,28 +70,61 @@ def placements(files: Iterable[str]) -> list[Placement]:
             shared = of_masks.keys() & of_images.keys() if not _is_mask(images) and images not in several else set()
             if shared and len(shared) >= _ENOUGH * len(of_masks):
                 paths = tuple(of_masks[key] for key in sorted(shared))
-                found.append(Placement(images, masks, len(shared), len(of_images), paths))
+                number = len(set(of_images.values()) - set(of_masks.values()))
+                found.append(Placement(images, masks, len(shared), number, paths))
         found += _by_class(masks, of_masks, shelves)
     return sorted(found, key=lambda one: (-one.pairs, not _TRUTH.search(one.masks), len(one.masks), one.masks,
                                           one.images))  # fmt: skip
 
 
 def unclear(files: Iterable[str]) -> str:
-    """A sentence where masks would fit if a part of their name did not fit several pictures; ``""``: it is not so.
+    """A sentence about what nearly fits; ``""`` where nothing does.
+
+    Two folders with files of the same names, of which no word says which are masks; names that differ in upper and
+    lower case; masks that would fit if a part of their name did not fit several pictures.
 
     Args:
         files: Paths from the root on, with ``/``.
     """
     shelves, several = _shelves(_readable(files))
-    for images, (one, other) in several.items():
-        for masks, of_masks in shelves.items():
-            fits = _is_mask(masks) and masks not in several and not _is_mask(images)
-            if fits and len(of_masks.keys() & shelves[images].keys()) >= _ENOUGH * len(of_masks):
-                path = next(iter(of_masks.values()))
-                return (
-                    f"Masks as `{path}` would belong to pictures `{images}`, but that fits several of one id, as "
-                    f"`{one}` and `{other}`. Give a picture and its mask one name, or two that differ in a word of all."
-                )
+    for (masks, of_masks), (images, of_images) in itertools.permutations(shelves.items(), 2):
+        path = next(iter(of_masks.values()))
+        enough = _ENOUGH * len(of_masks)
+        both, known = len(of_masks.keys() & of_images.keys()) >= enough, _is_mask(masks) and not _is_mask(images)
+        if images in several and known and both and masks not in several:
+            one, other = several[images]
+            return (
+                f"Masks as `{path}` would belong to pictures `{images}`, but that fits several of one id, as "
+                f"`{one}` and `{other}`. Give a picture and its mask one name, or two that differ in a word of all."
+            )
+        if several or _LOOSE in f"{images}{masks}":
+            continue
+        if known and (alike := _alike_but_for_case(of_images, of_masks)):
+            return f"Names of a picture and its mask differ in upper and lower case, as {alike}. Rename one of them."
+        if (
+            both
+            and _photos(images) < _photos(masks)
+            and not (_is_mask(masks) or _is_mask(images))
+            and path not in of_images.values()
+        ):
+            return (
+                f"Files of `{images}` and `{masks}` have the same names, and nothing says which are the masks. If the "
+                f"second are, read them: `data=folder 'data.reader.images={images}' 'data.reader.masks={masks}'`."
+            )
+    return ""
+
+
+def _photos(pattern: str) -> tuple[bool, str]:
+    """JPEGs come first: masks are rarely JPEGs."""
+    return not pattern.lower().endswith(SAME_SUFFIX[0]), pattern
+
+
+def _alike_but_for_case(pictures: _Shelf, masks: _Shelf) -> str:
+    known = {(folder, id_.casefold()): path for (folder, id_), path in pictures.items()}
+    for (folder, id_), path in masks.items():
+        other = known.get((folder, id_.casefold()))
+        if other is not None and (folder, id_) not in pictures:
+            return f"`{other}` and `{path}`"
     return ""
 
 
