@@ -62,7 +62,7 @@ def descendants(pid: int) -> list[int]:
     return [one for child in children for one in (*descendants(child), child)]
 
 
-def number_of_the_run(pids: list[int], logs: Path) -> int | None:
+def number_of_the_run(pids: list[int], logs: Path) -> str | None:
     """The number of the run that one of the processes writes the log of."""
     for pid in pids:
         try:
@@ -70,7 +70,7 @@ def number_of_the_run(pids: list[int], logs: Path) -> int | None:
         except OSError:
             continue
         if target.parent == logs:
-            return int(target.stem)
+            return target.stem
     return None
 
 
@@ -141,7 +141,7 @@ def test_what_a_killed_node_ran_is_done_again_and_nothing_twice(
         assert [int(row.split(",")[0]) for row in rows] == list(range(12))
 
 
-def under_way(pid: int, logs: Path) -> int | None:
+def under_way(pid: int, logs: Path) -> str | None:
     """The run of a node, once it has an epoch behind it."""
     number = number_of_the_run(descendants(pid), logs)
     log = logs / f"{number}.log"
