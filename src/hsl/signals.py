@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a command to end."""
@@ -98,6 +101,28 @@ def ended_by_signals() -> Iterator[None]:
             for number, handler in before.items():
                 if handler is not None:  # one that was not set from Python
                     signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Let this process end at once with the one that started it: it would go on beside what takes its place."""
+    import multiprocessing  # most commands start no process
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_process(process: "BaseProcess", patience_s: float) -> None:
+    """Ask a process to end, wait for what it writes, then end it."""
+    process.terminate()
+    process.join(patience_s)
+    process.kill()
+    process.join()
 
 
 def _end(code: Any) -> SystemExit:

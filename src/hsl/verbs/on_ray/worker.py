@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 
 from hsl.errors import DataError, user_sentence
 from hsl.files.locks import BusyError
-from hsl.signals import ended_by_signals
+from hsl.signals import end_process, end_with_parent, ended_by_signals
 from hsl.terminal import quieten_warnings
 from hsl.verbs.code_version import code_version
 
@@ -91,10 +90,7 @@ def run(job: Job) -> float | None:
         raise DataError(f"{_ended_with(process.exitcode)}; see {job.log}") from None
     finally:
         if process.is_alive():
-            process.terminate()
-            process.join(PATIENCE_S)
-            process.kill()
-            process.join()
+            end_process(process, PATIENCE_S)
     if sentence is not None:
         raise DataError(sentence)
     return float(value) if isinstance(value, int | float) else None
@@ -107,7 +103,7 @@ def _ended_with(code: int | None) -> str:
 
 
 def _run_apart(job: Job, sending: Connection) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     file = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -147,11 +143,3 @@ def _told(error: BaseException, log: str) -> str:
         traceback.print_exception(error)
         sentence = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {log}"
     return sentence
-
-
-def _end_with_parent() -> None:
-    """A run whose machine was given up would go on beside the one that takes its place."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)

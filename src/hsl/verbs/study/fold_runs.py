@@ -5,13 +5,13 @@ import os
 import pkgutil
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from hsl.files.io import read_text
+from hsl.signals import end_process, end_with_parent
 
 LOOK_S = 0.3
 PATIENCE_S = 60.0  # in which a training that is asked to end writes what it has
@@ -60,15 +60,10 @@ def run_apart(verb: str, words: Sequence[str], log: Path | None, wants_end: Call
             process.join(LOOK_S)
             if not stopped and process.is_alive() and wants_end():
                 stopped = True
-                process.terminate()
-                process.join(PATIENCE_S)
-                process.kill()
+                end_process(process, PATIENCE_S)
     finally:
         if process.is_alive():
-            process.terminate()
-            process.join(PATIENCE_S)
-            process.kill()
-            process.join()
+            end_process(process, PATIENCE_S)
     code = process.exitcode
     return Ended(1 if code is None else code, stopped, log or Path())
 
@@ -79,18 +74,10 @@ def never() -> bool:
 
 
 def _run(verb: str, words: list[str], log: str | None) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if log is not None:
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
     sys.argv = [verb, *words]
     pkgutil.resolve_name(COMMAND_LINE)(verb)
-
-
-def _end_with_parent() -> None:
-    """A training whose worker was killed would go on beside the one that takes its place."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
