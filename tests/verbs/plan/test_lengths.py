@@ -34,6 +34,7 @@ def test_a_fold_takes_no_more_than_its_time(view: View, stop: float) -> None:
             assert spent(made, view, length) <= least * factor * 1.0001
             assert 1 <= length.epochs <= MOST_EPOCHS
             assert 1 <= length.validations <= min(MOST_VALIDATIONS, length.epochs)
+            assert length.epochs % length.every == 0  # no epoch is trained that no validation can choose
         assert length.augmented
 
 

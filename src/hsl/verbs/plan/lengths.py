@@ -9,6 +9,7 @@ TRAINING_SHARE = 0.8
 LEAST_TRAINING = 0.2
 MOST_EPOCHS = 200
 MOST_VALIDATIONS = 20
+NEVER_SCORED = 0.1
 FORWARD_SHARE = 1 / 3
 """Of a training step: backward takes about twice as long as forward (Kaplan 2020, arXiv:2001.08361, section 2.1)."""
 OVERLAP = 1.5**2
@@ -23,8 +24,8 @@ class Length:
 
     Attributes:
         budget: What is left for training.
-        epochs: Of it.
-        validations: While it trains.
+        epochs: Of it, a whole number of validations apart.
+        every: So many epochs after each other is a validation, the last one after the last.
         validating: Seconds of one of them.
         scoring: Seconds of the scores at the end.
         augmented: Whether the pictures are also scored with test-time augmentation.
@@ -32,10 +33,15 @@ class Length:
 
     budget: Budget
     epochs: int
-    validations: int
+    every: int
     validating: float
     scoring: float
     augmented: bool
+
+    @property
+    def validations(self) -> int:
+        """How many there are while it trains."""
+        return self.epochs // self.every
 
     @property
     def beside(self) -> float:
@@ -68,8 +74,14 @@ def choose_length(facts: Fingerprint, view: View, cost: Cost, whole: Budget, sto
     epochs = max(1, min(MOST_EPOCHS, int(passes)))
     room = whole.seconds - scoring - budget.seconds * epochs / passes
     validations = min(MOST_VALIDATIONS, epochs, int(room / validating) if validating else MOST_VALIDATIONS)
-    every = -(-epochs // max(1, validations))
-    return Length(budget, epochs, -(-epochs // every), validating, scoring, augmented)
+    every = _apart(epochs, max(1, validations))
+    return Length(budget, epochs - epochs % every, every, validating, scoring, augmented)
+
+
+def _apart(epochs: int, most: int) -> int:
+    """Epochs between two validations, of which there are ``most``: fewer where a tenth would train past the last."""
+    distances = (-(-epochs // number) for number in range(most, 0, -1))
+    return next(every for every in distances if epochs % every <= NEVER_SCORED * epochs)
 
 
 def length_settings(facts: Fingerprint, view: View, cost: Cost, length: Length) -> list[Setting]:
@@ -82,7 +94,7 @@ def length_settings(facts: Fingerprint, view: View, cost: Cost, length: Length) 
         f"an epoch is {what}, about {each:.0f} s{short}; the learning rate falls to the last one",
     )
     every = Setting(
-        {"trainer.check_val_every_n_epoch": -(-length.epochs // length.validations)},
+        {"trainer.check_val_every_n_epoch": length.every},
         f"a validation takes about {length.validating:.0f} s",
     )
     if length.augmented:
